@@ -1,0 +1,30 @@
+"""Named features of a network, so that distillation needs no hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+
+def features(model: keras.Model, layers: Iterable[str] | None = None) -> keras.Model:
+    """A view of the model that returns `{"logits": …, layer name: output, …}`; the weights are shared.
+
+    Args:
+        model: functional model.
+        layers: names of layers; default: the outputs of the stem, of each block and of the pooling.
+    """
+    known = {layer.name: layer for layer in model.layers}
+    names = list(layers) if layers is not None else _blocks(known)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"No such layer. Received: layer={name!r}. {nearest(name, known)}")
+    outputs = {name: known[name].output for name in names}
+    return keras.Model(model.inputs, {"logits": model.output} | outputs, name=f"{model.name}_features")
+
+
+def _blocks(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in ("relu", "pool") or name.endswith("_relu2")]

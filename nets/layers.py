@@ -1,0 +1,167 @@
+"""Layers that can be pruned without retracing: every mask is a variable, not a shape.
+
+They are fresh `keras.Layer` classes because a subclass of `keras.layers.Conv2D` with one more weight does
+not load again from a `.keras` file.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+BATCH_NORM_EPSILON = 1e-5  # the value of every published checkpoint; Keras' own default is 1e-3
+BATCH_NORM_MOMENTUM = 0.9
+
+
+def _frozen(layer: keras.Layer, name: str, size: int, value: str) -> keras.Variable:
+    """Adds a vector that the optimizer never sees."""
+    return layer.add_weight(shape=(size,), initializer=value, trainable=False, name=name)
+
+
+@keras.saving.register_keras_serializable("secateur")
+class MaskedConv2D(keras.Layer):
+    """2-D convolution, channels last, whose output channels can be switched off.
+
+    Weights: `kernel` (h, w, in, filters), optionally `bias` (filters,), and `mask` (filters,) of zeros and ones.
+    The mask multiplies kernel and bias, never the activations: a multiplication of 36 thousand weights is free,
+    one of 4 million activations is not.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        padding: str = "same",
+        use_bias: bool = False,
+        kernel_initializer: str | keras.Initializer = "he_normal",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
+        self.padding, self.use_bias = padding, use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape) -> None:
+        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), name="bias") if self.use_bias else None
+        self.mask = _frozen(self, "mask", self.filters, "ones")
+
+    def call(self, inputs):
+        kernel = self.kernel * self.mask
+        outputs = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+        return outputs if self.bias is None else outputs + self.bias * self.mask
+
+    def compute_output_shape(self, input_shape):
+        def size(n):
+            if n is None:
+                return None
+            return -(-n // self.strides) if self.padding == "same" else (n - self.kernel_size) // self.strides + 1
+
+        return (input_shape[0], size(input_shape[1]), size(input_shape[2]), self.filters)
+
+    def get_config(self) -> dict:
+        names = ("filters", "kernel_size", "strides", "padding", "use_bias")
+        own = {name: getattr(self, name) for name in names}
+        own["kernel_initializer"] = keras.initializers.serialize(self.kernel_initializer)
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("secateur")
+class MaskedDense(keras.Layer):
+    """Fully connected layer whose outputs can be switched off.
+
+    Weights: `kernel` (in, units), `bias` (units,), `mask` (units,) of zeros and ones.
+    """
+
+    def __init__(
+        self, units: int, kernel_initializer: str | keras.Initializer = "glorot_uniform", **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape) -> None:
+        shape = (input_shape[-1], self.units)
+        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+        self.mask = _frozen(self, "mask", self.units, "ones")
+
+    def call(self, inputs):
+        return tf.matmul(inputs, self.kernel * self.mask) + self.bias * self.mask
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict:
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return super().get_config() | {"units": self.units, "kernel_initializer": initializer}
+
+
+@keras.saving.register_keras_serializable("secateur")
+class FusedBatchNorm(keras.Layer):
+    """Batch normalisation over the last axis on TensorFlow's fused kernel (Keras' own costs a third of a step).
+
+    Weights: `gamma`, `beta`, `moving_mean`, `moving_variance` and `mask`, all (channels,). A masked channel is
+    exactly zero, which needs beta masked as well as gamma.
+    """
+
+    def __init__(
+        self,
+        momentum: float = BATCH_NORM_MOMENTUM,
+        epsilon: float = BATCH_NORM_EPSILON,
+        gamma_initializer: str = "ones",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum, self.epsilon, self.gamma_initializer = momentum, epsilon, gamma_initializer
+
+    def build(self, input_shape) -> None:
+        size = input_shape[-1]
+        self.gamma = self.add_weight(shape=(size,), initializer=self.gamma_initializer, name="gamma")
+        self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta")
+        self.moving_mean = self._statistic("moving_mean", "zeros", size)
+        self.moving_variance = self._statistic("moving_variance", "ones", size)
+        self.mask = _frozen(self, "mask", size, "ones")
+
+    def _statistic(self, name: str, initializer: str, size: int) -> keras.Variable:
+        # Each replica keeps its own average; reading outside a replica gives their mean. `add_weight` cannot say so.
+        return keras.Variable(
+            initializer,
+            shape=(size,),
+            trainable=False,
+            aggregation="mean",
+            synchronization="on_read",
+            name=name,
+        )
+
+    def call(self, inputs, training: bool = False):
+        gamma, beta = self.gamma * self.mask, self.beta * self.mask
+        if not training:
+            outputs, *_ = tf.compat.v1.nn.fused_batch_norm(
+                inputs,
+                gamma,
+                beta,
+                mean=tf.convert_to_tensor(self.moving_mean),
+                variance=tf.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon,
+                is_training=False,
+            )
+            return outputs
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+        )
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance)
+        return outputs
+
+    def _update(self, statistic: keras.Variable, batch_value) -> None:
+        statistic.assign(statistic * self.momentum + batch_value * (1 - self.momentum))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self) -> dict:
+        names = ("momentum", "epsilon", "gamma_initializer")
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -1,0 +1,85 @@
+"""Between a model and the flat dict of arrays that lies on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from nets.names import layer_and_weight, variables
+from nets.registry import build
+from nets.spec import NetSpec
+from runs.errors import SnapshotError
+from runs.snapshot import Snapshot, load_snapshot
+
+
+def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping | None = None) -> Snapshot:
+    """The weights of one of our nets, by published name, with its spec."""
+    arrays = {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in variables(model).items()}
+    return Snapshot(arrays=arrays, spec=model.spec.to_json(), plan=plan, facts=dict(facts or {}))
+
+
+def load_params(model: keras.Model | None, source: str | Path | Snapshot) -> keras.Model:
+    """Loads a snapshot, ours or a published pickle.
+
+    Args:
+        model: one of our nets to load into, or None to build the net that the file describes; the widths of a file
+            without a description are read off its arrays.
+        source: path or `Snapshot`.
+
+    Raises `SnapshotError` naming the first array that is missing or does not fit.
+    """
+    snapshot = source if isinstance(source, Snapshot) else load_snapshot(source)
+    label = "snapshot" if isinstance(source, Snapshot) else str(source)
+    if model is None:
+        spec = NetSpec.from_json(snapshot.spec) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
+        model = _build_fitting(spec, label)
+    _assign(model, snapshot.arrays, label)
+    return model
+
+
+def _build_fitting(spec: NetSpec, label: str) -> keras.Model:
+    try:
+        return build(spec)
+    except (ValueError, TypeError) as error:  # Keras found, say, an addition of 14 and 15 channels
+        reason = str(error).strip().splitlines()[0]
+        raise SnapshotError(f"{label}: the widths in this file do not fit {spec.arch}: {reason}") from error
+
+
+def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) -> None:
+    wanted = variables(model)
+    for name, variable in wanted.items():
+        if name not in arrays:
+            raise SnapshotError(f"{label}: array {name!r} is missing. Is this a snapshot of {model.name}?")
+        if arrays[name].shape != tuple(variable.shape):
+            raise SnapshotError(
+                f"{label}: array {name!r} does not fit {model.name}. "
+                f"Received: shape={arrays[name].shape}, expected {tuple(variable.shape)}"
+            )
+    if extra := sorted(set(arrays) - set(wanted)):
+        raise SnapshotError(f"{label}: {model.name} has no weight {extra[0]!r}. Pass the --arch of this file.")
+    for name, variable in wanted.items():
+        variable.assign(arrays[name])
+
+
+def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") -> NetSpec:
+    """Reads architecture, classes, shortcut and widths off the shapes of a published ResNet checkpoint."""
+    layers = {layer_and_weight(name): array for name, array in arrays.items()}
+    kernels = {layer: a for (layer, weight), a in layers.items() if weight == "kernel" and a.ndim == 4}
+    blocks = {m.groups() for name in kernels if (m := re.match(r"BasicBlock(\d)\.(\d+)_", name))}
+    if not blocks or ("fc", "kernel") not in layers or "conv" not in kernels:
+        raise SnapshotError(
+            f"{label}: not a ResNet checkpoint: its names are not of the form BasicBlock0.0/conv1/kernel:0. "
+            f"Received: {', '.join(sorted(arrays)[:3]) or 'no arrays'}"
+        )
+    if len({stage for stage, _ in blocks}) != 3 or len(blocks) % 3:
+        raise SnapshotError(f"{label}: a CIFAR ResNet has three stages of equal depth. Received: {len(blocks)} blocks")
+    return NetSpec(
+        arch=f"ResNet-{2 * len(blocks) + 2}",
+        num_classes=int(layers["fc", "kernel"].shape[-1]),
+        shortcut="B" if "BasicBlock1.0_conv3" in kernels else "A",
+        widths={name: int(kernel.shape[-1]) for name, kernel in kernels.items()},
+    )

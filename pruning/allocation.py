@@ -1,0 +1,103 @@
+"""How many channels each group keeps, and which: from scores and a budget to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from pruning.complexity import Counter
+from pruning.criteria import get_criterion
+from pruning.groups import ChannelGroup, analyse
+from pruning.plan import Plan
+from pruning.weights import Weights, weights_of
+from runs.errors import UsageError
+
+
+def make_plan(
+    model: keras.Model,
+    criterion: str = "l1",
+    keep: float | None = None,
+    keep_macs: float | None = None,
+    round_to: int = 1,
+    convention: str = "mac",
+    seed: int = 1,
+) -> Plan:
+    """Chooses channels: the same keep ratio in every group, the channels with the best scores.
+
+    Args:
+        model: functional model.
+        criterion: name of a registered criterion; a channel's score is the mean over the layers that produce it.
+        keep: ratio of the channels that each group keeps, in (0, 1]; or
+        keep_macs: ratio of the operations, in (0, 1); the largest widths that do not exceed it are found.
+        round_to: widths become multiples of this where the group is large enough.
+        convention: how operations are counted.
+        seed: of the random criterion.
+
+    Raises `UsageError` when the ratio is out of range or out of reach; the message says the smallest reachable.
+    """
+    if (keep is None) == (keep_macs is None):
+        raise UsageError(f"Give either keep or keep_macs. Received: keep={keep}, keep_macs={keep_macs}")
+    analysis = analyse(model)
+    scores = score_groups(analysis.groups, weights_of(model), criterion, seed)
+    if keep is not None:
+        _check_ratio("keep", keep, upper=1.0)
+        return _uniform(analysis.groups, scores, keep, round_to)
+    _check_ratio("keep_macs", keep_macs)
+    counter = Counter(model, convention, analysis)
+    budget = keep_macs * counter.macs(Plan.full(analysis.groups).masks())
+    return _largest(lambda ratio: _uniform(analysis.groups, scores, ratio, round_to), counter, budget)
+
+
+def score_groups(
+    groups: list[ChannelGroup], weights: Weights, criterion: str, seed: int = 1
+) -> dict[str, np.ndarray]:
+    """Group name → scores (channels,), the mean over the group's producers."""
+    score, rng = get_criterion(criterion), np.random.default_rng(seed)
+    found = {}
+    for group in groups:
+        total, count = np.zeros(group.size), np.zeros(group.size)
+        for member in group.members:
+            if member.role == "producer":
+                kernel = weights[member.layer]["kernel"]
+                filters = np.moveaxis(kernel, member.axes["kernel"], 0).reshape(len(member.index), -1)
+                ours = member.index >= 0
+                np.add.at(total, member.index[ours], score(filters, rng)[ours])
+                np.add.at(count, member.index[ours], 1)
+        found[group.name] = total / np.maximum(count, 1)
+    return found
+
+
+def rounded_width(width: float, size: int, round_to: int) -> int:
+    """The nearest multiple of `round_to` in [min(round_to, size), size]; 1 ≤ result ≤ size."""
+    steps = max(1, int(np.floor(width / round_to + 0.5)))
+    return int(min(size, steps * round_to))
+
+
+def _uniform(groups, scores, ratio: float, round_to: int) -> Plan:
+    keep = {}
+    for group in groups:
+        width = rounded_width(group.size * ratio, group.size, round_to)
+        best = np.argsort(-scores[group.name], kind="stable")[:width]
+        keep[group.name] = tuple(sorted(best.tolist()))
+    return Plan(keep, {g.name: g.size for g in groups})
+
+
+def _largest(plan_at: Callable[[float], Plan], counter: Counter, budget: float) -> Plan:
+    """Bisection on the ratio: widths, and so the operations, never fall as it grows."""
+    low, high = 0.0, 1.0
+    smallest = plan_at(low)
+    if counter.macs(smallest.masks()) > budget:
+        least = counter.macs(smallest.masks())
+        raise UsageError(f"The target is out of reach: the smallest net has {least} operations. Received: {budget:.0f}")
+    for _ in range(30):
+        middle = (low + high) / 2
+        fits = counter.macs(plan_at(middle).masks()) <= budget
+        low, high = (middle, high) if fits else (low, middle)
+    return plan_at(low)
+
+
+def _check_ratio(name: str, value: float, upper: float | None = None) -> None:
+    if not 0 < value < 1 and value != upper:
+        raise UsageError(f"{name} must lie in (0, 1). Received: {name}={value}")

@@ -1,0 +1,70 @@
+"""A plan says which channels of each group stay. It is the one source for masks, slicing, counting and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from runs.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept channels by group.
+
+    Attributes:
+        keep: group name → ascending indexes of the channels that stay, at least one.
+        sizes: group name → number of channels before pruning.
+    """
+
+    keep: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for name, kept in self.keep.items():
+            size = self.sizes[name]
+            if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+                raise UsageError(
+                    f"Group {name!r} needs between 1 and {size} different channels, ascending, below {size}. "
+                    f"Received: keep={list(kept)[:8]}{'…' if len(kept) > 8 else ''}"
+                )
+
+    @classmethod
+    def full(cls, groups: Iterable) -> Plan:
+        """The plan that removes nothing."""
+        sizes = {g.name: g.size for g in groups}
+        return cls({name: tuple(range(size)) for name, size in sizes.items()}, sizes)
+
+    @classmethod
+    def from_masks(cls, masks: Mapping[str, np.ndarray]) -> Plan:
+        """From one boolean vector (channels,) per group."""
+        keep = {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+        return cls(keep, {name: len(mask) for name, mask in masks.items()})
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """One boolean vector (channels,) per group."""
+        return {name: np.isin(np.arange(self.sizes[name]), kept) for name, kept in self.keep.items()}
+
+    def widths(self) -> dict[str, int]:
+        """Number of kept channels by group."""
+        return {name: len(kept) for name, kept in self.keep.items()}
+
+    def replace(self, group: str, kept: Iterable[int]) -> Plan:
+        """The same plan with other channels in one group."""
+        return Plan({**self.keep, group: tuple(sorted(map(int, kept)))}, self.sizes)
+
+    def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
+        """Group → (width here, width there) where the kept channels differ."""
+        return {
+            name: (len(kept), len(other.keep[name])) for name, kept in self.keep.items() if kept != other.keep[name]
+        }
+
+    def to_json(self) -> dict:
+        """Plain types; `from_json` gives an equal plan."""
+        return {"keep": {k: list(v) for k, v in self.keep.items()}, "sizes": dict(self.sizes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping) -> Plan:
+        return cls({k: tuple(v) for k, v in data["keep"].items()}, dict(data["sizes"]))

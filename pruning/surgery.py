@@ -1,0 +1,129 @@
+"""From a plan to a network: masked (same shapes, dead channels zero) or smaller, of our layers or of plain ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from pruning.groups import find_groups
+from pruning.plan import Plan
+from pruning.weights import Weights, apply, cut, weights_of, zero
+from runs.errors import UsageError
+
+
+def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+    """A copy whose dead channels are exactly zero, with the shapes of the original.
+
+    Args:
+        model: functional model.
+        plan: kept channels of groups of this model.
+        preserve_norm: rescale each kernel to the norm that it had (EKG).
+    """
+    groups = _checked_groups(model, plan)
+    copy = keras.models.clone_model(model)
+    weights = apply(weights_of(model), groups, plan.masks(), zero, preserve_norm)
+    return _finish(model, copy, weights)
+
+
+def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+    """A smaller network of the same layer classes: masked layers stay masked layers and train as fast."""
+    return _shrink(model, plan, preserve_norm, plain=False)
+
+
+def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
+    """A smaller network of plain Keras layers, that `keras.models.load_model` reads without this project.
+
+    Args:
+        model: functional model.
+        plan: what stays; None keeps everything and only turns masked layers into plain ones.
+        preserve_norm: rescale each kernel to the norm that it had (EKG).
+
+    Returns a model with the same layer names whose outputs equal those of `mask(model, plan)`.
+    """
+    return _shrink(model, plan or Plan.full(find_groups(model)), preserve_norm, plain=True)
+
+
+def _checked_groups(model: keras.Model, plan: Plan) -> list:
+    groups = find_groups(model)
+    sizes = {g.name: g.size for g in groups}
+    if sizes != dict(plan.sizes):
+        wrong = sorted(set(sizes.items()) ^ set(plan.sizes.items()))[0]
+        raise UsageError(f"This plan is for another network: group {wrong[0]!r} with {wrong[1]} channels is in only one.")
+    return groups
+
+
+def _shrink(model: keras.Model, plan: Plan, preserve_norm: bool, plain: bool) -> keras.Model:
+    groups = _checked_groups(model, plan)
+    weights = apply(weights_of(model), groups, plan.masks(), cut, preserve_norm)
+    pads = _paddings(model, groups, plan)
+    small = keras.models.clone_model(model, clone_function=lambda layer: _resized(layer, weights, pads, plain))
+    return _finish(model, small, weights, pads)
+
+
+def _paddings(model: keras.Model, groups, plan: Plan) -> dict[str, tuple[int, int]]:
+    """New (front, back) of each zero padding of channels: the padded positions that are kept."""
+    masks, pads = plan.masks(), {}
+    for group in groups:
+        for member in group.members:
+            if member.role == "padding":
+                alive = masks[group.name][member.index]
+                front, back = model.get_layer(member.layer).padding[1]
+                pads[member.layer] = (int(alive[:front].sum()), int(alive[len(alive) - back :].sum()))
+    return pads
+
+
+def _conv_config(layer) -> dict:
+    own = layer.get_config()
+    names = ("name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "use_bias")
+    return {name: own[name] for name in names}
+
+
+def _norm_config(layer) -> dict:
+    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "momentum", "epsilon")}
+
+
+def _dense_config(layer) -> dict:
+    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "units")}
+
+
+# masked layer → (plain layer, its configuration); the mask itself has been cut away
+_PLAIN = {
+    MaskedConv2D: (keras.layers.Conv2D, _conv_config),
+    FusedBatchNorm: (keras.layers.BatchNormalization, _norm_config),
+    MaskedDense: (keras.layers.Dense, _dense_config),
+}
+
+
+def _resized(layer, weights: Weights, pads: dict, plain: bool):
+    """A fresh layer with the width that its cut weights have."""
+    make, config = type(layer), layer.get_config()
+    if plain and make in _PLAIN:
+        make, configure = _PLAIN[make]
+        config = configure(layer)
+    if layer.name in pads:
+        config["padding"] = ((0, 0), pads[layer.name])
+    for option in ("filters", "units"):
+        if option in config:
+            config[option] = weights[layer.name]["kernel"].shape[-1]
+    return make.from_config(config)
+
+
+def _finish(original: keras.Model, model: keras.Model, weights: Weights, pads: dict | None = None) -> keras.Model:
+    for layer in model.layers:
+        for variable in layer.variables:
+            variable.assign(weights[layer.name][variable.name])
+    if hasattr(original, "spec"):
+        widths = {name: w["kernel"].shape[-1] for name, w in weights.items() if np.ndim(w.get("kernel")) == 4}
+        widths = {**original.spec.widths, **widths, **_pad_widths(pads or {}, model)}
+        model.spec = dataclasses.replace(original.spec, widths=widths)
+    return model
+
+
+def _pad_widths(pads: dict, model: keras.Model) -> dict[str, int]:
+    named = {}
+    for name, (front, _) in pads.items():
+        named |= {name: front, f"{name}_width": model.get_layer(name).output.shape[-1]}
+    return named

@@ -1,0 +1,67 @@
+"""Cutting weights: pure NumPy, driven by the axes that a group names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+Weights = dict[str, dict[str, np.ndarray]]  # layer → weight name → array
+
+
+def positions(groups: Iterable, masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, dict[int, np.ndarray]]]:
+    """Layer → weight → axis → boolean vector of the positions that stay under one mask per group."""
+    kept: dict = defaultdict(lambda: defaultdict(dict))
+    for group in groups:
+        mask = np.append(masks[group.name], True)  # index −1: another group's channel, or nobody's
+        for member in group.members:
+            alive = mask[member.index]
+            for weight, axis in member.axes.items():
+                axes = kept[member.layer][weight]
+                axes[axis] = axes[axis] & alive if axis in axes else alive
+    return kept
+
+
+def cut(array: np.ndarray, axes: Mapping[int, np.ndarray], preserve_norm: bool = False) -> np.ndarray:
+    """Removes the positions that are False; with `preserve_norm` the Frobenius norm stays (EKG's rule)."""
+    result = array
+    for axis, alive in axes.items():
+        result = np.compress(alive, result, axis=axis)
+    return _rescale(array, result) if preserve_norm else result
+
+
+def zero(array: np.ndarray, axes: Mapping[int, np.ndarray], preserve_norm: bool = False) -> np.ndarray:
+    """Like `cut`, but the positions stay and become zero."""
+    result = array
+    for axis, alive in axes.items():
+        shape = [1] * array.ndim
+        shape[axis] = -1
+        result = result * alive.reshape(shape).astype(array.dtype)
+    return _rescale(array, result) if preserve_norm else result
+
+
+def _rescale(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(after)
+    return after * np.asarray(np.linalg.norm(before) / norm, before.dtype) if norm > 0 else after
+
+
+def apply(weights: Weights, groups, masks, how=cut, preserve_norm: bool = False) -> Weights:
+    """Cuts or zeroes all weights of a net. Only kernels carry a norm; vectors are cut as they are."""
+    kept = positions(groups, masks)
+    return {
+        layer: {
+            name: how(array, kept[layer][name], preserve_norm and name == "kernel")
+            if layer in kept and name in kept[layer]
+            else array
+            for name, array in arrays.items()
+        }
+        for layer, arrays in weights.items()
+    }
+
+
+def weights_of(model) -> Weights:
+    """All variables of a Keras model as arrays."""
+    return {
+        layer.name: {v.name: np.asarray(v.numpy()) for v in layer.variables} for layer in model.layers if layer.variables
+    }
