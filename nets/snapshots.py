@@ -54,7 +54,7 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) ->
     for name, variable in wanted.items():
         if name not in arrays:
             raise SnapshotError(f"{label}: array {name!r} is missing. Is this a snapshot of {model.name}?")
-        if arrays[name].shape != tuple(variable.shape):
+        if _squeezed(arrays[name].shape) != _squeezed(variable.shape):
             raise SnapshotError(
                 f"{label}: array {name!r} does not fit {model.name}. "
                 f"Received: shape={arrays[name].shape}, expected {tuple(variable.shape)}"
@@ -62,7 +62,12 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) ->
     if extra := sorted(set(arrays) - set(wanted)):
         raise SnapshotError(f"{label}: {model.name} has no weight {extra[0]!r}. Pass the --arch of this file.")
     for name, variable in wanted.items():
-        variable.assign(arrays[name])
+        variable.assign(arrays[name].reshape(variable.shape))
+
+
+def _squeezed(shape) -> tuple[int, ...]:
+    """Published files hold BN vectors as (1, 1, 1, channels)."""
+    return tuple(n for n in shape if n != 1)
 
 
 def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") -> NetSpec:

@@ -58,14 +58,14 @@ def _checked_groups(model: keras.Model, plan: Plan) -> list:
 def _shrink(model: keras.Model, plan: Plan, preserve_norm: bool, plain: bool) -> keras.Model:
     groups = _checked_groups(model, plan)
     weights = apply(weights_of(model), groups, plan.masks(), cut, preserve_norm)
-    pads = _paddings(model, groups, plan)
+    pads = channel_paddings(model, groups, plan.masks())
     small = keras.models.clone_model(model, clone_function=lambda layer: _resized(layer, weights, pads, plain))
     return _finish(model, small, weights, pads)
 
 
-def _paddings(model: keras.Model, groups, plan: Plan) -> dict[str, tuple[int, int]]:
-    """New (front, back) of each zero padding of channels: the padded positions that are kept."""
-    masks, pads = plan.masks(), {}
+def channel_paddings(model: keras.Model, groups, masks) -> dict[str, tuple[int, int]]:
+    """Layer → new (front, back) of each zero padding of channels: the padded positions that are kept."""
+    pads = {}
     for group in groups:
         for member in group.members:
             if member.role == "padding":

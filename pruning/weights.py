@@ -10,12 +10,14 @@ import numpy as np
 Weights = dict[str, dict[str, np.ndarray]]  # layer → weight name → array
 
 
-def positions(groups: Iterable, masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, dict[int, np.ndarray]]]:
+def positions(groups: Iterable, masks: Mapping[str, np.ndarray], layers=None) -> dict[str, dict[str, dict]]:
     """Layer → weight → axis → boolean vector of the positions that stay under one mask per group."""
     kept: dict = defaultdict(lambda: defaultdict(dict))
     for group in groups:
         mask = np.append(masks[group.name], True)  # index −1: another group's channel, or nobody's
         for member in group.members:
+            if layers is not None and member.layer not in layers:
+                continue
             alive = mask[member.index]
             for weight, axis in member.axes.items():
                 axes = kept[member.layer][weight]
@@ -48,7 +50,7 @@ def _rescale(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def apply(weights: Weights, groups, masks, how=cut, preserve_norm: bool = False) -> Weights:
     """Cuts or zeroes all weights of a net. Only kernels carry a norm; vectors are cut as they are."""
-    kept = positions(groups, masks)
+    kept = positions(groups, masks, weights.keys())
     return {
         layer: {
             name: how(array, kept[layer][name], preserve_norm and name == "kernel")

@@ -1,0 +1,71 @@
+"""Losses as pure functions of logits. TensorFlow; all of them compile under XLA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """−log softmax(z)[y] per sample. labels (b,) integers, logits (b, classes) → (b,)."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+
+
+def kl_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """KL(σ_T(teacher) ‖ σ_T(student)) per sample, from logits (…, classes) → (…,). No factor of T."""
+    p, q = tf.nn.log_softmax(teacher / temperature), tf.nn.log_softmax(student / temperature)
+    return tf.reduce_sum(tf.exp(p) * (p - q), -1)
+
+
+def temperature_for(num_classes: int) -> float:
+    """EKG's temperature: 4, and 10 from a thousand classes on."""
+    return 4.0 if num_classes < 1000 else 10.0
+
+
+def labels_only(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Plain training: mean cross-entropy and accuracy of a batch with "labels"."""
+    return tf.reduce_mean(cross_entropy(batch["labels"], logits)), _accuracy(logits, batch["labels"])
+
+
+def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """EKG's fine-tuning loss (Lee & Song 2022): ½ Σ_views [CE(y, z) + T·KL(M̄ ‖ z)].
+
+    Args:
+        logits: (2b, classes), the first view of all images, then the second.
+        batch: "labels" (b,) and "bank" (b, classes, teachers), teacher 0 being the one with the lowest loss.
+
+    Returns mean loss over the batch, and accuracy over both views.
+    """
+    bank, temperature = batch["bank"], temperature_for(logits.shape[-1])
+    views = tf.stack(tf.split(logits, 2))
+    target = _mean_of_kept(bank, kept_teachers(bank, tf.reduce_mean(views, 0), temperature))
+    labels = tf.concat([batch["labels"]] * 2, 0)
+    knowledge = temperature * kl_divergence(target[None], views, temperature)
+    loss = tf.reduce_mean(cross_entropy(labels, logits)) + tf.reduce_mean(knowledge)
+    return loss, _accuracy(logits, labels)
+
+
+def kept_teachers(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """EKG's filter, per batch: teacher k stays while it is nearer to teacher 0 than the student is.
+
+    bank (b, classes, K), student (b, classes) → float mask (K,). Teacher 0 always stays.
+    """
+    best = bank[..., :1]
+    distance = tf.reduce_sum(kl_divergence(*map(_classes_last, (best, bank)), temperature), 0)
+    of_student = tf.reduce_sum(kl_divergence(best[..., 0], student, temperature))
+    kept = tf.cast(distance < of_student, tf.float32)
+    return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[-1])))
+
+
+def _mean_of_kept(bank: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(bank * kept, -1) / tf.reduce_sum(kept)
+
+
+def _classes_last(bank: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(bank, [0, 2, 1])
+
+
+def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), tf.cast(labels, tf.int32))
+    return tf.reduce_mean(tf.cast(hits, tf.float32))

@@ -1,0 +1,311 @@
+"""The only file that knows devices: strategy, compiled train, evaluation and export steps, accumulation.
+
+A train step has two halves. `pure_gradients` is a pure function of tensors (parameters, statistics, batch, seed)
+and is what XLA compiles. All-reduce and optimizer stay outside of it, inside `strategy.run`: a jitted function that
+is handed to `strategy.run` itself does not reduce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dataloader.augment import fold_seed
+from runs.errors import TrainingError, UsageError, warn
+
+Batch = Mapping[str, tf.Tensor]
+Preprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # uint8 images, seed → network input
+Objective = Callable[[tf.Tensor, Batch], tuple[tf.Tensor, tf.Tensor]]  # logits, batch → mean loss, accuracy
+
+
+# --- devices ---------------------------------------------------------------------------------------------------
+
+
+def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.distribute.Strategy:
+    """The strategy for `--gpu_id` and `--tpu`: several GPUs mirror, one device or the CPU needs none.
+
+    Args:
+        gpu_ids: indexes among the visible GPUs. Without any GPU the CPU is used and one warning line says so.
+        tpu: address of a TPU, "local" on a TPU machine, or None.
+
+    Raises `UsageError` when the machine has GPUs but not the ones asked for.
+    """
+    if tpu:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        warn(f"no GPU on this machine, --gpu_id {' '.join(map(str, gpu_ids))} is ignored: running on the CPU")
+        return tf.distribute.get_strategy()
+    if max(gpu_ids) >= len(gpus):
+        raise UsageError(f"This machine has {len(gpus)} GPUs, counted from 0. Received: gpu_id={list(gpu_ids)}")
+    if len(gpu_ids) > 1:
+        return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in gpu_ids])
+    return tf.distribute.OneDeviceStrategy(f"/gpu:{gpu_ids[0]}")
+
+
+def _accelerated() -> bool:
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def use_xla(compile_: bool | None = None) -> bool:
+    """`--compile`, or by device: XLA wins on GPU and TPU and loses to oneDNN 3 to 4 times on the CPU."""
+    return _accelerated() if compile_ is None else compile_
+
+
+def steps_per_call() -> int:
+    """How many steps one call should run: a call costs about a millisecond, which only accelerators notice."""
+    return 20 if _accelerated() else 1
+
+
+# --- the step as a pure function -------------------------------------------------------------------------------
+
+
+def pure_gradients(
+    model: keras.Model,
+    preprocess: Preprocess,
+    objective: Objective,
+    weight_decay: float = 0.0,
+    accum: int = 1,
+    loss_scale: float = 1.0,
+) -> Callable:
+    """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, [loss, accuracy])`.
+
+    Args:
+        model: built functional model with logits as output.
+        preprocess: normalisation and augmentation.
+        objective: mean loss and accuracy of a batch.
+        weight_decay: coupled L2 on all trainable weights, as the published systems have it.
+        accum: micro-batches that a batch is cut into; gradients and BN statistics are their means.
+        loss_scale: factor on the loss before differentiation: 1 / replicas, since the optimizer sums.
+    """
+
+    def once(params, stats, batch, seed):
+        inputs = preprocess(batch["images"], seed)
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            logits, new_stats = model.stateless_call(params, stats, inputs, training=True)
+            loss, accuracy = objective(logits, batch)
+            scaled = loss * loss_scale
+        return tape.gradient(scaled, params), new_stats, tf.stack([loss, accuracy])
+
+    def accumulated(params, stats, batch, seed):
+        parts = {k: tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]]) for k, v in batch.items()}
+
+        def body(i, grads, new_stats, metrics):
+            # Every micro-batch starts from the same moving averages; their mean is one update of the full batch.
+            g, s, m = once(params, stats, {k: v[i] for k, v in parts.items()}, fold_seed(seed, i))
+            s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
+            return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
+
+        start = (0, [tf.zeros_like(p) for p in params], [tf.zeros_like(s) for s in stats], tf.zeros(2))
+        _, grads, total, metrics = tf.while_loop(lambda i, *_: i < accum, body, start)
+        mean = [s / accum if s.dtype.is_floating else s for s in total]
+        return [g / accum for g in grads], mean, metrics / accum
+
+    def gradients(params, stats, batch, seed):
+        params, stats = list(params), list(stats)
+        grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed)
+        decay = weight_decay * loss_scale
+        return [g + decay * p for g, p in zip(grads, params, strict=True)], new_stats, metrics
+
+    return gradients
+
+
+def nesterov_update(params, momenta, grads, learning_rate, momentum: float = 0.9) -> tuple[list, list]:
+    """SGD with Nesterov momentum as Keras has it (velocity includes the rate), as a pure function."""
+    velocity = [momentum * m - learning_rate * g for m, g in zip(momenta, grads, strict=True)]
+    moved = [p + momentum * v - learning_rate * g for p, v, g in zip(params, velocity, grads, strict=True)]
+    return moved, velocity
+
+
+def pure_step(gradients: Callable, momentum: float = 0.9) -> Callable:
+    """Makes `f(params, momenta, stats, batch, seed, rate) -> (params, momenta, stats, metrics)`, for export."""
+
+    def step(params, momenta, stats, batch, seed, learning_rate):
+        grads, new_stats, metrics = gradients(params, stats, batch, seed)
+        params, momenta = nesterov_update(params, momenta, grads, learning_rate, momentum)
+        return params, momenta, new_stats, metrics
+
+    return step
+
+
+# --- training --------------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """Runs the step of a model under a strategy. Create the model inside `strategy.scope()`.
+
+    Args:
+        model, preprocess, objective, weight_decay, accum: see `pure_gradients`.
+        strategy: from `make_strategy`; the global batch is cut evenly over its replicas.
+        compile_: True or False forces XLA on or off, None decides by device.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        preprocess: Preprocess,
+        objective: Objective,
+        *,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        accum: int = 1,
+        strategy: tf.distribute.Strategy | None = None,
+        compile_: bool | None = None,
+    ) -> None:
+        self.model, self.accum = model, accum
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.replicas = self.strategy.num_replicas_in_sync
+        with self.strategy.scope():
+            self.optimizer = keras.optimizers.SGD(0.0, momentum=momentum, nesterov=nesterov)
+            self.optimizer.build(model.trainable_variables)
+        gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, 1 / self.replicas)
+        self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
+        self._run = tf.function(self._many)
+        self._steps = 0
+
+    def train(self, batches: Iterable[Mapping[str, np.ndarray]], seeds: Iterable[int], rates: Iterable[float]):
+        """Runs steps as (batch, seed, learning rate) and yields (loss, accuracy) after each call.
+
+        Each batch maps names to arrays with the same first axis; "images" is uint8 (b, h, w, c). A call runs
+        `steps_per_call` steps; the yielded numbers are their means together with how many they were.
+        Raises `TrainingError` when the loss stops being finite.
+        """
+        size, waiting = steps_per_call(), []
+        for item in zip(batches, seeds, rates, strict=False):
+            waiting.append(item)
+            if len(waiting) == size:
+                yield self._flush(waiting)
+                waiting = []
+        if waiting:
+            yield self._flush(waiting)
+
+    def _flush(self, waiting: list) -> tuple[float, float, int]:
+        batches, seeds, rates = zip(*waiting, strict=True)
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), tf.constant(rates, tf.float32))
+        loss, accuracy = metrics.numpy().tolist()
+        self._steps += len(waiting)
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"The loss is no longer finite. Received: loss={loss} at learning rate {rates[-1]:g}. "
+                "Lower --learning_rate, or check the snapshot that training started from"
+            )
+        return loss, accuracy, len(waiting)
+
+    def _shard(self, stacked: Mapping[str, np.ndarray]):
+        size = next(iter(stacked.values())).shape[1]
+        if size % (self.replicas * self.accum):
+            raise UsageError(
+                f"A batch must divide evenly over {self.replicas} replicas × {self.accum} micro-batches. "
+                f"Received: batch_size={size}"
+            )
+        if self.replicas == 1:
+            return {name: tf.convert_to_tensor(value) for name, value in stacked.items()}
+        share = size // self.replicas
+
+        def part(context):
+            first = context.replica_id_in_sync_group * share
+            return {name: tf.convert_to_tensor(v[:, first : first + share]) for name, v in stacked.items()}
+
+        return self.strategy.experimental_distribute_values_from_function(part)
+
+    def _many(self, stacked, seeds, rates):
+        total = tf.zeros(2)
+        for i in tf.range(tf.shape(seeds)[0]):
+            self.optimizer.learning_rate.assign(rates[i])
+            metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
+            total += self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
+        return total / tf.cast(tf.shape(seeds)[0], tf.float32)
+
+    def _replica_step(self, stacked, seeds, i):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + replica])
+        batch = {name: value[i] for name, value in stacked.items()}
+        params = [v.value + 0 for v in self.model.trainable_variables]
+        stats = [v.value + 0 for v in self.model.non_trainable_variables]
+        grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
+        self.optimizer.apply(grads, self.model.trainable_variables)
+        for variable, value in zip(self.model.non_trainable_variables, new_stats, strict=True):
+            if variable.synchronization == "on_read":  # BN statistics; masks never change in a step
+                variable.value.assign(value)
+        return metrics
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on, by name; `restore` takes it back."""
+        return {f"{i:04d}": np.asarray(keras.ops.convert_to_numpy(v)) for i, v in enumerate(self._variables())}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Puts the weights and momenta of `state` back."""
+        for i, variable in enumerate(self._variables()):
+            variable.assign(state[f"{i:04d}"])
+
+    def _variables(self) -> list[keras.Variable]:
+        # Iterations and learning rate are set from outside at every step.
+        return [*self.model.variables, *self.optimizer.momentums]
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------
+
+
+def make_forward(
+    model: keras.Model, preprocess: Callable, batch_statistics: bool = False, compile_: bool | None = None
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`.
+
+    With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as they
+    are. The last batch is then filled with the images before it, so that a remainder of 16 has no statistics of 16.
+    """
+
+    @tf.function(jit_compile=use_xla(compile_), autograph=False)
+    def logits(images):
+        x = preprocess(images)
+        if not batch_statistics:
+            return model(x, training=False)
+        return model.stateless_call(model.trainable_variables, model.non_trainable_variables, x, training=True)[0]
+
+    def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        n = len(images)
+        rows = []
+        for start in range(0, n, batch_size):
+            first = max(0, n - batch_size) if start + batch_size > n else start
+            rows.append(logits(tf.convert_to_tensor(images[first : first + batch_size])).numpy()[start - first :])
+        return np.concatenate(rows)
+
+    return forward
+
+
+def reestimate_batch_norm(
+    model: keras.Model, preprocess: Callable, images: np.ndarray, batch_size: int = 256
+) -> None:
+    """Replaces the moving averages of BN by the mean over the batches of `images` (uint8), in place.
+
+    Slicing channels leaves averages behind that belong to the wide net; this is one forward pass that mends them.
+    """
+    layers = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
+    names = ("moving_mean", "moving_variance")
+    statistics = [(getattr(layer, n), layer.momentum) for layer in layers for n in names]
+    index = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
+
+    @tf.function(autograph=False)
+    def updated(batch):
+        variables = model.trainable_variables, model.non_trainable_variables
+        _, new = model.stateless_call(*variables, preprocess(batch), training=True)
+        return [new[index[id(v)]] for v, _ in statistics]
+
+    count = max(1, len(images) // batch_size)
+    parts = np.array_split(images[: count * batch_size], count)
+    total = [np.zeros(v.shape) for v, _ in statistics]
+    before = [np.asarray(v.numpy(), np.float64) for v, _ in statistics]
+    for part in parts:
+        for i, (new, (_, momentum)) in enumerate(zip(updated(tf.convert_to_tensor(part)), statistics, strict=True)):
+            total[i] += (new.numpy() - momentum * before[i]) / (1 - momentum) / count
+    for value, (variable, _) in zip(total, statistics, strict=True):
+        variable.assign(value.astype("float32"))

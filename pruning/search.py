@@ -1,0 +1,280 @@
+"""EKG's search for a sub-network (Lee & Song 2022): remove the slice of channels that costs least, until a target.
+
+Every step scores all channels once, marks the groups whose next slice matters least, tries each of them alone and
+commits the best. The logits of all interim networks are averaged into the teacher that scores the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pruning.chain import Chain, reward_loss
+from pruning.complexity import Counter
+from pruning.groups import ChannelGroup, analyse
+from pruning.plan import Plan
+from pruning.surgery import channel_paddings
+from pruning.weights import apply, cut, positions, weights_of, zero
+from runs.errors import UsageError
+
+Masks = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search; the defaults are the published ones.
+
+    Attributes:
+        target: operations to end at or below, as a ratio of the dense net, in (0, 1).
+        step: ratio of the channels that a slice of a group with one producer holds; a shared group takes
+            step / producers, at least one channel.
+        batch_size: images whose BN statistics are taken together.
+        round_to: slices and widths are multiples of this where the group is large enough.
+        dtype: "bfloat16" evaluates candidates faster and may decide differently.
+        convention: how operations are counted.
+    """
+
+    target: float = 0.45
+    step: float = 0.2
+    batch_size: int = 256
+    round_to: int = 1
+    dtype: str = "float32"
+    convention: str = "ekg"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1:
+            raise UsageError(f"The target rate must lie in (0, 1). Received: target_rate={self.target:g}")
+        if not 0 < self.step <= 1:
+            raise UsageError(f"The search step must lie in (0, 1]. Received: search_step={self.step:g}")
+        if self.batch_size < 2 or self.round_to < 1:
+            raise UsageError(
+                "search_batch_size must be at least 2 and round_to at least 1. "
+                f"Received: search_batch_size={self.batch_size}, round_to={self.round_to}"
+            )
+
+
+@dataclass(frozen=True)
+class Interim:
+    """One committed network. `loss` is its plain cross-entropy on the search images, `score` what it won with."""
+
+    plan: Plan
+    group: str
+    width: int
+    macs: int
+    loss: float
+    score: float
+    accuracy: float
+    candidates: int
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """Everything that the next step depends on. `teacher` (n, classes) is the mean of the logits so far."""
+
+    rates: Mapping[str, float]
+    teacher: np.ndarray
+    history: tuple[Interim, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the latest network."""
+        return self.history[-1].plan
+
+
+def trimmed_otsu(values: np.ndarray, trim: float = 0.2) -> float:
+    """Otsu's threshold after ⌈trim·n⌉ values are dropped at each end: the middle of the gap that splits best.
+
+    Fewer than three values in the middle cannot be split; then the largest value is returned.
+    """
+    drop = int(np.ceil(trim * len(values)))
+    middle = np.sort(values)[drop : len(values) - drop]
+    n = len(middle)
+    if n < 3:
+        return float(np.max(values))
+    between = [t * (n - t) * (middle[:t].mean() - middle[t:].mean()) ** 2 for t in range(1, n - 1)]
+    split = int(np.argmax(between)) + 1
+    return float((middle[split - 1] + middle[split]) / 2)
+
+
+def kept_width(size: int, rate: float, round_to: int = 1) -> int:
+    """⌈size·rate⌉, at least one channel (or one multiple of `round_to`)."""
+    return int(max(np.ceil(round(size * rate, 6)), min(round_to, size)))
+
+
+def slice_ratio(group: ChannelGroup, step: float, round_to: int = 1) -> float:
+    """Ratio of a group's channels that one step removes."""
+    wanted = step / len(group.layers("producer")) * group.size
+    return max(1, int(wanted // round_to)) * round_to / group.size if round_to > 1 else max(1 / group.size, wanted / group.size)
+
+
+class Searcher:
+    """The search over one network.
+
+    Args:
+        model: functional model of logits, with the weights to search from.
+        images: normalised, float32 (n, h, w, c); labels: integers (n,).
+        settings: see `SearchSettings`.
+    """
+
+    def __init__(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, settings: SearchSettings
+    ) -> None:
+        self.settings = settings
+        analysis = analyse(model)
+        self.groups = {group.name: group for group in analysis.groups}
+        self.chain = Chain(model, analysis, settings.dtype)
+        self.counter = Counter(model, settings.convention, analysis)
+        self._model, self._dense = model, weights_of(model)
+        starts = range(0, len(images), settings.batch_size)
+        parts = [slice(start, start + settings.batch_size) for start in starts]
+        self._images = [tf.constant(images[part], self.chain.dtype) for part in parts]
+        self._labels = [tf.constant(labels[part], tf.int32) for part in parts]
+        self._rows = parts
+        self.full = Plan.full(analysis.groups)
+        self.dense_macs = self.counter.macs(self.full.masks())
+        self.target_macs = int(settings.target * self.dense_macs)
+        self._check_reachable()
+
+    def start(self) -> SearchState:
+        """The unpruned network: all rates 1, its own logits as teacher."""
+        logits = self._logits(self.chain.tensors(self._narrow(self.full.masks())), self._images)
+        loss, accuracy = self._loss(logits), self._accuracy(logits)
+        first = Interim(self.full, "", 0, self.dense_macs, loss, loss, accuracy, 0)
+        return SearchState({name: 1.0 for name in self.groups}, logits, (first,))
+
+    def run(self, state: SearchState | None = None) -> Iterator[SearchState]:
+        """Yields the state after every committed step, until the target is met."""
+        state = state or self.start()
+        while state.history[-1].macs > self.target_macs:
+            state = self.step(state)
+            yield state
+
+    def step(self, state: SearchState) -> SearchState:
+        """One step: score pass, marking, all candidates, commit."""
+        masks = state.plan.masks()
+        weights = self.chain.tensors(self._narrow(masks))
+        order, values, inputs = self._score(state, masks, weights)
+        found = [
+            self._evaluate(state, name, mask, masks, weights, inputs)
+            for name, mask in self._candidates(state, masks, order, values)
+        ]
+        best, logits, rate = min(found, key=lambda item: item[0].score)
+        count = len(state.history)
+        teacher = (state.teacher * np.float32(count) + logits) / np.float32(count + 1)
+        best = replace(best, candidates=len(found))
+        return SearchState({**state.rates, best.group: rate}, teacher, (*state.history, best))
+
+    # -- scores and candidates --------------------------------------------------------------------------------
+
+    def _score(self, state: SearchState, masks: Masks, weights):
+        """Channels of each group, best first; the value of each group's next slice; the inputs of all segments."""
+        total: dict[str, np.ndarray] = {name: np.zeros(group.size) for name, group in self.groups.items()}
+        inputs = []
+        for x, labels, rows in zip(self._images, self._labels, self._rows, strict=True):
+            scores, cached = self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
+            inputs.append(cached)
+            for name, score in zip(self.groups, scores, strict=True):
+                total[name][masks[name]] += score.numpy()
+        # Removed channels rank behind every living one, also behind those whose score happens to be zero.
+        order = {n: np.argsort(-np.where(masks[n], s, -1.0), kind="stable") for n, s in total.items()}
+        values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
+        return order, values, inputs
+
+    def _slice_value(self, ascending: np.ndarray, rate: float, group: ChannelGroup) -> float:
+        n, step = group.size, slice_ratio(group, self.settings.step, self.settings.round_to)
+        return float(ascending[round((1 - rate) * n) : round((1 - rate + step) * n)].sum())
+
+    def _candidates(self, state: SearchState, masks: Masks, order, values) -> list[tuple[str, np.ndarray]]:
+        threshold = trimmed_otsu(np.array(list(values.values())))
+        movable = [name for name in self.groups if self._next_width(state, name) < masks[name].sum()]
+        marked = [name for name in movable if values[name] <= threshold]
+        marked = marked or [min(movable, key=values.get)]
+        return [(name, self._candidate_mask(state, name, masks, order[name])) for name in marked]
+
+    def _next_rate(self, state: SearchState, name: str) -> float:
+        step = slice_ratio(self.groups[name], self.settings.step, self.settings.round_to)
+        return max(round(state.rates[name] - step, 5), 0.0)
+
+    def _next_width(self, state: SearchState, name: str) -> int:
+        return kept_width(self.groups[name].size, self._next_rate(state, name), self.settings.round_to)
+
+    def _candidate_mask(self, state: SearchState, name: str, masks: Masks, order: np.ndarray) -> np.ndarray:
+        """The next slice removed; a slice that falls below the target gives back what it may."""
+
+        def mask_of(width: int) -> np.ndarray:
+            mask = np.zeros(len(order), bool)
+            mask[order[:width]] = True
+            return mask
+
+        def fits(width: int) -> bool:
+            return self.counter.macs({**masks, name: mask_of(width)}) <= self.target_macs
+
+        width, most = self._next_width(state, name), int(masks[name].sum())
+        if fits(width):
+            while width + self.settings.round_to < most and fits(width + self.settings.round_to):
+                width += self.settings.round_to
+        return mask_of(width)
+
+    # -- evaluation -------------------------------------------------------------------------------------------
+
+    def _evaluate(self, state, name, mask, masks, weights, inputs):
+        group = self.groups[name]
+        changed = self._changed(group, mask, masks)
+        start = self.chain.first_segment(changed)
+        logits = self._logits({**weights, **self.chain.tensors(changed)}, [c[start] for c in inputs], start)
+        score = float(np.mean(self._reward(state.teacher, logits)))
+        width = int(mask.sum())
+        exact = width == self._next_width(state, name)
+        rate = self._next_rate(state, name) if exact else width / group.size
+        plan = state.plan.replace(name, np.flatnonzero(mask))
+        macs = self.counter.macs(plan.masks())
+        found = Interim(plan, name, width, macs, self._loss(logits), score, self._accuracy(logits), 0)
+        return found, logits, rate
+
+    def _narrow(self, masks: Masks) -> dict:
+        groups = self.groups.values()
+        weights = apply(self._dense, groups, masks, cut, preserve_norm=True)
+        for name, pad in channel_paddings(self._model, groups, masks).items():
+            weights[name] = {"pad": np.array(pad, np.int32)}
+        return weights
+
+    def _changed(self, group: ChannelGroup, mask: np.ndarray, masks: Masks) -> dict:
+        """The weights that a candidate changes: zeroed in the shapes of the committed network."""
+        layers = {m.layer for m in group.members if m.axes}
+        some = {layer: self._dense[layer] for layer in layers}
+        groups = self.groups.values()
+        zeroed = apply(some, groups, {**masks, group.name: mask}, zero, preserve_norm=True)
+        kept = positions(groups, masks, layers)
+        return {
+            layer: {name: cut(array, kept[layer].get(name, {})) for name, array in arrays.items()}
+            for layer, arrays in zeroed.items()
+        }
+
+    def _logits(self, weights, inputs, start: int = 0) -> np.ndarray:
+        return np.concatenate([self.chain.forward(weights, x, start).numpy() for x in inputs])
+
+    def _all_labels(self) -> tf.Tensor:
+        return tf.concat(self._labels, 0)
+
+    def _reward(self, teacher: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        return reward_loss(self._all_labels(), tf.constant(teacher), tf.constant(logits)).numpy()
+
+    def _loss(self, logits: np.ndarray) -> float:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(self._all_labels(), logits)
+        return float(tf.reduce_mean(losses))
+
+    def _accuracy(self, logits: np.ndarray) -> float:
+        return float(np.mean(logits.argmax(1) == self._all_labels().numpy()))
+
+    def _check_reachable(self) -> None:
+        smallest = {n: np.arange(g.size) < min(self.settings.round_to, g.size) for n, g in self.groups.items()}
+        least = self.counter.macs(smallest)
+        if least > self.target_macs:
+            raise UsageError(
+                f"The target is out of reach: the smallest sub-network keeps {least / self.dense_macs:.4f} "
+                f"of the operations. Received: target_rate={self.settings.target:g}"
+            )
