@@ -6,7 +6,7 @@ commits the best. The logits of all interim networks are averaged into the teach
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import keras
@@ -167,6 +167,23 @@ class Searcher:
         teacher = (state.teacher * np.float32(count) + logits) / np.float32(count + 1)
         best = replace(best, candidates=len(found))
         return SearchState({**state.rates, best.group: rate}, teacher, (*state.history, best))
+
+    def logits_of(self, plan: Plan, images: np.ndarray, inputs: Callable, batch_size: int) -> np.ndarray:
+        """Logits (n, classes) of an interim network for any images, in batches as the search sees them.
+
+        Args:
+            plan: what the network keeps.
+            images: uint8 (n, h, w, c); inputs: images → normalised tensor.
+            batch_size: images whose BN statistics are taken together. The last batch is filled with the images
+                before it.
+        """
+        weights = self.chain.tensors(self._narrow(plan.masks()))
+        size, rows = min(batch_size, len(images)), []
+        for start in range(0, len(images), size):
+            first = min(start, len(images) - size)
+            x = tf.cast(inputs(images[first : first + size]), self.chain.dtype)
+            rows.append(self.chain.forward(weights, x).numpy()[start - first :])
+        return np.concatenate(rows)
 
     # -- scores and candidates --------------------------------------------------------------------------------
 

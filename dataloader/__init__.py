@@ -1,0 +1,24 @@
+"""Where images come from and how they are augmented.
+
+`load` gives the `Splits` of a data set as uint8 arrays in memory; `batches` walks through them in an order
+that depends on the seed and the epoch only; `dataloader.augment` (TensorFlow) normalises and augments a batch
+inside the compiled step. Importing this package imports neither TensorFlow nor the data set's library.
+"""
+
+from dataloader.batches import Batch, batches, epoch_order
+from dataloader.loader import load
+from dataloader.registry import DATASETS, Dataset
+from dataloader.splits import Facts, Images, Splits, split_indices
+
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "Dataset",
+    "Facts",
+    "Images",
+    "Splits",
+    "batches",
+    "epoch_order",
+    "load",
+    "split_indices",
+]

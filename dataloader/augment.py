@@ -1,0 +1,132 @@
+"""Augmentation inside the compiled step: batched, stateless TensorFlow that compiles with and without XLA.
+
+Every random number is an integer drawn with Philox, so the same seed gives the same crop and flip whether XLA
+compiles the step or not. (Floats drawn directly differ between the two.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+BRIGHTNESS = 0.2
+"""Largest shift of all pixels. On EKG's 0–255 pixels it changes next to nothing; kept as published."""
+CONTRAST = (0.8, 1.2)
+"""Range of the factor on each pixel's distance from its image's mean."""
+SATURATION = (0.8, 1.2)
+"""Range of the factor on the saturation, as in hue–saturation–value."""
+
+_BITS = 24
+"""A float32 holds integers of 24 bits exactly."""
+
+
+def normalise(images: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
+    """Return (images − mean) / std per channel, float32; `images` [b, h, w, 3], 0–255, of any number type."""
+    return (tf.cast(images, tf.float32) - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
+
+
+def fold_seed(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
+    """Return another seed, int32 [2]: of stream `data` (an integer: step, view …) of `seed` (int32 [2])."""
+    return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32), alg="philox")
+
+
+def augment(
+    images: tf.Tensor, seed: tf.Tensor, *, pad: int = 4, per_batch_crop: bool = False, colour: bool = False
+) -> tf.Tensor:
+    """Return randomly cropped and flipped images, and jitter their colours if asked to.
+
+    Each image is padded by reflection, cropped back to its size at a random offset and flipped left to right
+    in half of the cases, as EKG does with CIFAR (other systems pad with zeros).
+
+    Args:
+        images: uint8 [b, h, w, 3]; h and w static.
+        seed: int32 [2]. `colour` does not change which crops and flips a seed gives.
+        pad: pixels on each side, 0 ≤ pad < min(h, w).
+        per_batch_crop: one offset for the whole batch, which is what EKG's program does.
+        colour: see `jitter_colours`.
+
+    Returns:
+        float32 [b, h, w, 3] on the 0–255 scale, not clipped: jittered colours may leave 0–255.
+    """
+    draws = _draws(seed, 6 if colour else 3, tf.shape(images)[0])
+    down, right = draws[0] % (2 * pad + 1), draws[1] % (2 * pad + 1)
+    if per_batch_crop:
+        down, right = tf.broadcast_to(down[:1], tf.shape(down)), tf.broadcast_to(right[:1], tf.shape(right))
+    cropped = crop_and_flip(images, down, right, draws[2] % 2 == 1, pad)
+    return jitter_colours(cropped, *_factors(draws[3:])) if colour else cropped
+
+
+def two_views(images: tf.Tensor, seed: tf.Tensor, *, pad: int = 4, per_batch_crop: bool = False) -> tf.Tensor:
+    """Return two independent colour-jittered views, [2b, h, w, 3]: the first of all images, then the second.
+
+    EKG's fine-tuning sees every image twice (specified with `per_batch_crop`: one offset per view and batch).
+    Arguments as in `augment`.
+    """
+    options = {"pad": pad, "per_batch_crop": per_batch_crop, "colour": True}
+    return tf.concat([augment(images, fold_seed(seed, view), **options) for view in range(2)], axis=0)
+
+
+def crop_and_flip(
+    images: tf.Tensor, down: tf.Tensor, right: tf.Tensor, flip: tf.Tensor, pad: int
+) -> tf.Tensor:
+    """Crop each image out of its reflect-padded self, then flip it.
+
+    Padding, crop and flip only permute and repeat pixels, so they are one gather of pixels from the unpadded
+    images. Per 128 images of 32×32 on two CPU cores that takes 0.8 ms; rows and columns in turn 1.6, one-hot
+    products 1.3 to 1.8, `gather_nd` 2.2, `crop_and_resize` 4.8, a slice for each image 9.3. Under XLA 0.3.
+
+    Args:
+        images: [b, h, w, c], any type; h and w static, above `pad`.
+        down, right: int32 [b], the window's offset in the padded image, 0 … 2·pad. `pad` is the middle.
+        flip: bool [b], left to right.
+        pad: reflected pixels on each side.
+
+    Returns:
+        float32 [b, h, w, c], each value one of the image's own.
+    """
+    height, width, channels = images.shape[1:]
+    columns = tf.where(flip[:, None], tf.range(width)[::-1], tf.range(width))
+    rows = _reflect(tf.range(height) + down[:, None] - pad, height)
+    columns = _reflect(columns + right[:, None] - pad, width)
+    first = tf.range(tf.shape(images)[0])[:, None] * height
+    pixel = (first + rows)[:, :, None] * width + columns[:, None, :]
+    return tf.cast(tf.gather(tf.reshape(images, [-1, channels]), pixel), tf.float32)
+
+
+def jitter_colours(
+    images: tf.Tensor, shift: tf.Tensor, contrast: tf.Tensor, saturation: tf.Tensor
+) -> tf.Tensor:
+    """Change brightness, then contrast, then saturation of each image: [b, h, w, 3] and [b], all float32.
+
+    Brightness adds `shift`; contrast scales the distance from the mean of each channel; saturation is
+    multiplied in hue–saturation–value, cut at 1. The results equal `tf.image.adjust_*`. A change of
+    saturation at constant hue and value v = max(r, g, b) moves the channels linearly away from v, so no
+    conversion to HSV and back is needed.
+    """
+    shift, contrast, saturation = (factor[:, None, None, None] for factor in (shift, contrast, saturation))
+    images = images + shift
+    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    images = mean + (images - mean) * contrast
+    value = tf.reduce_max(images, axis=-1, keepdims=True)
+    chroma = value - tf.reduce_min(images, axis=-1, keepdims=True)
+    # Saturation = chroma / value, and 0 where no channel is positive; the factor may bring it to 1 at most.
+    factor = tf.minimum(saturation, tf.maximum(value, 0.0) / tf.maximum(chroma, 1e-6))
+    return value + (images - value) * factor
+
+
+def _draws(seed: tf.Tensor, kinds: int, batch: tf.Tensor) -> tf.Tensor:
+    """Return integers, [kinds, batch], below 2^24. Fewer kinds are a prefix of more."""
+    return tf.random.stateless_uniform([kinds, batch], seed, 0, 1 << _BITS, tf.int32, alg="philox")
+
+
+def _factors(draws: tf.Tensor) -> list[tf.Tensor]:
+    """Map integers below 2^24, [3, b], to brightness shifts, contrast and saturation factors, [b] each."""
+    unit = tf.unstack(tf.cast(draws, tf.float32) / float(1 << _BITS), num=3)
+    ranges = ((-BRIGHTNESS, BRIGHTNESS), CONTRAST, SATURATION)
+    return [low + (high - low) * share for (low, high), share in zip(ranges, unit, strict=True)]
+
+
+def _reflect(position: tf.Tensor, size: int) -> tf.Tensor:
+    """Map positions −size < p < 2·size − 1 into 0 … size − 1, mirrored at the outermost pixels."""
+    return size - 1 - tf.abs(size - 1 - tf.abs(position))

@@ -1,0 +1,58 @@
+"""Batches in an order that a killed run finds again: it depends on the seed and the epoch only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from dataloader.splits import Images
+from runs.errors import DataError, UsageError
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [b, h, w, 3], `labels` int32 [b], `ids` int64 [b] as in `Images`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Return a permutation of 0 … n − 1, int64, fixed by `seed` (≥ 0) and `epoch` (≥ 0)."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def batches(
+    images: Images, batch_size: int, order: np.ndarray | None = None, drop_remainder: bool = False
+) -> Iterator[Batch]:
+    """Yield batches of `batch_size` images.
+
+    Args:
+        images: what to walk through.
+        batch_size: images a batch, ≥ 1.
+        order: positions in `images`, int, [k]; None = as they lie. Positions may repeat or be left out.
+        drop_remainder: leave out the last batch when it is smaller (training); else yield it (evaluation).
+
+    Raises:
+        DataError: `drop_remainder` with fewer images than one batch, which would silently train on nothing.
+        UsageError: a batch size below 1. Both come at the call, not at the first batch.
+    """
+    count = len(images) if order is None else len(order)
+    if batch_size < 1:
+        raise UsageError(f"A batch holds at least 1 image. Received: batch_size={batch_size}")
+    if drop_remainder and count < batch_size:
+        raise DataError(
+            f"Too few images for one batch; make it smaller. "
+            f"Received: {count} images, batch_size={batch_size}"
+        )
+    stop = count - count % batch_size if drop_remainder else count
+    return _slices(images, batch_size, order, stop)
+
+
+def _slices(images: Images, batch_size: int, order: np.ndarray | None, stop: int) -> Iterator[Batch]:
+    for start in range(0, stop, batch_size):
+        end = min(start + batch_size, stop)
+        index = slice(start, end) if order is None else order[start:end]
+        yield Batch(images.images[index], images.labels[index], images.ids[index])

@@ -1,0 +1,1 @@
+"""Published systems as sequences of ordinary calls over the parts."""

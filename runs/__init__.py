@@ -1,0 +1,35 @@
+"""What a run leaves behind: errors with exit codes, atomic files, snapshots, the run folder, metrics.
+
+Plain NumPy: importing this package imports neither TensorFlow nor TensorBoard.
+"""
+
+from runs.errors import (
+    EXIT_CODES,
+    DataError,
+    RunFolderError,
+    SecateurError,
+    SnapshotError,
+    TrainingError,
+    UsageError,
+    cli,
+    warn,
+)
+from runs.files import (
+    append_jsonl,
+    make_atomic,
+    read_json,
+    read_jsonl,
+    sha256,
+    to_json,
+    write_atomic,
+    write_json,
+)
+from runs.folder import RunFolder
+from runs.metrics import MetricsLog
+from runs.snapshot import Snapshot, load_snapshot, save_snapshot
+
+__all__ = [
+    "EXIT_CODES", "DataError", "MetricsLog", "RunFolder", "RunFolderError", "SecateurError", "Snapshot",
+    "SnapshotError", "TrainingError", "UsageError", "append_jsonl", "cli", "load_snapshot", "make_atomic",
+    "read_json", "read_jsonl", "save_snapshot", "sha256", "to_json", "warn", "write_atomic", "write_json",
+]

@@ -1,0 +1,49 @@
+"""Checkpoints inside a step: numbered snapshots, of which the two latest are kept."""
+
+import re
+from pathlib import Path
+
+from runs.errors import SnapshotError, warn
+from runs.snapshot import Snapshot, load_snapshot, save_snapshot
+
+KEPT = 2
+
+
+def save(folder: Path, name: str, state: Snapshot) -> Path:
+    """Write the next checkpoint of `name`, then remove all but the two latest. Return its path."""
+    numbers = _numbers(folder, name)
+    path = _path(folder, name, max(numbers, default=0) + 1)
+    save_snapshot(path, state)
+    for number in sorted(numbers)[:-KEPT + 1]:
+        _path(folder, name, number).unlink(missing_ok=True)
+    return path
+
+
+def load(folder: Path, name: str) -> Snapshot | None:
+    """Return the latest checkpoint that is sound; warn about each that is not; None when there is none."""
+    for number in sorted(_numbers(folder, name), reverse=True):
+        try:
+            return load_snapshot(_path(folder, name, number))
+        except SnapshotError as error:
+            warn(f"{str(error).splitlines()[0]}; the checkpoint before it is used")
+            # A damaged file must not count as one of the two that are kept.
+            _path(folder, name, number).unlink(missing_ok=True)
+    return None
+
+
+def drop(folder: Path, name: str) -> None:
+    """Remove all checkpoints of `name`."""
+    for number in _numbers(folder, name):
+        _path(folder, name, number).unlink(missing_ok=True)
+
+
+def _path(folder: Path, name: str, number: int) -> Path:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"a checkpoint's name has letters, digits, '.', '_' and '-'. Received: {name!r}")
+    return folder / f"checkpoint_{name}-{number:06d}.pkl"
+
+
+def _numbers(folder: Path, name: str) -> list[int]:
+    pattern = re.compile(rf"checkpoint_{re.escape(name)}-(\d+)\.pkl")
+    matches = (pattern.fullmatch(entry.name) for entry in folder.iterdir())
+    return [int(match[1]) for match in matches if match]

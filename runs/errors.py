@@ -1,0 +1,128 @@
+"""Errors that a user can cause, their exit codes, and the wrapper that prints them without a traceback."""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+EXIT_CODES: dict[int, str] = {
+    0: "finished",
+    1: "a defect of the program (the traceback says where)",
+    2: "a flag or value that cannot be used",
+    3: "the data set is missing, unreadable or too small",
+    4: "a snapshot is missing, damaged, foreign or does not fit the network",
+    5: "the run folder is unwritable, busy, full or holds another run",
+    6: "training diverged (the loss is not finite)",
+    130: "interrupted; the same command continues the run",
+    141: "the reader of the output went away",
+}
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO}
+
+
+class SecateurError(Exception):
+    """Something that the user can put right. `exit_code` is a key of `EXIT_CODES`.
+
+    The message is one or two lines that name the value received and the remedy.
+    """
+
+    exit_code = 1
+
+
+class UsageError(SecateurError):
+    """A flag, name or value that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(SecateurError):
+    """The data set is missing, unreadable, or smaller than what was asked of it."""
+
+    exit_code = 3
+
+
+class SnapshotError(SecateurError):
+    """A snapshot that is missing, truncated, foreign or mutated, or whose widths do not fit."""
+
+    exit_code = 4
+
+
+class RunFolderError(SecateurError):
+    """A run folder that is unwritable, busy, full, or holds another run."""
+
+    exit_code = 5
+
+
+class TrainingError(SecateurError):
+    """The loss is NaN or infinite."""
+
+    exit_code = 6
+
+
+def warn(message: str) -> None:
+    """Print one `warning:` line on stderr."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def disk_error(error: OSError, path: object = None) -> RunFolderError | None:
+    """Return what the user should read about a failed write, or None when `error` is of another kind."""
+    place = path or error.filename or "output"
+    if error.errno in _FULL:
+        return RunFolderError(f"disk full while writing {place} ({error.strerror})\n"
+                              "free space and run the same command again; nothing already written is lost")
+    if error.errno in _UNWRITABLE:
+        return RunFolderError(f"cannot write {place} ({error.strerror})\n"
+                              "choose another --train_path or change its permissions")
+    return None
+
+
+@contextlib.contextmanager
+def disk_errors(path: object) -> Iterator[None]:
+    """Turn the `OSError`s of writing `path` into `RunFolderError`; others pass."""
+    try:
+        yield
+    except OSError as error:
+        known = disk_error(error, path)
+        if known is None:
+            raise
+        raise known from error
+
+
+def cli(main: Callable[[], int | None]) -> int:
+    """Run `main` for a shell: print what the user can put right, return the exit code of `EXIT_CODES`.
+
+    `sys.exit(cli(main))` is the last line of every program. Unexpected exceptions pass, with their
+    traceback; so does the `SystemExit` of argparse (code 2).
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+        return code
+    except SecateurError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    except OSError as error:
+        # Only a full disk: another OSError that got this far is our own defect and keeps its traceback.
+        if error.errno not in _FULL:
+            raise
+        _silence_stdout()
+        return _report(disk_error(error))
+
+
+def _report(error: SecateurError) -> int:
+    with contextlib.suppress(OSError):
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _silence_stdout() -> None:
+    # Python flushes stdout once more on exit; what cannot be written must not fail a second time.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

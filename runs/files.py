@@ -1,0 +1,132 @@
+"""The one place that writes files: complete or not at all, also when the process is killed half-way."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from runs.errors import RunFolderError, disk_errors, warn
+
+TEMP_PREFIX = ".tmp-"
+
+
+def make_atomic(path: str | os.PathLike, make: Callable[[Path], None]) -> str:
+    """Let `make` write a temporary file, then put it in the place of `path`; return its SHA-256 in hex.
+
+    The temporary file lies in the same folder and keeps the suffix (Keras reads it). The order is write,
+    fsync, rename, fsync of the folder: at any moment `path` is the old file or the new one, whole. When
+    anything fails the temporary file is removed. A symbolic link is followed, not replaced.
+
+    Raises:
+        RunFolderError: the disk is full, or the folder is missing or cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    temp = target.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
+    if not target.parent.is_dir():
+        raise RunFolderError(f"cannot write {path}: its folder does not exist\nmake the folder first")
+    with disk_errors(path):
+        try:
+            make(temp)
+            _fsync(temp)
+            digest = sha256(temp)
+            os.replace(temp, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temp.unlink()
+            raise
+        _fsync(target.parent)
+    return digest
+
+
+def write_atomic(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], None]) -> str:
+    """Write bytes, or what a function writes to a binary file, as `make_atomic` does; return the SHA-256."""
+    def make(temp: Path) -> None:
+        with open(temp, "xb") as file:
+            data(file) if callable(data) else file.write(data)
+
+    return make_atomic(path, make)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON text; NumPy scalars and arrays become numbers and lists, paths become strings."""
+    return json.dumps(value, indent=indent, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"not JSON. Received: {type(value).__name__}")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> str:
+    """Write `value` as indented JSON atomically; return the SHA-256."""
+    return write_atomic(path, (to_json(value, indent=2) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file. Raises RunFolderError when it is not JSON (`write_json` never leaves such a file)."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path} is damaged: {str(error)[:80]}\n"
+                             "restore it, or choose another --train_path") from None
+
+
+def append_jsonl(path: str | os.PathLike, row: dict, sync: bool = False) -> None:
+    """Append one JSON object as a line. With `sync` it has reached the disk on return.
+
+    A line that a killed process left unfinished is closed first, so that it cannot swallow this one.
+    """
+    with disk_errors(path), open(path, "ab+", buffering=0) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - 1, 0))
+        start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+        _write_all(file, start + to_json(row).encode() + b"\n")
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    # An unbuffered write may stop short on a disk that fills up: the next call then raises ENOSPC.
+    while data:
+        data = data[file.write(data):]
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+    """Return the rows of a JSONL file, [] when it is absent; lines cut short by a kill are left out."""
+    if not os.path.exists(path):
+        return []
+    rows = []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            warn(f"{path}, line {number} is incomplete and is left out")
+    return rows

@@ -1,0 +1,197 @@
+"""The run folder: one run at a time, one configuration, and a manifest of the steps that are complete."""
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from runs import checkpoints
+from runs.errors import RunFolderError, disk_errors, warn
+from runs.files import TEMP_PREFIX, make_atomic, read_json, sha256, to_json, write_atomic, write_json
+from runs.snapshot import Snapshot
+
+CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
+
+
+class RunFolder:
+    """What a run leaves behind, as a context manager that holds the folder's lock.
+
+    A step's file is complete when it is in the manifest with its SHA-256; a run that was killed starts
+    again with the first step that is not `done`.
+
+    Args:
+        path: the folder; made when absent.
+        config: the options of the run, as JSON. A folder belongs to the configuration that made it.
+        volatile: keys of `config` that do not change results and may differ the next time.
+
+    Raises:
+        RunFolderError: on entering, when the folder is unwritable, busy, or holds another run.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: dict[str, Any], volatile: Iterable[str] = ()):
+        self._path = Path(path)
+        self._config = json.loads(to_json(config))
+        self._volatile = frozenset(volatile)
+        self._lock: int | None = None
+        self._manifest: dict[str, Any] = {"steps": {}, "found": []}
+
+    def __fspath__(self) -> str:
+        return os.fspath(self._path)
+
+    def __enter__(self) -> Self:
+        with disk_errors(self._path):
+            if self._path.exists() and not self._path.is_dir():
+                raise RunFolderError(f"the run folder is a file. Received: train_path={self._path}")
+            self._path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self._path / LOCK)
+        try:
+            self._clean()
+            self._claim()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._release()
+
+    # --- files -----------------------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the folder. `name` is a plain file name."""
+        if not name or name in (".", "..") or Path(name).name != name:
+            raise ValueError(f"a plain file name is needed. Received: {name!r}")
+        return self._path / name
+
+    def write(self, name: str, data: bytes | Callable[[BinaryIO], None]) -> str:
+        """Write a file of the run atomically; return its SHA-256."""
+        return write_atomic(self._ours(name), data)
+
+    def write_json(self, name: str, value: Any) -> str:
+        """Write a file of the run as indented JSON, atomically; return its SHA-256."""
+        return write_json(self._ours(name), value)
+
+    def _ours(self, name: str) -> Path:
+        if name in self._manifest["found"]:
+            raise RunFolderError(f"{self.path(name)} was there before this run and is not overwritten\n"
+                                 "move it away or choose another --train_path")
+        return self.path(name)
+
+    # --- steps -----------------------------------------------------------------------------------------
+
+    def done(self, step: str) -> bool:
+        """Whether `step` is recorded and its file is there, bit for bit. A damaged file warns: redo it."""
+        entry = self.entry(step)
+        if entry is None:
+            return False
+        file = self.path(entry["file"])
+        if not file.is_file():
+            warn(f"{file} of step {step} is gone; the step is done again")
+        elif sha256(file) != entry["sha256"]:
+            warn(f"{file} of step {step} was damaged or changed; the step is done again")
+        else:
+            return True
+        return False
+
+    def record(self, step: str, file: str, seconds: float, facts: dict | None = None) -> None:
+        """Note that `step` is complete and that `file`, already written, is its result."""
+        entry = {"file": file, "sha256": sha256(self.path(file)), "seconds": round(seconds, 3),
+                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "facts": facts or {}}
+        steps = {**self._manifest["steps"], step: entry}
+        write_json(self._path / MANIFEST, {**self._manifest, "steps": steps})
+        self._manifest["steps"] = steps
+
+    def entry(self, step: str) -> dict | None:
+        """Return what the manifest says of `step` (file, sha256, seconds, time, facts), or None."""
+        return self._manifest["steps"].get(step)
+
+    def step(self, step: str, file: str, make: Callable[[Path], dict | None]) -> Path:
+        """Return the file of `step`, made first by `make(temporary path) -> facts` unless it is done."""
+        if not self.done(step):
+            start, facts = time.monotonic(), {}
+            make_atomic(self._ours(file), lambda temp: facts.update(make(temp) or {}))
+            self.record(step, file, time.monotonic() - start, facts)
+        return self.path(file)
+
+    # --- checkpoints inside a step -----------------------------------------------------------------------
+
+    def save_checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
+        """Keep the state of an unfinished step; the one before stays as a reserve."""
+        checkpoints.save(self._path, name, Snapshot(arrays, facts=facts))
+
+    def load_checkpoint(self, name: str) -> Snapshot | None:
+        """Return the latest sound checkpoint (arrays and facts), or None."""
+        return checkpoints.load(self._path, name)
+
+    def drop_checkpoints(self, name: str) -> None:
+        """Remove the checkpoints of a step that is complete."""
+        checkpoints.drop(self._path, name)
+
+    # --- entering and leaving ------------------------------------------------------------------------------
+
+    def _clean(self) -> None:
+        # The lock is ours: whatever a killed run was writing will never be finished.
+        for temp in self._path.glob(f"{TEMP_PREFIX}*"):
+            if temp.is_file():
+                temp.unlink()
+
+    def _claim(self) -> None:
+        if not (self._path / CONFIG).exists():
+            own = {CONFIG, MANIFEST, LOCK}
+            self._manifest["found"] = sorted({entry.name for entry in self._path.iterdir()} - own)
+            write_json(self._path / MANIFEST, self._manifest)
+            write_json(self._path / CONFIG, self._config)   # last: its presence says that the folder is ours
+            return
+        self._compare(read_json(self._path / CONFIG))
+        if (self._path / MANIFEST).exists():
+            self._manifest = _checked_manifest(self._path / MANIFEST)
+
+    def _compare(self, stored: Any) -> None:
+        stored = stored if isinstance(stored, dict) else {}
+        for key in [*self._config, *(key for key in stored if key not in self._config)]:
+            old, new = stored.get(key, "(absent)"), self._config.get(key, "(absent)")
+            if key not in self._volatile and old != new:
+                raise RunFolderError(f"{self._path} holds another run: {key}={old!r} there. Received: {key}={new!r}\n"
+                                     "choose another --train_path or the same options")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _checked_manifest(path: Path) -> dict:
+    manifest = read_json(path)
+    try:
+        sound = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) and Path(entry["file"]).name == entry["file"]
+                    for entry in manifest["steps"].values())
+        if sound:
+            return {"steps": manifest["steps"], "found": list(manifest["found"])}
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise RunFolderError(f"{path} is damaged\nrestore it, or choose another --train_path")
+
+
+def _lock(path: Path) -> int:
+    """Take the lock for as long as the process lives (the kernel frees it, also after kill -9)."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(handle)
+        raise RunFolderError(f"{path.parent} is busy: process {holder} is using it\n"
+                             "wait for it to end, or choose another --train_path") from None
+    except OSError as error:   # some network file systems have no locks
+        warn(f"{path} cannot be locked ({error.strerror}); do not start a second run there")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    return handle

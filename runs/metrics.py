@@ -1,0 +1,115 @@
+"""The numbers of a run over time: metrics.jsonl, mirrored to TensorBoard without TensorFlow."""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from runs.errors import disk_errors, warn
+from runs.files import append_jsonl, read_jsonl, to_json, write_atomic
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends one JSON object a line to `folder`/metrics.jsonl: phase, step, time (Unix seconds), values.
+
+    Each phase (baseline, search, finetune …) counts its own steps and is a run of its own in TensorBoard,
+    under `folder`/tensorboard/.
+
+    Args:
+        folder: a `RunFolder` or a path.
+        tensorboard: mirror to event files; without the package this is one warning.
+    """
+
+    def __init__(self, folder: str | os.PathLike, tensorboard: bool = True):
+        self._folder = Path(folder)
+        self._tensorboard = tensorboard
+        self._events: dict[str, _Events] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The JSONL file."""
+        return self._folder / FILE
+
+    def log(self, step: int, phase: str = "train", **values: float) -> None:
+        """Append the values of a step; NaN and infinities are null in the file, for it is strict JSON."""
+        numbers = {name: float(value) for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        append_jsonl(self.path, {"phase": phase, "step": int(step), "time": round(time.time(), 3), **finite})
+        if events := self._writer(phase):
+            with disk_errors(self._folder / "tensorboard"):
+                events.scalars(int(step), numbers)
+
+    def rows(self, phase: str | None = None) -> list[dict]:
+        """Return the lines logged so far, of one phase or of all."""
+        return [row for row in read_jsonl(self.path) if phase in (None, row.get("phase"))]
+
+    def truncate(self, phase: str, step: int) -> None:
+        """Drop what `phase` logged after `step`, before a run goes on from there (-1 drops all of it)."""
+        rows = self.rows()
+        kept = [row for row in rows if row.get("phase") != phase or row.get("step", 0) <= step]
+        if len(kept) < len(rows):
+            write_atomic(self.path, "".join(to_json(row) + "\n" for row in kept).encode())
+            if events := self._writer(phase):
+                events.purge(step + 1)
+
+    def close(self) -> None:
+        """Close the event files."""
+        for events in self._events.values():
+            events.close()
+        self._events.clear()
+
+    def _writer(self, phase: str) -> "_Events | None":
+        if self._tensorboard and phase not in self._events:
+            try:
+                import tensorboard  # noqa: F401  (optional, and a tenth of a second)
+            except ImportError:
+                warn("the package tensorboard is missing; metrics go to metrics.jsonl only")
+                self._tensorboard = False
+                return None
+            with disk_errors(self._folder / "tensorboard"):
+                self._events[phase] = _Events(self._folder / "tensorboard" / phase)
+        return self._events.get(phase)
+
+
+class _Events:
+    """One event file. Uses TensorBoard's record format itself: its EventFileWriter imports TensorFlow."""
+
+    def __init__(self, folder: Path):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2, summary_pb2
+        folder.mkdir(parents=True, exist_ok=True)
+        self._records = RecordWriter(_new_file(folder))
+        self._write(file_version="brain.Event:2")
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event.Event(wall_time=time.time(), **fields).SerializeToString())
+        self._records.flush()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        pairs = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=self._summary.Summary(value=pairs))
+
+    def purge(self, step: int) -> None:
+        # TensorBoard forgets what earlier files say from this step on.
+        start = self._event.SessionLog(status=self._event.SessionLog.START)
+        self._write(step=step, session_log=start)
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def _new_file(folder: Path) -> BinaryIO:
+    # TensorBoard reads the files of a folder in the order of their names.
+    number = len(list(folder.glob("events.out.tfevents.*")))
+    return open(folder / f"events.out.tfevents.{int(time.time()):010d}.secateur.{number:04d}", "xb")
