@@ -8,8 +8,6 @@ from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
 from nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (16, 32, 64)
-# Shortcut B is the EKG authors' net: fan-out initialisation, and every block starts as the identity.
-_FAN_OUT = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
 def resnet(spec: NetSpec) -> keras.Model:
@@ -29,15 +27,16 @@ def resnet(spec: NetSpec) -> keras.Model:
 
 
 def _conv_bn(spec, x, conv: str, bn: str, width: int, kernel_size: int = 3, strides: int = 1, gamma: str = "ones"):
-    x = MaskedConv2D(
-        spec.widths.get(conv, width), kernel_size, strides, kernel_initializer=_FAN_OUT, name=conv
-    )(x)
+    # An initializer draws its seed when it is made: here, after the run has set its own.
+    fan_out = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+    width = spec.widths.get(conv, width)
+    x = MaskedConv2D(width, kernel_size, strides, kernel_initializer=fan_out, name=conv)(x)
     return FusedBatchNorm(gamma_initializer=gamma, name=bn)(x)
 
 
 def _basic_block(spec: NetSpec, x, name: str, width: int, strides: int):
     shortcut = x if strides == 1 else _shortcut(spec, x, name, width)
-    gamma = "zeros" if spec.shortcut == "B" else "ones"
+    gamma = "zeros" if spec.shortcut == "B" else "ones"  # EKG's net: every block starts as the identity
     y = _conv_bn(spec, x, f"{name}_conv1", f"{name}_bn1", width, strides=strides)
     y = keras.layers.ReLU(name=f"{name}_relu1")(y)
     y = _conv_bn(spec, y, f"{name}_conv2", f"{name}_bn2", shortcut.shape[-1], gamma=gamma)

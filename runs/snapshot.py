@@ -96,7 +96,7 @@ def _read(path: str | os.PathLike) -> bytes:
             raise Refused("it is not a regular file")
         if info.st_size > MAX_BYTES:
             raise Refused(f"it has {info.st_size} bytes, more than 2 GiB")
-        return file.read(MAX_BYTES)
+        return file.read(info.st_size)   # never read(MAX_BYTES): that allocates 2 GiB first
 
 
 def _parse(data: bytes) -> Snapshot:
@@ -107,7 +107,7 @@ def _parse(data: bytes) -> Snapshot:
     if end != len(data) - (_TRAILER if signed else 0):
         raise Refused("something follows its end, so it was damaged or changed")
     if signed != (HEAD in entries):
-        raise Refused("its digest is missing, so it was cut short or changed")
+        raise Refused(f"its {'description' if signed else 'digest'} is missing, so it was cut short or changed")
     head = _head(entries.pop(HEAD)) if signed else {}
     for name in () if signed else FOREIGN_EXTRAS:
         entries.pop(name, None)

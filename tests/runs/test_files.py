@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs import RunFolderError, append_jsonl, make_atomic, read_json, read_jsonl, sha256, write_atomic, write_json
+from runs import (
+    RunFolderError,
+    append_jsonl,
+    make_atomic,
+    read_json,
+    read_jsonl,
+    sha256,
+    write_atomic,
+    write_json,
+)
 
 REPO = Path(__file__).resolve().parents[2]
 

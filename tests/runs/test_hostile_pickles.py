@@ -1,5 +1,6 @@
 """Files that an attacker or a bad disk could leave are refused: nothing runs, nothing large is allocated."""
 
+import contextlib
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -27,10 +28,9 @@ def test_the_frame_of_the_crafted_files_is_sound(tmp_path):
 @pytest.mark.parametrize("name", CALLS)
 def test_the_crafted_calls_do_run_under_plain_pickle(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    try:
+    # An array built from the result of a command fails in the end: the command ran all the same.
+    with contextlib.suppress(TypeError, ValueError, pickle.UnpicklingError):
         pickle.loads(hostile.in_dict(CALLS[name]))
-    except Exception:   # an array that is built from the result of a command: the command ran all the same
-        pass
     assert MARKER.exists()
 
 
@@ -48,7 +48,7 @@ def test_crafted_file_is_refused(name, tmp_path, monkeypatch):
         tracemalloc.stop()
     assert str(path) in str(refusal.value) and len(str(refusal.value).splitlines()) == 2
     assert not MARKER.exists()
-    assert peak < 160e6 + 4 * len(CASES[name])   # a million small objects at most
+    assert peak < 64e6 + 4 * len(CASES[name])   # half a million small objects at most
 
 
 def test_there_are_many():
