@@ -22,18 +22,21 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping 
     return Snapshot(arrays=arrays, spec=model.spec.to_json(), plan=plan, facts=dict(facts or {}))
 
 
-def load_params(model: keras.Model | None, source: str | Path | Snapshot) -> keras.Model:
+def load_params(
+    model: keras.Model | None, source: str | Path | Snapshot, label: str = "snapshot"
+) -> keras.Model:
     """Loads a snapshot, ours or a published pickle.
 
     Args:
         model: one of our nets to load into, or None to build the net that the file describes; the widths of a file
             without a description are read off its arrays.
         source: path or `Snapshot`.
+        label: what errors call a `Snapshot`; a path has its own name.
 
     Raises `SnapshotError` naming the first array that is missing or does not fit.
     """
     snapshot = source if isinstance(source, Snapshot) else load_snapshot(source)
-    label = "snapshot" if isinstance(source, Snapshot) else str(source)
+    label = label if isinstance(source, Snapshot) else str(source)
     if model is None:
         spec = NetSpec.from_json(snapshot.spec) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
         model = _build_fitting(spec, label)

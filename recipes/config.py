@@ -16,7 +16,8 @@ VOLATILE = ("gpu_id", "tpu", "do_log", "compile", "train_path", "data_path", "va
 """Options that do not change a result: a run may be continued with others."""
 
 
-def _option(default, help_: str, **more):
+def option(default, help_: str, **more):
+    """A field of an options class: default, help text, and what argparse should know besides."""
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata={"help": help_, **more})
     return dataclasses.field(default=default, metadata={"help": help_, **more})
@@ -26,43 +27,43 @@ def _option(default, help_: str, **more):
 class Config:
     """Every option of `train_cifar.py`; the names and defaults of the upper part are EKG's."""
 
-    train_path: str = _option("../test", "run folder; the same command continues a run that was killed")
-    data_path: str | None = _option(None, "tfds data_dir (default: tfds' own)")
-    arch: str = _option("ResNet-56", "architecture")
-    dataset: str = _option("CIFAR10", "data set")
-    trained_param: str | None = _option(None, "snapshot to prune, published or ours; without it the baseline is trained")
-    Knowledge: bool | None = _option(None, "fine-tune with the memory bank (default: on with --criterion ekg)")
-    num_teacher: int = _option(5, "interim networks in the memory bank")
-    learning_rate: float = _option(1e-2, "of the fine-tuning")
-    decay_points: list[float] = _option([0.3, 0.6, 0.8], "parts of the fine-tuning after which the rate decays", nargs="+")
-    decay_rate: float = _option(0.2, "factor of each decay")
-    weight_decay: float = _option(5e-4, "coupled L2 on all weights")
-    batch_size: int = _option(128, "of training")
-    val_batch_size: int = _option(256, "of evaluation")
-    train_epoch: int = _option(100, "epochs of fine-tuning")
-    searching: bool = _option(False, "stop after the search and the slimmed network")
-    search_target_rate: float = _option(0.45, "operations to keep, EKG's count", alias="target_rate")
-    search_step: float = _option(0.2, "ratio of channels that one step of the search removes")
-    search_batch_size: int = _option(256, "of warm-up and search")
-    search_seed: int = _option(1, "of the warm-up")
-    gpu_id: list[int] = _option([0], "GPUs to use", nargs="+")
-    seed: int = _option(1, "of training")
-    accum: int = _option(1, "micro-batches per batch (gradient accumulation)")
-    do_log: int = _option(200, "steps between two updates of the progress line")
-    compile: bool | None = _option(None, "force XLA on or off (default: on for GPU and TPU)")
-    setting: str | None = _option(None, "a label for this run, shown in its report")
+    train_path: str = option("../test", "run folder; the same command continues a run that was killed")
+    data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
+    arch: str = option("ResNet-56", "architecture")
+    dataset: str = option("CIFAR10", "data set")
+    trained_param: str | None = option(None, "snapshot to prune, published or ours; without it the baseline is trained")
+    Knowledge: bool | None = option(None, "fine-tune with the memory bank (default: on with --criterion ekg)")
+    num_teacher: int = option(5, "interim networks in the memory bank")
+    learning_rate: float = option(1e-2, "of the fine-tuning")
+    decay_points: list[float] = option([0.3, 0.6, 0.8], "parts of the fine-tuning after which the rate decays", nargs="+")
+    decay_rate: float = option(0.2, "factor of each decay")
+    weight_decay: float = option(5e-4, "coupled L2 on all weights")
+    batch_size: int = option(128, "of training")
+    val_batch_size: int = option(256, "of evaluation")
+    train_epoch: int = option(100, "epochs of fine-tuning")
+    searching: bool = option(False, "stop after the search and the slimmed network")
+    search_target_rate: float = option(0.45, "operations to keep, EKG's count", alias="target_rate")
+    search_step: float = option(0.2, "ratio of channels that one step of the search removes")
+    search_batch_size: int = option(256, "of warm-up and search")
+    search_seed: int = option(1, "of the warm-up")
+    gpu_id: list[int] = option([0], "GPUs to use", nargs="+")
+    seed: int = option(1, "of training")
+    accum: int = option(1, "micro-batches per batch (gradient accumulation)")
+    do_log: int = option(200, "steps between two updates of the progress line")
+    compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
+    setting: str | None = option(None, "a label for this run, shown in its report")
 
-    criterion: str = _option("ekg", "how to choose channels: ekg searches, the others prune uniformly", choices=CRITERIA)
-    round_to: int = _option(1, "widths are multiples of this")
-    search_dtype: str = _option("float32", "of the search", choices=("float32", "bfloat16"))
-    baseline_epoch: int = _option(300, "epochs of the baseline, when it has to be trained")
-    shortcut: str = _option("B", "shortcut of a baseline that has to be trained", choices=("A", "A'", "B"))
-    bn: str = _option("moving", "evaluate with moving averages or, as EKG does, batch statistics", choices=("moving", "batch"))
-    normalisation: str = _option(
+    criterion: str = option("ekg", "how to choose channels: ekg searches, the others prune uniformly", choices=CRITERIA)
+    round_to: int = option(1, "widths are multiples of this")
+    search_dtype: str = option("float32", "of the search", choices=("float32", "bfloat16"))
+    baseline_epoch: int = option(300, "epochs of the baseline, when it has to be trained")
+    shortcut: str = option("B", "shortcut of a baseline that has to be trained", choices=("A", "A'", "B"))
+    bn: str = option("moving", "evaluate with moving averages or, as EKG does, batch statistics", choices=("moving", "batch"))
+    normalisation: str = option(
         "auto", "order of the constants; bgr is what EKG's weights need", choices=("auto", "rgb", "bgr")
     )
-    per_batch_crop: bool = _option(False, "one crop offset per batch, as in EKG's program")
-    tpu: str | None = _option(None, "address of a TPU, or local")
+    per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
+    tpu: str | None = option(None, "address of a TPU, or local")
 
     def __post_init__(self) -> None:
         if self.Knowledge and self.criterion != "ekg":
@@ -99,7 +100,7 @@ def parse(argv: Sequence[str] | None = None, prog: str = "train_cifar.py") -> Co
     """Command line → `Config`. Unknown flags are an error that names the nearest one."""
     parser = Parser(prog=prog, description="Prune a CIFAR network and fine-tune it (EKG).")
     for field in dataclasses.fields(Config):
-        add_option(parser, field)
+        addoption(parser, field)
     return Config(**vars(parser.parse_args(argv)))
 
 
@@ -117,7 +118,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
 
-def add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+def addoption(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
     """One field of a dataclass as a flag; its type comes from the annotation."""
     flags = [f"--{name}" for name in (field.name, field.metadata.get("alias")) if name]
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()

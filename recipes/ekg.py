@@ -26,8 +26,9 @@ from recipes import export
 from recipes.config import VOLATILE, Config
 from recipes.report import finish
 from recipes.schedules import step_decay
+from recipes.testing import check_fits, normalisation_of
 from recipes.training import Course, Lab, evaluate, fit
-from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, append_jsonl, load_snapshot, save_snapshot
+from runs import MetricsLog, RunFolder, Snapshot, append_jsonl, load_snapshot, save_snapshot
 
 BASELINE = {"rate": 0.1, "weight_decay": 1e-4, "points": (0.5, 0.75), "decay": 0.1}  # the recipe of KESI and others
 WARM_UP = {"rate": 1e-3, "weight_decay": 5e-4}
@@ -39,7 +40,7 @@ def run(config: Config) -> dict:
     strategy = make_strategy(config.gpu_id, config.tpu)
     source = load_snapshot(config.trained_param) if config.trained_param else None
     with RunFolder(config.train_path, config.to_json(), VOLATILE) as folder, MetricsLog(folder) as log:
-        splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, source))
+        splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
         lab = Lab(config, folder, log, splits, strategy)
         baseline = _baseline(lab, source)
         if config.criterion == "ekg":
@@ -57,15 +58,6 @@ def run(config: Config) -> dict:
         return finish(lab, {"baseline": baseline, "slimmed": slim, "fine-tuned": tuned}, plan, history)
 
 
-def _normalisation(config: Config, source: Snapshot | None) -> str:
-    """What the weights were trained with: EKG's published file needs its authors' order of the constants."""
-    if config.normalisation != "auto":
-        return config.normalisation
-    if source is None:
-        return "rgb"
-    return source.facts.get("normalisation", "rgb") if source.spec else "bgr"
-
-
 # --- steps -----------------------------------------------------------------------------------------------------
 
 
@@ -74,26 +66,14 @@ def _baseline(lab: Lab, source: Snapshot | None) -> Path:
 
     def make(path: Path) -> dict:
         if source is not None:
-            model = nets.load_params(None, source)
-            _check_fits(lab, model)
+            with lab.strategy.scope():
+                model = nets.load_params(None, source, lab.config.trained_param)
+            check_fits(lab.config.trained_param, model.spec, lab.config.arch, lab.splits.facts)
         else:
             model = _train_baseline(lab)
         return _save(lab, path, model)
 
     return lab.folder.step("baseline", "snap_baseline.pkl", make)
-
-
-def _check_fits(lab: Lab, model: keras.Model) -> None:
-    facts, config = lab.splits.facts, lab.config
-    for name, found, wanted in (
-        ("arch", model.spec.arch, config.arch),
-        ("classes", model.spec.num_classes, facts.num_classes),
-    ):
-        if found != wanted:
-            raise SnapshotError(
-                f"{config.trained_param} does not fit --arch {config.arch} --dataset {config.dataset}: "
-                f"{name} is {wanted} there. Received: {name}={found}"
-            )
 
 
 def _train_baseline(lab: Lab) -> keras.Model:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from runs import checkpoints
-from runs.errors import RunFolderError, disk_errors, warn
+from runs.errors import RunFolderError, warn
 from runs.files import TEMP_PREFIX, make_atomic, read_json, sha256, to_json, write_atomic, write_json
 from runs.snapshot import Snapshot
 
@@ -46,11 +46,12 @@ class RunFolder:
         return os.fspath(self._path)
 
     def __enter__(self) -> Self:
-        with disk_errors(self._path):
-            if self._path.exists() and not self._path.is_dir():
-                raise RunFolderError(f"the run folder is a file. Received: train_path={self._path}")
+        try:
             self._path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self._path / LOCK)
+        except OSError as error:
+            raise RunFolderError(f"{self._path} cannot be a run folder ({error.strerror})\n"
+                                 "free space, change its permissions, or choose another --train_path") from error
         try:
             self._clean()
             self._claim()
@@ -159,7 +160,8 @@ class RunFolder:
         for key in [*self._config, *(key for key in stored if key not in self._config)]:
             old, new = stored.get(key, "(absent)"), self._config.get(key, "(absent)")
             if key not in self._volatile and old != new:
-                raise RunFolderError(f"{self._path} holds another run: {key}={old!r} there. Received: {key}={new!r}\n"
+                raise RunFolderError(f"{self._path} holds another run: {key}={old!r} there. "
+                                     f"Received: {key}={new!r}\n"
                                      "choose another --train_path or the same options")
 
     def _release(self) -> None:
@@ -171,8 +173,9 @@ class RunFolder:
 def _checked_manifest(path: Path) -> dict:
     manifest = read_json(path)
     try:
+        entries = manifest["steps"].values()
         sound = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) and Path(entry["file"]).name == entry["file"]
-                    for entry in manifest["steps"].values())
+                    for entry in entries)
         if sound:
             return {"steps": manifest["steps"], "found": list(manifest["found"])}
     except (KeyError, TypeError, AttributeError):

@@ -172,7 +172,7 @@ def sizes() -> dict[str, bytes]:
         "one megabyte shared by 100 arrays": in_tuple(shared, views),
         "one text encoded 200 times": in_tuple(latin, b"](" + encode + b"e"),
         "ten to the thirtieth by sharing": in_tuple(nested),
-        "400,000 nested tuples": b")" + b"\x85" * 400_000,
+        "150,000 nested tuples": b")" + b"\x85" * 150_000,
         "150,000 nested lists": b"](" * 150_000 + b"e" * 150_000,
         "400,000 marks": b"(" * 400_000,
         "a million empty dictionaries": b"](" + b"}" * 1_000_000 + b"e",

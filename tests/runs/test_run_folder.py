@@ -1,0 +1,240 @@
+"""One run at a time, one configuration, and a killed run that goes on where it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runs import RunFolder, RunFolderError, sha256
+
+REPO = Path(__file__).resolve().parents[2]
+CONFIG = {"arch": "ResNet-56", "target_rate": 0.45, "decay_points": (0.3, 0.6), "gpu_id": 0}
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=REPO, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_step_is_done_when_its_file_is_there_bit_for_bit(tmp_path, capsys):
+    with RunFolder(tmp_path / "a" / "run", CONFIG) as folder:
+        assert not folder.done("search")
+        digest = folder.write("plan.json", b"{}")
+        assert not folder.done("search")
+        folder.record("search", "plan.json", 1.5, {"macs": 123})
+    with RunFolder(tmp_path / "a" / "run", CONFIG) as folder:
+        assert folder.done("search")
+        entry = folder.entry("search")
+        assert (entry["sha256"], entry["seconds"], entry["facts"]) == (digest, 1.5, {"macs": 123})
+        folder.path("plan.json").write_bytes(b"[]")
+        assert not folder.done("search") and "damaged or changed" in capsys.readouterr().err
+        folder.path("plan.json").unlink()
+        assert not folder.done("search") and "gone" in capsys.readouterr().err
+
+
+def test_step_makes_its_file_once_and_again_when_damaged(tmp_path):
+    made = []
+
+    def make(temp: Path) -> dict:
+        made.append(temp.suffix)
+        np.save(temp, np.arange(3))
+        return {"count": 3}
+
+    with RunFolder(tmp_path, CONFIG) as folder:
+        for _ in range(2):
+            assert np.load(folder.step("bank", "bank.npy", make)).tolist() == [0, 1, 2]
+        assert made == [".npy"] and folder.entry("bank")["facts"] == {"count": 3}
+        folder.path("bank.npy").write_bytes(b"")
+        assert np.load(folder.step("bank", "bank.npy", make)).tolist() == [0, 1, 2]
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"target_rate": 0.5}, r"target_rate=0\.45 there\. Received: target_rate=0\.5"),
+    ({"seed": 1}, r"seed='\(absent\)' there\. Received: seed=1"),
+    ({"decay_points": [0.3]}, r"decay_points=\[0\.3, 0\.6\] there\. Received: decay_points=\[0\.3\]"),
+])
+def test_another_configuration_is_refused_with_the_difference(change, message, tmp_path):
+    with RunFolder(tmp_path, CONFIG):
+        pass
+    with pytest.raises(RunFolderError, match=message), RunFolder(tmp_path, {**CONFIG, **change}):
+        pass
+    with RunFolder(tmp_path, CONFIG):   # the refusal gave the lock back
+        pass
+
+
+def test_volatile_options_may_differ(tmp_path):
+    with RunFolder(tmp_path, CONFIG, volatile=["gpu_id", "do_log"]):
+        pass
+    with RunFolder(tmp_path, {**CONFIG, "gpu_id": 3, "do_log": 10}, volatile=["gpu_id", "do_log"]):
+        pass
+    with pytest.raises(RunFolderError, match="gpu_id"), RunFolder(tmp_path, {**CONFIG, "gpu_id": 3}):
+        pass
+
+
+HOLD = """
+import sys, time
+from runs import RunFolder, cli
+def main():
+    with RunFolder(sys.argv[1], {}):
+        print("inside", flush=True)
+        time.sleep(float(sys.argv[2]))
+sys.exit(cli(main))
+"""
+
+
+def test_a_second_process_is_kept_out_with_code_5_until_the_first_is_dead(tmp_path):
+    first = python(HOLD, tmp_path, 60)
+    assert first.stdout.readline() == "inside\n"
+    second = python(HOLD, tmp_path, 0)
+    _, message = second.communicate(timeout=60)
+    assert second.returncode == 5
+    assert message.startswith(f"error: {tmp_path} is busy: process {first.pid} is using it\n")
+    first.kill()
+    first.communicate()
+    third = python(HOLD, tmp_path, 0)
+    assert third.communicate(timeout=60) == ("inside\n", "") and third.returncode == 0
+
+
+def test_a_second_user_in_the_same_process_is_kept_out(tmp_path):
+    with (RunFolder(tmp_path, CONFIG), pytest.raises(RunFolderError, match=f"process {os.getpid()}"),
+          RunFolder(tmp_path, CONFIG)):
+        pass
+
+
+def test_a_file_or_a_forbidden_place_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    places = [tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")]
+    for place in places:
+        with pytest.raises(RunFolderError, match=str(place)), RunFolder(place, CONFIG):
+            pass
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
+    (tmp_path / "trained_param.pkl").write_bytes(b"a week of training")
+    for _ in range(2):   # nor by a later call on the same folder
+        with RunFolder(tmp_path, CONFIG) as folder:
+            with pytest.raises(RunFolderError, match=r"trained_param\.pkl was there before"):
+                folder.write("trained_param.pkl", b"")
+            with pytest.raises(RunFolderError, match="move it away"):
+                folder.step("finetune", "trained_param.pkl", lambda temp: temp.write_bytes(b"") and None)
+            folder.write("report.json", b"{}")
+    assert (tmp_path / "trained_param.pkl").read_bytes() == b"a week of training"
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"steps": 3}', b'{"steps": {"a": {}}, "found": []}',
+                                    b'{"steps": {"a": {"file": "../x", "sha256": "' + b"0" * 64 + b'"}}, "found": []}'])
+def test_a_damaged_manifest_is_code_5_and_deletes_nothing(damage, tmp_path):
+    with RunFolder(tmp_path, CONFIG) as folder:
+        folder.write("plan.json", b"{}")
+    (tmp_path / "manifest.json").write_bytes(damage)
+    with pytest.raises(RunFolderError, match=r"manifest\.json is damaged"), RunFolder(tmp_path, CONFIG):
+        pass
+    assert (tmp_path / "plan.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a/b"])
+def test_files_stay_in_the_folder(name, tmp_path):
+    with RunFolder(tmp_path, CONFIG) as folder, pytest.raises(ValueError, match="plain file name"):
+        folder.path(name)
+
+
+def test_checkpoints_fall_back_to_the_one_before(tmp_path, capsys):
+    with RunFolder(tmp_path, CONFIG) as folder:
+        assert folder.load_checkpoint("finetune") is None
+        for step in range(5):
+            folder.save_checkpoint("finetune", {"w": np.full(3, step), "rng": np.array([step], "u8")}, {"step": step})
+            assert folder.load_checkpoint("finetune").facts == {"step": step}
+        folder.save_checkpoint("finetune-2", {"w": np.zeros(1)}, {"step": 99})   # a name that begins alike
+        files = sorted(tmp_path.glob("checkpoint_finetune-0*.pkl"))
+        assert len(files) == 2
+        files[1].write_bytes(files[1].read_bytes()[:-1])
+        state = folder.load_checkpoint("finetune")
+        assert state.facts == {"step": 3} and state.arrays["w"].tolist() == [3, 3, 3]
+        assert "the checkpoint before it is used" in capsys.readouterr().err
+        folder.save_checkpoint("finetune", {"w": np.zeros(1)}, {"step": 4})
+        assert folder.load_checkpoint("finetune").facts == {"step": 4} and files[0].exists()
+        for file in tmp_path.glob("checkpoint_finetune-0*.pkl"):
+            file.write_bytes(b"")
+        assert folder.load_checkpoint("finetune") is None
+        folder.drop_checkpoints("finetune")
+        assert [file.name for file in tmp_path.glob("checkpoint_*")] == ["checkpoint_finetune-2-000001.pkl"]
+
+
+def test_what_a_killed_run_was_writing_is_cleared(tmp_path):
+    (tmp_path / ".tmp-123-abcd.pkl").write_bytes(bytes(1000))
+    with RunFolder(tmp_path, CONFIG):
+        assert not list(tmp_path.glob(".tmp-*"))
+
+
+WORK = """
+import sys, time
+import numpy as np
+from runs import RunFolder
+with RunFolder(sys.argv[1], {"seed": 1}) as folder:
+    print("inside", flush=True)
+    for number in range(4):
+        def make(temp):
+            state = folder.load_checkpoint(f"step{number}")
+            start, value = (state.facts["next"], state.arrays["value"]) if state else (0, np.zeros(20_000))
+            for turn in range(start, 10):
+                value = np.cos(value + turn + number)
+                folder.save_checkpoint(f"step{number}", {"value": value}, {"next": turn + 1})
+            np.save(temp, value)
+        folder.step(f"step{number}", f"step{number}.npy", make)
+        folder.drop_checkpoints(f"step{number}")
+"""
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path):
+    whole = python(WORK, tmp_path / "whole")
+    whole.stdout.readline()
+    begin = time.monotonic()
+    assert whole.communicate(timeout=60)[1] == "" and whole.returncode == 0
+    rng, work, kills = np.random.default_rng(0), time.monotonic() - begin, 0
+    for _ in range(12):
+        child = python(WORK, tmp_path / "killed")
+        child.stdout.readline()
+        time.sleep(rng.uniform(0, work / 4))
+        child.kill()
+        child.communicate()
+        kills += child.returncode == -signal.SIGKILL
+        config, manifest = (json.loads((tmp_path / "killed" / name).read_bytes()) for name in
+                            ("config.json", "manifest.json"))
+        assert config == {"seed": 1}
+        assert all(sha256(tmp_path / "killed" / step["file"]) == step["sha256"] for step in manifest["steps"].values())
+    assert kills > 0
+    last = python(WORK, tmp_path / "killed")
+    assert last.communicate(timeout=60)[1] == "" and last.returncode == 0
+    for number in range(4):
+        assert sha256(tmp_path / "killed" / f"step{number}.npy") == sha256(tmp_path / "whole" / f"step{number}.npy")
+    names = {number: sorted(os.listdir(tmp_path / number)) for number in ("whole", "killed")}
+    assert names["whole"] == names["killed"]
+
+
+FILL = """
+import resource, sys
+from runs import RunFolder, cli
+def main():
+    with RunFolder(sys.argv[1], {}) as folder:
+        folder.step("small", "small.bin", lambda temp: temp.write_bytes(b"small") and None)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        folder.step("large", "large.bin", lambda temp: temp.write_bytes(bytes(100_000)) and None)
+sys.exit(cli(main))
+"""
+
+
+def test_a_full_disk_is_code_5_and_the_steps_before_stay_done(tmp_path):
+    child = python(FILL, tmp_path)
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == 5 and message.startswith("error: disk full while writing")
+    with RunFolder(tmp_path, {}) as folder:
+        assert folder.done("small") and not folder.done("large")
+    assert sorted(os.listdir(tmp_path)) == [".lock", "config.json", "manifest.json", "small.bin"]
