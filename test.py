@@ -1,22 +1,19 @@
 """Evaluates one pickled snapshot, or several as an ensemble: python test.py --help"""
 
-import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from runs.errors import cli
+from runs.quiet import start_tensorflow
 
 
 def main() -> None:
     """argv → snapshots → accuracy on the test images."""
-    from recipes.testing import parse
+    from recipes.testing import parse, run
 
     options = parse()
-    from recipes.testing import run
-
+    start_tensorflow()
     run(options)
 
 
 if __name__ == "__main__":
-    from runs.errors import cli
-
     sys.exit(cli(main))

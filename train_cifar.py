@@ -1,9 +1,9 @@
 """Prunes and fine-tunes a CIFAR network: python train_cifar.py --help"""
 
-import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from runs.errors import cli
+from runs.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -11,12 +11,11 @@ def main() -> None:
     from recipes.config import parse
 
     config = parse()
+    start_tensorflow()
     from recipes.ekg import run
 
     run(config)
 
 
 if __name__ == "__main__":
-    from runs.errors import cli
-
     sys.exit(cli(main))

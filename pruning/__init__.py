@@ -1,9 +1,26 @@
-"""What to remove: groups, criteria, allocation, search, and the way back to plain layers."""
+"""What to remove: groups, criteria, allocation, search, and the way back to plain layers.
 
-from pruning.allocation import make_plan
-from pruning.complexity import complexity
-from pruning.groups import ChannelGroup, find_groups
-from pruning.plan import Plan
-from pruning.surgery import compact, mask, narrow
+Names are looked up when they are used: plans, criteria and settings come without TensorFlow.
+"""
 
-__all__ = ["ChannelGroup", "Plan", "compact", "complexity", "find_groups", "make_plan", "mask", "narrow"]
+from importlib import import_module
+
+_HOME = {
+    "ChannelGroup": "pruning.groups",
+    "Plan": "pruning.plan",
+    "compact": "pruning.surgery",
+    "complexity": "pruning.counting",
+    "find_groups": "pruning.groups",
+    "make_plan": "pruning.allocation",
+    "mask": "pruning.surgery",
+    "narrow": "pruning.surgery",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'pruning' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

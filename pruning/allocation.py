@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from pruning.complexity import Counter
+from pruning.counting import Counter
 from pruning.criteria import get_criterion
 from pruning.groups import ChannelGroup, analyse
 from pruning.plan import Plan

@@ -14,47 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from pruning.chain import Chain, reward_loss
-from pruning.complexity import Counter
+from pruning.counting import Counter
 from pruning.groups import ChannelGroup, analyse
 from pruning.plan import Plan
+from pruning.settings import SearchSettings
 from pruning.surgery import channel_paddings
 from pruning.weights import apply, cut, positions, weights_of, zero
 from runs.errors import UsageError
 
 Masks = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How to search; the defaults are the published ones.
-
-    Attributes:
-        target: operations to end at or below, as a ratio of the dense net, in (0, 1).
-        step: ratio of the channels that a slice of a group with one producer holds; a shared group takes
-            step / producers, at least one channel.
-        batch_size: images whose BN statistics are taken together.
-        round_to: slices and widths are multiples of this where the group is large enough.
-        dtype: "bfloat16" evaluates candidates faster and may decide differently.
-        convention: how operations are counted.
-    """
-
-    target: float = 0.45
-    step: float = 0.2
-    batch_size: int = 256
-    round_to: int = 1
-    dtype: str = "float32"
-    convention: str = "ekg"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.target < 1:
-            raise UsageError(f"The target rate must lie in (0, 1). Received: target_rate={self.target:g}")
-        if not 0 < self.step <= 1:
-            raise UsageError(f"The search step must lie in (0, 1]. Received: search_step={self.step:g}")
-        if self.batch_size < 2 or self.round_to < 1:
-            raise UsageError(
-                "search_batch_size must be at least 2 and round_to at least 1. "
-                f"Received: search_batch_size={self.batch_size}, round_to={self.round_to}"
-            )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning.search import SearchSettings
+from pruning.settings import SearchSettings
 from runs.errors import UsageError
 from runs.suggest import nearest
 
@@ -100,7 +100,7 @@ def parse(argv: Sequence[str] | None = None, prog: str = "train_cifar.py") -> Co
     """Command line → `Config`. Unknown flags are an error that names the nearest one."""
     parser = Parser(prog=prog, description="Prune a CIFAR network and fine-tune it (EKG).")
     for field in dataclasses.fields(Config):
-        addoption(parser, field)
+        add_option(parser, field)
     return Config(**vars(parser.parse_args(argv)))
 
 
@@ -118,7 +118,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
 
-def addoption(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+def add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
     """One field of a dataclass as a flag; its type comes from the annotation."""
     flags = [f"--{name}" for name in (field.name, field.metadata.get("alias")) if name]
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()

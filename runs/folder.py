@@ -51,7 +51,7 @@ class RunFolder:
             self._lock = _lock(self._path / LOCK)
         except OSError as error:
             raise RunFolderError(f"{self._path} cannot be a run folder ({error.strerror})\n"
-                                 "free space, change its permissions, or choose another --train_path") from error
+                                 "free space, change permissions or choose another --train_path") from error
         try:
             self._clean()
             self._claim()
@@ -174,8 +174,8 @@ def _checked_manifest(path: Path) -> dict:
     manifest = read_json(path)
     try:
         entries = manifest["steps"].values()
-        sound = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) and Path(entry["file"]).name == entry["file"]
-                    for entry in entries)
+        digests = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in entries)
+        sound = digests and all(Path(entry["file"]).name == entry["file"] for entry in entries)
         if sound:
             return {"steps": manifest["steps"], "found": list(manifest["found"])}
     except (KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""The pictures of a report as inline SVG: no script, no font, no file beside the page; colours come from its CSS."""
+"""The pictures of a report as inline SVG: no script, no font, no other file; colours come from the page's CSS."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class Markup(str):
     """Text that is markup already; every other string is escaped on its way into an element."""
 
 
-def element(name: str, *children: object, **attributes: object) -> Markup:
-    """`<name attribute="…">children</name>`; `class_` is class, `aria_label` is aria-label, None leaves one out."""
-    pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None)
+def element(name: str, /, *children: object, **attributes: object) -> Markup:
+    """`<name attribute="…">children</name>`; `class_` is class, `a_b` is a-b, None leaves one out."""
+    pairs = (
+        (key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None
+    )
     opening = name + "".join(f' {key}="{html.escape(_plain(value))}"' for key, value in pairs)
     if name == "meta":
         return Markup(f"<{opening}/>")
@@ -42,7 +44,9 @@ def ticks(low: float, high: float, count: int = 4, whole: bool = False) -> list[
     power = 10.0 ** math.floor(math.log10(wanted))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= wanted * (1 - 1e-9))
     step = max(1.0, step) if whole else step
-    return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -72,14 +76,16 @@ class Axes:
         return self.left + across * self.width, self.top + self.height * (1 - (value - low) / (high - low))
 
 
-def span(values: Iterable[float | None], least: float, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
-    """A range around values, at least `least` wide: noise must not fill a panel. Stays in [low, high] if it can."""
+def span(
+    values: Iterable[float | None], least: float, low: float = -math.inf, high: float = math.inf
+) -> tuple[float, float]:
+    """A range around values, at least `least` wide (noise must not fill a panel), cut off at low and high."""
     known = [v for v in values if v is not None] or [0.0]
     middle, half = (min(known) + max(known)) / 2, max(max(known) - min(known), least) * 0.58
     return max(low, middle - half), min(high, middle + half)
 
 
-# --- pictures --------------------------------------------------------------------------------------------------
+# --- pictures ----------------------------------------------------------------------------------------------
 
 
 def widths_picture(widths: Sequence[dict]) -> Markup:
@@ -87,8 +93,10 @@ def widths_picture(widths: Sequence[dict]) -> Markup:
     return join(_stage_panel(number, rows) for number, rows in _stages(widths))
 
 
-def search_picture(search: Sequence[dict], widths: Sequence[dict], target: float | None, teachers: Sequence[int]) -> Markup:
-    """Loss, accuracy and the group that was cut, over the operations that are left; time runs to the right."""
+def search_picture(
+    search: Sequence[dict], widths: Sequence[dict], target: float | None, teachers: Sequence[int]
+) -> Markup:
+    """Loss, accuracy and the group that was cut, over the operations left; time runs to the right."""
     rates = [row["rate"] for row in search]
     x = (rates[0], min(rates[-1], target or 1.0))
     names = [w["group"] for w in widths if any(r["group"] == w["group"] for r in search)]
@@ -107,13 +115,19 @@ def search_picture(search: Sequence[dict], widths: Sequence[dict], target: float
         _text(150 + 760, height - 8, "operations left →", "end", "label"),
         _target(loss, target, cuts.top + cuts.height),
     ]
-    return _svg(930, height, f"Search: {len(search) - 1} cuts, operations {rates[0]:.0%} to {rates[-1]:.1%}", body, "wide")
+    return _svg(
+        930,
+        height,
+        f"Search: {len(search) - 1} cuts, operations {rates[0]:.0%} to {rates[-1]:.1%}",
+        body,
+        "wide",
+    )
 
 
 def training_picture(phase: str, rows: Sequence[dict]) -> Markup:
-    """Three panels of a phase over its epochs: loss, accuracy, learning rate."""
+    """Three panels of a phase over its epochs, at least two: loss, accuracy, learning rate."""
     epochs = [row["step"] for row in rows]
-    x = (min(epochs), max(epochs)) if len(set(epochs)) > 1 else (epochs[0] - 1, epochs[0] + 1)
+    x = (min(epochs), max(epochs))
     curves = {name: [(r["step"], r.get(name)) for r in rows] for name in _CURVES}
     values = {name: [y for _, y in points if y is not None] for name, points in curves.items()}
     rates = [v for v in values["learning_rate"] if v > 0]
@@ -132,7 +146,7 @@ def training_picture(phase: str, rows: Sequence[dict]) -> Markup:
             f"{phase}: {title} over {len(rows)} epochs",
             [
                 _frame(axes, title, marks),
-                _x_axis(axes, [(e, f"{e:g}") for e in ticks(*x, whole=True) if e in epochs]),
+                _x_axis(axes, [(e, f"{e:g}") for e in ticks(*x, whole=True)]),
                 _text(axes.left + axes.width, 186, "epoch", "end", "label"),
                 *(_series(axes, curves[name], _CURVES[name], show) for name in names),
             ],
@@ -143,7 +157,11 @@ def training_picture(phase: str, rows: Sequence[dict]) -> Markup:
 
 def cost_picture(rows: Sequence[dict]) -> Markup:
     """Test accuracy over MACs and over both times, from zero, the networks joined in their order."""
-    costs = (("macs", "MACs", si), ("ms_litert", "ms per batch, LiteRT", _short), ("ms_frozen", "ms per batch, TensorFlow", _short))
+    costs = (
+        ("macs", "MACs", si),
+        ("ms_litert", "ms per batch, LiteRT", _short),
+        ("ms_frozen", "ms per batch, TensorFlow", _short),
+    )
     return join(_cost_panel(rows, *cost) for cost in costs)
 
 
@@ -162,13 +180,19 @@ def seconds_picture(seconds: dict[str, float]) -> Markup:
     return _svg(640, top + 24 * len(seconds), label, body, "medium")
 
 
-# --- parts of pictures -----------------------------------------------------------------------------------------
+# --- parts of pictures -------------------------------------------------------------------------------------
 
-_CURVES = {"loss": "two", "holdout_loss": "one", "accuracy": "two", "holdout_accuracy": "one", "learning_rate": "three"}
+_CURVES = {
+    "loss": "two",
+    "holdout_loss": "one",
+    "accuracy": "two",
+    "holdout_accuracy": "one",
+    "learning_rate": "three",
+}
 
 
 def _stages(widths: Sequence[dict]) -> list[tuple[str, list[dict]]]:
-    """Groups by the first number of names such as BasicBlock1.0_conv1; a name without one follows its forerunner."""
+    """Groups by the first number of names such as BasicBlock1.0_conv1; others follow their forerunner."""
     stages: dict[str, list[dict]] = {}
     stage = "0"
     for row in widths:
@@ -181,14 +205,19 @@ def _stages(widths: Sequence[dict]) -> list[tuple[str, list[dict]]]:
 def _stage_panel(stage: str, rows: Sequence[dict]) -> Markup:
     before, after = (sum(r[key] for r in rows) for key in ("before", "after"))
     unit = 112 / max(r["before"] for r in rows)
-    body = [_text(0, 14, f"Stage {stage}", class_="title"), _text(300, 14, f"{after} of {before}", "end", "label")]
+    body = [
+        _text(0, 14, f"Stage {stage}", class_="title"),
+        _text(300, 14, f"{after} of {before}", "end", "label"),
+    ]
     for k, row in enumerate(rows):
         y = 26 + 18 * k
         kept, cut = row["after"], row["after"] < row["before"]
         body += [
             _text(128, y + 11, _fit(row["group"], 20), "end", "name"),
             element("rect", x=134, y=y, width=unit * row["before"], height=13, class_="bar before"),
-            element("rect", x=134, y=y, width=unit * kept, height=13, class_="bar after" if cut else "bar whole"),
+            element(
+                "rect", x=134, y=y, width=unit * kept, height=13, class_="bar after" if cut else "bar whole"
+            ),
             _text(300, y + 11, f"{kept} / {row['before']}" if cut else str(kept), "end", "label"),
         ]
     label = f"Stage {stage}: " + ", ".join(f"{r['group']} {r['before']} to {r['after']}" for r in rows)
@@ -207,16 +236,33 @@ def _cuts(axes: Axes, search: Sequence[dict], names: Sequence[str]) -> Markup:
         if row["group"] in names:
             (start, _), (end, _) = axes.at(search[step - 1]["rate"], 0), axes.at(row["rate"], 0)
             y = axes.top + 16 * names.index(row["group"])
-            hint = element("title", f"step {step}: {row['group']} to {row['width']} channels, {row['rate']:.1%} left")
+            hint = element(
+                "title", f"step {step}: {row['group']} to {row['width']} channels, {row['rate']:.1%} left"
+            )
             parts.append(
-                element("rect", hint, x=start + 0.5, y=y + 3, width=max(end - start - 1, 1.0), height=11, class_="bar after")
+                element(
+                    "rect",
+                    hint,
+                    x=start + 0.5,
+                    y=y + 3,
+                    width=max(end - start - 1, 1.0),
+                    height=11,
+                    class_="bar after",
+                )
             )
     return join(parts)
 
 
 def _ring(axes: Axes, row: dict, step: int) -> Markup:
     x, y = axes.at(row["rate"], row["loss"])
-    return element("circle", element("title", f"teacher: step {step}, loss {row['loss']:.4f}"), cx=x, cy=y, r=6, class_="ring")
+    return element(
+        "circle",
+        element("title", f"teacher: step {step}, loss {row['loss']:.4f}"),
+        cx=x,
+        cy=y,
+        r=6,
+        class_="ring",
+    )
 
 
 def _target(axes: Axes, target: float | None, bottom: float) -> Markup:
@@ -224,27 +270,46 @@ def _target(axes: Axes, target: float | None, bottom: float) -> Markup:
         return Markup()
     x, _ = axes.at(target, axes.y[0])
     line = element("line", x1=x, y1=axes.top, x2=x, y2=bottom, class_="goal")
-    return join([line, _text(x, axes.top - 6, f"target {target:.0%}", "end", "label")])
+    return join([line, _text(x, axes.top - 6, f"target {100 * target:g} %", "end", "label")])
 
 
 def _cost_panel(rows: Sequence[dict], key: str, title: str, show: Callable[[float], str]) -> Markup:
     known = [r for r in rows if r.get(key) is not None and r.get("test_accuracy") is not None]
     if not known:
         return Markup()
-    axes = Axes((0, 1.12 * max(r[key] for r in known) or 1), span((r["test_accuracy"] for r in known), 0.02, 0, 1), **PANEL)
+    axes = Axes(
+        (0, 1.12 * max(r[key] for r in known) or 1),
+        span((r["test_accuracy"] for r in known), 0.02, 0, 1),
+        **PANEL,
+    )
     places = [axes.at(r[key], r["test_accuracy"]) for r in known]
     heights = _apart([y for _, y in places], 15)
     marks = [
-        join([
-            element("circle", element("title", f"{r['name']}: {show(r[key])}, {_percent(r['test_accuracy'])}"),
-                    cx=x, cy=y, r=5, class_=f"dot n{k % 3}"),
-            _text(x + (9 if x < 170 else -9), height + 4, r["name"], "start" if x < 170 else "end"),
-        ])
+        join(
+            [
+                element(
+                    "circle",
+                    element("title", f"{r['name']}: {show(r[key])}, {_percent(r['test_accuracy'])}"),
+                    cx=x,
+                    cy=y,
+                    r=5,
+                    class_=f"dot n{k % 3}",
+                ),
+                _text(x + (9 if x < 170 else -9), height + 4, r["name"], "start" if x < 170 else "end"),
+            ]
+        )
         for k, (r, (x, y), height) in enumerate(zip(known, places, heights, strict=True))
     ]
-    label = f"Test accuracy over {title}: " + ", ".join(f"{r['name']} {show(r[key])} {_percent(r['test_accuracy'])}" for r in known)
-    body = [_frame(axes, "test accuracy", _percent_ticks(axes.y)), _x_axis(axes, [(v, show(v)) for v in ticks(*axes.x)]),
-            _path(places, "way"), *marks, _text(288, 186, title, "end", "label")]
+    label = f"Test accuracy over {title}: " + ", ".join(
+        f"{r['name']} {show(r[key])} {_percent(r['test_accuracy'])}" for r in known
+    )
+    body = [
+        _frame(axes, "test accuracy", _percent_ticks(axes.y)),
+        _x_axis(axes, [(v, show(v) if v else "0") for v in ticks(*axes.x, 3)]),
+        _path(places, "way"),
+        *marks,
+        _text(288, 186, title, "end", "label"),
+    ]
     return _svg(300, 190, label, body)
 
 
@@ -257,12 +322,14 @@ def _apart(heights: Sequence[float], distance: float) -> list[float]:
     return placed
 
 
-# --- primitives ------------------------------------------------------------------------------------------------
+# --- primitives --------------------------------------------------------------------------------------------
 
 
 def _svg(width: float, height: float, label: str, body: Iterable[object], class_: str = "panel") -> Markup:
     box = f"0 0 {width:g} {height:g}"
-    return element("svg", *body, viewBox=box, width=width, height=height, role="img", aria_label=label, class_=class_)
+    return element(
+        "svg", *body, viewBox=box, width=width, height=height, role="img", aria_label=label, class_=class_
+    )
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", class_: str | None = None) -> Markup:
@@ -287,11 +354,16 @@ def _x_axis(axes: Axes, marks: Iterable[tuple[float, str]]) -> Markup:
     parts = [element("line", x1=axes.left, y1=bottom, x2=axes.left + axes.width, y2=bottom, class_="axis")]
     for value, text in marks:
         x, _ = axes.at(value, axes.y[0])
-        parts += [element("line", x1=x, y1=bottom, x2=x, y2=bottom + 4, class_="axis"), _text(x, bottom + 16, text, "middle", "label")]
+        parts += [
+            element("line", x1=x, y1=bottom, x2=x, y2=bottom + 4, class_="axis"),
+            _text(x, bottom + 16, text, "middle", "label"),
+        ]
     return join(parts)
 
 
-def _series(axes: Axes, points: Sequence[Point], class_: str, show: Callable[[float], str] = lambda v: f"{v:.4g}") -> Markup:
+def _series(
+    axes: Axes, points: Sequence[Point], class_: str, show: Callable[[float], str] = lambda v: f"{v:.4g}"
+) -> Markup:
     """A curve; unknown values interrupt it."""
     runs: list[list[Point]] = [[]]
     for point in points:

@@ -107,7 +107,8 @@ def _parse(data: bytes) -> Snapshot:
     if end != len(data) - (_TRAILER if signed else 0):
         raise Refused("something follows its end, so it was damaged or changed")
     if signed != (HEAD in entries):
-        raise Refused(f"its {'description' if signed else 'digest'} is missing, so it was cut short or changed")
+        lost = "description" if signed else "digest"
+        raise Refused(f"its {lost} is missing, so it was cut short or changed")
     head = _head(entries.pop(HEAD)) if signed else {}
     for name in () if signed else FOREIGN_EXTRAS:
         entries.pop(name, None)
@@ -136,7 +137,7 @@ def _arrays(entries: dict[str, Any], may_be_empty: bool) -> dict[str, np.ndarray
     return entries
 
 
-# --- writing: the opcodes themselves, so that the bytes depend on the content alone --------------------------
+# --- writing: the opcodes themselves, so that the bytes depend on the content alone -------------------------
 
 def _plain(name: str, array: Any) -> np.ndarray:
     array = np.asarray(array)

@@ -1,4 +1,4 @@
-"""Stub constructors: what the globals of a pickle of arrays stand for. They check every number they are given."""
+"""Stub constructors: what the globals of a pickle of arrays stand for. They check all that they are given."""
 
 import math
 from collections.abc import Callable
@@ -89,7 +89,8 @@ def _scalar(allowance: Allowance, dtype: Any, data: Any) -> Array:
     return Array(_values(allowance, dtype, (), "C", data))
 
 
-def _frombuffer(allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> Array:
+def _frombuffer(allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any,
+                axes: Any = None) -> Array:
     if type(order) is not str or order not in ("C", "F", "K"):
         raise Refused("it has an array of unknown memory order")
     values = _values(allowance, dtype, shape, "F" if order == "F" else "C", data)

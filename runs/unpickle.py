@@ -40,7 +40,7 @@ def read_pickle(data: bytes) -> tuple[dict[str, Any], int]:
         Refused: anything but a dictionary with string keys, made of allowed opcodes and globals.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):   # pickletools warns of odd texts in what is refused next
+        with warnings.catch_warnings(action="ignore"):   # pickletools warns of odd text, refused next
             top, end = _run(data)
     except Refused:
         raise

@@ -1,4 +1,4 @@
-"""What a shell sees: a documented code, one or two lines, and no traceback for what the user can put right."""
+"""What a shell sees: a documented code, one or two lines, no traceback for what the user can put right."""
 
 import inspect
 import os
@@ -12,13 +12,24 @@ import runs
 from runs import EXIT_CODES, SecateurError, cli
 
 REPO = Path(__file__).resolve().parents[2]
-KINDS = [kind for _, kind in inspect.getmembers(runs, inspect.isclass)
-         if issubclass(kind, SecateurError) and kind is not SecateurError]
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(runs, inspect.isclass)
+    if issubclass(kind, SecateurError) and kind is not SecateurError
+]
 
 
 def shell(command: str, stdout=subprocess.PIPE) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", "-c", command], cwd=REPO, text=True, stdout=stdout, stderr=subprocess.PIPE,
-                          timeout=60, check=False, env={**os.environ, "PYTHON": sys.executable})
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=REPO,
+        text=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
 
 
 def test_every_error_has_a_code_of_its_own_in_the_table():
@@ -53,7 +64,7 @@ def test_a_defect_of_ours_keeps_its_traceback(defect):
 
 
 def test_interrupt_is_130():
-    code = "import os, signal, sys; from runs import cli; sys.exit(cli(lambda: os.kill(os.getpid(), signal.SIGINT)))"
+    code = "import signal, sys, runs; sys.exit(runs.cli(lambda: signal.raise_signal(signal.SIGINT)))"
     done = shell(f'"$PYTHON" -c "{code}"')
     assert (done.returncode, done.stderr) == (130, "interrupted: run the same command again to continue\n")
 
@@ -66,12 +77,16 @@ def test_a_closed_pipe_is_silent():
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 def test_output_to_a_full_disk_is_code_5():
-    done = shell("\"$PYTHON\" -c \"import sys; from runs import cli; sys.exit(cli(lambda: print('x')))\" > /dev/full")
+    done = shell(
+        '"$PYTHON" -c "import sys; from runs import cli; sys.exit(cli(lambda: print(\'x\')))" > /dev/full'
+    )
     assert done.returncode == 5
     assert done.stderr.startswith("error: disk full") and "Traceback" not in done.stderr
 
 
 def test_importing_runs_imports_no_framework():
-    done = shell("\"$PYTHON\" -c \"import runs, sys; print([m for m in sys.modules if m.split('.')[0] in "
-                 "('tensorflow', 'keras', 'tensorboard', 'jax', 'torch')])\"")
+    done = shell(
+        '"$PYTHON" -c "import runs, sys; print([m for m in sys.modules if m.split(\'.\')[0] in '
+        "('tensorflow', 'keras', 'tensorboard', 'jax', 'torch')])\""
+    )
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -29,14 +29,24 @@ REPO = Path(__file__).resolve().parents[2]
 
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:
     """Start Python code that can import the project."""
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=REPO, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=REPO,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def test_digest_is_that_of_the_published_standard(tmp_path):
     """FIPS 180-2, appendix B.1: SHA-256 of "abc"."""
     digest = write_atomic(tmp_path / "abc", b"abc")
-    assert digest == sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        digest
+        == sha256(tmp_path / "abc")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -129,8 +139,12 @@ def test_a_file_too_large_for_the_disk_is_code_5_and_the_old_one_stays(tmp_path)
 def tiny_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False,
-                                      capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False, capture_output=True
+        ).returncode
+    ):
         pytest.skip("a small disk cannot be mounted here")
     yield disk
     subprocess.run(["umount", disk], check=True)
@@ -172,8 +186,12 @@ def test_a_damaged_json_file_is_code_5(tmp_path):
 
 
 @settings(max_examples=50, deadline=None)
-@given(rows=st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)), min_size=1, max_size=5),
-       data=st.data())
+@given(
+    rows=st.lists(
+        st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)), min_size=1, max_size=5
+    ),
+    data=st.data(),
+)
 def test_a_line_cut_by_a_kill_costs_only_itself(rows, data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "cut.jsonl"
     path.unlink(missing_ok=True)
@@ -184,7 +202,7 @@ def test_a_line_cut_by_a_kill_costs_only_itself(rows, data, tmp_path_factory):
     size = data.draw(st.integers(0, len(whole) - 1))
     path.write_bytes(whole[:size])
     append_jsonl(path, {"last": 1})
-    kept = whole[:size].count(b"\n") + (whole[size:size + 1] == b"\n")   # only the line's end was cut off
+    kept = whole[:size].count(b"\n") + (whole[size : size + 1] == b"\n")  # only the line's end was cut off
     assert read_jsonl(path) == [*rows[:kept], {"last": 1}]
 
 

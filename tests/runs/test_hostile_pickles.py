@@ -11,14 +11,16 @@ import pytest
 
 from runs import Snapshot, SnapshotError, load_snapshot, save_snapshot
 
-MARKER = Path("executed")   # relative: each test runs in a folder of its own
+MARKER = Path("executed")  # relative: each test runs in a folder of its own
 CASES = hostile.cases(MARKER)
 CALLS = hostile.calls(MARKER)
 
 
 def test_the_frame_of_the_crafted_files_is_sound(tmp_path):
     """What surrounds the hostile part loads, so it is that part which is refused."""
-    for number, data in enumerate((hostile.in_dict(hostile.array()), hostile.signed(hostile.in_dict(hostile.array())))):
+    for number, data in enumerate(
+        (hostile.in_dict(hostile.array()), hostile.signed(hostile.in_dict(hostile.array())))
+    ):
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(data)
         assert list(load_snapshot(path).arrays) == ["good", "bad"]
@@ -48,7 +50,7 @@ def test_crafted_file_is_refused(name, tmp_path, monkeypatch):
         tracemalloc.stop()
     assert str(path) in str(refusal.value) and len(str(refusal.value).splitlines()) == 2
     assert not MARKER.exists()
-    assert peak < 64e6 + 4 * len(CASES[name])   # half a million small objects at most
+    assert peak < 64e6 + 4 * len(CASES[name])  # half a million small objects at most
 
 
 def test_there_are_many():
@@ -65,14 +67,21 @@ def mutations(data: bytes, count: int, seed: int):
     rng = np.random.default_rng(seed)
     for _ in range(count - 9 * len(data)):
         a, b, c = sorted(rng.integers(0, len(data) + 1, 3))
-        yield {0: data[:a] + rng.bytes(int(rng.integers(1, 9))) + data[a:], 1: data[:a] + data[b:],
-               2: data[:b] + data[a:], 3: data[:a] + data[b:c] + data[a:b] + data[c:],
-               4: data + data[a:]}[int(rng.integers(5))]
+        yield {
+            0: data[:a] + rng.bytes(int(rng.integers(1, 9))) + data[a:],
+            1: data[:a] + data[b:],
+            2: data[:b] + data[a:],
+            3: data[:a] + data[b:c] + data[a:b] + data[c:],
+            4: data + data[a:],
+        }[int(rng.integers(5))]
 
 
 def test_ten_thousand_mutated_snapshots_are_refused(tmp_path):
     path = tmp_path / "net.pkl"
-    arrays = {"conv/kernel:0": np.linspace(-1, 1, 12, dtype="f4").reshape(3, 4), "fc/biases:0": np.zeros(2, "f4")}
+    arrays = {
+        "conv/kernel:0": np.linspace(-1, 1, 12, dtype="f4").reshape(3, 4),
+        "fc/biases:0": np.zeros(2, "f4"),
+    }
     save_snapshot(path, Snapshot(arrays, {"arch": "ResNet-20"}, None, {"acc": 0.9}))
     data, refused = path.read_bytes(), 0
     assert 9 * len(data) < 9_000
@@ -87,7 +96,7 @@ def test_ten_thousand_mutated_snapshots_are_refused(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_mutated_foreign_pickles_load_or_are_refused(protocol, tmp_path):
-    """They carry no digest, so some changes go unseen; none may end in anything but arrays or SnapshotError."""
+    """They carry no digest, so some changes go unseen; all end in arrays or in SnapshotError."""
     data = pickle.dumps({"a:0": np.arange(6, dtype="f4").reshape(2, 3), "b:0": np.ones(2, ">f8")}, protocol)
     path, loaded = tmp_path / "net.pkl", 0
     for changed in mutations(data, 9 * len(data) + 500, seed=protocol):

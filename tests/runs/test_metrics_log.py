@@ -27,10 +27,14 @@ def test_lines_are_strict_json_in_order(tmp_path):
     with RunFolder(tmp_path, {}) as folder, MetricsLog(folder, tensorboard=False) as log:
         log.log(1, phase="search", loss=np.float32(0.5), acc=1)
         log.log(np.int64(2), phase="search", loss=float("nan"), acc=float("-inf"))
-    rows = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line, parse_constant=refuse)
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [{key: value for key, value in row.items() if key != "time"} for row in rows] == [
         {"phase": "search", "step": 1, "loss": 0.5, "acc": 1.0},
-        {"phase": "search", "step": 2, "loss": None, "acc": None}]
+        {"phase": "search", "step": 2, "loss": None, "acc": None},
+    ]
     assert not (tmp_path / "tensorboard").exists()
 
 
@@ -55,7 +59,7 @@ def test_a_resumed_phase_forgets_what_came_after_its_checkpoint(tmp_path):
         assert [row["step"] for row in log.rows("search")] == [50]
         log.log(3, phase="finetune", loss=203)
         before = log.path.read_bytes()
-        log.truncate("finetune", 3)   # nothing comes after 3
+        log.truncate("finetune", 3)  # nothing comes after 3
         assert log.path.read_bytes() == before
     expected = [(0, 100), (1, 101), (2, 102), (3, 203)]
     assert [(row["step"], row["loss"]) for row in log.rows("finetune")] == expected
@@ -64,7 +68,7 @@ def test_a_resumed_phase_forgets_what_came_after_its_checkpoint(tmp_path):
 
 def test_truncate_takes_everything_of_a_phase_that_starts_anew(tmp_path):
     with MetricsLog(tmp_path, tensorboard=False) as log:
-        log.truncate("search", -1)   # no file yet
+        log.truncate("search", -1)  # no file yet
         log.log(0, phase="search", loss=1)
         log.truncate("search", -1)
         assert log.rows() == []
@@ -96,15 +100,29 @@ print("tensorflow" in sys.modules)
 
 
 def test_event_files_are_written_without_tensorflow(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LOG, str(tmp_path)], cwd=REPO, text=True, capture_output=True,
-                          timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOG, str(tmp_path)],
+        cwd=REPO,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
     assert (done.stdout, done.stderr) == ("False\n", "")
     assert len(list((tmp_path / "tensorboard" / "train").glob("events.out.tfevents.*"))) == 1
 
 
 def test_without_the_tensorboard_package_there_is_one_warning_and_the_lines(tmp_path):
-    code = "import sys; sys.modules['tensorboard'] = None\n" + LOG.replace("loss=2.0)", "loss=2.0); log.log(2, loss=1)")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPO, text=True, capture_output=True,
-                          timeout=60, check=True)
+    code = "import sys; sys.modules['tensorboard'] = None\n" + LOG.replace(
+        "loss=2.0)", "loss=2.0); log.log(2, loss=1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=REPO,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stderr.count("warning: the package tensorboard is missing") == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -18,8 +18,13 @@ CONFIG = {"arch": "ResNet-56", "target_rate": 0.45, "decay_points": (0.3, 0.6), 
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=REPO, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=REPO,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_a_step_is_done_when_its_file_is_there_bit_for_bit(tmp_path, capsys):
@@ -55,17 +60,20 @@ def test_step_makes_its_file_once_and_again_when_damaged(tmp_path):
     assert len(made) == 2
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"target_rate": 0.5}, r"target_rate=0\.45 there\. Received: target_rate=0\.5"),
-    ({"seed": 1}, r"seed='\(absent\)' there\. Received: seed=1"),
-    ({"decay_points": [0.3]}, r"decay_points=\[0\.3, 0\.6\] there\. Received: decay_points=\[0\.3\]"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_rate": 0.5}, r"target_rate=0\.45 there\. Received: target_rate=0\.5"),
+        ({"seed": 1}, r"seed='\(absent\)' there\. Received: seed=1"),
+        ({"decay_points": [0.3]}, r"decay_points=\[0\.3, 0\.6\] there\. Received: decay_points=\[0\.3\]"),
+    ],
+)
 def test_another_configuration_is_refused_with_the_difference(change, message, tmp_path):
     with RunFolder(tmp_path, CONFIG):
         pass
     with pytest.raises(RunFolderError, match=message), RunFolder(tmp_path, {**CONFIG, **change}):
         pass
-    with RunFolder(tmp_path, CONFIG):   # the refusal gave the lock back
+    with RunFolder(tmp_path, CONFIG):  # the refusal gave the lock back
         pass
 
 
@@ -103,8 +111,11 @@ def test_a_second_process_is_kept_out_with_code_5_until_the_first_is_dead(tmp_pa
 
 
 def test_a_second_user_in_the_same_process_is_kept_out(tmp_path):
-    with (RunFolder(tmp_path, CONFIG), pytest.raises(RunFolderError, match=f"process {os.getpid()}"),
-          RunFolder(tmp_path, CONFIG)):
+    with (
+        RunFolder(tmp_path, CONFIG),
+        pytest.raises(RunFolderError, match=f"process {os.getpid()}"),
+        RunFolder(tmp_path, CONFIG),
+    ):
         pass
 
 
@@ -119,7 +130,7 @@ def test_a_file_or_a_forbidden_place_is_no_run_folder(tmp_path):
 
 def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
     (tmp_path / "trained_param.pkl").write_bytes(b"a week of training")
-    for _ in range(2):   # nor by a later call on the same folder
+    for _ in range(2):  # nor by a later call on the same folder
         with RunFolder(tmp_path, CONFIG) as folder:
             with pytest.raises(RunFolderError, match=r"trained_param\.pkl was there before"):
                 folder.write("trained_param.pkl", b"")
@@ -129,8 +140,16 @@ def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
     assert (tmp_path / "trained_param.pkl").read_bytes() == b"a week of training"
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b'{"steps": 3}', b'{"steps": {"a": {}}, "found": []}',
-                                    b'{"steps": {"a": {"file": "../x", "sha256": "' + b"0" * 64 + b'"}}, "found": []}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"[]",
+        b'{"steps": 3}',
+        b'{"steps": {"a": {}}, "found": []}',
+        b'{"steps": {"a": {"file": "../x", "sha256": "' + b"0" * 64 + b'"}}, "found": []}',
+    ],
+)
 def test_a_damaged_manifest_is_code_5_and_deletes_nothing(damage, tmp_path):
     with RunFolder(tmp_path, CONFIG) as folder:
         folder.write("plan.json", b"{}")
@@ -150,9 +169,11 @@ def test_checkpoints_fall_back_to_the_one_before(tmp_path, capsys):
     with RunFolder(tmp_path, CONFIG) as folder:
         assert folder.load_checkpoint("finetune") is None
         for step in range(5):
-            folder.save_checkpoint("finetune", {"w": np.full(3, step), "rng": np.array([step], "u8")}, {"step": step})
+            folder.save_checkpoint(
+                "finetune", {"w": np.full(3, step), "rng": np.array([step], "u8")}, {"step": step}
+            )
             assert folder.load_checkpoint("finetune").facts == {"step": step}
-        folder.save_checkpoint("finetune-2", {"w": np.zeros(1)}, {"step": 99})   # a name that begins alike
+        folder.save_checkpoint("finetune-2", {"w": np.zeros(1)}, {"step": 99})  # a name that begins alike
         files = sorted(tmp_path.glob("checkpoint_finetune-0*.pkl"))
         assert len(files) == 2
         files[1].write_bytes(files[1].read_bytes()[:-1])
@@ -206,15 +227,21 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path):
         child.kill()
         child.communicate()
         kills += child.returncode == -signal.SIGKILL
-        config, manifest = (json.loads((tmp_path / "killed" / name).read_bytes()) for name in
-                            ("config.json", "manifest.json"))
+        config, manifest = (
+            json.loads((tmp_path / "killed" / name).read_bytes()) for name in ("config.json", "manifest.json")
+        )
         assert config == {"seed": 1}
-        assert all(sha256(tmp_path / "killed" / step["file"]) == step["sha256"] for step in manifest["steps"].values())
+        assert all(
+            sha256(tmp_path / "killed" / step["file"]) == step["sha256"]
+            for step in manifest["steps"].values()
+        )
     assert kills > 0
     last = python(WORK, tmp_path / "killed")
     assert last.communicate(timeout=60)[1] == "" and last.returncode == 0
     for number in range(4):
-        assert sha256(tmp_path / "killed" / f"step{number}.npy") == sha256(tmp_path / "whole" / f"step{number}.npy")
+        assert sha256(tmp_path / "killed" / f"step{number}.npy") == sha256(
+            tmp_path / "whole" / f"step{number}.npy"
+        )
     names = {number: sorted(os.listdir(tmp_path / number)) for number in ("whole", "killed")}
     assert names["whole"] == names["killed"]
 
