@@ -30,7 +30,7 @@ COLUMNS = (
     ("test_accuracy", "test accuracy", "{:.2f} %"),
 )
 STAGES = (
-    ("holdout_batch_statistics", "slimmed, statistics of each batch", "what the search saw"),
+    ("holdout_batch_statistics", "slimmed, statistics of each batch", "as the search evaluates"),
     (
         "holdout_stale_averages",
         "slimmed, averages of the wide network",
@@ -82,7 +82,8 @@ def summary(report: dict) -> str:
         parts.append(f"{times} on LiteRT ({_ratio(last, first, 'ms_litert')})")
     parts.append(f"test accuracy {_accuracy(first)} → {_accuracy(last)} %")
     tail = "" if last["name"] == "fine-tuned" else f" ({last['name']}; not fine-tuned)"
-    return f"{', '.join(parts)}{tail}."
+    sentence = f"{', '.join(parts)}{tail}."
+    return sentence.replace(" %", "\u00a0%")  # no line may begin with the sign
 
 
 # --- sections -----------------------------------------------------------------------------------------------
@@ -173,8 +174,8 @@ def _widths(report: dict) -> Markup:
     before, after = (sum(w[key] for w in widths) for key in ("before", "after"))
     cut = sum(w["after"] < w["before"] for w in widths)
     caption = (
-        f"{before:,} → {after:,} channels in {len(widths)} groups, {cut} of them cut. A group is the layers that "
-        "must lose the same channels together, named after the first. Each stage has its own scale."
+        f"{before:,} → {after:,} channels in {len(widths)} groups, {cut} of them cut. A group is the layers "
+        "that must lose the same channels together, named after the first. Each stage has its own scale."
     )
     legend = _legend(("after", "stays"), ("before", "removed"), ("whole", "group left whole"))
     return _section("Widths", _figure(widths_picture(widths), caption, legend))
@@ -188,9 +189,9 @@ def _search(report: dict) -> Markup:
     target = (report.get("config") or {}).get("search_target_rate")
     picture = search_picture(search, report.get("widths") or [], target, teachers)
     caption = (
-        f"{len(search) - 1} cuts, chosen from {sum(r['candidates'] for r in search):,} candidates. A block is as "
-        "wide as the operations that its cut removed (EKG’s count). Loss and accuracy are of the images that the "
-        "search chose by, with the BN statistics of each batch: they flatter the network."
+        f"{len(search) - 1} cuts, chosen from {sum(r['candidates'] for r in search):,} candidates. A block "
+        "is as wide as the operations that its cut removed (EKG’s count). Loss and accuracy are of "
+        "the images that the search chose by, with the BN statistics of each batch: they flatter the network."
     )
     rings = " Ringed: the interim networks that teach in the fine-tuning." if teachers else ""
     titles = ("step", "group", "width", "operations", "left", "loss", "score", "accuracy", "candidates")
@@ -234,9 +235,9 @@ def _training(report: dict) -> Markup:
         return Markup()
     legend = _legend(("one", "hold-out"), ("two", "training"), ("three", "learning rate"))
     note = (
-        "The training loss is what its phase minimises (the warm-up doubles it, the fine-tuning may add teachers), "
-        "a mean over the epoch while the weights move; the hold-out loss is the cross-entropy after the epoch, "
-        "with moving averages. Compare losses within a phase only."
+        "The training loss is what its phase minimises (the warm-up doubles it, the fine-tuning may add "
+        "teachers), a mean over the epoch while the weights move; the hold-out loss is the cross-entropy "
+        "after the epoch, with moving averages. Compare losses within a phase only."
     )
     lines = [(r["phase"], r["step"], *(text for _, text in _values(r))) for r in epochs]
     titles = ("phase", "epoch", *(name for name, _ in _values({})))
@@ -354,6 +355,7 @@ CSS = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --card: #ffffff; --ink: #1f2622; --soft: #5d6862;
   --line: #e3e4de;
   --green: #2f7d4f; --pale: #d3ddd5; --stone: #9fb3a6; --blue: #3c6fb4; --amber: #a8660f; }
+@media (max-width: 600px) { main, footer { padding: 0 12px; } main section { padding: 18px 16px; } }
 @media (prefers-color-scheme: dark) { :root { --paper: #141815; --card: #1b211d; --ink: #e4e9e5;
   --soft: #9ba8a0;
   --line: #2e3731; --green: #5dbb80; --pale: #34423a; --stone: #66796d; --blue: #7fabe6; --amber: #dba04c; } }

@@ -1,8 +1,9 @@
-"""The pictures of a report as inline SVG: no script, no font, no other file; colours come from the page's CSS."""
+"""The pictures of a report as inline SVG: no script, no font, no other file; colours come by CSS."""
 
 from __future__ import annotations
 
 import html
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -99,7 +100,8 @@ def search_picture(
     """Loss, accuracy and the group that was cut, over the operations left; time runs to the right."""
     rates = [row["rate"] for row in search]
     x = (rates[0], min(rates[-1], target or 1.0))
-    names = [w["group"] for w in widths if any(r["group"] == w["group"] for r in search)]
+    cut = [row["group"] for row in search[1:]]
+    names = list(dict.fromkeys(g for g in [*(w["group"] for w in widths), *cut] if g in cut))
     loss = Axes(x, _loss_span(r["loss"] for r in search), 150, 34, 760, 110)
     accuracy = Axes(x, span((r["accuracy"] for r in search), 0.02, 0, 1), 150, 190, 760, 110)
     cuts = Axes(x, (0, len(names)), 150, 346, 760, 16 * len(names))
@@ -317,7 +319,7 @@ def _apart(heights: Sequence[float], distance: float) -> list[float]:
     """Moves labels down until none overlaps the one above."""
     placed = list(heights)
     order = sorted(range(len(placed)), key=placed.__getitem__)
-    for above, below in zip(order, order[1:], strict=False):
+    for above, below in itertools.pairwise(order):
         placed[below] = max(placed[below], placed[above] + distance)
     return placed
 
@@ -401,7 +403,7 @@ def _percent_ticks(y: Sequence[float], count: int = 4) -> list[tuple[float, str]
 
 def _decades(y: tuple[float, float], values: Sequence[float]) -> list[tuple[float, str]]:
     """The values themselves where they are few, else powers of ten."""
-    few = sorted(set(round(v, 12) for v in values))
+    few = sorted({round(v, 12) for v in values})
     if len(few) > 5:
         few = [10.0**k for k in range(math.ceil(math.log10(y[0])), math.floor(math.log10(y[1])) + 1)]
     return [(v, _short(v)) for v in few]

@@ -1,0 +1,358 @@
+"""The report page stands alone, shows every number of the run, and turns no text into markup."""
+
+import copy
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runs.html import summary, write_html
+from runs.pictures import ticks
+
+REPO = Path(__file__).resolve().parents[2]
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+GROUPS = {
+    "conv": (16, 16),
+    "BasicBlock0.0_conv1": (16, 13),
+    "BasicBlock1.0_conv3": (32, 32),
+    "BasicBlock1.0_conv1": (32, 20),
+}
+
+
+def row(name: str, params: int, macs: int, ms: float, accuracy: float) -> dict:
+    """One measured network, with the fields that the recipe writes."""
+    return {
+        "name": name,
+        "params": params,
+        "macs": macs,
+        "flops_ekg": macs + 401408,
+        "file_bytes": 4 * params + 13709,
+        "batch": 128,
+        "ms_frozen": 1.5 * ms,
+        "ms_litert": ms,
+        "holdout_accuracy": accuracy + 0.0031,
+        "test_accuracy": accuracy,
+    }
+
+
+def epoch(phase: str, step: int, rate: float) -> dict:
+    """One line of metrics.jsonl."""
+    return {
+        "phase": phase,
+        "step": step,
+        "time": 0.0,
+        "loss": 2 / step,
+        "accuracy": 1 - 0.8 / step,
+        "holdout_loss": 2.2 / step,
+        "holdout_accuracy": 0.95 - 0.8 / step,
+        "learning_rate": rate,
+    }
+
+
+def cut(group: str, width: int, rate: float, loss: float) -> dict:
+    """One committed step of a search."""
+    return {
+        "group": group,
+        "width": width,
+        "macs": int(41214592 * rate),
+        "loss": loss,
+        "score": 2 * loss,
+        "accuracy": 1 - loss,
+        "candidates": 7 if group else 0,
+        "rate": rate,
+    }
+
+
+def minimal() -> dict:
+    """A uniform run that stopped before fine-tuning."""
+    return {
+        "system": "l1, uniform",
+        "setting": None,
+        "command": "python train_cifar.py --criterion l1 --searching",
+        "date": "2026-01-02 03:04 UTC",
+        "machine": {
+            "processor": "Some CPU",
+            "cores": 2,
+            "devices": ["CPU"],
+            "python": "3.11.7",
+            "tensorflow": "2.21.0",
+            "keras": "3.15.1",
+        },
+        "config": {"arch": "ResNet-20", "dataset": "DIGITS", "search_target_rate": 0.8, "criterion": "l1"},
+        "bn": "moving",
+        "rows": [
+            row("baseline", 272474, 40813184, 28.8, 0.9382),
+            row("slimmed", 165988, 32518784, 25.9, 0.871),
+        ],
+        "widths": [],
+        "stages": {},
+        "bank": {},
+        "seconds": {},
+        "search": [],
+        "epochs": [],
+        "test_reads": 1,
+    }
+
+
+def full() -> dict:
+    """An EKG run from a baseline of four epochs to the fine-tuned network."""
+    return minimal() | {
+        "system": "EKG",
+        "rows": [*minimal()["rows"], row("fine-tuned", 165988, 32518784, 51.6, 0.9341)],
+        "widths": [{"group": g, "before": b, "after": a} for g, (b, a) in GROUPS.items()],
+        "stages": {
+            "params": 1,
+            "macs": 1,
+            "holdout_batch_statistics": 0.9123,
+            "holdout_stale_averages": 0.3187,
+            "holdout_reestimated": 0.8741,
+        },
+        "bank": {"teachers": [0, 1], "losses": [0.02, 0.03]},
+        "seconds": {"baseline": 7627.0, "search": 185.4, "slim": 2.24},
+        "search": [
+            cut("", 0, 1.0, 0.02),
+            cut("BasicBlock1.0_conv1", 26, 0.91, 0.03),
+            cut("BasicBlock0.0_conv1", 13, 0.84, 0.04),
+            cut("BasicBlock1.0_conv1", 20, 0.79, 0.09),
+        ],
+        "epochs": [
+            *(epoch("baseline", k, 0.1 / k) for k in (1, 2, 3, 4)),
+            epoch("warm-up", 1, 0.001),
+            *(epoch("fine-tune", k, 0.01) for k in (1, 2)),
+        ],
+    }
+
+
+class Page(HTMLParser):
+    """What a reader sees; fails where an element is closed that is not the open one."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.seen = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.seen.append(data)
+
+    @property
+    def text(self) -> str:
+        """All text nodes, a line each."""
+        return "\n".join(self.seen)
+
+
+def parts_missing() -> list[dict]:
+    """The full report without one part, for each part that a run may lack."""
+    return [
+        full() | {name: type(full()[name])()}
+        for name in ("widths", "stages", "bank", "seconds", "search", "epochs")
+    ]
+
+
+@pytest.mark.parametrize("report", [full(), minimal(), {"rows": []}, *parts_missing()])
+def test_page_is_well_formed_as_html_and_as_xml(report):
+    text = write_html(report)
+    page = Page(text)
+    ElementTree.fromstring(text)
+    assert page.tags.count("h1") == page.tags.count("main") == page.tags.count("footer") == 1
+
+
+@pytest.mark.parametrize("report", [full(), minimal()])
+def test_every_number_of_the_rows_appears(report):
+    seen = Page(write_html(report)).text
+    for entry in report["rows"]:
+        for key in ("params", "macs", "flops_ekg", "file_bytes"):
+            assert f"{entry[key]:,}" in seen
+        for key in ("ms_frozen", "ms_litert"):
+            assert f"{entry[key]:.1f}" in seen
+        for key in ("holdout_accuracy", "test_accuracy"):
+            assert f"{100 * entry[key]:.2f} %" in seen
+        assert entry["name"] in seen
+
+
+def test_summary_says_what_became_of_the_network():
+    assert summary(full()).replace("\u00a0", " ") == (
+        "272,474 → 165,988 parameters (61 %), 40.8 M → 32.5 M MACs (80 %), 28.8 → 51.6 ms per batch of 128 "
+        "on LiteRT (179 %), test accuracy 93.82 → 93.41 %."
+    )
+    assert "not fine-tuned" in summary(minimal())
+
+
+def test_stages_epochs_cuts_and_widths_are_there_as_text():
+    seen = Page(write_html(full())).text
+    for text in (
+        "91.23 %",
+        "31.87 %",
+        "87.41 %",
+        "2 h 7 min",
+        "3 min 5 s",
+        "13 / 16",
+        "20 / 32",
+        "79.00 %",
+        "0.0900",
+    ):
+        assert text in seen
+    for phase in ("baseline", "warm-up", "fine-tune"):
+        assert phase in seen
+
+
+def test_sections_of_missing_parts_are_left_out():
+    whole, part = Page(write_html(full())).text, Page(write_html(minimal())).text
+    for title in ("Search", "Widths", "Training", "Time", "From search to slimmed network"):
+        assert title in whole.split("\n") and title not in part.split("\n")
+
+
+def test_twins_that_were_timed_apart_are_called_noise():
+    """The slimmed and the fine-tuned network are one architecture: only noise tells their times apart."""
+    report = full()
+    assert "25.9 and 51.6 ms" in Page(write_html(report)).text
+    report["rows"][2] |= {"ms_litert": 26.0, "ms_frozen": 39.0}
+    assert "same architecture" not in Page(write_html(report)).text
+
+
+def test_pictures_have_a_description_and_figures_a_caption():
+    page = Page(write_html(full()))
+    pictures = [attributes for tag, attributes in page.attributes if tag == "svg"]
+    assert len(pictures) == 2 + 1 + 2 * 3 + 3 + 1  # stages, search, two phases with curves, costs, time
+    assert all(p["role"] == "img" and len(p["aria-label"]) > 10 for p in pictures)
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 6
+
+
+def test_coordinates_stay_inside_their_picture():
+    for svg in ElementTree.fromstring(write_html(full())).iter("svg"):
+        width, height = float(svg.get("width")), float(svg.get("height"))
+        for part in svg.iter():
+            for names, limit in ((("x", "x1", "x2", "cx"), width), (("y", "y1", "y2", "cy"), height)):
+                values = [float(part.get(name)) for name in names if part.get(name)]
+                assert all(0 <= value <= limit for value in values), (part.tag, part.attrib)
+
+
+def texts(value):
+    """Every place of a report that holds free text, as (container, key)."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        if isinstance(inner, str):
+            yield value, key
+        elif isinstance(inner, dict | list):
+            yield from texts(inner)
+
+
+def test_no_text_of_a_run_becomes_markup():
+    evil = "</style><script>alert(1)</script><img src=x onerror='a' \"&amp;"
+    report = full()
+    wanted = Page(write_html(report)).tags
+    report["setting"] = "a label"
+    for container, key in list(texts(report)):
+        changed = container[key]
+        container[key] = changed + evil
+        page = Page(write_html(report))
+        container[key] = changed
+        assert not {"script", "img"} & set(page.tags), key
+        assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
+    assert "script" not in wanted
+    report["setting"] = "<script>"
+    assert "<script>" in Page(write_html(report)).seen
+
+
+def test_nothing_is_fetched_and_nothing_runs():
+    page = Page(write_html(full()))
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
+    assert not any({"src", "href"} & set(attributes) for _, attributes in page.attributes)
+    style = write_html(full()).split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style and "@import" not in style
+
+
+def test_unknown_numbers_are_dashes():
+    """Infinities are null in the strict JSON that the page is made from."""
+    report = json.loads(json.dumps(full()))
+    report["epochs"][1] |= {"loss": None, "holdout_loss": None}
+    report["search"][2]["loss"] = None
+    report["rows"][2] |= {"ms_litert": None, "test_accuracy": None}
+    page = Page(write_html(report))
+    assert page.seen.count("–") == 5 + 1  # the full network has no width of its own
+    assert "nan" not in page.text and "None" not in page.text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 10))
+def test_ticks_are_round_few_and_inside(low, width, count):
+    found = ticks(low, low + width, count)
+    assert all(low - 1e-6 * width - 1e-9 <= t <= low + width * (1 + 1e-6) + 1e-9 for t in found)
+    assert 0 <= len(found) <= count + 1
+    gaps = np.diff(found)
+    if len(gaps) and width > 1e-3:
+        leading = gaps[0] / 10 ** math.floor(math.log10(gaps[0]) + 1e-6)
+        assert np.isclose(leading, [1, 2, 5], rtol=1e-3).any()
+
+
+def test_writing_changes_nothing_and_needs_neither_tensorflow_nor_matplotlib():
+    report = full()
+    before = copy.deepcopy(report)
+    assert write_html(report) == write_html(report) and report == before
+    code = "import sys, runs.html; sys.exit(bool({'tensorflow', 'matplotlib', 'keras'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
+
+
+def test_a_real_browser_draws_it(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not browser:
+        pytest.skip("no chromium on PATH")
+    pytest.importorskip("PIL.Image", reason="no Pillow to look at the picture with")
+    (tmp_path / "report.html").write_text(write_html(full()), encoding="utf-8")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--window-size=1160,3000",
+    ]
+    subprocess.run(
+        [
+            browser,
+            *flags,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--screenshot={tmp_path / 'page.png'}",
+            (tmp_path / "report.html").as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+        env=dict(os.environ),
+    )
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).reshape(-1, 3).astype(int)
+    green, amber = (
+        (np.abs(pixels - colour).max(1) < 12).sum() for colour in ((0x2F, 0x7D, 0x4F), (0xA8, 0x66, 0x0F))
+    )
+    assert green > 5000 and amber > 200  # bars and curves, not only text
+    assert len(np.unique(pixels, axis=0)) > 100
