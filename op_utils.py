@@ -1,13 +1,13 @@
 """The only file that knows devices: strategy, compiled train, evaluation and export steps, accumulation.
 
-A train step has two halves. `pure_gradients` is a pure function of tensors (parameters, statistics, batch, seed)
-and is what XLA compiles. All-reduce and optimizer stay outside of it, inside `strategy.run`: a jitted function that
-is handed to `strategy.run` itself does not reduce.
+A train step has two halves. `pure_gradients` is a pure function of tensors (parameters, statistics, batch,
+seed) and is what XLA compiles. All-reduce and optimizer stay outside of it, inside `strategy.run`: a jitted
+function that is handed to `strategy.run` itself does not reduce.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ Preprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # uint8 images, seed �
 Objective = Callable[[tf.Tensor, Batch], tuple[tf.Tensor, tf.Tensor]]  # logits, batch → mean loss, accuracy
 
 
-# --- devices ---------------------------------------------------------------------------------------------------
+# --- devices ------------------------------------------------------------------------------------------------
 
 
 def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.distribute.Strategy:
@@ -31,22 +31,34 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
         gpu_ids: indexes among the visible GPUs. Without any GPU the CPU is used and one warning line says so.
         tpu: address of a TPU, "local" on a TPU machine, or None.
 
-    Raises `UsageError` when the machine has GPUs but not the ones asked for.
+    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU.
     """
     if tpu:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
+        return _tpu_strategy(tpu)
+    if min(gpu_ids) < 0 or len(set(gpu_ids)) < len(gpu_ids):
+        raise UsageError(f"GPUs are counted from 0, each once. Received: gpu_id={list(gpu_ids)}")
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         warn(f"no GPU on this machine, --gpu_id {' '.join(map(str, gpu_ids))} is ignored: running on the CPU")
         return tf.distribute.get_strategy()
     if max(gpu_ids) >= len(gpus):
-        raise UsageError(f"This machine has {len(gpus)} GPUs, counted from 0. Received: gpu_id={list(gpu_ids)}")
+        raise UsageError(
+            f"This machine has {len(gpus)} GPUs, counted from 0. Received: gpu_id={list(gpu_ids)}"
+        )
     if len(gpu_ids) > 1:
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in gpu_ids])
     return tf.distribute.OneDeviceStrategy(f"/gpu:{gpu_ids[0]}")
+
+
+def _tpu_strategy(address: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(address)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UsageError(f"No TPU answers there ({reason}). Received: tpu={address!r}") from error
+    return tf.distribute.TPUStrategy(resolver)
 
 
 def _accelerated() -> bool:
@@ -59,11 +71,11 @@ def use_xla(compile_: bool | None = None) -> bool:
 
 
 def steps_per_call() -> int:
-    """How many steps one call should run: a call costs about a millisecond, which only accelerators notice."""
+    """How many steps one call runs: a call costs about a millisecond, which only accelerators notice."""
     return 20 if _accelerated() else 1
 
 
-# --- the step as a pure function -------------------------------------------------------------------------------
+# --- the step as a pure function ----------------------------------------------------------------------------
 
 
 def pure_gradients(
@@ -98,7 +110,7 @@ def pure_gradients(
         parts = {k: tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]]) for k, v in batch.items()}
 
         def body(i, grads, new_stats, metrics):
-            # Every micro-batch starts from the same moving averages; their mean is one update of the full batch.
+            # Every micro-batch starts from the same moving averages; their mean is one update by the batch.
             g, s, m = once(params, stats, {k: v[i] for k, v in parts.items()}, fold_seed(seed, i))
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
             return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
@@ -125,7 +137,7 @@ def nesterov_update(params, momenta, grads, learning_rate, momentum: float = 0.9
 
 
 def pure_step(gradients: Callable, momentum: float = 0.9) -> Callable:
-    """Makes `f(params, momenta, stats, batch, seed, rate) -> (params, momenta, stats, metrics)`, for export."""
+    """Makes `f(params, momenta, stats, batch, seed, rate) -> (params, momenta, stats, metrics)`."""
 
     def step(params, momenta, stats, batch, seed, learning_rate):
         grads, new_stats, metrics = gradients(params, stats, batch, seed)
@@ -135,7 +147,7 @@ def pure_step(gradients: Callable, momentum: float = 0.9) -> Callable:
     return step
 
 
-# --- training --------------------------------------------------------------------------------------------------
+# --- training -----------------------------------------------------------------------------------------------
 
 
 class Trainer:
@@ -169,13 +181,17 @@ class Trainer:
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, 1 / self.replicas)
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
         self._run = tf.function(self._many)
-        self._steps = 0
 
-    def train(self, batches: Iterable[Mapping[str, np.ndarray]], seeds: Iterable[int], rates: Iterable[float]):
-        """Runs steps as (batch, seed, learning rate) and yields (loss, accuracy) after each call.
+    def train(
+        self,
+        batches: Iterable[Mapping[str, np.ndarray]],
+        seeds: Iterable[tuple[int, int]],
+        rates: Iterable[float],
+    ) -> Iterator[tuple[float, float, int]]:
+        """Runs steps as (batch, seed, learning rate) and yields (loss, accuracy, steps) after each call.
 
         Each batch maps names to arrays with the same first axis; "images" is uint8 (b, h, w, c). A call runs
-        `steps_per_call` steps; the yielded numbers are their means together with how many they were.
+        `steps_per_call` steps; loss and accuracy are their means. A seed is two integers ≥ 0.
         Raises `TrainingError` when the loss stops being finite.
         """
         size, waiting = steps_per_call(), []
@@ -190,9 +206,10 @@ class Trainer:
     def _flush(self, waiting: list) -> tuple[float, float, int]:
         batches, seeds, rates = zip(*waiting, strict=True)
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
-        metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), tf.constant(rates, tf.float32))
+        metrics = self._run(
+            self._shard(stacked), tf.constant(seeds, tf.int32), tf.constant(rates, tf.float32)
+        )
         loss, accuracy = metrics.numpy().tolist()
-        self._steps += len(waiting)
         if not np.isfinite(loss):
             raise TrainingError(
                 f"The loss is no longer finite. Received: loss={loss} at learning rate {rates[-1]:g}. "
@@ -239,8 +256,15 @@ class Trainer:
         return metrics
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on, by name; `restore` takes it back."""
-        return {f"{i:04d}": np.asarray(keras.ops.convert_to_numpy(v)) for i, v in enumerate(self._variables())}
+        """Everything that the next step depends on, by name; `restore` takes it back.
+
+        Raises `TrainingError` when a weight is no longer finite: the last step of an epoch can diverge after
+        its loss was measured, and a checkpoint of that could never be continued.
+        """
+        arrays = [np.asarray(keras.ops.convert_to_numpy(v)) for v in self._variables()]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise TrainingError("The weights are no longer finite; nothing is saved. Lower --learning_rate")
+        return {f"{i:04d}": array for i, array in enumerate(arrays)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Puts the weights and momenta of `state` back."""
@@ -252,7 +276,7 @@ class Trainer:
         return [*self.model.variables, *self.optimizer.momentums]
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------
+# --- evaluation ---------------------------------------------------------------------------------------------
 
 
 def make_forward(
@@ -261,7 +285,7 @@ def make_forward(
     """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`.
 
     With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as they
-    are. The last batch is then filled with the images before it, so that a remainder of 16 has no statistics of 16.
+    are. The last batch is filled with the images before it, so that a remainder of 16 has no statistics of 16.
     """
 
     @tf.function(jit_compile=use_xla(compile_), autograph=False)
@@ -269,14 +293,18 @@ def make_forward(
         x = preprocess(images)
         if not batch_statistics:
             return model(x, training=False)
-        return model.stateless_call(model.trainable_variables, model.non_trainable_variables, x, training=True)[0]
+        return model.stateless_call(
+            model.trainable_variables, model.non_trainable_variables, x, training=True
+        )[0]
 
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)
         rows = []
         for start in range(0, n, batch_size):
             first = max(0, n - batch_size) if start + batch_size > n else start
-            rows.append(logits(tf.convert_to_tensor(images[first : first + batch_size])).numpy()[start - first :])
+            rows.append(
+                logits(tf.convert_to_tensor(images[first : first + batch_size])).numpy()[start - first :]
+            )
         return np.concatenate(rows)
 
     return forward
@@ -287,7 +315,8 @@ def reestimate_batch_norm(
 ) -> None:
     """Replaces the moving averages of BN by the mean over the batches of `images` (uint8), in place.
 
-    Slicing channels leaves averages behind that belong to the wide net; this is one forward pass that mends them.
+    Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them. A remainder
+    smaller than a batch is left out.
     """
     layers = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
     names = ("moving_mean", "moving_variance")
@@ -295,17 +324,18 @@ def reestimate_batch_norm(
     index = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
 
     @tf.function(autograph=False)
-    def updated(batch):
-        variables = model.trainable_variables, model.non_trainable_variables
-        _, new = model.stateless_call(*variables, preprocess(batch), training=True)
-        return [new[index[id(v)]] for v, _ in statistics]
+    def batch_statistics(batch):
+        # From averages of zero one update leaves (1 − momentum) · statistic, whatever the old averages were.
+        stats = list(model.non_trainable_variables)
+        for variable, _ in statistics:
+            stats[index[id(variable)]] = tf.zeros(variable.shape)
+        _, new = model.stateless_call(model.trainable_variables, stats, preprocess(batch), training=True)
+        return [new[index[id(variable)]] / (1 - momentum) for variable, momentum in statistics]
 
     count = max(1, len(images) // batch_size)
-    parts = np.array_split(images[: count * batch_size], count)
     total = [np.zeros(v.shape) for v, _ in statistics]
-    before = [np.asarray(v.numpy(), np.float64) for v, _ in statistics]
-    for part in parts:
-        for i, (new, (_, momentum)) in enumerate(zip(updated(tf.convert_to_tensor(part)), statistics, strict=True)):
-            total[i] += (new.numpy() - momentum * before[i]) / (1 - momentum) / count
+    for part in np.array_split(images[: count * batch_size], count):
+        for i, found in enumerate(batch_statistics(tf.convert_to_tensor(part))):
+            total[i] += found.numpy()
     for value, (variable, _) in zip(total, statistics, strict=True):
-        variable.assign(value.astype("float32"))
+        variable.assign((value / count).astype("float32"))

@@ -1,4 +1,4 @@
-"""EKG's memory bank: logits of interim networks of the search, stored once, looked up by image id. Plain NumPy."""
+"""EKG's memory bank: logits of interim networks of the search, looked up by image id. Plain NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
     Args:
         losses: cross-entropy on the search images of every interim network, the unpruned one included and the
             final one left out.
-        count: K. The targets are min + (max − min)·j/K for j = 0 … K−1; each takes the closest unused network.
+        count: K. The targets are min + (max − min)·j/K for j = 0 … K−1; each takes the closest unused
+            network.
 
     Returns at most `count` different indexes, the best network first.
     """
@@ -45,19 +46,30 @@ class MemoryBank:
 
     @classmethod
     def open(cls, path: str | Path, ids: np.ndarray) -> MemoryBank:
-        """Maps a `.npy` file whose rows belong to `ids` (n,), in that order. Raises `DataError` if it does not fit."""
+        """Maps a `.npy` file whose rows belong to `ids` (n,), in that order.
+
+        Raises `DataError` when it is missing, damaged, or of another shape or type.
+        """
         try:
-            logits = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not a memory bank ({error}). Delete it and run the same command again") from error
-        if logits.ndim != 3 or len(logits) != len(ids):
+            logits = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it reads nothing but .npy
+        except (OSError, ValueError, OverflowError) as error:
+            reason = str(error).splitlines()[0][:120]
             raise DataError(
-                f"{path} does not belong to this training set of {len(ids)} images. Received: shape={logits.shape}"
+                f"{path} is not a memory bank ({reason})\nDelete it and run the same command again"
+            ) from error
+        if logits.ndim != 3 or len(logits) != len(ids) or logits.dtype != np.float32:
+            raise DataError(
+                f"{path} does not belong to this training set of {len(ids)} images. "
+                f"Received: shape={logits.shape}, dtype={logits.dtype}\n"
+                "Delete it and run the same command again"
             )
         row_of_id = np.full(int(ids.max()) + 1, -1, np.int64)
         row_of_id[ids] = np.arange(len(ids))
         return cls(logits, row_of_id)
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """Logits (b, classes, teachers) of the images with these ids (b,)."""
-        return np.asarray(self.logits[self.row_of_id[ids]])
+        """Logits (b, classes, teachers) of the images with these ids (b,); `IndexError` if one has none."""
+        rows = self.row_of_id[ids]
+        if np.min(rows, initial=0) < 0:
+            raise IndexError(f"The memory bank has no row for image {np.asarray(ids)[rows < 0][0]}")
+        return np.asarray(self.logits[rows])

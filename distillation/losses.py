@@ -49,7 +49,8 @@ def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tup
 def kept_teachers(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
     """EKG's filter, per batch: teacher k stays while it is nearer to teacher 0 than the student is.
 
-    bank (b, classes, K), student (b, classes) → float mask (K,). Teacher 0 always stays.
+    bank (b, classes, K), student (b, classes) → float mask (K,). Teacher 0 always stays. With several
+    replicas or micro-batches each of them filters on its own.
     """
     best = bank[..., :1]
     distance = tf.reduce_sum(kl_divergence(*map(_classes_last, (best, bank)), temperature), 0)

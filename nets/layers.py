@@ -45,8 +45,11 @@ class MaskedConv2D(keras.Layer):
     def build(self, input_shape) -> None:
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
-        self.bias = self.add_weight(shape=(self.filters,), name="bias") if self.use_bias else None
+        self.bias = self._bias() if self.use_bias else None
         self.mask = _frozen(self, "mask", self.filters, "ones")
+
+    def _bias(self) -> keras.Variable:
+        return self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, inputs):
         kernel = self.kernel * self.mask

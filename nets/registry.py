@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 
 import keras
@@ -20,12 +21,12 @@ def list_nets(pattern: str = "*") -> list[str]:
 
 
 def build(arch: str | NetSpec, **options) -> keras.Model:
-    """Builds a network from its name and the fields of `NetSpec`, or from a `NetSpec`.
+    """Builds a network from its name and the fields of `NetSpec`, or from a `NetSpec` whose fields options replace.
 
     Returns a functional model, normalised images (b, h, w, c) → logits (b, classes), with its spec as `model.spec`.
     Raises `UsageError` on an unknown name or shortcut, with the nearest valid one.
     """
-    spec = arch if isinstance(arch, NetSpec) else NetSpec(arch, **options)
+    spec = dataclasses.replace(arch, **options) if isinstance(arch, NetSpec) else NetSpec(arch, **options)
     if spec.arch not in _NETS:
         raise UsageError(f"Unknown arch. Received: arch={spec.arch!r}. {nearest(spec.arch, _NETS)}")
     if spec.shortcut not in SHORTCUTS:

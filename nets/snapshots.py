@@ -12,7 +12,7 @@ import numpy as np
 from nets.names import layer_and_weight, variables
 from nets.registry import build
 from nets.spec import NetSpec
-from runs.errors import SnapshotError
+from runs.errors import SnapshotError, UsageError
 from runs.snapshot import Snapshot, load_snapshot
 
 
@@ -38,15 +38,24 @@ def load_params(
     snapshot = source if isinstance(source, Snapshot) else load_snapshot(source)
     label = label if isinstance(source, Snapshot) else str(source)
     if model is None:
-        spec = NetSpec.from_json(snapshot.spec) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
+        spec = _described(snapshot.spec, label) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
         model = _build_fitting(spec, label)
     _assign(model, snapshot.arrays, label)
     return model
 
 
+def _described(spec: Mapping, label: str) -> NetSpec:
+    try:
+        return NetSpec.from_json(spec)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(f"{label}: its spec cannot be used ({error}). Received: spec={spec}") from error
+
+
 def _build_fitting(spec: NetSpec, label: str) -> keras.Model:
     try:
         return build(spec)
+    except UsageError as error:
+        raise SnapshotError(f"{label}: {error}") from error
     except (ValueError, TypeError) as error:  # Keras found, say, an addition of 14 and 15 channels
         reason = str(error).strip().splitlines()[0]
         raise SnapshotError(f"{label}: the widths in this file do not fit {spec.arch}: {reason}") from error
@@ -78,7 +87,7 @@ def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") 
     layers = {layer_and_weight(name): array for name, array in arrays.items()}
     kernels = {layer: a for (layer, weight), a in layers.items() if weight == "kernel" and a.ndim == 4}
     blocks = {m.groups() for name in kernels if (m := re.match(r"BasicBlock(\d)\.(\d+)_", name))}
-    if not blocks or ("fc", "kernel") not in layers or "conv" not in kernels:
+    if not blocks or np.ndim(layers.get(("fc", "kernel"))) != 2 or "conv" not in kernels:
         raise SnapshotError(
             f"{label}: not a ResNet checkpoint: its names are not of the form BasicBlock0.0/conv1/kernel:0. "
             f"Received: {', '.join(sorted(arrays)[:3]) or 'no arrays'}"

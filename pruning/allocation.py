@@ -39,6 +39,8 @@ def make_plan(
     """
     if (keep is None) == (keep_macs is None):
         raise UsageError(f"Give either keep or keep_macs. Received: keep={keep}, keep_macs={keep_macs}")
+    if round_to < 1:
+        raise UsageError(f"round_to must be at least 1. Received: round_to={round_to}")
     analysis = analyse(model)
     scores = score_groups(analysis.groups, weights_of(model), criterion, seed)
     if keep is not None:
@@ -46,8 +48,7 @@ def make_plan(
         return _uniform(analysis.groups, scores, keep, round_to)
     _check_ratio("keep_macs", keep_macs)
     counter = Counter(model, convention, analysis)
-    budget = keep_macs * counter.macs(Plan.full(analysis.groups).masks())
-    return _largest(lambda ratio: _uniform(analysis.groups, scores, ratio, round_to), counter, budget)
+    return _largest(lambda ratio: _uniform(analysis.groups, scores, ratio, round_to), counter, keep_macs)
 
 
 def score_groups(
@@ -79,18 +80,21 @@ def _uniform(groups, scores, ratio: float, round_to: int) -> Plan:
     keep = {}
     for group in groups:
         width = rounded_width(group.size * ratio, group.size, round_to)
-        best = np.argsort(-scores[group.name], kind="stable")[:width]
-        keep[group.name] = tuple(sorted(best.tolist()))
+        order = np.argsort(-scores[group.name], kind="stable")
+        keep[group.name] = tuple(group.best(order, width).tolist())
     return Plan(keep, {g.name: g.size for g in groups})
 
 
-def _largest(plan_at: Callable[[float], Plan], counter: Counter, budget: float) -> Plan:
+def _largest(plan_at: Callable[[float], Plan], counter: Counter, keep_macs: float) -> Plan:
     """Bisection on the ratio: widths, and so the operations, never fall as it grows."""
     low, high = 0.0, 1.0
-    smallest = plan_at(low)
-    if counter.macs(smallest.masks()) > budget:
-        least = counter.macs(smallest.masks())
-        raise UsageError(f"The target is out of reach: the smallest net has {least} operations. Received: {budget:.0f}")
+    dense, least = (counter.macs(plan_at(ratio).masks()) for ratio in (high, low))
+    budget = keep_macs * dense
+    if least > budget:
+        raise UsageError(
+            f"The target is out of reach: the smallest net keeps {least / dense:.4f} of the operations. "
+            f"Received: keep_macs={keep_macs:g}"
+        )
     for _ in range(30):
         middle = (low + high) / 2
         fits = counter.macs(plan_at(middle).masks()) <= budget

@@ -25,13 +25,19 @@ _USED = ("kernel", "bias", "gamma", "beta", "pad")
 def _conv(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
     strides = call.layer.strides
     strides = strides if isinstance(strides, int) else list(strides)
-    y = tf.nn.conv2d(x, w["kernel"], strides, call.layer.padding.upper())
-    return y + w["bias"] if "bias" in w else y
+    dilations = getattr(call.layer, "dilation_rate", 1)
+    y = tf.nn.conv2d(x, w["kernel"], strides, call.layer.padding.upper(), dilations=dilations)
+    return _activated(call, y + w["bias"] if "bias" in w else y)
 
 
 def _dense(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
     y = tf.matmul(x, w["kernel"])
-    return y + w["bias"] if "bias" in w else y
+    return _activated(call, y + w["bias"] if "bias" in w else y)
+
+
+def _activated(call: Call, y: tf.Tensor) -> tf.Tensor:
+    activation = getattr(call.layer, "activation", None)
+    return y if activation is None else activation(y)
 
 
 def _batch_norm(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
@@ -113,7 +119,7 @@ class Chain:
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         self._inputs = [self._tensor_spec(shapes[s.source]) for s in self.segments]
         self._run = [self._compiled(i) for i in range(len(self.segments))]
-        self._groups = analysis.groups
+        self._sites = list(dict.fromkeys(tensor for group in analysis.groups for tensor in group.sites))
         self._score = tf.function(self._score_pass, input_signature=self._score_signature(target, shapes))
 
     def tensors(self, weights: Weights, layers=None) -> dict[str, dict[str, tf.Tensor]]:
@@ -143,10 +149,11 @@ class Chain:
             labels: (b,) integers; teacher: logits (b, classes) of the pseudo-supernet.
 
         Returns:
-            per group the scores (kept channels,): Σ over its activations of |Σ_{b,h,w} gradient · activation|;
+            for each activation that shows a group, |Σ_{b,h,w} gradient · activation| of its channels, by tensor;
             and the inputs of all segments.
         """
-        return self._score(tf.cast(x, self.dtype), labels, teacher, weights)
+        scores, inputs = self._score(tf.cast(x, self.dtype), labels, teacher, weights)
+        return {tensor: score.numpy() for tensor, score in zip(self._sites, scores, strict=True)}, inputs
 
     # -- below: how it is traced ------------------------------------------------------------------------------
 
@@ -198,30 +205,26 @@ class Chain:
         ]
 
     def _score_pass(self, x, labels, teacher, weights):
-        sites = {tensor: None for group in self._groups for tensor in group.sites}
-        inputs = []
+        shown, inputs = dict.fromkeys(self._sites), []
         with tf.GradientTape() as tape:
 
             def watch(tensor, value):
-                if tensor in sites:
+                if tensor in shown:
                     tape.watch(value)
-                    sites[tensor] = value
+                    shown[tensor] = value
 
             for segment in self.segments:
                 inputs.append(x)
                 x = self._calls(segment, x, weights, watch)[segment.target]
             loss = tf.reduce_sum(reward_loss(labels, teacher, tf.cast(x, tf.float32)))
-        gradients = dict(zip(sites, tape.gradient(loss, list(sites.values())), strict=True))
-        return [self._taylor(group, sites, gradients) for group in self._groups], inputs
+        values = list(shown.values())
+        return [_taylor(*pair) for pair in zip(values, tape.gradient(loss, values), strict=True)], inputs
 
-    @staticmethod
-    def _taylor(group, sites, gradients) -> tf.Tensor:
-        # A gate m ⊙ x has the gradient Σ g·x: the straight-through estimator needs no gate in the graph.
-        total = 0.0
-        for tensor in group.sites:
-            product = tf.reduce_sum(tf.cast(sites[tensor] * gradients[tensor], tf.float32), [0, 1, 2])
-            total += tf.abs(product)
-        return total
+
+def _taylor(value: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    # A gate m ⊙ x has the gradient Σ g·x: the straight-through estimator needs no gate in the graph.
+    axes = list(range(value.shape.rank - 1))
+    return tf.abs(tf.reduce_sum(tf.cast(value * gradient, tf.float32), axes))
 
 
 def reward_loss(labels: tf.Tensor, teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import keras
 import numpy as np
 
 from pruning.graph import Call
@@ -68,34 +69,46 @@ class Labels:
             low, high = sorted((self.find(x), self.find(y)))
             self.parent[high] = low
 
+    def use(self, layer: str, role: str, axes: dict[str, int], labels: np.ndarray) -> None:
+        """Notes which channels a layer's weights serve: a layer that is called twice serves the same ones."""
+        if earlier := next((use for use in self.uses if (use.layer, use.role) == (layer, role)), None):
+            self.unite(earlier.labels, labels)
+        self.uses.append(Use(layer, role, axes, labels))
+
     def lock(self, labels: np.ndarray, reason: str) -> None:
         """Marks channels that must stay."""
         for label in labels.tolist():
             self.locked.setdefault(label, reason)
 
 
-def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
-    state.uses.append(Use(call.layer.name, "consumer", {"kernel": 2}, labels[0]))
+def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    if getattr(call.layer, "groups", 1) != 1 or getattr(call.layer, "data_format", None) == "channels_first":
+        return None
+    state.use(call.layer.name, "consumer", {"kernel": 2}, labels[0])
     return _produce(state, call, {"kernel": 3, "bias": 0, "mask": 0})
 
 
 def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
-    state.uses.append(Use(call.layer.name, "consumer", {"kernel": 0}, labels[0]))
+    state.use(call.layer.name, "consumer", {"kernel": 0}, labels[0])
     return _produce(state, call, {"kernel": 1, "bias": 0, "mask": 0})
 
 
 def _produce(state: Labels, call: Call, axes: dict[str, int]) -> np.ndarray:
     made = state.fresh(call.shapes[0][-1])
-    state.uses.append(Use(call.layer.name, "producer", axes, made))
+    state.use(call.layer.name, "producer", axes, made)
     return made
 
 
-def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
-    state.uses.append(Use(call.layer.name, "follower", _BATCH_NORM_AXES, labels[0]))
+def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    if getattr(call.layer, "axis", -1) not in (-1, len(call.shapes[0]) - 1):
+        return None
+    state.use(call.layer.name, "follower", _BATCH_NORM_AXES, labels[0])
     return labels[0]
 
 
-def _add(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
+def _add(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    if len({len(vector) for vector in labels}) > 1:  # one channel that is broadcast
+        return None
     for other in labels[1:]:
         state.unite(labels[0], other)
     return labels[0]
@@ -106,7 +119,7 @@ def _zero_padding(state: Labels, call: Call, labels: list[np.ndarray]) -> np.nda
         return labels[0]
     front, back = call.layer.padding[1]  # channels_first on our layout: the last axis is padded
     made = np.concatenate([state.fresh(front), labels[0], state.fresh(back)])
-    state.uses.append(Use(call.layer.name, "padding", {}, made))
+    state.use(call.layer.name, "padding", {}, made)
     return made
 
 
@@ -114,11 +127,14 @@ def _flatten(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
     return np.tile(labels[0], call.shapes[0][-1] // len(labels[0]))
 
 
-def _pass(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
-    return labels[0]
+def _pass(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    mixes = getattr(call.layer, "activation", None) is keras.activations.softmax
+    moved = getattr(call.layer, "data_format", "channels_last") == "channels_first"
+    return None if mixes or moved else labels[0]
 
 
-RULES: dict[str, Callable[[Labels, Call, list[np.ndarray]], np.ndarray]] = {
+# A rule answers None where its layer is configured so that channels do not map one to one.
+RULES: dict[str, Callable[[Labels, Call, list[np.ndarray]], np.ndarray | None]] = {
     "Conv2D": _conv,
     "MaskedConv2D": _conv,
     "Dense": _dense,
@@ -137,13 +153,14 @@ def label_channels(calls: list[Call], outputs: list[int]) -> Labels:
     for call in calls:
         labels = [state.of_tensor[t] for t in call.inputs]
         rule = RULES.get(call.kind)
-        if rule is None:
+        passed = rule(state, call, labels) if rule else None
+        if passed is None:
             reason = "input of the model" if call.kind == "InputLayer" else f"{call.kind} is not understood"
             made = [state.fresh(shape[-1] or 1) for shape in call.shapes]
             for vector in [*labels, *made]:
                 state.lock(vector, reason)
         else:
-            made = [rule(state, call, labels)]
+            made = [passed]
         state.of_tensor |= dict(zip(call.outputs, made, strict=True))
     for tensor in outputs:
         state.lock(state.of_tensor[tensor], "output of the model")

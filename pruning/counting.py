@@ -72,7 +72,7 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
 
 # (convention, call, input channels, output channels) → (parameters, operations)
 def _conv(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    kernel = prod(call.layer.kernel.shape[:-2]) * n_in * n_out
+    kernel = prod(call.layer.kernel.shape[:-2]) * n_in * n_out // getattr(call.layer, "groups", 1)
     pixels, bias = prod(call.shapes[0][1:-1]), n_out * bool(call.layer.use_bias)
     return kernel + bias, pixels * (rule.mac * kernel + rule.bias * bias)
 
@@ -120,6 +120,10 @@ class Counter:
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
         self._calls = [call for call in analysis.calls if call.kind in _COSTS]
+        if open_ := next((c for c in self._calls for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None):
+            raise UsageError(
+                f"Counting needs a fixed input size. Received: shape={open_.shapes[0]} at {open_.layer.name!r}"
+            )
         self._sizes = {t: s[-1] for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         # Many tensors hold the same channels: count each distinct set of positions once.
         self._signature = {

@@ -31,6 +31,7 @@ def trace_calls(model: keras.Model) -> list[Call]:
 
     Raises `UsageError` for a model without a graph (subclassed or unbuilt).
     """
+    model = getattr(model, "_functional", None) or model  # a Sequential wraps the graph that it built
     if not isinstance(model, keras.Model) or not getattr(model, "_nodes_by_depth", None):
         raise UsageError(
             f"{getattr(model, 'name', model)!r} has no graph. Build it with the functional or Sequential API "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
@@ -35,6 +36,26 @@ class ChannelGroup:
         """Names of the layers with that role, in the order of the graph."""
         return list(dict.fromkeys(m.layer for m in self.members if m.role == role))
 
+    def best(self, order: np.ndarray, width: int) -> np.ndarray:
+        """The first `width` channels of `order` (best first), but of every layer at least its best channel.
+
+        Behind zero padding a group has channels that the layers in front of the padding lack.
+        """
+        needed: list[int] = []
+        for channels in sorted(self._produced(), key=len):
+            if channels.isdisjoint(needed):
+                needed.append(next(c for c in order.tolist() if c in channels))
+        others = [c for c in order.tolist() if c not in needed]
+        return np.sort(np.array([*needed, *others][: max(width, len(needed))]))
+
+    def emptied(self, mask: np.ndarray) -> str | None:
+        """The first layer that a mask (channels,) would leave without channels."""
+        made = (m for m in self.members if m.role == "producer")
+        return next((m.layer for m in made if not np.append(mask, False)[m.index].any()), None)
+
+    def _produced(self) -> set[frozenset[int]]:
+        return {frozenset(m.index[m.index >= 0].tolist()) for m in self.members if m.role == "producer"}
+
     def __str__(self) -> str:
         rows = [f"{self.name}: {self.size} channels"]
         for role in ("producer", "follower", "consumer", "padding"):
@@ -50,6 +71,12 @@ class Analysis:
     calls: list[Call]
     groups: list[ChannelGroup]
     parts: dict[int, list[tuple[str, np.ndarray]]]
+
+    def positions(self, tensor: int, group: str, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+        """For each position that is left of a tensor under the masks: its channel of the group, or −1."""
+        rows = dict(self.parts[tensor])
+        alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
+        return rows[group][alive]
 
 
 def find_groups(model: keras.Model) -> list[ChannelGroup]:
@@ -79,7 +106,7 @@ def analyse(model: keras.Model) -> Analysis:
             members[group].append(Member(use.layer, use.role, use.axes, index))
     parts = {tensor: split(vector) for tensor, vector in labels.of_tensor.items()}
     for call in calls:
-        for group, _ in parts[call.outputs[0]] if call.kind in ACTIVATIONS else ():
+        for group, _ in parts[call.outputs[0]] if _shows_channels(call) else ():
             sites[group].append(call.outputs[0])
 
     names = {g: _name(members[g]) for g in _sizes(component) if g not in locked and _name(members[g])}
@@ -90,6 +117,12 @@ def analyse(model: keras.Model) -> Analysis:
     ]
     named = {t: [(names[g], index) for g, index in rows if g in names] for t, rows in parts.items()}
     return Analysis(calls, groups, named)
+
+
+def _shows_channels(call: Call) -> bool:
+    """Whether its output is what a non-linearity let through: where a gate would sit."""
+    activation = getattr(call.layer, "activation", None)
+    return call.kind in ACTIVATIONS or activation not in (None, keras.activations.linear)
 
 
 def _components(labels: Labels) -> tuple[dict[int, int], dict[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Plan:
     sizes: Mapping[str, int]
 
     def __post_init__(self) -> None:
+        if alone := sorted(self.keep.keys() ^ self.sizes.keys()):
+            raise UsageError(f"A plan needs keep and sizes of the same groups. Received: {alone[0]!r} in only one")
         for name, kept in self.keep.items():
             size = self.sizes[name]
             if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
@@ -55,8 +58,29 @@ class Plan:
         """The same plan with other channels in one group."""
         return Plan({**self.keep, group: tuple(sorted(map(int, kept)))}, self.sizes)
 
+    def padded(self, multiple: int) -> Plan:
+        """This plan with removed channels taken back until each width is a multiple, where a group has as many.
+
+        Convolutions of 15 channels are slower than those of 16: train and search in the padded network with the
+        additional channels masked, and cut them off at the end (`within`).
+        """
+        keep = {}
+        for name, kept in self.keep.items():
+            missing = min(-len(kept) % multiple, self.sizes[name] - len(kept))
+            removed = sorted(set(range(self.sizes[name])) - set(kept))
+            keep[name] = tuple(sorted((*kept, *removed[:missing])))
+        return Plan(keep, self.sizes)
+
+    def within(self, outer: Plan) -> Plan:
+        """This plan for the network that `outer`, which keeps at least as much, has left."""
+        place = {name: {channel: i for i, channel in enumerate(kept)} for name, kept in outer.keep.items()}
+        keep = {name: tuple(place[name][channel] for channel in kept) for name, kept in self.keep.items()}
+        return Plan(keep, outer.widths())
+
     def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
         """Group → (width here, width there) where the kept channels differ."""
+        if alone := sorted(set(self.sizes.items()) ^ set(other.sizes.items())):
+            raise UsageError(f"These plans are for different networks. Received: {alone[0][0]!r} in only one")
         return {
             name: (len(kept), len(other.keep[name])) for name, kept in self.keep.items() if kept != other.keep[name]
         }
@@ -67,4 +91,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping) -> Plan:
-        return cls({k: tuple(v) for k, v in data["keep"].items()}, dict(data["sizes"]))
+        """Inverse of `to_json`. Raises `UsageError` on anything else."""
+        try:
+            keep = {name: tuple(map(index, kept)) for name, kept in data["keep"].items()}
+            sizes = {name: index(size) for name, size in data["sizes"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {error!r}') from error
+        return cls(keep, sizes)

@@ -19,10 +19,11 @@ from pruning.groups import ChannelGroup, analyse
 from pruning.plan import Plan
 from pruning.settings import SearchSettings
 from pruning.surgery import channel_paddings
-from pruning.weights import apply, cut, positions, weights_of, zero
+from pruning.weights import Weights, apply, cut, weights_of, zero
 from runs.errors import UsageError
 
 Masks = dict[str, np.ndarray]
+FAST_WIDTH = 8  # channels that convolutions are computed in at once; other widths are slower than the next multiple
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def trimmed_otsu(values: np.ndarray, trim: float = 0.2) -> float:
 
 
 def kept_width(size: int, rate: float, round_to: int = 1) -> int:
-    """⌈size·rate⌉, at least one channel (or one multiple of `round_to`)."""
-    return int(max(np.ceil(round(size * rate, 6)), min(round_to, size)))
+    """⌈size·rate⌉, at least one channel, up to the next multiple of `round_to` where the group has as many."""
+    steps = np.ceil(max(np.ceil(round(size * rate, 6)), 1) / round_to)
+    return int(min(size, steps * round_to))
 
 
 def slice_ratio(group: ChannelGroup, step: float, round_to: int = 1) -> float:
@@ -92,7 +94,7 @@ class Searcher:
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, settings: SearchSettings
     ) -> None:
         self.settings = settings
-        analysis = analyse(model)
+        self._analysis = analysis = analyse(model)
         self.groups = {group.name: group for group in analysis.groups}
         self.chain = Chain(model, analysis, settings.dtype)
         self.counter = Counter(model, settings.convention, analysis)
@@ -106,6 +108,7 @@ class Searcher:
         self.dense_macs = self.counter.macs(self.full.masks())
         self.target_macs = int(settings.target * self.dense_macs)
         self._check_reachable()
+        self._check_scorable()
 
     def start(self) -> SearchState:
         """The unpruned network: all rates 1, its own logits as teacher."""
@@ -158,16 +161,24 @@ class Searcher:
     def _score(self, state: SearchState, masks: Masks, weights):
         """Channels of each group, best first; the value of each group's next slice; the inputs of all segments."""
         total: dict[str, np.ndarray] = {name: np.zeros(group.size) for name, group in self.groups.items()}
-        inputs = []
+        inputs, physical = [], self._physical(masks)
         for x, labels, rows in zip(self._images, self._labels, self._rows, strict=True):
-            scores, cached = self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
+            shown, cached = self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
             inputs.append(cached)
-            for name, score in zip(self.groups, scores, strict=True):
-                total[name][masks[name]] += score.numpy()
+            for name, group in self.groups.items():
+                total[name] += self._on_channels(group, shown, masks)
         # Removed channels rank behind every living one, also behind those whose score happens to be zero.
         order = {n: np.argsort(-np.where(masks[n], s, -1.0), kind="stable") for n, s in total.items()}
         values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
         return order, values, inputs
+
+    def _on_channels(self, group: ChannelGroup, shown: Mapping[int, np.ndarray], masks: Masks) -> np.ndarray:
+        """Sums the scores at all activations that show the group, each position on its channel."""
+        found = np.zeros(group.size, np.float32)
+        for tensor in group.sites:
+            channels = self._analysis.positions(tensor, group.name, masks)
+            np.add.at(found, channels[channels >= 0], shown[tensor][channels >= 0])
+        return found
 
     def _slice_value(self, ascending: np.ndarray, rate: float, group: ChannelGroup) -> float:
         n, step = group.size, slice_ratio(group, self.settings.step, self.settings.round_to)
@@ -182,7 +193,8 @@ class Searcher:
 
     def _next_rate(self, state: SearchState, name: str) -> float:
         step = slice_ratio(self.groups[name], self.settings.step, self.settings.round_to)
-        return max(round(state.rates[name] - step, 5), 0.0)
+        # EKG rounds this to 5 decimals. The same for its nets; but 1 − 1/64 then keeps ⌈64 · 0.98438⌉ = 64 channels.
+        return max(state.rates[name] - step, 0.0)
 
     def _next_width(self, state: SearchState, name: str) -> int:
         return kept_width(self.groups[name].size, self._next_rate(state, name), self.settings.round_to)
@@ -192,7 +204,7 @@ class Searcher:
 
         def mask_of(width: int) -> np.ndarray:
             mask = np.zeros(len(order), bool)
-            mask[order[:width]] = True
+            mask[self.groups[name].best(order, width)] = True
             return mask
 
         def fits(width: int) -> bool:
@@ -221,23 +233,25 @@ class Searcher:
         return found, logits, rate
 
     def _narrow(self, masks: Masks) -> dict:
-        groups = self.groups.values()
-        weights = apply(self._dense, groups, masks, cut, preserve_norm=True)
-        for name, pad in channel_paddings(self._model, groups, masks).items():
-            weights[name] = {"pad": np.array(pad, np.int32)}
-        return weights
+        """Weights of a sub-network, physically as narrow as `_physical` says, dead channels zero."""
+        return self._cut(self._dense, masks, self._physical(masks))
 
     def _changed(self, group: ChannelGroup, mask: np.ndarray, masks: Masks) -> dict:
         """The weights that a candidate changes: zeroed in the shapes of the committed network."""
-        layers = {m.layer for m in group.members if m.axes}
-        some = {layer: self._dense[layer] for layer in layers}
+        some = {m.layer: self._dense[m.layer] for m in group.members if m.axes}
+        return self._cut(some, {**masks, group.name: mask}, self._physical(masks))
+
+    def _cut(self, weights: Weights, alive: Masks, physical: Masks) -> dict:
         groups = self.groups.values()
-        zeroed = apply(some, groups, {**masks, group.name: mask}, zero, preserve_norm=True)
-        kept = positions(groups, masks, layers)
-        return {
-            layer: {name: cut(array, kept[layer].get(name, {})) for name, array in arrays.items()}
-            for layer, arrays in zeroed.items()
-        }
+        zeroed = apply(weights, groups, alive, zero, preserve_norm=True)
+        narrow = apply(zeroed, groups, physical, cut)
+        for name, pad in channel_paddings(self._model, groups, physical).items():
+            narrow[name] = {"pad": np.array(pad, np.int32)}
+        return narrow
+
+    @staticmethod
+    def _physical(masks: Masks) -> Masks:
+        return Plan.from_masks(masks).padded(FAST_WIDTH).masks()
 
     def _logits(self, weights, inputs, start: int = 0) -> np.ndarray:
         return np.concatenate([self.chain.forward(weights, x, start).numpy() for x in inputs])
@@ -256,10 +270,18 @@ class Searcher:
         return float(np.mean(logits.argmax(1) == self._all_labels().numpy()))
 
     def _check_reachable(self) -> None:
-        smallest = {n: np.arange(g.size) < min(self.settings.round_to, g.size) for n, g in self.groups.items()}
+        keep = {n: g.best(np.arange(g.size), self.settings.round_to) for n, g in self.groups.items()}
+        smallest = {n: np.isin(np.arange(g.size), keep[n]) for n, g in self.groups.items()}
         least = self.counter.macs(smallest)
         if least > self.target_macs:
             raise UsageError(
                 f"The target is out of reach: the smallest sub-network keeps {least / self.dense_macs:.4f} "
                 f"of the operations. Received: target_rate={self.settings.target:g}"
+            )
+
+    def _check_scorable(self) -> None:
+        if blind := next((name for name, group in self.groups.items() if not group.sites), None):
+            raise UsageError(
+                f"The search scores channels behind an activation. Received: group {blind!r} without one. "
+                "Use make_plan with another criterion"
             )

@@ -10,7 +10,7 @@ import numpy as np
 from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
 from pruning.groups import find_groups
 from pruning.plan import Plan
-from pruning.weights import Weights, apply, cut, weights_of, zero
+from pruning.weights import Weights, apply, cut, named_variables, weights_of, zero
 from runs.errors import UsageError
 
 
@@ -52,6 +52,12 @@ def _checked_groups(model: keras.Model, plan: Plan) -> list:
     if sizes != dict(plan.sizes):
         wrong = sorted(set(sizes.items()) ^ set(plan.sizes.items()))[0]
         raise UsageError(f"This plan is for another network: group {wrong[0]!r} with {wrong[1]} channels is in only one.")
+    for group, mask_ in ((g, plan.masks()[g.name]) for g in groups):
+        if layer := group.emptied(mask_):
+            raise UsageError(
+                f"This plan leaves {layer!r} without channels. Received: {len(plan.keep[group.name])} of the "
+                f"{group.size} channels of group {group.name!r}"
+            )
     return groups
 
 
@@ -97,6 +103,10 @@ _PLAIN = {
 }
 
 
+# Only layers that a group can narrow: a recurrent layer has `units` too, and a kernel four times as wide.
+_WIDTH = {"Conv2D": "filters", "MaskedConv2D": "filters", "Dense": "units", "MaskedDense": "units"}
+
+
 def _resized(layer, weights: Weights, pads: dict, plain: bool):
     """A fresh layer with the width that its cut weights have."""
     make, config = type(layer), layer.get_config()
@@ -105,16 +115,15 @@ def _resized(layer, weights: Weights, pads: dict, plain: bool):
         config = configure(layer)
     if layer.name in pads:
         config["padding"] = ((0, 0), pads[layer.name])
-    for option in ("filters", "units"):
-        if option in config:
-            config[option] = weights[layer.name]["kernel"].shape[-1]
+    if option := _WIDTH.get(type(layer).__name__):
+        config[option] = weights[layer.name]["kernel"].shape[-1]
     return make.from_config(config)
 
 
 def _finish(original: keras.Model, model: keras.Model, weights: Weights, pads: dict | None = None) -> keras.Model:
     for layer in model.layers:
-        for variable in layer.variables:
-            variable.assign(weights[layer.name][variable.name])
+        for name, variable in named_variables(layer).items():
+            variable.assign(weights[layer.name][name])
     if hasattr(original, "spec"):
         widths = {name: w["kernel"].shape[-1] for name, w in weights.items() if np.ndim(w.get("kernel")) == 4}
         widths = {**original.spec.widths, **widths, **_pad_widths(pads or {}, model)}

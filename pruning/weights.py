@@ -65,5 +65,16 @@ def apply(weights: Weights, groups, masks, how=cut, preserve_norm: bool = False)
 def weights_of(model) -> Weights:
     """All variables of a Keras model as arrays."""
     return {
-        layer.name: {v.name: np.asarray(v.numpy()) for v in layer.variables} for layer in model.layers if layer.variables
+        layer.name: {name: np.asarray(v.numpy()) for name, v in named_variables(layer).items()}
+        for layer in model.layers
+        if layer.variables
     }
+
+
+def named_variables(layer) -> dict:
+    """Variables by name; a layer of layers has several kernels, which are numbered from the second on."""
+    named: dict = {}
+    for variable in layer.variables:
+        taken = sum(name.partition("#")[0] == variable.name for name in named)
+        named[f"{variable.name}#{taken}" if taken else variable.name] = variable
+    return named

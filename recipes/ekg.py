@@ -1,12 +1,13 @@
 """EKG from a checkpoint to a small plain Keras model (Lee & Song 2022), one function and one file per step.
 
-baseline → warm-up → search → memory bank → slim → fine-tune → compact → report. A step whose file is complete is
-not done again; search and training go on from their last committed candidate or epoch.
+baseline → warm-up → search → memory bank → slim → fine-tune → compact → report. A step whose file is complete
+is not done again; search and training go on from their last committed candidate or epoch.
 """
 
 from __future__ import annotations
 
 import datetime
+import io
 import time
 from pathlib import Path
 
@@ -20,29 +21,48 @@ from dataloader import Facts
 from dataloader.augment import augment, two_views
 from distillation import MemoryBank, choose_teachers, labels_only, two_view_knowledge
 from op_utils import make_forward, make_strategy, reestimate_batch_norm
-from pruning import Plan, complexity, make_plan, narrow
-from pruning.search import Interim, Searcher, SearchState
+from pruning import Plan, complexity, make_plan, mask, narrow
+from pruning.search import FAST_WIDTH, Interim, Searcher, SearchState
 from recipes import export
 from recipes.config import VOLATILE, Config
 from recipes.report import finish
 from recipes.schedules import step_decay
-from recipes.testing import check_fits, normalisation_of
+from recipes.testing import check_names, load_fitting, normalisation_of
 from recipes.training import Course, Lab, evaluate, fit
-from runs import MetricsLog, RunFolder, Snapshot, append_jsonl, load_snapshot, save_snapshot
+from runs import (
+    DataError,
+    MetricsLog,
+    RunFolder,
+    Snapshot,
+    UsageError,
+    append_jsonl,
+    load_snapshot,
+    save_snapshot,
+    to_json,
+)
 
-BASELINE = {"rate": 0.1, "weight_decay": 1e-4, "points": (0.5, 0.75), "decay": 0.1}  # the recipe of KESI and others
+BASELINE = {
+    "rate": 0.1,
+    "weight_decay": 1e-4,
+    "points": (0.5, 0.75),
+    "decay": 0.1,
+}  # the recipe of KESI and others
 WARM_UP = {"rate": 1e-3, "weight_decay": 5e-4}
 WARM_UP_SCALE = 2.0  # EKG divides the sum over a batch of 256 by 128
 
 
 def run(config: Config) -> dict:
     """Runs or continues the whole chain in `config.train_path`; returns what report.json holds."""
-    strategy = make_strategy(config.gpu_id, config.tpu)
+    # The folder is claimed last: a run that cannot start must not leave its options there.
+    check_names(config.arch, config.dataset)
     source = load_snapshot(config.trained_param) if config.trained_param else None
+    strategy = make_strategy(config.gpu_id, config.tpu)
+    given = source and load_fitting(config.trained_param, source, config.arch, config.dataset, strategy)
+    splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
+    _check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     with RunFolder(config.train_path, config.to_json(), VOLATILE) as folder, MetricsLog(folder) as log:
-        splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
         lab = Lab(config, folder, log, splits, strategy)
-        baseline = _baseline(lab, source)
+        baseline = _baseline(lab, given)
         if config.criterion == "ekg":
             warm = _warm_up(lab, baseline)
             history = _search(lab, warm)
@@ -53,27 +73,37 @@ def run(config: Config) -> dict:
         slim = _slim(lab, warm, plan)
         if config.searching:
             return finish(lab, {"baseline": baseline, "slimmed": slim}, plan, history)
-        tuned = _fine_tune(lab, slim, bank)
+        tuned = _fine_tune(lab, warm, plan, bank)
         export.save_compact(folder, lab.strategy, tuned)
         return finish(lab, {"baseline": baseline, "slimmed": slim, "fine-tuned": tuned}, plan, history)
 
 
-# --- steps -----------------------------------------------------------------------------------------------------
+def _check_batch(config: Config, images: int, replicas: int) -> None:
+    """What would otherwise be found out hours later, when the fine-tuning begins."""
+    if config.batch_size > images:
+        raise DataError(
+            f"--batch_size must not exceed the {images} training images of {config.dataset}. "
+            f"Received: batch_size={config.batch_size}"
+        )
+    if config.batch_size % (replicas * config.accum):
+        raise UsageError(
+            f"--batch_size must divide evenly over {replicas} devices × --accum {config.accum}. "
+            f"Received: batch_size={config.batch_size}"
+        )
 
 
-def _baseline(lab: Lab, source: Snapshot | None) -> Path:
-    """The dense network: the given snapshot, or trained by §4.4's recipe."""
+# --- steps --------------------------------------------------------------------------------------------------
+
+
+def _baseline(lab: Lab, given: keras.Model | None) -> Path:
+    """The dense network: the given one, or trained by §4.4's recipe."""
 
     def make(path: Path) -> dict:
-        if source is not None:
-            with lab.strategy.scope():
-                model = nets.load_params(None, source, lab.config.trained_param)
-            check_fits(lab.config.trained_param, model.spec, lab.config.arch, lab.splits.facts)
-        else:
-            model = _train_baseline(lab)
-        return _save(lab, path, model)
+        return _save(lab, path, given or _train_baseline(lab))
 
-    return lab.folder.step("baseline", "snap_baseline.pkl", make)
+    path = lab.folder.step("baseline", "snap_baseline.pkl", make)
+    lab.folder.drop_checkpoints("baseline")
+    return path
 
 
 def _train_baseline(lab: Lab) -> keras.Model:
@@ -140,7 +170,9 @@ def _warm_up(lab: Lab, baseline: Path) -> Path:
         )
         return _save(lab, path, model)
 
-    return lab.folder.step("warm-up", "snap_warm.pkl", make)
+    path = lab.folder.step("warm-up", "snap_warm.pkl", make)
+    lab.folder.drop_checkpoints("warm-up")
+    return path
 
 
 def _doubled(objective):
@@ -157,14 +189,13 @@ def _search(lab: Lab, warm: Path) -> tuple[Interim, ...]:
     def make(path: Path) -> dict:
         searcher = _searcher(lab, _load(lab, warm))
         state = _load_search(lab, searcher.full) or searcher.start()
+        known = "".join(to_json(_row(searcher, interim)) + "\n" for interim in state.history)
+        lab.folder.write("search.jsonl", known.encode())
         lines = lab.folder.path("search.jsonl")
-        lines.unlink(missing_ok=True)
-        for interim in state.history:
-            append_jsonl(lines, _row(searcher, interim))
         ratio = state.history[-1].macs / searcher.dense_macs
         with tqdm(total=100, desc="search", unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
-            for state in searcher.run(state):
-                last = state.history[-1]
+            for step in searcher.run(state):
+                state, last = step, step.history[-1]
                 append_jsonl(lines, _row(searcher, last))
                 _save_search(lab, state)
                 ratio = last.macs / searcher.dense_macs
@@ -213,7 +244,7 @@ def _load_search(lab: Lab, full: Plan) -> SearchState | None:
 
 
 def _bank(lab: Lab, warm: Path, history: tuple[Interim, ...]) -> MemoryBank:
-    """Logits of interim networks on the un-augmented training images (§8.3); the final network is left out."""
+    """Logits of interim networks on the un-augmented training images (§8.3), the final one left out."""
     images = lab.splits.train.images
 
     def make(path: Path) -> dict:
@@ -222,9 +253,12 @@ def _bank(lab: Lab, warm: Path, history: tuple[Interim, ...]) -> MemoryBank:
         searcher = _searcher(lab, _load(lab, warm))
         logits = np.empty((len(images), lab.splits.facts.num_classes, len(chosen)), np.float32)
         for k, index in enumerate(tqdm(chosen, desc="memory bank", unit="teacher")):
-            logits[:, :, k] = searcher.logits_of(interim[index].plan, images, lab.inputs, lab.config.val_batch_size)
-        with path.open("wb") as file:
-            np.save(file, logits)
+            logits[:, :, k] = searcher.logits_of(
+                interim[index].plan, images, lab.inputs, lab.config.val_batch_size
+            )
+        buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full
+        np.save(buffer, logits)
+        path.write_bytes(buffer.getbuffer())
         return {"teachers": chosen, "losses": [interim[i].loss for i in chosen]}
 
     path = lab.folder.step("bank", "bank.npy", make)
@@ -250,28 +284,35 @@ def _slim(lab: Lab, warm: Path, plan: Plan) -> Path:
     config = lab.config
 
     def make(path: Path) -> dict:
-        model = narrow(_load(lab, warm), plan, preserve_norm=True)
         holdout = lab.splits.holdout
-        after_search = evaluate(make_forward(model, lab.inputs, True), holdout, config.val_batch_size)
-        stale = evaluate(make_forward(model, lab.inputs), holdout, config.val_batch_size)
-        reestimate_batch_norm(model, lab.inputs, lab.splits.warmup.images, config.val_batch_size)
-        renewed = evaluate(make_forward(model, lab.inputs), holdout, config.val_batch_size)
+        stale = narrow(_load(lab, warm), plan, preserve_norm=True)
+        model, inner = _trainable(lab, warm, plan)
+        slim = narrow(model, inner)
         facts = {
-            "holdout_batch_statistics": after_search.accuracy,
-            "holdout_stale_averages": stale.accuracy,
-            "holdout_reestimated": renewed.accuracy,
+            "holdout_batch_statistics": _accuracy(lab, slim, holdout, batch_statistics=True),
+            "holdout_stale_averages": _accuracy(lab, stale, holdout),
+            "holdout_reestimated": _accuracy(lab, slim, holdout),
         }
-        return _save(lab, path, model, plan) | facts
+        return _save(lab, path, slim, plan) | facts
 
     return lab.folder.step("slim", "slimmed_param.pkl", make)
 
 
-def _fine_tune(lab: Lab, slim: Path, bank: MemoryBank | None) -> Path:
+def _trainable(lab: Lab, warm: Path, plan: Plan) -> tuple[keras.Model, Plan]:
+    """The sub-network in widths that train fast, surplus channels masked; and the plan that cuts those off."""
+    outer = plan.padded(FAST_WIDTH)
+    with lab.strategy.scope():
+        model = narrow(mask(_load(lab, warm), plan, preserve_norm=True), outer)
+    reestimate_batch_norm(model, lab.inputs, lab.splits.warmup.images, lab.config.val_batch_size)
+    return model, plan.within(outer)
+
+
+def _fine_tune(lab: Lab, warm: Path, plan: Plan, bank: MemoryBank | None) -> Path:
     """§8.4, with the bank's teachers and two views, or with labels alone."""
     config = lab.config
 
     def make(path: Path) -> dict:
-        model = _load(lab, slim)
+        model, inner = _trainable(lab, warm, plan)
         fit(
             lab,
             model,
@@ -289,14 +330,14 @@ def _fine_tune(lab: Lab, slim: Path, bank: MemoryBank | None) -> Path:
                 extra=(lambda ids: {"bank": bank(ids)}) if bank else None,
             ),
         )
-        return _save(lab, path, model, Plan.from_json(load_snapshot(slim).plan))
+        return _save(lab, path, narrow(model, inner), plan)
 
     path = lab.folder.step("fine-tune", "trained_param.pkl", make)
     lab.folder.drop_checkpoints("fine-tune")
     return path
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------------------
 
 
 def _augmented(lab: Lab):
@@ -305,6 +346,11 @@ def _augmented(lab: Lab):
 
 def _two_views(lab: Lab):
     return lambda x, seed: lab.inputs(two_views(x, seed, per_batch_crop=lab.config.per_batch_crop))
+
+
+def _accuracy(lab: Lab, model: keras.Model, images, batch_statistics: bool = False) -> float:
+    forward = make_forward(model, lab.inputs, batch_statistics, lab.config.compile)
+    return evaluate(forward, images, lab.config.val_batch_size).accuracy
 
 
 def _load(lab: Lab, path: Path) -> keras.Model:

@@ -15,6 +15,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 import nets
 from pruning import compact
 from runs import RunFolder
+from runs.quiet import quiet_stderr
 
 
 def save_compact(folder: RunFolder, strategy: tf.distribute.Strategy, snapshot: Path) -> None:
@@ -50,10 +51,11 @@ def litert_runner(data: bytes, batch_size: int, threads: int = 2) -> Callable[[n
     """f(float32 (batch, h, w, c)) → logits, on the LiteRT interpreter."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=data, num_threads=threads)
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(source["index"], [batch_size, *source["shape"][1:]])
-    interpreter.allocate_tensors()
+    with quiet_stderr():  # it announces its delegate
+        interpreter = Interpreter(model_content=data, num_threads=threads)
+        source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        interpreter.resize_tensor_input(source["index"], [batch_size, *source["shape"][1:]])
+        interpreter.allocate_tensors()
 
     def run(images: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(source["index"], images)

@@ -28,7 +28,7 @@ TIMED_BATCH = 128
 
 
 def finish(lab: Lab, snapshots: dict[str, Path], plan: Plan, history: tuple[Interim, ...]) -> dict:
-    """Measures every snapshot, writes the reports and prints the table. Here, and only here, the test is read."""
+    """Measures every snapshot, writes the reports, prints the table. Only here is the test split read."""
     path = lab.folder.path("report.json")
     if lab.folder.done("report"):
         report = read_json(path)

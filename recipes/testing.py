@@ -10,6 +10,7 @@ import numpy as np
 
 from recipes.config import Parser, add_option, option
 from runs import Snapshot, SnapshotError, UsageError, load_snapshot
+from runs.suggest import nearest
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,18 @@ class TestConfig:
     gpu_id: list[int] = option([0], "GPUs to use", nargs="+")
     tpu: str | None = option(None, "address of a TPU, or local")
     compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
-    bn: str = option("moving", "moving averages or, as EKG does, batch statistics", choices=("moving", "batch"))
+    bn: str = option(
+        "moving", "moving averages or, as EKG does, batch statistics", choices=("moving", "batch")
+    )
     normalisation: str = option("auto", "order of the constants", choices=("auto", "rgb", "bgr"))
 
     def __post_init__(self) -> None:
         if not self.trained_param:
             raise UsageError("Which snapshot? Give --trained_param FILE.pkl")
         if self.val_batch_size < 1:
-            raise UsageError(f"--val_batch_size must be at least 1. Received: val_batch_size={self.val_batch_size}")
+            raise UsageError(
+                f"--val_batch_size must be at least 1. Received: val_batch_size={self.val_batch_size}"
+            )
 
 
 def parse(argv: Sequence[str] | None = None) -> TestConfig:
@@ -48,21 +53,27 @@ def run(config: TestConfig) -> list[dict]:
     from op_utils import make_strategy
     from recipes.training import score_logits
 
+    check_names(config.arch, config.dataset)
     snapshots = [load_snapshot(path) for path in config.trained_param]
     strategy = make_strategy(config.gpu_id, config.tpu)
-    splits = {}
-    rows, total = [], 0.0
-    for path, snapshot in zip(config.trained_param, snapshots, strict=True):
+    models = [
+        load_fitting(path, snapshot, config.arch, config.dataset, strategy)
+        for path, snapshot in zip(config.trained_param, snapshots, strict=True)
+    ]
+    splits, rows, total = {}, [], 0.0
+    for path, snapshot, model in zip(config.trained_param, snapshots, models, strict=True):
         order = normalisation_of(config.normalisation, snapshot)
         if order not in splits:
             splits[order] = dataloader.load(config.dataset, config.data_path, order)
-        logits, model, labels = _logits(config, path, snapshot, splits[order], strategy)
+        logits, labels = _logits(config, model, splits[order])
         total = total + _softmax(logits)
         rows.append(_row(path, model, score_logits(logits, labels)))
         _print(rows[-1], config)
     if len(rows) > 1:
         accuracy = float(np.mean(total.argmax(1) == labels))
-        rows.append({"name": f"ensemble of {len(rows)} (mean of softmax)", "accuracy": accuracy, "count": len(labels)})
+        rows.append(
+            {"name": f"ensemble of {len(rows)} (mean of softmax)", "accuracy": accuracy, "count": len(labels)}
+        )
         _print(rows[-1], config)
     return rows
 
@@ -76,28 +87,41 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
     return snapshot.facts.get("normalisation", "rgb") if snapshot.spec else "bgr"
 
 
-def check_fits(path: str, spec, arch: str, facts) -> None:
-    """Raises `SnapshotError` when a snapshot is of another architecture or number of classes."""
-    wanted = {"arch": (spec.arch, arch), "classes": (spec.num_classes, facts.num_classes)}
-    for name, (found, expected) in wanted.items():
-        if found != expected:
-            raise SnapshotError(
-                f"{path} does not fit --arch {arch} --dataset {facts.name}, whose {name} is {expected}. "
-                f"Received: {name}={found}"
-            )
-
-
-def _logits(config: TestConfig, path: str, snapshot: Snapshot, splits, strategy):
+def check_names(arch: str, dataset: str) -> None:
+    """Raises `UsageError` for an unknown architecture or data set, before anything is read or made."""
     import nets
-    from dataloader.augment import normalise
-    from op_utils import make_forward
+    from dataloader.registry import find_dataset
+
+    find_dataset(dataset)
+    if arch not in nets.list_nets():
+        raise UsageError(f"Unknown arch. Received: arch={arch!r}. {nearest(arch, nets.list_nets())}")
+
+
+def load_fitting(path: str, snapshot: Snapshot, arch: str, dataset: str, strategy):
+    """The network of a snapshot. Raises `SnapshotError` when it is of another arch or number of classes."""
+    import nets
+    from dataloader.registry import find_dataset
 
     with strategy.scope():
         model = nets.load_params(None, snapshot, path)
-    check_fits(path, model.spec, config.arch, splits.facts)
+    classes = find_dataset(dataset).num_classes
+    wanted = {"arch": (model.spec.arch, arch), "classes": (model.spec.num_classes, classes)}
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            raise SnapshotError(
+                f"{path} does not fit --arch {arch} --dataset {dataset}, whose {name} is {expected}. "
+                f"Received: {name}={found}"
+            )
+    return model
+
+
+def _logits(config: TestConfig, model, splits) -> tuple[np.ndarray, np.ndarray]:
+    from dataloader.augment import normalise
+    from op_utils import make_forward
+
     mean, std, test = splits.facts.mean, splits.facts.std, splits.test
     forward = make_forward(model, lambda x: normalise(x, mean, std), config.bn == "batch", config.compile)
-    return forward(test.images, config.val_batch_size), model, test.labels
+    return forward(test.images, config.val_batch_size), test.labels
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -115,5 +139,8 @@ def _row(path: str, model, result) -> dict:
 
 def _print(row: dict, config: TestConfig) -> None:
     cost = f"{row['params']:,} parameters, {row['macs']:,} MACs, " if "params" in row else ""
-    statistics = "moving averages" if config.bn == "moving" else f"batch statistics of {config.val_batch_size}"
-    print(f"{row['name']}: {cost}accuracy {100 * row['accuracy']:.2f} % on {row['count']:,} test images ({statistics})")
+    statistics = (
+        "moving averages" if config.bn == "moving" else f"batch statistics of {config.val_batch_size}"
+    )
+    accuracy = f"accuracy {100 * row['accuracy']:.2f} % on {row['count']:,} test images"
+    print(f"{row['name']}: {cost}{accuracy} ({statistics})")

@@ -91,7 +91,9 @@ def _resume(lab: Lab, trainer: Trainer, name: str) -> int:
     return done
 
 
-def _epoch(trainer: Trainer, course: Course, epoch: int, per_epoch: int, rates, do_log: int) -> tuple[float, float]:
+def _epoch(
+    trainer: Trainer, course: Course, epoch: int, per_epoch: int, rates: np.ndarray, do_log: int
+) -> tuple[float, float]:
     start, total, count = epoch * per_epoch, np.zeros(2), 0
     seeds = ((course.seed, step) for step in range(start, start + per_epoch))
     label = f"{course.name} {epoch + 1}/{course.epochs}"
@@ -99,11 +101,11 @@ def _epoch(trainer: Trainer, course: Course, epoch: int, per_epoch: int, rates, 
         for loss, accuracy, steps in trainer.train(_stream(course, epoch), seeds, rates[start:]):
             total += np.array([loss, accuracy]) * steps
             count += steps
-            if count % min(do_log, 10) < steps or count >= per_epoch:
-                bar.set_postfix(loss=f"{total[0] / count:.4f}", accuracy=f"{total[1] / count:.4f}", refresh=False)
+            if count % do_log < steps or count >= per_epoch:
+                loss, accuracy = total / count
+                bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update(steps)
-    mean_loss, mean_accuracy = (total / max(count, 1)).tolist()
-    return mean_loss, mean_accuracy
+    return tuple((total / count).tolist())
 
 
 def _stream(course: Course, epoch: int) -> Iterator[dict[str, np.ndarray]]:

@@ -32,6 +32,10 @@ def start_tensorflow() -> None:
     """Imports TensorFlow and finds its devices, silently."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet_stderr():
+        import absl.logging
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    # The Python side: advice on retracing (each network here is traced once), the converter's arguments.
+    tf.get_logger().setLevel("ERROR")
+    absl.logging.set_verbosity(absl.logging.ERROR)

@@ -1,0 +1,109 @@
+"""What every benchmark does: take turns, keep all timings, print a table of ratios, write a small JSON file."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from runs import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+Seconds = dict[str, list[float]]  # competitor → one figure for each turn
+
+
+def take_turns(competitors: Mapping[str, Callable[[], float]], turns: int) -> Seconds:
+    """Calls A, B, C, A, B, C …: what else happens on the machine hits all of them. Each call returns seconds."""
+    found: Seconds = {name: [] for name in competitors}
+    for _ in range(turns):
+        for name, call in competitors.items():
+            found[name].append(call())
+    return found
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def summary(seconds: Seconds, reference: str) -> list[dict]:
+    """One row per competitor: median, minimum and maximum in seconds, and its ratio to the `reference`.
+
+    The ratio is the median of the ratios turn by turn, so that a slow minute of the machine cancels out.
+    """
+    rows = []
+    for name, values in seconds.items():
+        ratios = [value / other for value, other in zip(values, seconds[reference], strict=True)]
+        rows.append(
+            {
+                "name": name,
+                "median": statistics.median(values),
+                "min": min(values),
+                "max": max(values),
+                "ratio": statistics.median(ratios),
+                "turns": len(values),
+            }
+        )
+    return rows
+
+
+def print_summary(title: str, rows: Sequence[Mapping], reference: str, unit: str = "ms") -> None:
+    """The rows of `summary` as a table, in milliseconds or seconds."""
+    scale = 1e3 if unit == "ms" else 1.0
+    columns = ("", f"median {unit}", "min–max", f"ratio to {reference}", "speed-up")
+    cells = [
+        (
+            row["name"],
+            f"{scale * row['median']:.4g}",
+            f"{scale * row['min']:.4g}–{scale * row['max']:.4g}",
+            f"{row['ratio']:.3f}",
+            f"{1 / row['ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    print_table(title, columns, cells)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with the first column to the left and all others to the right."""
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def save(name: str, results: Mapping) -> Path:
+    """Writes benchmarks/results/<name>.json with the machine, the date and the command; prints where."""
+    from recipes.report import machine
+
+    about = {"command": command(), "date": today(), "machine": machine()}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    write_json(path, {**about, **results})
+    facts = about["machine"]
+    print(f"{facts['processor']}, {facts['cores']} cores, TensorFlow {facts['tensorflow']}, {about['date']} → {path.name}")
+    return path
+
+
+def today() -> str:
+    """Date and time, UTC."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def command() -> str:
+    """The command line, without the path of this machine."""
+    script = Path(sys.argv[0])
+    name = f"-m benchmarks.{script.stem}" if script.parent.name == "benchmarks" else script.name
+    return f"python {name} {shlex.join(sys.argv[1:])}".strip()

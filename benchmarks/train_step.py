@@ -1,0 +1,197 @@
+"""One train step of ResNet-56, batch 128, on the CPU with all cores: ours beside PyTorch, plain TensorFlow and Keras.
+
+    python -m benchmarks.train_step
+
+All do the same work: uint8 images in; crop, flip and normalise; forward, backward; SGD with Nesterov momentum and
+weight decay. Every competitor is a process of its own that runs a few steps when it is its turn and sleeps
+otherwise: PyTorch's and TensorFlow's threads would fight over the cores in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.common import print_summary, save, summary, take_turns
+from runs import UsageError, cli
+from runs.quiet import start_tensorflow
+
+BATCH, SHAPE, CLASSES = 128, (32, 32, 3), 10
+MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
+PAUSE = 0.3  # seconds in which the threads of the last process stop spinning
+OURS = "ours"
+GOALS = {"PyTorch, channels_last": 1.0, "plain TensorFlow": 1.1}  # ours takes at most this many times as long
+
+
+def batch(teachers: int = 0) -> dict:
+    """Random images, labels and, for a bank, logits."""
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (BATCH, *SHAPE), np.uint8)
+    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    bank = {"bank": rng.normal(size=(BATCH, CLASSES, teachers)).astype(np.float32)} if teachers else {}
+    return {"images": images, "labels": labels, **bank}
+
+
+# --- competitors: each function builds a network and returns f() → runs one step --------------------------------
+
+
+def ours(keep: float | None = None, teachers: int = 0, compile_: bool = False) -> Callable[[], object]:
+    """The project's own `Trainer`; optionally on a narrow net, with two views and a bank, or under XLA."""
+    import nets
+    from benchmarks.plain import crop_flip_normalise
+    from dataloader.augment import normalise, two_views
+    from distillation import labels_only, two_view_knowledge
+    from op_utils import Trainer
+    from pruning import make_plan, narrow
+
+    model = nets.build("ResNet-56")
+    if keep:
+        model = narrow(model, make_plan(model, keep_macs=keep, convention="ekg"))
+    preprocess = (lambda x, seed: normalise(two_views(x, seed), MEAN, STD)) if teachers else crop_flip_normalise
+    objective = two_view_knowledge if teachers else labels_only
+    trainer = Trainer(model, preprocess, objective, weight_decay=DECAY, momentum=MOMENTUM, compile_=compile_)
+    data, steps = batch(teachers), iter(range(10**9))
+    return lambda: list(trainer.train([data], [(1, next(steps))], [RATE]))
+
+
+def plain_tensorflow() -> Callable[[], object]:
+    """Functions over lists of variables, without masks, layers or an optimizer object."""
+    from benchmarks.plain import make_step
+
+    return make_step(batch(), RATE, MOMENTUM, DECAY)
+
+
+def stock_keras() -> Callable[[], object]:
+    """Keras' own layers and optimizer in one tf.function."""
+    from benchmarks.plain import make_keras_step
+
+    return make_keras_step(batch(), RATE, MOMENTUM, DECAY)
+
+
+def pytorch() -> Callable[[], object]:
+    """The same network in PyTorch, channels_last."""
+    from benchmarks.torch_resnet import make_step
+
+    return make_step(batch(), MEAN, STD, RATE, MOMENTUM, DECAY)
+
+
+COMPETITORS: dict[str, Callable[[], Callable]] = {
+    OURS: ours,
+    "PyTorch, channels_last": pytorch,
+    "plain TensorFlow": plain_tensorflow,
+    "stock Keras layers": stock_keras,
+    "ours, narrow (45 % of the operations)": lambda: ours(keep=0.45),
+    "ours, two views + bank of 5": lambda: ours(teachers=5),
+    "ours, --compile": lambda: ours(compile_=True),
+}
+
+
+# --- processes that take turns ---------------------------------------------------------------------------------
+
+
+def work(name: str) -> None:
+    """The worker: builds, warms up, then runs as many steps as each line says and prints the seconds per step."""
+    if name != "PyTorch, channels_last":
+        start_tensorflow()
+    step = COMPETITORS[name]()
+    for _ in range(3):
+        step()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(statistics.median(times), flush=True)
+
+
+class Worker:
+    """A competitor in its own process."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+        command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name]
+        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet)
+        self._answer("ready")
+
+    def __call__(self) -> float:
+        """Median seconds per step of one turn."""
+        time.sleep(PAUSE)
+        print(self.steps, file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def _answer(self, wanted: str = "") -> str:
+        line = self._process.stdout.readline().strip()
+        if not line or (wanted and line != wanted):
+            raise RuntimeError(f"the process of {self.name!r} ended early. Received: {line!r}")
+        return line
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def available(names: list[str]) -> list[str]:
+    """Leaves PyTorch out, and says so, where it is not installed."""
+    if importlib.util.find_spec("torch") is None and "PyTorch, channels_last" in names:
+        print("PyTorch is not installed: its row is left out (pip install torch)")
+        return [name for name in names if not name.startswith("PyTorch")]
+    return names
+
+
+def run(names: list[str], turns: int, steps: int) -> list[dict]:
+    """Starts all, lets them take turns, returns the rows of the table."""
+    workers = {}
+    try:
+        for name in names:
+            workers[name] = Worker(name, steps)
+        return summary(take_turns(workers, turns), OURS)
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def main() -> None:
+    """argv → table and JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=7, help="how often each takes its turn")
+    parser.add_argument("--steps", type=int, default=5, help="steps per turn, of which the median counts")
+    parser.add_argument("--only", nargs="+", choices=list(COMPETITORS), help="some of the rows (ours is always one)")
+    parser.add_argument("--worker", choices=list(COMPETITORS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return work(args.worker)
+    if args.turns < 1 or args.steps < 1:
+        raise UsageError(f"At least 1 turn and 1 step. Received: turns={args.turns}, steps={args.steps}")
+    names = available(list(dict.fromkeys([OURS, *(args.only or COMPETITORS)])))
+    rows = run(names, args.turns, args.steps)
+    print_summary(f"train step, ResNet-56, batch {BATCH}, CPU, {os.cpu_count()} cores", rows, OURS)
+    verdicts = _verdicts(rows)
+    save("train_step", {"batch": BATCH, "steps_per_turn": args.steps, "rows": rows, "goals": verdicts})
+
+
+def _verdicts(rows: list[dict]) -> list[dict]:
+    found = []
+    for row in rows:
+        if row["name"] in GOALS:
+            ratio, goal = 1 / row["ratio"], GOALS[row["name"]]
+            met = "met" if ratio <= goal else "missed"
+            print(f"ours / {row['name']} = {ratio:.3f} (goal ≤ {goal:g}): {met}")
+            found.append({"peer": row["name"], "ours_over_peer": ratio, "goal": goal, "met": ratio <= goal})
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(cli(main))

@@ -1,0 +1,68 @@
+"""Plans survive JSON, change one group at a time, and refuse what no network could be."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruning.plan import Plan
+from runs.errors import UsageError
+
+PLAN = Plan({"a": (0, 2), "b": (1,)}, {"a": 4, "b": 3})
+
+
+@st.composite
+def plans(draw):
+    sizes = draw(st.dictionaries(st.text(max_size=4), st.integers(1, 12), max_size=4))
+    kept = {n: draw(st.sets(st.integers(0, size - 1), min_size=1)) for n, size in sizes.items()}
+    return Plan({name: tuple(sorted(channels)) for name, channels in kept.items()}, sizes)
+
+
+@given(plans())
+def test_json_and_masks_give_the_plan_back(plan):
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert Plan.from_masks(plan.masks()) == plan
+    assert plan.widths() == {name: int(mask.sum()) for name, mask in plan.masks().items()}
+
+
+def test_replace_changes_one_group_and_diff_shows_it():
+    other = PLAN.replace("a", np.array([3, 1, 0]))
+    assert other.keep == {"a": (0, 1, 3), "b": (1,)}
+    assert (PLAN.diff(other), PLAN.diff(PLAN), PLAN.keep["a"]) == ({"a": (2, 3)}, {}, (0, 2))
+
+
+def test_diff_sees_equal_widths_of_different_channels():
+    assert PLAN.diff(PLAN.replace("b", [2])) == {"b": (1, 1)}
+
+
+@pytest.mark.parametrize("kept", [(), (2, 0), (1, 1), (-1, 2), (0, 4)])
+def test_impossible_channels_are_refused(kept):
+    with pytest.raises(UsageError, match="Group 'a' needs between 1 and 4 different channels.*Received: keep="):
+        Plan({"a": kept}, {"a": 4})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        [],
+        {"keep": {"a": [0]}},
+        {"keep": {"a": [0]}, "sizes": {}},
+        {"keep": {}, "sizes": {"a": 4}},
+        {"keep": {"a": ["x"]}, "sizes": {"a": 4}},
+        {"keep": {"a": [0.5]}, "sizes": {"a": 4}},
+        {"keep": {"a": 3}, "sizes": {"a": 4}},
+    ],
+)
+def test_an_edited_file_that_is_no_plan_is_an_error_of_the_user(data):
+    with pytest.raises(UsageError, match="Received: "):
+        Plan.from_json(data)
+
+
+def test_unknown_groups_are_refused():
+    with pytest.raises(UsageError, match="'c' in only one"):
+        PLAN.replace("c", [0])
+    with pytest.raises(UsageError, match="different networks"):
+        PLAN.diff(Plan({"a": (0,)}, {"a": 4}))

@@ -1,0 +1,146 @@
+"""Masked = compact = narrow, and a compact model needs nothing but Keras."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import toys
+
+from pruning import Plan, compact, find_groups, make_plan, mask, narrow
+from pruning.weights import weights_of
+from runs.errors import UsageError
+
+BATCH = toys.images(2)
+TOLERANCE = 1e-5
+
+
+def distance(a, b) -> float:
+    """Largest difference of two batches of logits, relative to their scale."""
+    return float(np.max(np.abs(np.subtract(a, b))) / np.max(np.abs(a)))
+
+
+@pytest.mark.parametrize(("shortcut", "plans"), [("A", 66), ("A'", 67), ("B", 67)])
+def test_masked_equals_compact_equals_narrow_on_random_plans(shortcut, plans):
+    rng = np.random.default_rng(plans)
+    for i in range(plans):
+        if i % 10 == 0:
+            model = toys.small_resnet(shortcut, seed=i)
+            groups = find_groups(model)
+        plan, preserve = toys.random_plan(groups, rng), bool(i % 2)
+        masked = mask(model, plan, preserve)(BATCH, training=False)
+        assert distance(masked, compact(model, plan, preserve)(BATCH, training=False)) <= TOLERANCE
+        if i % 5 == 0:
+            assert distance(masked, narrow(model, plan, preserve)(BATCH, training=False)) <= TOLERANCE
+
+
+def test_masked_equals_narrow_on_batch_statistics():
+    model = toys.small_resnet("B")
+    plan = toys.random_plan(find_groups(model), np.random.default_rng(3))
+    one, other = (shrink(model, plan)(BATCH, training=True) for shrink in (mask, narrow))
+    assert distance(one, other) <= TOLERANCE
+
+
+def test_a_net_of_plain_layers():
+    model, rng = toys.plain_net(), np.random.default_rng(5)
+    for i in range(10):
+        plan = toys.random_plan(find_groups(model), rng)
+        assert distance(mask(model, plan, i % 2)(BATCH), compact(model, plan, i % 2)(BATCH)) <= TOLERANCE
+
+
+def test_a_layer_that_is_called_twice():
+    images, shared = keras.Input((8, 8, 3)), keras.layers.Conv2D(6, 3, padding="same", name="twice")
+    x = keras.layers.ReLU()(keras.layers.Conv2D(6, 1, name="first")(images))
+    x = keras.layers.GlobalAveragePooling2D()(shared(keras.layers.ReLU()(shared(x))))
+    model = toys.randomised(keras.Model(images, keras.layers.Dense(3, name="logits")(x)))
+    plan = make_plan(model, keep=0.5)
+    assert plan.widths() == {"first": 3}
+    assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("how", [mask, narrow, compact])
+def test_preserve_norm_keeps_the_norm_of_every_kernel(how):
+    model = toys.small_resnet("A")
+    plan = toys.random_plan(find_groups(model), np.random.default_rng(4))
+    before, after = weights_of(model), weights_of(how(model, plan, preserve_norm=True))
+    for layer, arrays in before.items():
+        if "kernel" in arrays:
+            np.testing.assert_allclose(np.linalg.norm(after[layer]["kernel"]), np.linalg.norm(arrays["kernel"]), rtol=1e-5)
+    plain = weights_of(how(model, plan))
+    assert np.linalg.norm(plain["fc"]["kernel"]) < np.linalg.norm(before["fc"]["kernel"])
+
+
+def test_dead_channels_are_exactly_zero():
+    model = toys.small_resnet("B")
+    plan = toys.random_plan(find_groups(model), np.random.default_rng(6))
+    masked = mask(model, plan)
+    view = keras.Model(masked.inputs, masked.get_layer("BasicBlock1.0_bn1").output)
+    alive = plan.masks()["BasicBlock1.0_conv1"]
+    assert np.array_equal(np.any(np.asarray(view(BATCH)) != 0, (0, 1, 2)), alive)
+
+
+def test_the_originals_weights_do_not_change():
+    model = toys.small_resnet("B")
+    before = weights_of(model)
+    for how in (mask, narrow, compact):
+        how(model, make_plan(model, keep=0.5), preserve_norm=True)
+    after = weights_of(model)
+    assert all(np.array_equal(before[k][n], after[k][n]) for k in before for n in before[k])
+
+
+FRESH = """
+import sys, numpy as np
+for name in ("nets", "pruning", "runs"):
+    sys.modules[name] = None  # importing it fails
+import keras
+model = keras.models.load_model("small.keras")
+np.save("theirs.npy", model(np.load("batch.npy"), training=False))
+assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+"""
+
+
+def test_a_compact_model_is_plain_keras_and_loads_without_this_project(tmp_path):
+    model = toys.small_resnet("A")
+    small = compact(model, make_plan(model, "random", keep=0.6))
+    assert all(type(layer).__module__.startswith("keras.") for layer in small.layers)
+    assert [layer.name for layer in small.layers] == [layer.name for layer in model.layers]
+    small.save(tmp_path / "small.keras")
+    np.save(tmp_path / "batch.npy", BATCH)
+    subprocess.run([sys.executable, "-I", "-c", FRESH], cwd=tmp_path, check=True, timeout=300)
+    np.testing.assert_allclose(np.load(tmp_path / "theirs.npy"), small(BATCH, training=False), atol=1e-6)
+
+
+def test_without_a_plan_compact_only_turns_layers_into_plain_ones():
+    model = toys.small_resnet("B")
+    plain = compact(model)
+    assert plain.count_params() == sum(v.numpy().size for v in model.variables if v.name != "mask")
+    assert distance(model(BATCH), plain(BATCH)) <= TOLERANCE
+
+
+def test_a_compact_model_can_be_pruned_again():
+    model = toys.small_resnet("B")
+    once = compact(model, make_plan(model, keep=0.5))
+    assert compact(once, make_plan(once, keep=0.5)).get_layer("conv").filters == 4
+
+
+@pytest.mark.parametrize(("shortcut", "front"), [("A", 0), ("A'", 24)])
+def test_a_layer_in_front_of_zero_padding_keeps_a_channel(shortcut, front):
+    model = toys.small_resnet(shortcut)
+    stream = find_groups(model)[0]
+    padded = [c for c in range(64) if not front <= c < front + 16]  # channels that stage 1 does not have
+    empty = Plan.full(find_groups(model)).replace("conv", padded)
+    with pytest.raises(UsageError, match="leaves 'conv' without channels. Received: 48 of the 64"):
+        compact(model, empty)
+    order = np.array([*padded, *range(front, front + 16)])
+    assert stream.best(order, 48).tolist() == sorted([*padded[:-1], front])
+    assert stream.best(order, 1).tolist() == [front]
+    assert compact(model, make_plan(model, keep=0.01)).get_layer("conv").filters == 1
+
+
+def test_the_plan_of_another_network_is_refused():
+    model = toys.small_resnet("B")
+    other = Plan.full(find_groups(toys.plain_net()))
+    for how in (mask, narrow, compact):
+        with pytest.raises(UsageError, match="This plan is for another network"):
+            how(model, other)

@@ -1,0 +1,70 @@
+"""Who may import whom, read off the sources; and what must come without TensorFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+# Arrows point down: a room may import itself and what stands in its row.
+BASE = {"runs"}
+MIDDLE = {"nets", "dataloader", "op_utils"}
+UPPER = {"pruning", "distillation", "coding"}
+MAY_IMPORT = {
+    "runs": set(),
+    "nets": BASE,
+    "dataloader": BASE,
+    "op_utils": BASE | {"nets", "dataloader"},
+    **dict.fromkeys(UPPER, BASE | MIDDLE),
+    "recipes": BASE | MIDDLE | UPPER,
+    "train_cifar": BASE | MIDDLE | UPPER | {"recipes"},
+    "test": BASE | MIDDLE | UPPER | {"recipes"},
+}
+
+
+def sources():
+    """(room, file) of every source of the project."""
+    for room in MAY_IMPORT:
+        yield from ((room, path) for path in sorted((REPO / room).rglob("*.py")))
+        if (REPO / f"{room}.py").is_file():
+            yield room, REPO / f"{room}.py"
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of what a file imports anywhere, also inside functions and by `import_module("literal")`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
+            found |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    return found
+
+
+def test_there_is_something_to_read():
+    rooms = {room for room, _ in sources()}
+    assert {"runs", "nets", "dataloader", "op_utils", "pruning", "distillation", "recipes", "train_cifar"} <= rooms
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_arrows_point_down(room):
+    for own, path in sources():
+        if own == room:
+            rooms = {name.partition(".")[0] for name in imported(path)} & set(MAY_IMPORT)
+            assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
+
+
+PLAIN = ("pruning", "pruning.plan", "pruning.settings", "pruning.criteria", "pruning.weights", "runs", "dataloader",
+         "recipes.schedules", "recipes.config")  # fmt: skip
+
+
+def test_plans_criteria_settings_data_and_options_come_without_tensorflow():
+    lines = ["import importlib, sys"]
+    for name in PLAIN:
+        lines += [f"importlib.import_module({name!r})", f"assert 'tensorflow' not in sys.modules, {name!r}"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=REPO, check=True, timeout=120)
