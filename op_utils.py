@@ -284,8 +284,8 @@ def make_forward(
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`.
 
-    With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as they
-    are. The last batch is filled with the images before it, so that a remainder of 16 has no statistics of 16.
+    With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as
+    they are. The last batch is filled with the images before it: a remainder of 16 would have statistics of 16.
     """
 
     @tf.function(jit_compile=use_xla(compile_), autograph=False)
@@ -315,8 +315,8 @@ def reestimate_batch_norm(
 ) -> None:
     """Replaces the moving averages of BN by the mean over the batches of `images` (uint8), in place.
 
-    Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them. A remainder
-    smaller than a batch is left out.
+    Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them.
+    A remainder smaller than a batch is left out.
     """
     layers = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
     names = ("moving_mean", "moving_variance")

@@ -15,6 +15,9 @@ from rich.table import Table
 
 from runs import write_json
 
+MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+"""Of CIFAR-10, on the 0–255 scale."""
+
 RESULTS = Path(__file__).parent / "results"
 
 Seconds = dict[str, list[float]]  # competitor → one figure for each turn

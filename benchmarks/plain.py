@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.common import MEAN, STD
 from dataloader.augment import augment, normalise
 
-MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 BLOCKS, WIDTHS = 9, (16, 32, 64)
 EPSILON, KEEP = 1e-5, 0.9
 

@@ -18,12 +18,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.common import print_summary, save, summary, take_turns
+from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns
 from runs import UsageError, cli
 from runs.quiet import start_tensorflow
 
 BATCH, SHAPE, CLASSES = 128, (32, 32, 3), 10
-MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 PAUSE = 0.3  # seconds in which the threads of the last process stop spinning
 OURS = "ours"

@@ -166,17 +166,17 @@ class Searcher:
             shown, cached = self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
             inputs.append(cached)
             for name, group in self.groups.items():
-                total[name] += self._on_channels(group, shown, masks)
+                total[name] += self._on_channels(group, shown, physical)
         # Removed channels rank behind every living one, also behind those whose score happens to be zero.
         order = {n: np.argsort(-np.where(masks[n], s, -1.0), kind="stable") for n, s in total.items()}
         values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
         return order, values, inputs
 
-    def _on_channels(self, group: ChannelGroup, shown: Mapping[int, np.ndarray], masks: Masks) -> np.ndarray:
+    def _on_channels(self, group: ChannelGroup, shown: Mapping[int, np.ndarray], physical: Masks) -> np.ndarray:
         """Sums the scores at all activations that show the group, each position on its channel."""
         found = np.zeros(group.size, np.float32)
         for tensor in group.sites:
-            channels = self._analysis.positions(tensor, group.name, masks)
+            channels = self._analysis.positions(tensor, group.name, physical)
             np.add.at(found, channels[channels >= 0], shown[tensor][channels >= 0])
         return found
 

@@ -41,12 +41,8 @@ from runs import (
     to_json,
 )
 
-BASELINE = {
-    "rate": 0.1,
-    "weight_decay": 1e-4,
-    "points": (0.5, 0.75),
-    "decay": 0.1,
-}  # the recipe of KESI and others
+# the recipe of KESI and others
+BASELINE = {"rate": 0.1, "weight_decay": 1e-4, "points": (0.5, 0.75), "decay": 0.1}
 WARM_UP = {"rate": 1e-3, "weight_decay": 5e-4}
 WARM_UP_SCALE = 2.0  # EKG divides the sum over a batch of 256 by 128
 
@@ -281,7 +277,6 @@ def _uniform_plan(lab: Lab, baseline: Path) -> Plan:
 
 def _slim(lab: Lab, warm: Path, plan: Plan) -> Path:
     """Slices the network and re-estimates the BN averages, which the wide network left behind."""
-    config = lab.config
 
     def make(path: Path) -> dict:
         holdout = lab.splits.holdout

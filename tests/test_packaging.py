@@ -1,4 +1,4 @@
-"""What is imported is declared and pinned, the pins fit together, and nothing names the machine it was made on."""
+"""What is imported is declared and pinned, the pins fit together, and no file names the machine it came from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 SCRIPTS = ("train_cifar.py", "test.py", "op_utils.py")
 ROOMS = ("coding", "dataloader", "distillation", "nets", "pruning", "recipes", "runs")
-OWN = {*ROOMS, *(Path(name).stem for name in SCRIPTS), "benchmarks", "hostile"}
+HELPERS = {path.stem for path in (REPO / "tests").rglob("*.py")}
+OWN = {*ROOMS, *(Path(name).stem for name in SCRIPTS), "benchmarks", *HELPERS}
 NEEDED_BY_OTHERS = {"importlib-resources": "tensorflow_datasets"}
 FOREIGN_PATHS = re.compile(r"(?<![\w.])/[w]ork/|/tmp/[v]\b|/opt/[p]ypi|[p]ypi\.org|[p]ythonhosted\.org")
 DATA_BESIDE_THE_PROJECT = re.compile(r"\.\./[s]hared")
@@ -87,9 +88,11 @@ def test_tests_and_benchmarks_declare_what_they_import(place: str, extra: str) -
     assert foreign_imports(sources(place)) <= set(requirements(extra)) | optional | {"packaging"}
 
 
+LOCK, BENCH_LOCK = "requirements.lock", "requirements-bench.lock"
+
+
 @pytest.mark.parametrize(
-    ("files", "extras"),
-    [(["requirements.lock"], ["test"]), (["requirements.lock", "requirements-bench.lock"], ["test", "bench"])],
+    ("files", "extras"), [([LOCK], ["test"]), ([LOCK, BENCH_LOCK], ["test", "bench"])]
 )
 def test_pins_lie_in_the_declared_ranges(files: list[str], extras: list[str]) -> None:
     pinned, declared = pins(*files), requirements(*extras)
@@ -123,7 +126,7 @@ def missing(pinned: dict[str, str]) -> list[str]:
 
 def test_the_lock_has_no_gpu_frameworks() -> None:
     """PyTorch and JAX are for benchmarks; their default builds bring gigabytes."""
-    assert not [n for n in pins("requirements.lock") if n in {"torch", "jax", "jaxlib"} or n.startswith("nvidia")]
+    assert not [name for name in pins(LOCK) if re.match("torch|jax|nvidia|cuda|triton", name)]
 
 
 def test_this_python_is_a_supported_one() -> None:
@@ -144,8 +147,8 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
     text = script.read_text().replace("\\\n   ", "")
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    for command in ("make test", "python train_cifar.py --gpu_id 0 --arch ResNet-56", "--train_path ../test",
-                    "python test.py --gpu_id 0 --arch ResNet-56", "--trained_param ../test/trained_param.pkl"):
+    train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-56 --dataset" for name in ("train_cifar", "test"))
+    for command in ("make test", train, "--train_path ../test", test, "--trained_param ../test/trained_param.pkl"):
         assert command in text
 
 
