@@ -285,7 +285,7 @@ def make_forward(
     """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`.
 
     With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as
-    they are. The last batch is filled with the images before it: a remainder of 16 would have statistics of 16.
+    they are. The last batch is filled with the images before it: 16 left over would have statistics of 16.
     """
 
     @tf.function(jit_compile=use_xla(compile_), autograph=False)

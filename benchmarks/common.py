@@ -1,4 +1,4 @@
-"""What every benchmark does: take turns, keep all timings, print a table of ratios, write a small JSON file."""
+"""What every benchmark does: take turns, keep all timings, print a table of ratios, write a small JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Seconds = dict[str, list[float]]  # competitor → one figure for each turn
 
 
 def take_turns(competitors: Mapping[str, Callable[[], float]], turns: int) -> Seconds:
-    """Calls A, B, C, A, B, C …: what else happens on the machine hits all of them. Each call returns seconds."""
+    """Calls A, B, C, A, B, C …: what else the machine does hits all of them. Each call returns seconds."""
     found: Seconds = {name: [] for name in competitors}
     for _ in range(turns):
         for name, call in competitors.items():
@@ -89,14 +89,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def save(name: str, results: Mapping) -> Path:
     """Writes benchmarks/results/<name>.json with the machine, the date and the command; prints where."""
-    from recipes.report import machine
+    from recipes.report import machine as machine_facts
 
-    about = {"command": command(), "date": today(), "machine": machine()}
+    about = {"command": command(), "date": today(), "machine": machine_facts()}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     write_json(path, {**about, **results})
     facts = about["machine"]
-    print(f"{facts['processor']}, {facts['cores']} cores, TensorFlow {facts['tensorflow']}, {about['date']} → {path.name}")
+    machine = f"{facts['processor']}, {facts['cores']} cores, TensorFlow {facts['tensorflow']}"
+    print(f"{machine}, {about['date']} → benchmarks/results/{path.name}")
     return path
 
 
@@ -106,7 +107,17 @@ def today() -> str:
 
 
 def command() -> str:
-    """The command line, without the path of this machine."""
+    """The command line of this process, see `portable`."""
     script = Path(sys.argv[0])
-    name = f"-m benchmarks.{script.stem}" if script.parent.name == "benchmarks" else script.name
-    return f"python {name} {shlex.join(sys.argv[1:])}".strip()
+    name = ["-m", f"benchmarks.{script.stem}"] if script.parent.name == "benchmarks" else [script.name]
+    return portable(["python", *name, *sys.argv[1:]])
+
+
+def portable(words: Sequence[str]) -> str:
+    """A command line whose paths are cut to their last part: folders mean nothing on another machine."""
+
+    def cut(word: str) -> str:
+        name, equals, path = word.rpartition("=")
+        return name + equals + (Path(path).name if "/" in path else path)
+
+    return shlex.join(map(cut, words))

@@ -1,4 +1,4 @@
-"""ResNet-56 steps in TensorFlow without this project's layers: by hand over lists of variables, and in stock Keras."""
+"""ResNet-56 steps in TensorFlow without our layers: over lists of variables, and in stock Keras."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class _Net:
         """Convolution and batch normalisation: f(x) → y; updates its moving averages."""
         kernel = self.variable((size, size, n_in, n_out), np.sqrt(2 / (size * size * n_out)))
         gamma, beta = tf.Variable(tf.ones(n_out)), tf.Variable(tf.zeros(n_out))
-        mean, variance = tf.Variable(tf.zeros(n_out), trainable=False), tf.Variable(tf.ones(n_out), trainable=False)
+        mean, variance = tf.Variable(tf.zeros(n_out)), tf.Variable(tf.ones(n_out))
         self.params += [gamma, beta]
+        self.stats += [mean, variance]
 
         def call(x):
             y = tf.nn.conv2d(x, kernel, strides, "SAME")
@@ -73,7 +74,9 @@ class _Net:
         return forward
 
 
-def make_step(batch: Mapping[str, np.ndarray], rate: float, momentum: float, decay: float) -> Callable[[], float]:
+def make_step(
+    batch: Mapping[str, np.ndarray], rate: float, momentum: float, decay: float
+) -> Callable[[], float]:
     """f() → loss: one step written out by hand."""
     net = _Net()
     forward = net.resnet()
@@ -93,7 +96,9 @@ def make_step(batch: Mapping[str, np.ndarray], rate: float, momentum: float, dec
     return _caller(step, batch, rate)
 
 
-def make_keras_step(batch: Mapping[str, np.ndarray], rate: float, momentum: float, decay: float) -> Callable[[], float]:
+def make_keras_step(
+    batch: Mapping[str, np.ndarray], rate: float, momentum: float, decay: float
+) -> Callable[[], float]:
     """f() → loss: stock Keras layers and Keras' SGD."""
     import nets
     from pruning import compact
@@ -111,7 +116,9 @@ def make_keras_step(batch: Mapping[str, np.ndarray], rate: float, momentum: floa
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         grads = tape.gradient(loss, variables)
         optimizer.learning_rate.assign(rate)
-        optimizer.apply([g + decay * v for g, v in zip(grads, variables, strict=True)], model.trainable_variables)
+        optimizer.apply(
+            [g + decay * v for g, v in zip(grads, variables, strict=True)], model.trainable_variables
+        )
         return loss
 
     return _caller(step, batch, rate)

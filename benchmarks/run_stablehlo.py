@@ -3,9 +3,9 @@
     python -m benchmarks.run_stablehlo EXPORT [--train_epoch 100]
 
 The data set lies on the device as one uint8 array and batches are gathered there; parameters, momenta and
-statistics never leave it between steps. Order, seeds and learning rates are those of the TensorFlow loop. Every
-epoch ends in a checkpoint: the same command continues a run that was killed, SIGTERM included. The result is
-EXPORT/trained_param.pkl, a snapshot for test.py. Needs of this project: runs/, dataloader/, recipes/schedules.py.
+statistics never leave it between steps. Order, seeds and learning rates are those of the TensorFlow loop.
+Every epoch ends in a checkpoint: the same command continues a run that was killed, by SIGTERM too. The result
+is EXPORT/trained_param.pkl, a snapshot for test.py. It needs benchmarks/, dataloader/, recipes/ and runs/.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Runner:
             statistics = [values[f"statistic_{i:04d}"] for i in range(self.count["statistic"])]
         return jax.device_put([*parameters, *map(np.zeros_like, parameters), *statistics])
 
-    def epoch(self, state: list[jax.Array], epoch: int, rates: np.ndarray) -> tuple[list[jax.Array], np.ndarray]:
+    def epoch(
+        self, state: list[jax.Array], epoch: int, rates: np.ndarray
+    ) -> tuple[list[jax.Array], np.ndarray]:
         """One pass over the training images; returns the new state and (loss, accuracy) of every step."""
         b, seed, metrics = self.course["batch_size"], self.course["seed"], []
         order = epoch_order(len(self._train[1]), seed, epoch)
@@ -105,7 +107,7 @@ class Runner:
         weights = [*state[: self.count["parameter"]], *state[2 * self.count["parameter"] :]]
         rows = []
         for start in range(0, n, size):
-            index = jnp.arange(start, start + size) % n  # the last batch is filled up; moving averages do not mind
+            index = jnp.arange(start, start + size) % n  # fills up the last batch
             rows.append(self._eval([*weights, *self._gather([self._holdout], index)])[0])
         logits = np.concatenate(jax.device_get(rows))[:n].astype(np.float64)
         logits -= logits.max(1, keepdims=True)
@@ -126,7 +128,9 @@ def train(folder: Path, epochs: int | None = None) -> None:
     runner = Runner(folder)
     course, log = runner.course, folder / "metrics.jsonl"
     epochs = epochs or course["train_epoch"]
-    rates = step_decay(course["learning_rate"], runner.per_epoch * epochs, course["decay_points"], course["decay_rate"])
+    rates = step_decay(
+        course["learning_rate"], runner.per_epoch * epochs, course["decay_points"], course["decay_rate"]
+    )
     done, state = _resume(folder, runner, epochs)
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}: epochs {done + 1} to {epochs}", flush=True)
     for epoch in range(done, epochs):
@@ -145,7 +149,7 @@ def train(folder: Path, epochs: int | None = None) -> None:
 def _row(epoch: int, metrics: np.ndarray, held: tuple[float, float], seconds: float) -> dict:
     loss, accuracy = metrics.mean(0).tolist()
     if not np.isfinite(loss):
-        raise TrainingError(f"The loss is no longer finite. Received: loss={loss} in epoch {epoch}. Lower the learning rate")
+        raise TrainingError(f"The loss is no longer finite; lower the learning rate. Received: loss={loss}")
     found = {"loss": loss, "accuracy": accuracy, "holdout_loss": held[0], "holdout_accuracy": held[1]}
     return {"epoch": epoch, **found, "seconds": seconds}
 
@@ -157,7 +161,7 @@ def _resume(folder: Path, runner: Runner, epochs: int) -> tuple[int, list[jax.Ar
         return 0, runner.start()
     if saved.facts["epochs"] != epochs:
         raise UsageError(
-            f"{folder} holds a run of {saved.facts['epochs']} epochs; delete its checkpoint_jax files to start anew. "
+            f"This folder holds a run of {saved.facts['epochs']} epochs; delete its checkpoint_jax files. "
             f"Received: train_epoch={epochs}"
         )
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["epoch"] <= saved.facts["epoch"]]
@@ -169,7 +173,9 @@ def _resume(folder: Path, runner: Runner, epochs: int) -> tuple[int, list[jax.Ar
 
 def main() -> None:
     """argv → training."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run_stablehlo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run_stablehlo", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("folder", type=Path, help="what benchmarks.stablehlo wrote")
     parser.add_argument("--train_epoch", type=int, help="epochs (default: those of the export)")
     args = parser.parse_args()

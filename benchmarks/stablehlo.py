@@ -4,7 +4,7 @@
     python -m benchmarks.stablehlo --arch ResNet-20 --dataset DIGITS --out EXPORT      from random weights
 
 EXPORT holds step.mlir and eval.mlir, manifest.json (order, shapes and types of their arguments; the course),
-start.npz (first values) and the images as uint8. `benchmarks.run_stablehlo` runs it with nothing but JAX and NumPy.
+start.npz (first values) and the images as uint8. `benchmarks.run_stablehlo` runs it with JAX and NumPy alone.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Course:
     teachers: int = 0
 
 
-# --- functions of flat lists of tensors ------------------------------------------------------------------------
+# --- functions of flat lists of tensors ---------------------------------------------------------------------
 
 
 def flat_step(model: keras.Model, facts: dataloader.Facts, course: Course) -> tuple[Callable, list[dict]]:
     """The train step over one flat list of tensors, and one {"role", "shape", "dtype"} per argument.
 
-    Arguments: parameters, momenta, statistics, images (uint8), labels, bank (with teachers), seed (int32 [2]),
-    learning rate. Results: parameters, momenta, statistics, [loss, accuracy].
+    Arguments: parameters, momenta, statistics, images (uint8), labels, bank (if there are teachers),
+    seed (int32 [2]), learning rate. Results: parameters, momenta, statistics, [loss, accuracy].
     """
     options = {"per_batch_crop": course.per_batch_crop}
     views = two_views if course.teachers else augment
@@ -72,17 +72,23 @@ def flat_step(model: keras.Model, facts: dataloader.Facts, course: Course) -> tu
     def flat(*tensors):
         images, labels, *bank, seed, rate = tensors[2 * n + m :]
         batch = {"images": images, "labels": labels} | ({"bank": bank[0]} if bank else {})
-        return tf.nest.flatten(step(tensors[:n], tensors[n : 2 * n], tensors[2 * n : 2 * n + m], batch, seed, rate))
+        return tf.nest.flatten(
+            step(tensors[:n], tensors[n : 2 * n], tensors[2 * n : 2 * n + m], batch, seed, rate)
+        )
 
     b, classes = course.batch_size, facts.num_classes
-    arguments = [_argument("parameter", v.shape) for v in params] + [_argument("momentum", v.shape) for v in params]
+    arguments = [_argument("parameter", v.shape) for v in params] + [
+        _argument("momentum", v.shape) for v in params
+    ]
     arguments += [_argument("statistic", v.shape) for v in stats]
     arguments += [_argument("images", (b, *facts.shape), "uint8"), _argument("labels", (b,), "int32")]
     arguments += [_argument("bank", (b, classes, course.teachers))] if course.teachers else []
     return flat, [*arguments, _argument("seed", (2,), "int32"), _argument("learning_rate", ())]
 
 
-def flat_evaluation(model: keras.Model, facts: dataloader.Facts, batch_size: int) -> tuple[Callable, list[dict]]:
+def flat_evaluation(
+    model: keras.Model, facts: dataloader.Facts, batch_size: int
+) -> tuple[Callable, list[dict]]:
     """Logits over one flat list: parameters, statistics, images (uint8); moving averages."""
     params, stats = model.trainable_variables, model.non_trainable_variables
 
@@ -90,7 +96,9 @@ def flat_evaluation(model: keras.Model, facts: dataloader.Facts, batch_size: int
         x = normalise(tensors[-1], facts.mean, facts.std)
         return model.stateless_call(tensors[: len(params)], tensors[len(params) : -1], x, training=False)[0]
 
-    arguments = [_argument("parameter", v.shape) for v in params] + [_argument("statistic", v.shape) for v in stats]
+    arguments = [_argument("parameter", v.shape) for v in params] + [
+        _argument("statistic", v.shape) for v in stats
+    ]
     return flat, [*arguments, _argument("images", (batch_size, *facts.shape), "uint8")]
 
 
@@ -105,11 +113,17 @@ def _argument(role: str, shape, dtype: str = "float32") -> dict:
     return {"role": role, "shape": list(shape), "dtype": dtype}
 
 
-# --- a folder --------------------------------------------------------------------------------------------------
+# --- a folder -----------------------------------------------------------------------------------------------
 
 
 def export(
-    out: Path, model: keras.Model, splits: dataloader.Splits, course: Course, bank=None, plan=None, order: str = "rgb"
+    out: Path,
+    model: keras.Model,
+    splits: dataloader.Splits,
+    course: Course,
+    bank=None,
+    plan=None,
+    order: str = "rgb",
 ) -> None:
     """Writes everything that the runner needs; `bank` is (train images, classes, teachers) or None."""
     out.mkdir(parents=True, exist_ok=True)
@@ -132,7 +146,10 @@ def export(
             "step": arguments,
             "eval": its_arguments,
             # masks have no place in a snapshot; the order of the names is that of the file
-            "names": {"parameter": [names[id(v)] for v in parameters], "statistic": [names[id(v)] for v in statistics]},
+            "names": {
+                "parameter": [names[id(v)] for v in parameters],
+                "statistic": [names[id(v)] for v in statistics],
+            },
             "order": list(nets.variables(model)),
             "course": vars(course),
             "spec": model.spec.to_json(),
@@ -155,7 +172,7 @@ def _save(path: Path, array: np.ndarray) -> None:
     write_atomic(path, lambda file: np.save(file, array))
 
 
-# --- command line ----------------------------------------------------------------------------------------------
+# --- command line -------------------------------------------------------------------------------------------
 
 
 def _from_run(run: Path, data_path: str | None, labels_alone: bool):
@@ -179,9 +196,13 @@ def _from_scratch(args: argparse.Namespace):
 
 def main() -> None:
     """argv → export."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stablehlo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.stablehlo", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--run", type=Path, help="run folder with slimmed_param.pkl (and bank.npy)")
-    parser.add_argument("--no-Knowledge", dest="labels_alone", action="store_true", help="fine-tune without the bank")
+    parser.add_argument(
+        "--no-Knowledge", dest="labels_alone", action="store_true", help="fine-tune without the bank"
+    )
     parser.add_argument("--arch", default="ResNet-56")
     parser.add_argument("--dataset", default="DIGITS")
     parser.add_argument("--data_path")

@@ -40,7 +40,7 @@ def resnet56(num_classes: int = 10) -> nn.Module:
 
 
 def crop_flip_normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """uint8 (b, h, w, 3) → float (b, 3, h, w) channels_last: reflect pad, crop and flip per image, one gather."""
+    """uint8 (b, h, w, 3) → float (b, 3, h, w) channels_last: reflect pad, crop, flip in one gather."""
     b, h, w, _ = images.shape
     rows = torch.arange(h) + torch.randint(-PAD, PAD + 1, (b, 1))
     columns = torch.arange(w) + torch.randint(-PAD, PAD + 1, (b, 1))
@@ -51,7 +51,12 @@ def crop_flip_normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Ten
 
 
 def make_step(
-    batch: Mapping[str, np.ndarray], mean: Sequence[float], std: Sequence[float], rate: float, momentum: float, decay: float
+    batch: Mapping[str, np.ndarray],
+    mean: Sequence[float],
+    std: Sequence[float],
+    rate: float,
+    momentum: float,
+    decay: float,
 ) -> Callable[[], float]:
     """f() → loss: one step on all cores."""
     torch.set_num_threads(os.cpu_count())

@@ -1,10 +1,10 @@
-"""One train step of ResNet-56, batch 128, on the CPU with all cores: ours beside PyTorch, plain TensorFlow and Keras.
+"""One train step of ResNet-56, batch 128, on the CPU with all cores: beside PyTorch, TensorFlow and Keras.
 
     python -m benchmarks.train_step
 
-All do the same work: uint8 images in; crop, flip and normalise; forward, backward; SGD with Nesterov momentum and
-weight decay. Every competitor is a process of its own that runs a few steps when it is its turn and sleeps
-otherwise: PyTorch's and TensorFlow's threads would fight over the cores in one process.
+All do the same work: uint8 images in; crop, flip and normalise; forward, backward; SGD with Nesterov
+momentum and weight decay. Every competitor is a process of its own (together 12 GB) that runs a few steps
+when it is its turn and sleeps otherwise: in one process, PyTorch's and TensorFlow's threads would contend.
 """
 
 from __future__ import annotations
@@ -40,22 +40,29 @@ def batch(teachers: int = 0) -> dict:
     return {"images": images, "labels": labels, **bank}
 
 
-# --- competitors: each function builds a network and returns f() → runs one step --------------------------------
+# --- competitors: each function builds a network and returns f() → runs one step ----------------------------
 
 
-def ours(keep: float | None = None, teachers: int = 0, compile_: bool = False) -> Callable[[], object]:
-    """The project's own `Trainer`; optionally on a narrow net, with two views and a bank, or under XLA."""
+def ours(
+    keep: float | None = None, pad: bool = True, teachers: int = 0, compile_: bool = False
+) -> Callable[[], object]:
+    """The project's own `Trainer`; optionally on a narrow net, with two views and bank, or under XLA."""
     import nets
     from benchmarks.plain import crop_flip_normalise
     from dataloader.augment import normalise, two_views
     from distillation import labels_only, two_view_knowledge
     from op_utils import Trainer
-    from pruning import make_plan, narrow
+    from pruning import make_plan, mask, narrow
+    from pruning.search import FAST_WIDTH
 
     model = nets.build("ResNet-56")
     if keep:
-        model = narrow(model, make_plan(model, keep_macs=keep, convention="ekg"))
-    preprocess = (lambda x, seed: normalise(two_views(x, seed), MEAN, STD)) if teachers else crop_flip_normalise
+        plan = make_plan(model, keep_macs=keep, convention="ekg")
+        # As the recipe trains it: surplus channels up to the next multiple are masked.
+        model = narrow(mask(model, plan), plan.padded(FAST_WIDTH)) if pad else narrow(model, plan)
+    preprocess = (
+        (lambda x, seed: normalise(two_views(x, seed), MEAN, STD)) if teachers else crop_flip_normalise
+    )
     objective = two_view_knowledge if teachers else labels_only
     trainer = Trainer(model, preprocess, objective, weight_decay=DECAY, momentum=MOMENTUM, compile_=compile_)
     data, steps = batch(teachers), iter(range(10**9))
@@ -89,16 +96,17 @@ COMPETITORS: dict[str, Callable[[], Callable]] = {
     "plain TensorFlow": plain_tensorflow,
     "stock Keras layers": stock_keras,
     "ours, narrow (45 % of the operations)": lambda: ours(keep=0.45),
+    "ours, the same in widths as they come": lambda: ours(keep=0.45, pad=False),
     "ours, two views + bank of 5": lambda: ours(teachers=5),
     "ours, --compile": lambda: ours(compile_=True),
 }
 
 
-# --- processes that take turns ---------------------------------------------------------------------------------
+# --- processes that take turns ------------------------------------------------------------------------------
 
 
 def work(name: str) -> None:
-    """The worker: builds, warms up, then runs as many steps as each line says and prints the seconds per step."""
+    """The worker: builds, warms up, then runs as many steps as a line says and prints the median time."""
     if name != "PyTorch, channels_last":
         start_tensorflow()
     step = COMPETITORS[name]()
@@ -121,7 +129,9 @@ class Worker:
         self.name, self.steps = name, steps
         command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name]
         quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet)
+        self._process = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet
+        )
         self._answer("ready")
 
     def __call__(self) -> float:
@@ -164,10 +174,14 @@ def run(names: list[str], turns: int, steps: int) -> list[dict]:
 
 def main() -> None:
     """argv → table and JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_step", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--turns", type=int, default=7, help="how often each takes its turn")
     parser.add_argument("--steps", type=int, default=5, help="steps per turn, of which the median counts")
-    parser.add_argument("--only", nargs="+", choices=list(COMPETITORS), help="some of the rows (ours is always one)")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(COMPETITORS), help="some of the rows (ours is always one)"
+    )
     parser.add_argument("--worker", choices=list(COMPETITORS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize  # NumPy reads the header of a file with it
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class MemoryBank:
         """
         try:
             logits = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it reads nothing but .npy
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
             reason = str(error).splitlines()[0][:120]
             raise DataError(
                 f"{path} is not a memory bank ({reason})\nDelete it and run the same command again"

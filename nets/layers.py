@@ -22,9 +22,9 @@ def _frozen(layer: keras.Layer, name: str, size: int, value: str) -> keras.Varia
 class MaskedConv2D(keras.Layer):
     """2-D convolution, channels last, whose output channels can be switched off.
 
-    Weights: `kernel` (h, w, in, filters), optionally `bias` (filters,), and `mask` (filters,) of zeros and ones.
-    The mask multiplies kernel and bias, never the activations: a multiplication of 36 thousand weights is free,
-    one of 4 million activations is not.
+    Weights: `kernel` (h, w, in, filters), optionally `bias` (filters,), and `mask` (filters,) of zeros and
+    ones. The mask multiplies kernel and bias, never the activations: a multiplication of 36 thousand weights
+    is free, one of 4 million activations is not.
     """
 
     def __init__(
@@ -60,7 +60,11 @@ class MaskedConv2D(keras.Layer):
         def size(n):
             if n is None:
                 return None
-            return -(-n // self.strides) if self.padding == "same" else (n - self.kernel_size) // self.strides + 1
+            return (
+                -(-n // self.strides)
+                if self.padding == "same"
+                else (n - self.kernel_size) // self.strides + 1
+            )
 
         return (input_shape[0], size(input_shape[1]), size(input_shape[2]), self.filters)
 
@@ -104,10 +108,10 @@ class MaskedDense(keras.Layer):
 
 @keras.saving.register_keras_serializable("secateur")
 class FusedBatchNorm(keras.Layer):
-    """Batch normalisation over the last axis on TensorFlow's fused kernel (Keras' own costs a third of a step).
+    """Batch normalisation over the last axis on TensorFlow's fused kernel.
 
-    Weights: `gamma`, `beta`, `moving_mean`, `moving_variance` and `mask`, all (channels,). A masked channel is
-    exactly zero, which needs beta masked as well as gamma.
+    Keras' own costs a third of a step. Weights: `gamma`, `beta`, `moving_mean`, `moving_variance` and `mask`,
+    all (channels,). A masked channel is exactly zero, which needs beta masked as well as gamma.
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class FusedBatchNorm(keras.Layer):
         self.mask = _frozen(self, "mask", size, "ones")
 
     def _statistic(self, name: str, initializer: str, size: int) -> keras.Variable:
-        # Each replica keeps its own average; reading outside a replica gives their mean. `add_weight` cannot say so.
+        # Each replica keeps its own average; outside of replicas it reads as their mean. `add_weight` lacks that.
         return keras.Variable(
             initializer,
             shape=(size,),

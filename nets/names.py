@@ -1,6 +1,7 @@
 """The one map between our variables and the names in published checkpoints.
 
-Keras 3 forbids `/` in layer names, published files use it: `BasicBlock0.0_conv1` ↔ `BasicBlock0.0/conv1/kernel:0`.
+Keras 3 forbids `/` in layer names, published files use it:
+`BasicBlock0.0_conv1` ↔ `BasicBlock0.0/conv1/kernel:0`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def layer_and_weight(name: str) -> tuple[str, str]:
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Published name → variable, for everything that a snapshot holds (masks are the plan's, not the weights')."""
+    """Published name → variable, for all that a snapshot holds (masks are the plan's, not the weights')."""
     return {
         published_name(layer.name, variable.name): variable
         for layer in model.layers

@@ -21,16 +21,18 @@ def list_nets(pattern: str = "*") -> list[str]:
 
 
 def build(arch: str | NetSpec, **options) -> keras.Model:
-    """Builds a network from its name and the fields of `NetSpec`, or from a `NetSpec` whose fields options replace.
+    """Builds a network from its name and fields of `NetSpec`, or from a `NetSpec` with some fields replaced.
 
-    Returns a functional model, normalised images (b, h, w, c) → logits (b, classes), with its spec as `model.spec`.
-    Raises `UsageError` on an unknown name or shortcut, with the nearest valid one.
+    Returns a functional model, normalised images (b, h, w, c) → logits (b, classes), with its spec as
+    `model.spec`. Raises `UsageError` on an unknown name or shortcut, with the nearest valid one.
     """
     spec = dataclasses.replace(arch, **options) if isinstance(arch, NetSpec) else NetSpec(arch, **options)
     if spec.arch not in _NETS:
         raise UsageError(f"Unknown arch. Received: arch={spec.arch!r}. {nearest(spec.arch, _NETS)}")
     if spec.shortcut not in SHORTCUTS:
-        raise UsageError(f"Unknown shortcut. Received: shortcut={spec.shortcut!r}. {nearest(spec.shortcut, SHORTCUTS)}")
+        raise UsageError(
+            f"Unknown shortcut. Received: shortcut={spec.shortcut!r}. {nearest(spec.shortcut, SHORTCUTS)}"
+        )
     model = _NETS[spec.arch](spec)
     model.spec = spec
     return model

@@ -1,4 +1,4 @@
-"""CIFAR ResNets (He et al. 2016, §4.2): 6n+2 layers, three stages of n basic blocks, built from masked layers."""
+"""CIFAR ResNets (He et al. 2016, §4.2): 6n+2 layers, three stages of n basic blocks, of masked layers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def resnet(spec: NetSpec) -> keras.Model:
     return keras.Model(inputs, logits, name=spec.arch)
 
 
-def _conv_bn(spec, x, conv: str, bn: str, width: int, kernel_size: int = 3, strides: int = 1, gamma: str = "ones"):
+def _conv_bn(
+    spec, x, conv: str, bn: str, width: int, kernel_size: int = 3, strides: int = 1, gamma: str = "ones"
+):
     # An initializer draws its seed when it is made: here, after the run has set its own.
     fan_out = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
     width = spec.widths.get(conv, width)
@@ -54,7 +56,7 @@ def _shortcut(spec: NetSpec, x, name: str, width: int):
 
 
 def _pad_channels(spec: NetSpec, x, name: str, width: int, front: int | None):
-    """Zero channels in front and behind. `channels_first` makes the last axis a spatial one: still a plain layer."""
+    """Zero channels in front and behind, by a plain layer: `channels_first` makes the last axis spatial."""
     width = spec.widths.get(f"{name}_width", width)
     front = spec.widths.get(name, (width - x.shape[-1]) // 2 if front is None else front)
     padding = ((0, 0), (front, width - x.shape[-1] - front))

@@ -28,8 +28,8 @@ def load_params(
     """Loads a snapshot, ours or a published pickle.
 
     Args:
-        model: one of our nets to load into, or None to build the net that the file describes; the widths of a file
-            without a description are read off its arrays.
+        model: one of our nets to load into, or None to build the net that the file describes; the widths of a
+            file without a description are read off its arrays.
         source: path or `Snapshot`.
         label: what errors call a `Snapshot`; a path has its own name.
 
@@ -72,7 +72,9 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) ->
                 f"Received: shape={arrays[name].shape}, expected {tuple(variable.shape)}"
             )
     if extra := sorted(set(arrays) - set(wanted)):
-        raise SnapshotError(f"{label}: {model.name} has no weight {extra[0]!r}. Pass the --arch of this file.")
+        raise SnapshotError(
+            f"{label}: {model.name} has no weight {extra[0]!r}. Pass the --arch of this file."
+        )
     for name, variable in wanted.items():
         variable.assign(arrays[name].reshape(variable.shape))
 
@@ -93,7 +95,9 @@ def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") 
             f"Received: {', '.join(sorted(arrays)[:3]) or 'no arrays'}"
         )
     if len({stage for stage, _ in blocks}) != 3 or len(blocks) % 3:
-        raise SnapshotError(f"{label}: a CIFAR ResNet has three stages of equal depth. Received: {len(blocks)} blocks")
+        raise SnapshotError(
+            f"{label}: a CIFAR ResNet has three stages of equal depth. Received: {len(blocks)} blocks"
+        )
     return NetSpec(
         arch=f"ResNet-{2 * len(blocks) + 2}",
         num_classes=int(layers["fc", "kernel"].shape[-1]),

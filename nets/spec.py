@@ -17,7 +17,8 @@ class NetSpec:
         arch: name such as `ResNet-56`.
         num_classes: size of the logits.
         input_shape: (height, width, channels).
-        shortcut: `B` (1×1 convolution + BN), `A` (2×2 average pool, zero channels) or `A'` (sub-sampling, zeros).
+        shortcut: `B` (1×1 convolution + BN), `A` (2×2 average pool, zero channels) or `A'` (sub-sampling,
+            zero channels).
         widths: output channels by convolution name where they differ from the published net; for the zero
             padding of shortcuts A and A', the channels put in front.
     """

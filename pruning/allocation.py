@@ -28,14 +28,14 @@ def make_plan(
 
     Args:
         model: functional model.
-        criterion: name of a registered criterion; a channel's score is the mean over the layers that produce it.
+        criterion: name of a registered criterion; a channel's score is the mean over its producers.
         keep: ratio of the channels that each group keeps, in (0, 1]; or
         keep_macs: ratio of the operations, in (0, 1); the largest widths that do not exceed it are found.
         round_to: widths become multiples of this where the group is large enough.
         convention: how operations are counted.
         seed: of the random criterion.
 
-    Raises `UsageError` when the ratio is out of range or out of reach; the message says the smallest reachable.
+    Raises `UsageError` when the ratio is out of range or out of reach; it says the smallest reachable.
     """
     if (keep is None) == (keep_macs is None):
         raise UsageError(f"Give either keep or keep_macs. Received: keep={keep}, keep_macs={keep_macs}")

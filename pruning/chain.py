@@ -1,8 +1,8 @@
 """A functional model as a chain of segments whose weights are arguments.
 
-Between two segments only one tensor is alive, so everything before a changed channel group can be kept and only the
-rest computed again. Every function takes weights of any width: it is traced once, however narrow the net becomes.
-BatchNorm uses the statistics of the batch, as EKG's search does.
+Between two segments only one tensor is alive, so everything before a changed channel group can be kept and
+only the rest computed again. Every function takes weights of any width: it is traced once, however narrow the
+net becomes. BatchNorm uses the statistics of the batch, as EKG's search does.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ _RULES: dict[str, Callable] = {
     "BatchNormalization": _batch_norm,
     "FusedBatchNorm": _batch_norm,
     "ZeroPadding2D": _zero_padding,
-    "ReLU": lambda call, w, x: tf.nn.relu(x) if call.layer.max_value is None else _unchanged_layer(call, w, x),
+    "ReLU": lambda call, w, x: (
+        tf.nn.relu(x) if call.layer.max_value is None else _unchanged_layer(call, w, x)
+    ),
     "Add": lambda call, w, *xs: tf.add_n(list(xs)),
     "GlobalAveragePooling2D": lambda call, w, x: tf.reduce_mean(x, [1, 2]),
 }
@@ -125,7 +127,11 @@ class Chain:
     def tensors(self, weights: Weights, layers=None) -> dict[str, dict[str, tf.Tensor]]:
         """Weights as tensors in the dtype of the chain; `layers` limits them to some layers."""
         return {
-            layer: {name: self._tensor(name, array) for name, array in arrays.items() if name in self._specs[layer]}
+            layer: {
+                name: self._tensor(name, array)
+                for name, array in arrays.items()
+                if name in self._specs[layer]
+            }
             for layer, arrays in weights.items()
             if layer in self._specs and (layers is None or layer in layers)
         }
@@ -149,13 +155,13 @@ class Chain:
             labels: (b,) integers; teacher: logits (b, classes) of the pseudo-supernet.
 
         Returns:
-            for each activation that shows a group, |Σ_{b,h,w} gradient · activation| of its channels, by tensor;
-            and the inputs of all segments.
+            by tensor, for each activation that shows a group, |Σ_{b,h,w} gradient · activation| of its
+            channels; and the inputs of all segments.
         """
         scores, inputs = self._score(tf.cast(x, self.dtype), labels, teacher, weights)
         return {tensor: score.numpy() for tensor, score in zip(self._sites, scores, strict=True)}, inputs
 
-    # -- below: how it is traced ------------------------------------------------------------------------------
+    # -- below: how it is traced -----------------------------------------------------------------------------
 
     def _tensor(self, name: str, array) -> tf.Tensor:
         return tf.constant(array, tf.int32 if name == "pad" else self.dtype)

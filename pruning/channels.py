@@ -1,9 +1,9 @@
 """Which channels live and die together.
 
 Every position of every tensor's last axis gets a label. A layer that makes new channels hands out new labels,
-a layer that passes channels on passes their labels on, and a merge makes the labels that it adds equal. What is
-equal in the end is one channel, wherever it appears: residual streams, zero padding and concatenation need no
-special case.
+a layer that passes channels on passes their labels on, and a merge makes the labels that it adds equal. What
+is equal in the end is one channel, wherever it appears: residual streams, zero padding and shared layers need
+no special case.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ RULES: dict[str, Callable[[Labels, Call, list[np.ndarray]], np.ndarray | None]] 
 
 
 def label_channels(calls: list[Call], outputs: list[int]) -> Labels:
-    """Runs the rules over a graph. Inputs, outputs and what no rule understands are locked, with the reason."""
+    """Runs the rules over a graph. Inputs, outputs and what no rule understands are locked, with reason."""
     state = Labels()
     for call in calls:
         labels = [state.of_tensor[t] for t in call.inputs]

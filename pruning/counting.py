@@ -104,9 +104,7 @@ _COSTS: dict[str, Callable[[Convention, Call, int, int], tuple[int, int]]] = {
     "BatchNormalization": _norm,
     "FusedBatchNorm": _norm,
     "ReLU": _relu,
-} | dict.fromkeys(
-    ("AveragePooling2D", "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"), _pool
-)
+} | dict.fromkeys(("AveragePooling2D", "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"), _pool)
 
 
 class Counter:
@@ -120,14 +118,17 @@ class Counter:
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
         self._calls = [call for call in analysis.calls if call.kind in _COSTS]
-        if open_ := next((c for c in self._calls for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None):
+        if open_ := next(
+            (c for c in self._calls for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
+        ):
             raise UsageError(
-                f"Counting needs a fixed input size. Received: shape={open_.shapes[0]} at {open_.layer.name!r}"
+                f"Counting needs a fixed input size. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
             )
         self._sizes = {t: s[-1] for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         # Many tensors hold the same channels: count each distinct set of positions once.
         self._signature = {
-            tensor: tuple((name, index.tobytes()) for name, index in rows) for tensor, rows in analysis.parts.items()
+            tensor: tuple((name, index.tobytes()) for name, index in rows)
+            for tensor, rows in analysis.parts.items()
         }
         self._index = {
             key: index

@@ -14,7 +14,7 @@ _CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(function: Criterion) -> Criterion:
-    """Registers a criterion under the name of its function: filters (n, weights) and a generator → scores (n,)."""
+    """Registers a criterion under its function's name: filters (n, weights) and a generator → scores (n,)."""
     _CRITERIA[function.__name__] = function
     return function
 

@@ -1,4 +1,4 @@
-"""The functional graph as a list: which operation reads and writes which tensors, in an order that can be run."""
+"""The functional graph as a list: which operation reads and writes which tensors, in runnable order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runs.errors import UsageError
 
 @dataclass(frozen=True)
 class Call:
-    """One use of a layer. `inputs` and `outputs` are ids of symbolic tensors; `shapes` those of the outputs."""
+    """One use of a layer: ids of the symbolic tensors that it reads and makes, and their shapes."""
 
     layer: Any
     inputs: tuple[int, ...]

@@ -15,7 +15,7 @@ from pruning.graph import Call, tensor_ids, trace_calls
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """Where a group appears: `index[p]` is the group's channel at position p of the axes, −1 if it is not ours."""
+    """Where a group appears: `index[p]` is its channel at position p of the axes, −1 if it is not ours."""
 
     layer: str
     role: str  # producer, follower (BN), consumer or padding

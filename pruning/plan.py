@@ -1,4 +1,4 @@
-"""A plan says which channels of each group stay. It is the one source for masks, slicing, counting and names."""
+"""A plan says which channels of each group stay: the one source for masks, slicing, counting and names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if alone := sorted(self.keep.keys() ^ self.sizes.keys()):
-            raise UsageError(f"A plan needs keep and sizes of the same groups. Received: {alone[0]!r} in only one")
+            raise UsageError(
+                f"A plan needs keep and sizes of the same groups. Received: {alone[0]!r} in only one"
+            )
         for name, kept in self.keep.items():
             size = self.sizes[name]
             if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
@@ -59,10 +61,10 @@ class Plan:
         return Plan({**self.keep, group: tuple(sorted(map(int, kept)))}, self.sizes)
 
     def padded(self, multiple: int) -> Plan:
-        """This plan with removed channels taken back until each width is a multiple, where a group has as many.
+        """This plan with removed channels taken back until widths are multiples, where a group has as many.
 
-        Convolutions of 15 channels are slower than those of 16: train and search in the padded network with the
-        additional channels masked, and cut them off at the end (`within`).
+        Convolutions of 15 channels are slower than those of 16: train and search in the padded network with
+        the additional channels masked, and cut them off at the end (`within`).
         """
         keep = {}
         for name, kept in self.keep.items():
@@ -82,7 +84,9 @@ class Plan:
         if alone := sorted(set(self.sizes.items()) ^ set(other.sizes.items())):
             raise UsageError(f"These plans are for different networks. Received: {alone[0][0]!r} in only one")
         return {
-            name: (len(kept), len(other.keep[name])) for name, kept in self.keep.items() if kept != other.keep[name]
+            name: (len(kept), len(other.keep[name]))
+            for name, kept in self.keep.items()
+            if kept != other.keep[name]
         }
 
     def to_json(self) -> dict:
@@ -96,5 +100,7 @@ class Plan:
             keep = {name: tuple(map(index, kept)) for name, kept in data["keep"].items()}
             sizes = {name: index(size) for name, size in data["sizes"].items()}
         except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {error!r}') from error
+            raise UsageError(
+                f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {error!r}'
+            ) from error
         return cls(keep, sizes)

@@ -1,7 +1,8 @@
-"""EKG's search for a sub-network (Lee & Song 2022): remove the slice of channels that costs least, until a target.
+"""EKG's search for a sub-network (Lee & Song 2022): remove the slice of channels that costs least.
 
-Every step scores all channels once, marks the groups whose next slice matters least, tries each of them alone and
-commits the best. The logits of all interim networks are averaged into the teacher that scores the next step.
+Every step scores all channels once, marks the groups whose next slice matters least, tries each of them alone
+and commits the best, until a target is met. The logits of all interim networks are averaged into the teacher
+that scores the next step.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from pruning.weights import Weights, apply, cut, weights_of, zero
 from runs.errors import UsageError
 
 Masks = dict[str, np.ndarray]
-FAST_WIDTH = 8  # channels that convolutions are computed in at once; other widths are slower than the next multiple
+FAST_WIDTH = (
+    8  # channels that convolutions are computed in at once; other widths are slower than the next multiple
+)
 
 
 @dataclass(frozen=True)
 class Interim:
-    """One committed network. `loss` is its plain cross-entropy on the search images, `score` what it won with."""
+    """One committed network. `loss` is its cross-entropy on the search images, `score` what it won with."""
 
     plan: Plan
     group: str
@@ -70,7 +73,7 @@ def trimmed_otsu(values: np.ndarray, trim: float = 0.2) -> float:
 
 
 def kept_width(size: int, rate: float, round_to: int = 1) -> int:
-    """⌈size·rate⌉, at least one channel, up to the next multiple of `round_to` where the group has as many."""
+    """⌈size·rate⌉, at least 1, and up to the next multiple of `round_to` where the group has as many."""
     steps = np.ceil(max(np.ceil(round(size * rate, 6)), 1) / round_to)
     return int(min(size, steps * round_to))
 
@@ -78,7 +81,11 @@ def kept_width(size: int, rate: float, round_to: int = 1) -> int:
 def slice_ratio(group: ChannelGroup, step: float, round_to: int = 1) -> float:
     """Ratio of a group's channels that one step removes."""
     wanted = step / len(group.layers("producer")) * group.size
-    return max(1, int(wanted // round_to)) * round_to / group.size if round_to > 1 else max(1 / group.size, wanted / group.size)
+    return (
+        max(1, int(wanted // round_to)) * round_to / group.size
+        if round_to > 1
+        else max(1 / group.size, wanted / group.size)
+    )
 
 
 class Searcher:
@@ -145,8 +152,8 @@ class Searcher:
         Args:
             plan: what the network keeps.
             images: uint8 (n, h, w, c); inputs: images → normalised tensor.
-            batch_size: images whose BN statistics are taken together. The last batch is filled with the images
-                before it.
+            batch_size: images whose BN statistics are taken together. The last batch is filled with the
+                images before it.
         """
         weights = self.chain.tensors(self._narrow(plan.masks()))
         size, rows = min(batch_size, len(images)), []
@@ -156,10 +163,10 @@ class Searcher:
             rows.append(self.chain.forward(weights, x).numpy()[start - first :])
         return np.concatenate(rows)
 
-    # -- scores and candidates --------------------------------------------------------------------------------
+    # -- scores and candidates -------------------------------------------------------------------------------
 
     def _score(self, state: SearchState, masks: Masks, weights):
-        """Channels of each group, best first; the value of each group's next slice; the inputs of all segments."""
+        """Channels of each group, best first; the values of the next slices; the inputs of all segments."""
         total: dict[str, np.ndarray] = {name: np.zeros(group.size) for name, group in self.groups.items()}
         inputs, physical = [], self._physical(masks)
         for x, labels, rows in zip(self._images, self._labels, self._rows, strict=True):
@@ -172,7 +179,9 @@ class Searcher:
         values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
         return order, values, inputs
 
-    def _on_channels(self, group: ChannelGroup, shown: Mapping[int, np.ndarray], physical: Masks) -> np.ndarray:
+    def _on_channels(
+        self, group: ChannelGroup, shown: Mapping[int, np.ndarray], physical: Masks
+    ) -> np.ndarray:
         """Sums the scores at all activations that show the group, each position on its channel."""
         found = np.zeros(group.size, np.float32)
         for tensor in group.sites:
@@ -193,7 +202,7 @@ class Searcher:
 
     def _next_rate(self, state: SearchState, name: str) -> float:
         step = slice_ratio(self.groups[name], self.settings.step, self.settings.round_to)
-        # EKG rounds this to 5 decimals. The same for its nets; but 1 − 1/64 then keeps ⌈64 · 0.98438⌉ = 64 channels.
+        # EKG rounds this to 5 decimals: the same for its nets, but 1 − 1/64 would keep ⌈64 · 0.98438⌉ = 64.
         return max(state.rates[name] - step, 0.0)
 
     def _next_width(self, state: SearchState, name: str) -> int:
@@ -216,7 +225,7 @@ class Searcher:
                 width += self.settings.round_to
         return mask_of(width)
 
-    # -- evaluation -------------------------------------------------------------------------------------------
+    # -- evaluation ------------------------------------------------------------------------------------------
 
     def _evaluate(self, state, name, mask, masks, weights, inputs):
         group = self.groups[name]
@@ -234,7 +243,11 @@ class Searcher:
 
     def _narrow(self, masks: Masks) -> dict:
         """Weights of a sub-network, physically as narrow as `_physical` says, dead channels zero."""
-        return self._cut(self._dense, masks, self._physical(masks))
+        physical = self._physical(masks)
+        weights = self._cut(self._dense, masks, physical)
+        for name, pad in channel_paddings(self._model, self.groups.values(), physical).items():
+            weights[name] = {"pad": np.array(pad, np.int32)}
+        return weights
 
     def _changed(self, group: ChannelGroup, mask: np.ndarray, masks: Masks) -> dict:
         """The weights that a candidate changes: zeroed in the shapes of the committed network."""
@@ -244,10 +257,7 @@ class Searcher:
     def _cut(self, weights: Weights, alive: Masks, physical: Masks) -> dict:
         groups = self.groups.values()
         zeroed = apply(weights, groups, alive, zero, preserve_norm=True)
-        narrow = apply(zeroed, groups, physical, cut)
-        for name, pad in channel_paddings(self._model, groups, physical).items():
-            narrow[name] = {"pad": np.array(pad, np.int32)}
-        return narrow
+        return apply(zeroed, groups, physical, cut)
 
     @staticmethod
     def _physical(masks: Masks) -> Masks:

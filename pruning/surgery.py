@@ -1,4 +1,4 @@
-"""From a plan to a network: masked (same shapes, dead channels zero) or smaller, of our layers or of plain ones."""
+"""From a plan to a network: masked (same shapes, dead channels zero) or smaller, also of plain layers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _checked_groups(model: keras.Model, plan: Plan) -> list:
     sizes = {g.name: g.size for g in groups}
     if sizes != dict(plan.sizes):
         wrong = sorted(set(sizes.items()) ^ set(plan.sizes.items()))[0]
-        raise UsageError(f"This plan is for another network: group {wrong[0]!r} with {wrong[1]} channels is in only one.")
+        raise UsageError(
+            f"This plan is for another network: group {wrong[0]!r} with {wrong[1]} channels is in only one."
+        )
     for group, mask_ in ((g, plan.masks()[g.name]) for g in groups):
         if layer := group.emptied(mask_):
             raise UsageError(
@@ -65,7 +67,9 @@ def _shrink(model: keras.Model, plan: Plan, preserve_norm: bool, plain: bool) ->
     groups = _checked_groups(model, plan)
     weights = apply(weights_of(model), groups, plan.masks(), cut, preserve_norm)
     pads = channel_paddings(model, groups, plan.masks())
-    small = keras.models.clone_model(model, clone_function=lambda layer: _resized(layer, weights, pads, plain))
+    small = keras.models.clone_model(
+        model, clone_function=lambda layer: _resized(layer, weights, pads, plain)
+    )
     return _finish(model, small, weights, pads)
 
 
@@ -120,7 +124,9 @@ def _resized(layer, weights: Weights, pads: dict, plain: bool):
     return make.from_config(config)
 
 
-def _finish(original: keras.Model, model: keras.Model, weights: Weights, pads: dict | None = None) -> keras.Model:
+def _finish(
+    original: keras.Model, model: keras.Model, weights: Weights, pads: dict | None = None
+) -> keras.Model:
     for layer in model.layers:
         for name, variable in named_variables(layer).items():
             variable.assign(weights[layer.name][name])

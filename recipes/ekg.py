@@ -294,7 +294,7 @@ def _slim(lab: Lab, warm: Path, plan: Plan) -> Path:
 
 
 def _trainable(lab: Lab, warm: Path, plan: Plan) -> tuple[keras.Model, Plan]:
-    """The sub-network in widths that train fast, surplus channels masked; and the plan that cuts those off."""
+    """The sub-network in widths that train fast, surplus masked; and the plan that cuts the surplus off."""
     outer = plan.padded(FAST_WIDTH)
     with lab.strategy.scope():
         model = narrow(mask(_load(lab, warm), plan, preserve_norm=True), outer)

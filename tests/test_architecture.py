@@ -41,14 +41,26 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.add(node.module)
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module"
+        ):
             found |= {a.value for a in node.args if isinstance(a, ast.Constant)}
     return found
 
 
 def test_there_is_something_to_read():
     rooms = {room for room, _ in sources()}
-    assert {"runs", "nets", "dataloader", "op_utils", "pruning", "distillation", "recipes", "train_cifar"} <= rooms
+    assert {
+        "runs",
+        "nets",
+        "dataloader",
+        "op_utils",
+        "pruning",
+        "distillation",
+        "recipes",
+        "train_cifar",
+    } <= rooms
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -59,8 +71,8 @@ def test_arrows_point_down(room):
             assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
 
 
-PLAIN = ("pruning", "pruning.plan", "pruning.settings", "pruning.criteria", "pruning.weights", "runs", "dataloader",
-         "recipes.schedules", "recipes.config")  # fmt: skip
+PLAIN = ("pruning", "pruning.plan", "pruning.settings", "pruning.criteria", "pruning.weights", "runs",
+         "dataloader", "recipes.schedules", "recipes.config")  # fmt: skip
 
 
 def test_plans_criteria_settings_data_and_options_come_without_tensorflow():

@@ -1,4 +1,4 @@
-"""What is imported is declared and pinned, the pins fit together, and no file names the machine it came from."""
+"""What is imported is declared and pinned, the pins fit together, no file names the machine it is from."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
     text = script.read_text().replace("\\\n   ", "")
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-56 --dataset" for name in ("train_cifar", "test"))
-    for command in ("make test", train, "--train_path ../test", test, "--trained_param ../test/trained_param.pkl"):
+    train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-56" for name in ("train_cifar", "test"))
+    for command in ("make test", train, "--train_path ../test", test, "../test/trained_param.pkl"):
         assert command in text
 
 

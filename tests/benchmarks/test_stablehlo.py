@@ -55,7 +55,9 @@ def _train_with_tensorflow(model: keras.Model, train: Images) -> np.ndarray:
     rates = step_decay(COURSE.learning_rate, STEPS, COURSE.decay_points, COURSE.decay_rate)
     order = epoch_order(len(train), COURSE.seed, 0)
     stream = ({"images": b.images, "labels": b.labels} for b in batches(train, 16, order, True))
-    return np.array([loss for loss, _, _ in trainer.train(stream, ((COURSE.seed, i) for i in range(STEPS)), rates)])
+    return np.array(
+        [loss for loss, _, _ in trainer.train(stream, ((COURSE.seed, i) for i in range(STEPS)), rates)]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_epsilon_is_the_declared_one_where_the_variance_is_tiny():
 
 
 def test_moving_averages_follow_the_batch_with_bessels_correction():
-    # TensorFlow's fused kernel (and PyTorch) average the variance with n/(n−1), n = b·h·w; Keras averages without.
+    # TensorFlow's fused kernel (PyTorch too) averages the variance with n/(n−1), n = b·h·w; Keras without.
     x = RNG.normal(2, 3, size=(4, 6, 5, 3)).astype(np.float32)
     n = 4 * 6 * 5
     ours, stock = batch_norms(x)

@@ -34,7 +34,9 @@ def snapshot(model):
 def with_arrays(snapshot, **changes):
     """A copy in which `None` removes an array."""
     arrays = {**snapshot.arrays, **{k: v for k, v in changes.items() if v is not None}}
-    return dataclasses.replace(snapshot, arrays={k: v for k, v in arrays.items() if changes.get(k, 0) is not None})
+    return dataclasses.replace(
+        snapshot, arrays={k: v for k, v in arrays.items() if changes.get(k, 0) is not None}
+    )
 
 
 def test_the_published_pickle_is_a_resnet56_with_projections(data_dir):
@@ -85,7 +87,9 @@ def test_an_array_too_many_is_named(snapshot, model):
 def test_a_wrong_shape_is_named_and_nothing_is_loaded(snapshot, model):
     before = model.get_layer("conv").kernel.numpy()
     wrong = {"conv/kernel:0": snapshot.arrays["conv/kernel:0"] + 1, "fc/biases:0": np.zeros(11, np.float32)}
-    with pytest.raises(SnapshotError, match=r"'fc/biases:0' does not fit.*Received: shape=\(11,\), expected \(10,\)"):
+    with pytest.raises(
+        SnapshotError, match=r"'fc/biases:0' does not fit.*Received: shape=\(11,\), expected \(10,\)"
+    ):
         nets.load_params(model, with_arrays(snapshot, **wrong))
     np.testing.assert_array_equal(model.get_layer("conv").kernel.numpy(), before)
 

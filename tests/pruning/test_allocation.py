@@ -58,7 +58,7 @@ def test_keep_macs_is_met_from_below_and_the_next_ratio_exceeds_it(model, budget
     plan = make_plan(model, keep_macs=budget, convention=convention)
     limit = budget * complexity(model, convention).macs
     assert complexity(model, convention, plan).macs <= limit
-    # Widths are round-half-up(ratio · size): the next larger nets begin at the next half channel of some size.
+    # Widths are round-half-up(ratio · size): the next larger net begins at the next half channel of a size.
     halves = sorted({(k + 0.5) / size for size in set(plan.sizes.values()) for k in range(size)})
     ladder = [make_plan(model, keep=ratio) for ratio in halves]
     larger = [p for p in ladder if sum(p.widths().values()) > sum(plan.widths().values())]
@@ -74,7 +74,15 @@ def test_round_to_gives_multiples(model):
 
 @pytest.mark.parametrize(
     ("width", "size", "round_to", "expected"),
-    [(7.5, 16, 1, 8), (0.1, 16, 1, 1), (11.9, 16, 8, 8), (12, 16, 8, 16), (1, 16, 8, 8), (3, 5, 8, 5), (64, 64, 8, 64)],
+    [
+        (7.5, 16, 1, 8),
+        (0.1, 16, 1, 1),
+        (11.9, 16, 8, 8),
+        (12, 16, 8, 16),
+        (1, 16, 8, 8),
+        (3, 5, 8, 5),
+        (64, 64, 8, 64),
+    ],
 )
 def test_rounded_width(width, size, round_to, expected):
     assert rounded_width(width, size, round_to) == expected
@@ -95,7 +103,10 @@ def test_random_is_the_same_for_the_same_seed_only(model):
         ({"keep": float("nan")}, "Received: keep=nan"),
         ({"keep_macs": 1.0}, "keep_macs must lie in .*Received: keep_macs=1.0"),
         ({"keep_macs": 0.001}, "out of reach: the smallest net keeps 0.00.*Received: keep_macs=0.001"),
-        ({"keep_macs": 0.1, "round_to": 16}, "out of reach: the smallest net keeps 0.1.*Received: keep_macs=0.1"),
+        (
+            {"keep_macs": 0.1, "round_to": 16},
+            "out of reach: the smallest net keeps 0.4.*Received: keep_macs=0.1",
+        ),
         ({"keep": 0.5, "round_to": 0}, "Received: round_to=0"),
         ({"keep": 0.5, "criterion": "l3"}, "Received: criterion='l3'"),
         ({"keep_macs": 0.5, "convention": "flops"}, "Received: convention='flops'"),

@@ -20,7 +20,9 @@ def test_resnet56_has_the_30_gates_of_ekg_in_its_order(resnet56):
     assert [group.size for group in groups] == [16] + 9 * [16] + [32] + 9 * [32] + [64] + 9 * [64]
     stages = ["conv", "BasicBlock1.0_conv3", "BasicBlock2.0_conv3"]
     inner = [[f"BasicBlock{s}.{b}_conv1" for b in range(9)] for s in range(3)]
-    assert [group.name for group in groups] == [n for s, i in zip(stages, inner, strict=True) for n in (s, *i)]
+    assert [group.name for group in groups] == [
+        n for s, i in zip(stages, inner, strict=True) for n in (s, *i)
+    ]
 
 
 def test_num_call_is_the_number_of_producers(resnet56):
@@ -34,7 +36,11 @@ def test_num_call_is_the_number_of_producers(resnet56):
 
 def test_each_gate_sits_behind_every_relu_of_its_group(resnet56):
     assert {len(group.sites) for group in find_groups(resnet56) if group.name.endswith("_conv1")} == {1}
-    assert [len(group.sites) for group in find_groups(resnet56) if len(group.layers("producer")) > 1] == [10, 9, 9]
+    assert [len(group.sites) for group in find_groups(resnet56) if len(group.layers("producer")) > 1] == [
+        10,
+        9,
+        9,
+    ]
 
 
 def test_resnet20_has_12_groups_with_four_producers_per_stage():
@@ -69,7 +75,9 @@ def test_a_hand_made_net_of_plain_layers():
     assert {name: group.size for name, group in groups.items()} == {"stem": 6, "inner": 5, "hidden": 7}
     flat = next(m for m in groups["stem"].members if m.layer == "hidden")
     assert flat.axes == {"kernel": 0}
-    assert flat.index.tolist() == [position % 6 for position in range(4 * 4 * 6)]  # index = pixel · 6 + channel
+    assert flat.index.tolist() == [
+        position % 6 for position in range(4 * 4 * 6)
+    ]  # index = pixel · 6 + channel
     assert [len(groups[name].sites) for name in ("stem", "inner", "hidden")] == [2, 1, 1]
 
 
@@ -125,7 +133,11 @@ def test_a_channel_that_is_broadcast_is_left_whole():
 
 
 def test_a_sequential_model_has_groups():
-    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="a"), keras.layers.Conv2D(2, 3, name="b")]
+    layers = [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(4, 3, name="a"),
+        keras.layers.Conv2D(2, 3, name="b"),
+    ]
     model = keras.Sequential(layers)
     assert [str(group) for group in find_groups(model)] == ["a: 4 channels\n  producers  a\n  consumers  b"]
     assert compact(model, make_plan(model, keep=0.5)).get_layer("a").filters == 2

@@ -37,9 +37,23 @@ def test_diff_sees_equal_widths_of_different_channels():
     assert PLAN.diff(PLAN.replace("b", [2])) == {"b": (1, 1)}
 
 
+@given(plans(), st.integers(1, 8))
+def test_padding_takes_as_few_channels_back_as_a_multiple_needs(plan, multiple):
+    outer = plan.padded(multiple)
+    for name, kept in plan.keep.items():
+        width, size = len(outer.keep[name]), plan.sizes[name]
+        assert set(kept) <= set(outer.keep[name])
+        assert width == min(-(-len(kept) // multiple) * multiple, size)
+    inner = plan.within(outer)
+    assert inner.sizes == outer.widths()
+    assert {n: tuple(outer.keep[n][i] for i in kept) for n, kept in inner.keep.items()} == plan.keep
+
+
 @pytest.mark.parametrize("kept", [(), (2, 0), (1, 1), (-1, 2), (0, 4)])
 def test_impossible_channels_are_refused(kept):
-    with pytest.raises(UsageError, match="Group 'a' needs between 1 and 4 different channels.*Received: keep="):
+    with pytest.raises(
+        UsageError, match="Group 'a' needs between 1 and 4 different channels.*Received: keep="
+    ):
         Plan({"a": kept}, {"a": 4})
 
 

@@ -66,7 +66,9 @@ def test_preserve_norm_keeps_the_norm_of_every_kernel(how):
     before, after = weights_of(model), weights_of(how(model, plan, preserve_norm=True))
     for layer, arrays in before.items():
         if "kernel" in arrays:
-            np.testing.assert_allclose(np.linalg.norm(after[layer]["kernel"]), np.linalg.norm(arrays["kernel"]), rtol=1e-5)
+            np.testing.assert_allclose(
+                np.linalg.norm(after[layer]["kernel"]), np.linalg.norm(arrays["kernel"]), rtol=1e-5
+            )
     plain = weights_of(how(model, plan))
     assert np.linalg.norm(plain["fc"]["kernel"]) < np.linalg.norm(before["fc"]["kernel"])
 
@@ -124,17 +126,16 @@ def test_a_compact_model_can_be_pruned_again():
     assert compact(once, make_plan(once, keep=0.5)).get_layer("conv").filters == 4
 
 
-@pytest.mark.parametrize(("shortcut", "front"), [("A", 0), ("A'", 24)])
-def test_a_layer_in_front_of_zero_padding_keeps_a_channel(shortcut, front):
+@pytest.mark.parametrize("shortcut", ["A", "A'"])
+def test_a_layer_in_front_of_zero_padding_keeps_a_channel(shortcut):
     model = toys.small_resnet(shortcut)
     stream = find_groups(model)[0]
-    padded = [c for c in range(64) if not front <= c < front + 16]  # channels that stage 1 does not have
-    empty = Plan.full(find_groups(model)).replace("conv", padded)
+    lacking = np.arange(16, 64)  # channels are numbered as they appear: the stem makes the first 16
     with pytest.raises(UsageError, match="leaves 'conv' without channels. Received: 48 of the 64"):
-        compact(model, empty)
-    order = np.array([*padded, *range(front, front + 16)])
-    assert stream.best(order, 48).tolist() == sorted([*padded[:-1], front])
-    assert stream.best(order, 1).tolist() == [front]
+        compact(model, Plan.full(find_groups(model)).replace("conv", lacking))
+    order = np.array([*lacking, *range(16)])
+    assert stream.best(order, 48).tolist() == [0, *range(16, 63)]
+    assert stream.best(order, 1).tolist() == [0]
     assert compact(model, make_plan(model, keep=0.01)).get_layer("conv").filters == 1
 
 

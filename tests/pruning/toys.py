@@ -1,4 +1,4 @@
-"""Small real networks for the tests of this folder, with weights and BN statistics as a trained net has them."""
+"""Small real networks for the tests of this folder, with weights and BN statistics as of a trained net."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def images(n: int, side: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def blocks_plan(model: keras.Model, ratios: tuple[float, ...], skip: set[str]) -> Plan:
-    """PFEC: drops a ratio of the first convolution of each block of a stage, but of the skipped blocks nothing."""
+    """PFEC: drops a ratio of the first convolution of each block of a stage, except in the skipped blocks."""
     sizes = {group.name: group.size for group in find_groups(model)}
     keep = {name: tuple(range(size)) for name, size in sizes.items()}
     for name in sizes:

@@ -1,0 +1,134 @@
+"""Which interim networks teach, and their logits on disk."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from distillation import MemoryBank, choose_teachers
+from runs import DataError
+
+# --- §8.3 --------------------------------------------------------------------------------------------------
+
+
+def test_teachers_are_those_nearest_to_the_five_targets():
+    """min 1, max 2: targets 1, 1.2, 1.4, 1.6, 1.8. The last target leaves the worst network out."""
+    losses = [1.0, 1.05, 1.19, 1.22, 1.45, 1.5, 1.64, 1.9, 2.0]
+    assert [losses[i] for i in choose_teachers(losses)] == [1.0, 1.19, 1.45, 1.64, 1.9]
+
+
+def test_a_network_is_chosen_once():
+    """Targets 0, .2, .4, .6, .8 of losses that crowd at both ends: the nearest that is still free."""
+    losses = [0.9, 0.0, 1.0, 0.01, 0.02, 0.95]
+    assert [losses[i] for i in choose_teachers(losses)] == [0.0, 0.02, 0.01, 0.9, 0.95]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_all_losses_alike_take_the_first_ones(count):
+    assert choose_teachers([0.3] * 7, count) == list(range(count))
+
+
+@pytest.mark.parametrize("losses", [[0.5], [0.5, 0.2], [0.5, 0.2, 0.9, 0.1]])
+def test_fewer_networks_than_asked_for_all_teach_the_best_first(losses):
+    chosen = choose_teachers(losses, 5)
+    assert sorted(chosen) == list(range(len(losses)))
+    assert losses[chosen[0]] == min(losses)
+
+
+def test_by_hand_over_random_histories():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        losses, count = rng.gamma(2.0, size=int(rng.integers(1, 40))).tolist(), int(rng.integers(1, 8))
+        free, expected = dict(enumerate(losses)), []
+        for j in range(count):
+            target = min(losses) + (max(losses) - min(losses)) * j / count
+            if free:
+                expected.append(min(free, key=lambda i: abs(free[i] - target)))
+                del free[expected[-1]]
+        assert choose_teachers(losses, count) == expected
+
+
+# --- the file ----------------------------------------------------------------------------------------------
+
+IDS = np.array([40, 3, 17, 0, 21])
+
+
+@pytest.fixture
+def logits() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(5, 10, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path, logits):
+    np.save(tmp_path / "bank.npy", logits)
+    return tmp_path / "bank.npy"
+
+
+def test_logits_follow_the_ids_whatever_their_order(path, logits):
+    bank = MemoryBank.open(path, IDS)
+    order = np.array([2, 2, 0, 4, 1, 3])
+    np.testing.assert_array_equal(bank(IDS[order]), logits[order])
+
+
+@pytest.mark.parametrize("missing", [1, 39, 41, 1000])
+def test_an_image_without_a_row_is_not_given_another_ones(path, missing):
+    with pytest.raises(IndexError):
+        MemoryBank.open(path, IDS)(np.array([3, missing]))
+
+
+def damaged(kind: str, good: bytes, logits: np.ndarray) -> bytes | None:
+    def saved(array, **options) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, array, **options)
+        return buffer.getvalue()
+
+    def zipped() -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("logits.npy", good)
+        return buffer.getvalue()
+
+    return {
+        "missing": lambda: None,
+        "empty": lambda: b"",
+        "text": lambda: b"accuracy 93.82 %\n" * 9,
+        "half a header": lambda: good[:40],
+        "truncated": lambda: good[:-100],
+        "npz": zipped,
+        "pickle": lambda: saved(np.array([{"a": 1}], dtype=object), allow_pickle=True),
+        "of other images": lambda: saved(logits[:4]),
+        "flat": lambda: saved(logits[:, :, 0]),
+        "float64": lambda: saved(logits.astype(np.float64)),
+        "negative shape": lambda: good.replace(b"(5, 10, 3)", b"(5,-10, 3)"),
+        "huge shape": lambda: good.replace(b"(5, 10, 3)", b"(5,9**9,3)"),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing", "empty", "text", "half a header", "truncated", "npz", "pickle", "of other images", "flat"]
+    + ["float64", "negative shape", "huge shape"],
+)
+def test_a_file_that_is_no_bank_of_these_images_is_refused(path, logits, kind):
+    content = damaged(kind, path.read_bytes(), logits)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        MemoryBank.open(path, IDS)
+    message = str(caught.value)
+    assert str(path) in message and "Delete it" in message and len(message.splitlines()) <= 2
+
+
+def test_any_change_of_the_header_is_read_or_refused(path, logits):
+    """A flipped byte never ends in an exception of another kind."""
+    good, refused = path.read_bytes(), 0
+    for place in range(128):
+        for value in (0, good[place] ^ 1, 0xFF):
+            path.write_bytes(good[:place] + bytes([value]) + good[place + 1 :])
+            try:
+                assert MemoryBank.open(path, IDS)(IDS[:2]).ndim == 3
+            except DataError:
+                refused += 1
+    assert refused > 150

@@ -1,0 +1,86 @@
+"""Trains one small network in every division of a batch, on two logical CPUs; writes what came out to an .npz.
+
+A program and not a test: TensorFlow divides the CPU only before it is first used. `python replicated_training.py
+OUT.npz`; keys are "replicas/accum/compiled/what".
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from distillation import labels_only
+from nets import FusedBatchNorm, MaskedConv2D, MaskedDense
+from op_utils import Trainer, make_forward, reestimate_batch_norm
+
+STEPS = 3
+
+
+def network(norm: str) -> keras.Model:
+    """A convolution, a BatchNorm ("frozen" averages or "live" ones) and a classifier of four classes."""
+    keras.utils.set_random_seed(7)
+    inputs = keras.Input((8, 8, 3))
+    x = MaskedConv2D(6, name="conv")(inputs)
+    frozen = keras.layers.BatchNormalization(epsilon=1e-5, trainable=False, name="bn")
+    x = (frozen if norm == "frozen" else FusedBatchNorm(name="bn"))(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    return keras.Model(inputs, MaskedDense(4, name="fc")(x))
+
+
+def data(steps: int = STEPS, size: int = 16, seed: int = 3) -> list[dict[str, np.ndarray]]:
+    """Batches of random images and labels."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "images": rng.integers(0, 256, (size, 8, 8, 3), dtype=np.uint8),
+            "labels": rng.integers(0, 4, size).astype(np.int32),
+        }
+        for _ in range(steps)
+    ]
+
+
+def scaled(images, seed=None):
+    """uint8 → about −1 … 1."""
+    return tf.cast(images, tf.float32) / 128 - 1
+
+
+def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
+    """A trainer after `STEPS` steps."""
+    with strategy.scope():
+        model = network(norm)
+    trainer = Trainer(
+        model, scaled, labels_only, weight_decay=5e-4, accum=accum, strategy=strategy, compile_=compiled
+    )
+    seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]
+    metrics = list(trainer.train(data(), seeds, rates))
+    assert len(metrics) == STEPS
+    return trainer
+
+
+def main(path: str) -> None:
+    """Writes the weights of all divisions."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    found = {}
+    for replicas in (1, 2):
+        devices = ["/cpu:0", "/cpu:1"][:replicas]
+        strategy = tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(devices)
+        for accum in (1, 4):
+            for compiled in (False, True):
+                weights = trained(strategy, "frozen", accum, compiled).state()
+                found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in weights.items()}
+        live = trained(strategy, "live", 4 // replicas, False)
+        found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
+        images = data(1, 20)[0]["images"]
+        again = trained(strategy, "live", 4 // replicas, False)
+        again.restore(live.state())
+        found[f"{replicas}/live/restored"] = make_forward(again.model, scaled)(images, 8)
+        found[f"{replicas}/live/logits"] = make_forward(live.model, scaled)(images, 8)
+        reestimate_batch_norm(live.model, scaled, images, 20)
+        found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
+    np.savez(path, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,309 @@
+"""The train step however it is divided, its pure twin, and evaluation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from replicated_training import data, network, scaled
+
+import op_utils
+from distillation import labels_only
+from nets import FusedBatchNorm
+from op_utils import Trainer, make_forward, make_strategy, nesterov_update, pure_gradients, pure_step
+from op_utils import reestimate_batch_norm as reestimate
+from runs import TrainingError, UsageError
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def trainer_of(model: keras.Model, **options) -> Trainer:
+    return Trainer(model, scaled, labels_only, **options)
+
+
+def train(trainer: Trainer, batches: list, rate: float = 0.05, first: int = 0) -> list:
+    seeds = [(1, first + i) for i in range(len(batches))]
+    return list(trainer.train(batches, seeds, [rate] * len(batches)))
+
+
+def difference(a: dict, b: dict) -> float:
+    assert a.keys() == b.keys()
+    return max(float(np.abs(a[k] - b[k]).max()) for k in a)
+
+
+# --- devices, replicas, micro-batches ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory) -> dict[str, np.ndarray]:
+    """Weights after three steps on one and two logical CPUs, whole and in four parts, with and without XLA."""
+    path = tmp_path_factory.mktemp("replicas") / "found.npz"
+    command = [sys.executable, str(REPO / "tests" / "recipes" / "replicated_training.py"), str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    return dict(np.load(path))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("accum", [1, 4])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_batch_may_be_divided_in_any_way(divided, replicas, accum, compiled):
+    whole = {k: v for k, v in divided.items() if k.startswith("1/1/False/")}
+    assert whole
+    for key, expected in whole.items():
+        found = divided[key.replace("1/1/False", f"{replicas}/{accum}/{compiled}")]
+        np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+
+
+def test_the_weights_of_the_divided_batches_have_moved(divided):
+    before = network("frozen").get_layer("conv").kernel.numpy()
+    assert np.abs(divided["1/1/False/0000"] - before).max() > 1e-3
+
+
+def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
+    """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
+    np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_restored_trainer_evaluates_alike_under_a_strategy(divided, replicas):
+    logits = divided[f"{replicas}/live/logits"]
+    np.testing.assert_allclose(divided[f"{replicas}/live/restored"], logits, atol=1e-6)
+    assert logits.shape == (20, 4)
+    np.testing.assert_allclose(divided["2/live/reestimated"], divided["1/live/reestimated"], atol=2e-5)
+
+
+def test_micro_batches_average_one_bn_update_each():
+    model, (batch,) = network("live"), data(1, 12)
+    norm, momentum = model.get_layer("bn"), model.get_layer("bn").momentum
+    norm.moving_mean.assign(np.linspace(-1, 1, 6))
+    kernel = model.get_layer("conv").kernel.numpy()
+    images = batch["images"].astype(np.float32) / 128 - 1
+    maps = tf.nn.conv2d(images, kernel, 1, "SAME").numpy().astype(np.float64)
+    updates = [momentum * np.linspace(-1, 1, 6) + (1 - momentum) * m.mean((0, 1, 2)) for m in np.split(maps, 3)]
+    train(trainer_of(model, accum=3), [batch])
+    np.testing.assert_allclose(norm.moving_mean.numpy(), np.mean(updates, 0), atol=1e-6)
+
+
+def test_without_a_gpu_one_line_says_so(capfd):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    assert make_strategy([0]).num_replicas_in_sync == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("warning: no GPU") and "--gpu_id 0" in lines[0]
+
+
+@pytest.mark.parametrize("ids", [[-1], [0, 0]])
+def test_impossible_gpu_ids_are_refused(ids):
+    with pytest.raises(UsageError, match="Received: gpu_id="):
+        make_strategy(ids)
+
+
+def test_xla_is_by_device_unless_forced():
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    assert op_utils.use_xla(None) is not on_cpu
+    assert op_utils.use_xla(True) and not op_utils.use_xla(False)
+
+
+@pytest.mark.parametrize(("size", "accum"), [(10, 4), (15, 2)])
+def test_a_batch_that_does_not_divide_is_named(size, accum):
+    trainer = trainer_of(network("live"), accum=accum)
+    with pytest.raises(UsageError, match=f"Received: batch_size={size}"):
+        train(trainer, data(1, size))
+
+
+# --- the update --------------------------------------------------------------------------------------------
+
+
+def test_nesterov_equals_keras_over_changing_rates():
+    rng = np.random.default_rng(0)
+    rates = [0.1, 0.1, 0.02, 0.02, 0.5]
+    variable = keras.Variable(rng.normal(size=(7, 3)).astype("float32"))
+    optimizer = keras.optimizers.SGD(0.0, momentum=0.9, nesterov=True)
+    optimizer.build([variable])
+    params, momenta = [tf.constant(variable.numpy())], [tf.zeros((7, 3))]
+    for rate in rates:
+        gradient = tf.constant(rng.normal(size=(7, 3)).astype("float32"))
+        optimizer.learning_rate = rate
+        optimizer.apply([gradient], [variable])
+        params, momenta = nesterov_update(params, momenta, [gradient], rate)
+        np.testing.assert_allclose(params[0].numpy(), variable.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("accum", [1, 2])
+def test_weight_decay_is_the_gradient_of_half_the_squared_norm_of_every_weight(accum):
+    model, (batch,) = network("live"), data(1)
+    params, stats = list(model.trainable_variables), list(model.non_trainable_variables)
+    arguments = [p.value for p in params], [s.value for s in stats], batch, tf.constant([1, 0])
+    plain, _, _ = pure_gradients(model, scaled, labels_only, 0.0, accum)(*arguments)
+    decayed, _, _ = pure_gradients(model, scaled, labels_only, 0.3, accum)(*arguments)
+    assert {p.name for p in params} == {"kernel", "gamma", "beta", "bias"}
+    for a, b, p in zip(plain, decayed, params, strict=True):
+        np.testing.assert_allclose(b - a, 0.3 * p.numpy(), atol=1e-6)
+
+
+def test_gradients_agree_with_finite_differences():
+    model, (batch,) = network("live"), data(1)
+    stats = [s.value for s in model.non_trainable_variables]
+    params = [tf.constant(p.numpy()) for p in model.trainable_variables]
+    function = pure_gradients(model, scaled, labels_only)
+    gradients, _, _ = function(params, stats, batch, tf.constant([1, 0]))
+    rng, step = np.random.default_rng(1), 1e-3
+    direction = [rng.normal(size=p.shape).astype("float32") for p in params]
+
+    def loss_at(distance: float) -> float:
+        moved = [p + distance * d for p, d in zip(params, direction, strict=True)]
+        return float(function(moved, stats, batch, tf.constant([1, 0]))[2][0])
+
+    losses = [loss_at(-step), loss_at(step)]
+    along = sum(float(tf.reduce_sum(g * d)) for g, d in zip(gradients, direction, strict=True))
+    assert (losses[1] - losses[0]) / (2 * step) == pytest.approx(along, abs=2e-3)
+
+
+def test_the_pure_step_is_the_trainers_step():
+    model, batches = network("live"), data(3)
+    params = [tf.constant(v.numpy()) for v in model.trainable_variables]
+    stats = [tf.constant(v.numpy()) for v in model.non_trainable_variables]
+    momenta = [tf.zeros_like(p) for p in params]
+    step = pure_step(pure_gradients(model, scaled, labels_only, 5e-4))
+    losses = []
+    for i, batch in enumerate(batches):
+        params, momenta, stats, metrics = step(params, momenta, stats, batch, tf.constant([1, i]), 0.05)
+        losses.append(float(metrics[0]))
+    trainer = trainer_of(model, weight_decay=5e-4)
+    assert [loss for loss, _, _ in train(trainer, batches)] == pytest.approx(losses, abs=1e-6)
+    for variable, value in zip(model.trainable_variables, params, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, atol=1e-6)
+    for variable, value in zip(model.non_trainable_variables, stats, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, atol=1e-6)
+
+
+def test_several_steps_in_a_call_are_the_same_steps(monkeypatch):
+    batches = data(5)
+    one, many = trainer_of(network("live")), trainer_of(network("live"))
+    losses = [loss for loss, _, _ in train(one, batches)]
+    monkeypatch.setattr(op_utils, "steps_per_call", lambda: 3)
+    found = train(many, batches)
+    assert [steps for _, _, steps in found] == [3, 2]
+    assert [loss for loss, _, _ in found] == pytest.approx([np.mean(losses[:3]), np.mean(losses[3:])], abs=1e-6)
+    assert difference(one.state(), many.state()) == 0
+
+
+def test_a_restored_trainer_goes_on_bit_for_bit():
+    batches = data(4)
+    whole, first, second = (trainer_of(network("live"), weight_decay=5e-4) for _ in range(3))
+    train(whole, batches)
+    train(first, batches[:2])
+    train(second, data(1, seed=9), rate=3.0)
+    second.restore(first.state())
+    train(second, batches[2:], first=2)
+    assert difference(whole.state(), second.state()) == 0
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_is_an_error_of_its_own():
+    trainer = trainer_of(network("live"), weight_decay=1.0)
+    with pytest.raises(TrainingError, match="Received: loss=.*--learning_rate") as caught:
+        train(trainer, data(30), rate=1e9)
+    assert caught.value.exit_code == 6
+
+
+def test_weights_that_are_not_finite_are_never_handed_out():
+    """The loss of a step is measured before its update: it says nothing of the weights afterwards."""
+    trainer = trainer_of(network("live"))
+    ((loss, _, _),) = train(trainer, data(1), rate=float("inf"))
+    assert np.isfinite(loss)
+    with pytest.raises(TrainingError):
+        trainer.state()
+
+
+# --- evaluation --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worn() -> keras.Model:
+    """A network whose averages are not those of its data."""
+    model = network("live")
+    model.get_layer("bn").moving_mean.assign(np.linspace(-2, 2, 6))
+    return model
+
+
+def logits_by_hand(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Float64, with the statistics of these images."""
+    x = images.astype(np.float32) / 128 - 1
+    maps = tf.nn.conv2d(x, model.get_layer("conv").kernel.value, 1, "SAME").numpy().astype(np.float64)
+    maps = (maps - maps.mean((0, 1, 2))) / np.sqrt(maps.var((0, 1, 2)) + 1e-5)
+    dense = model.get_layer("fc")
+    return np.maximum(maps, 0).mean((1, 2)) @ dense.kernel.numpy() + dense.bias.numpy()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_statistics_are_those_of_each_batch_and_leave_no_trace(worn, compiled):
+    (batch,) = data(1, 21)
+    images, before = batch["images"], worn.get_layer("bn").moving_mean.numpy()
+    found = make_forward(worn, scaled, batch_statistics=True, compile_=compiled)(images, 8)
+    # The last batch of five is filled with the three images before it.
+    parts = logits_by_hand(worn, images[:8]), logits_by_hand(worn, images[8:16])
+    last = logits_by_hand(worn, images[13:])[3:]
+    np.testing.assert_allclose(found, np.concatenate([*parts, last]), atol=2e-5)
+    np.testing.assert_array_equal(worn.get_layer("bn").moving_mean.numpy(), before)
+
+
+def test_moving_averages_do_not_depend_on_the_batches(worn):
+    images = data(1, 21)[0]["images"]
+    forward = make_forward(worn, scaled)
+    np.testing.assert_allclose(forward(images, 8), forward(images, 64), atol=1e-6)
+    assert np.abs(forward(images, 8) - logits_by_hand(worn, images)).max() > 0.05
+
+
+@pytest.mark.parametrize("spoilt", [0.0, 1e7])
+def test_reestimated_averages_are_the_mean_of_the_batches_whatever_they_were(spoilt):
+    model = network("live")
+    norm = model.get_layer("bn")
+    norm.moving_mean.assign(np.full(6, spoilt))
+    norm.moving_variance.assign(np.full(6, spoilt + 1))
+    images = data(1, 26)[0]["images"]  # three batches of 8; two images are left out
+    reestimate(model, scaled, images, 8)
+    kernel = model.get_layer("conv").kernel.value
+    maps = tf.nn.conv2d(images[:24].astype(np.float32) / 128 - 1, kernel, 1, "SAME").numpy().astype(np.float64)
+    parts, count = np.split(maps, 3), 8 * 8 * 8
+    mean = np.mean([p.mean((0, 1, 2)) for p in parts], 0)
+    variance = np.mean([p.var((0, 1, 2)) * count / (count - 1) for p in parts], 0)  # as TensorFlow: unbiased
+    np.testing.assert_allclose(norm.moving_mean.numpy(), mean, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), variance, rtol=1e-5)
+
+
+def test_reestimation_mends_a_network_with_spoilt_averages():
+    model, batches = network("live"), data(40, 32, seed=5)
+    for batch in batches:  # class 0, 1, 2: this colour is bright; 3: none
+        batch["images"] //= 2
+        for colour in range(3):
+            batch["images"][batch["labels"] == colour, :, :, colour] += 128
+    train(trainer_of(model), batches, rate=0.1)
+    images, labels = batches[0]["images"], batches[0]["labels"]
+    norm = model.get_layer("bn")
+
+    def loss() -> float:
+        logits = make_forward(model, scaled)(images, 32)
+        return float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+
+    sound = loss()
+    norm.moving_mean.assign(norm.moving_mean.numpy() + 5)
+    assert loss() > sound + 0.5
+    reestimate(model, scaled, images, 32)
+    assert loss() < sound + 0.05
+
+
+def test_a_network_without_batch_norm_needs_no_reestimation():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    before = [w.copy() for w in model.get_weights()]
+    reestimate(model, scaled, data(1)[0]["images"], 8)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert not any(isinstance(layer, FusedBatchNorm) for layer in model.layers)
