@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runs import write_json
+from runs.quiet import start_tensorflow
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 """Of CIFAR-10, on the 0–255 scale."""
@@ -89,6 +90,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def save(name: str, results: Mapping) -> Path:
     """Writes benchmarks/results/<name>.json with the machine, the date and the command; prints where."""
+    start_tensorflow()
     from recipes.report import machine as machine_facts
 
     about = {"command": command(), "date": today(), "machine": machine_facts()}

@@ -133,7 +133,7 @@ class FusedBatchNorm(keras.Layer):
         self.mask = _frozen(self, "mask", size, "ones")
 
     def _statistic(self, name: str, initializer: str, size: int) -> keras.Variable:
-        # Each replica keeps its own average; outside of replicas it reads as their mean. `add_weight` lacks that.
+        # Each replica keeps its own average and reading gives their mean: `add_weight` cannot say so.
         return keras.Variable(
             initializer,
             shape=(size,),

@@ -122,7 +122,7 @@ class Counter:
             (c for c in self._calls for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
         ):
             raise UsageError(
-                f"Counting needs a fixed input size. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
+                f"Counting needs fixed sizes. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
             )
         self._sizes = {t: s[-1] for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         # Many tensors hold the same channels: count each distinct set of positions once.

@@ -84,7 +84,9 @@ def test_micro_batches_average_one_bn_update_each():
     kernel = model.get_layer("conv").kernel.numpy()
     images = batch["images"].astype(np.float32) / 128 - 1
     maps = tf.nn.conv2d(images, kernel, 1, "SAME").numpy().astype(np.float64)
-    updates = [momentum * np.linspace(-1, 1, 6) + (1 - momentum) * m.mean((0, 1, 2)) for m in np.split(maps, 3)]
+    updates = [
+        momentum * np.linspace(-1, 1, 6) + (1 - momentum) * m.mean((0, 1, 2)) for m in np.split(maps, 3)
+    ]
     train(trainer_of(model, accum=3), [batch])
     np.testing.assert_allclose(norm.moving_mean.numpy(), np.mean(updates, 0), atol=1e-6)
 
@@ -189,7 +191,9 @@ def test_several_steps_in_a_call_are_the_same_steps(monkeypatch):
     monkeypatch.setattr(op_utils, "steps_per_call", lambda: 3)
     found = train(many, batches)
     assert [steps for _, _, steps in found] == [3, 2]
-    assert [loss for loss, _, _ in found] == pytest.approx([np.mean(losses[:3]), np.mean(losses[3:])], abs=1e-6)
+    assert [loss for loss, _, _ in found] == pytest.approx(
+        [np.mean(losses[:3]), np.mean(losses[3:])], abs=1e-6
+    )
     assert difference(one.state(), many.state()) == 0
 
 
@@ -271,7 +275,9 @@ def test_reestimated_averages_are_the_mean_of_the_batches_whatever_they_were(spo
     images = data(1, 26)[0]["images"]  # three batches of 8; two images are left out
     reestimate(model, scaled, images, 8)
     kernel = model.get_layer("conv").kernel.value
-    maps = tf.nn.conv2d(images[:24].astype(np.float32) / 128 - 1, kernel, 1, "SAME").numpy().astype(np.float64)
+    maps = (
+        tf.nn.conv2d(images[:24].astype(np.float32) / 128 - 1, kernel, 1, "SAME").numpy().astype(np.float64)
+    )
     parts, count = np.split(maps, 3), 8 * 8 * 8
     mean = np.mean([p.mean((0, 1, 2)) for p in parts], 0)
     variance = np.mean([p.var((0, 1, 2)) * count / (count - 1) for p in parts], 0)  # as TensorFlow: unbiased

@@ -74,7 +74,9 @@ def test_cross_entropy_is_minus_the_log_of_the_right_class():
     logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     expected = -log_softmax(logits)[range(5), [0, 1, 2, 3, 0]]
     np.testing.assert_allclose(cross_entropy(np.int32([0, 1, 2, 3, 0]), logits), expected, atol=1e-6)
-    np.testing.assert_allclose(cross_entropy(np.int32([2]), np.zeros((1, 10), np.float32)), np.log(10), atol=1e-6)
+    np.testing.assert_allclose(
+        cross_entropy(np.int32([2]), np.zeros((1, 10), np.float32)), np.log(10), atol=1e-6
+    )
 
 
 def test_labels_only_is_mean_cross_entropy_and_accuracy():

@@ -1,7 +1,7 @@
-"""Trains one small network in every division of a batch, on two logical CPUs; writes what came out to an .npz.
+"""Trains a small network with the batch divided in every way, on two logical CPUs.
 
-A program and not a test: TensorFlow divides the CPU only before it is first used. `python replicated_training.py
-OUT.npz`; keys are "replicas/accum/compiled/what".
+A program and not a test: TensorFlow divides the CPU only before it is first used. `python
+replicated_training.py OUT.npz`; keys are "replicas/accum/compiled/what".
 """
 
 import sys

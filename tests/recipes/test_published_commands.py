@@ -57,8 +57,12 @@ def test_stderr_is_one_warning_and_progress_bars(published):
 
 def test_stdout_says_how_long_the_baseline_takes_and_ends_in_a_table(published, report):
     lines = published.train.out.splitlines()
-    assert re.fullmatch(r"no --trained_param: training the baseline for 2 epochs, about \d:\d\d:\d\d .*", lines[0])
-    assert all(any(row["name"] in line and f"{row['params']:,}" in line for line in lines) for row in report["rows"])
+    assert re.fullmatch(
+        r"no --trained_param: training the baseline for 2 epochs, about \d:\d\d:\d\d .*", lines[0]
+    )
+    assert all(
+        any(row["name"] in line and f"{row['params']:,}" in line for line in lines) for row in report["rows"]
+    )
     assert "report.html" in lines[-1]
 
 
@@ -83,7 +87,9 @@ def test_the_networks_have_the_widths_of_the_plan(published):
         assert snapshot.plan == plan.to_json()
         assert snapshot.arrays["fc/kernel:0"].shape[-1] == 10
         widths = plan.widths()
-        assert {widths[layer] for layer in widths if layer == "conv"} == {snapshot.arrays["conv/kernel:0"].shape[-1]}
+        assert {widths[layer] for layer in widths if layer == "conv"} == {
+            snapshot.arrays["conv/kernel:0"].shape[-1]
+        }
 
 
 def test_the_test_images_were_asked_for_once(report):
@@ -116,7 +122,9 @@ def test_the_plain_model_needs_nothing_of_the_project(published, digits, report,
         "assert not {'nets', 'pruning', 'recipes', 'runs'} & set(sys.modules)\n"
         "print({type(layer).__module__.split('.')[0] for layer in model.layers})\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "{'keras'}\n"
     logits = np.load(tmp_path / "logits.npy")
     accuracy = np.mean(logits.argmax(1) == digits.test.labels)
@@ -128,7 +136,9 @@ def test_the_plain_model_needs_nothing_of_the_project(published, digits, report,
 
 
 def test_the_same_command_again_only_prints_the_table(published, programs):
-    before = {path.name: path.stat().st_mtime_ns for path in published.folder.glob("*.*") if path.suffix != ".lock"}
+    before = {
+        path.name: path.stat().st_mtime_ns for path in published.folder.glob("*.*") if path.suffix != ".lock"
+    }
     command = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
     command += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
     again = programs.run("train_cifar.py", *command, cwd=published.cwd)

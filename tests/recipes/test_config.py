@@ -1,0 +1,188 @@
+"""The command line: published flags with their published defaults, and what is refused at once."""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from forked import REPO
+
+from recipes.config import VOLATILE, Config, parse
+from recipes.testing import parse as parse_test
+from runs import UsageError
+
+PUBLISHED = {
+    "train_path": "../test",
+    "data_path": None,
+    "arch": "ResNet-56",
+    "dataset": "CIFAR10",
+    "trained_param": None,
+    "num_teacher": 5,
+    "learning_rate": 1e-2,
+    "decay_points": [0.3, 0.6, 0.8],
+    "decay_rate": 0.2,
+    "weight_decay": 5e-4,
+    "batch_size": 128,
+    "val_batch_size": 256,
+    "train_epoch": 100,
+    "searching": False,
+    "search_target_rate": 0.45,
+    "search_step": 0.2,
+    "search_batch_size": 256,
+    "search_seed": 1,
+    "gpu_id": [0],
+    "seed": 1,
+    "accum": 1,
+    "do_log": 200,
+    "compile": None,
+    "setting": None,
+}
+OTHERS = {
+    "train_path": "runs/a",
+    "data_path": "/data",
+    "arch": "ResNet-20",
+    "dataset": "DIGITS",
+    "trained_param": "a.pkl",
+    "num_teacher": 3,
+    "learning_rate": 0.5,
+    "decay_points": [0.25, 1.0],
+    "decay_rate": 0.1,
+    "weight_decay": 0.0,
+    "batch_size": 64,
+    "val_batch_size": 32,
+    "train_epoch": 1,
+    "searching": True,
+    "search_target_rate": 0.3,
+    "search_step": 1.0,
+    "search_batch_size": 2,
+    "search_seed": 0,
+    "gpu_id": [1, 2],
+    "seed": 7,
+    "accum": 4,
+    "do_log": 1,
+    "compile": True,
+    "setting": "night",
+}
+
+
+def arguments(name: str, value) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_flag_has_its_published_default_and_can_be_set(name):
+    assert getattr(parse([]), name) == PUBLISHED[name]
+    assert getattr(parse(arguments(name, OTHERS[name])), name) == OTHERS[name]
+
+
+def test_the_published_commands_are_understood():
+    line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --target_rate 0.45 --train_path ../test"
+    assert parse(line.split()) == Config()
+    line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --trained_param ../test/trained_param.pkl"
+    assert parse_test(line.split()).trained_param == ["../test/trained_param.pkl"]
+
+
+def test_the_readme_of_ekg_calls_the_target_by_another_name():
+    assert parse(["--target_rate", "0.3"]) == parse(["--search_target_rate", "0.3"])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", True),
+        ("--Knowledge", True),
+        ("--no-Knowledge", False),
+        ("--criterion l1", False),
+        ("--criterion random --no-Knowledge", False),
+    ],
+)
+def test_knowledge_is_the_method_unless_there_was_no_search(line, expected):
+    assert parse(line.split()).with_knowledge is expected
+
+
+@pytest.mark.parametrize(("line", "expected"), [("", None), ("--compile", True), ("--no-compile", False)])
+def test_compile_is_by_device_unless_forced(line, expected):
+    assert parse(line.split()).compile is expected
+
+
+BAD = [
+    *((f"--target_rate {rate}", f"target_rate={rate}") for rate in ("0", "1", "1.5", "-1", "nan")),
+    *((f"--search_step {step}", f"search_step={step}") for step in ("0", "1.5", "nan")),
+    *((f"--learning_rate {rate}", f"learning_rate={rate}") for rate in ("nan", "inf", "-0.1")),
+    ("--accum 3", "accum=3"),
+    ("--accum 0", "accum=0"),
+    ("--batch_size 0", "batch_size=0"),
+    ("--train_epoch 0", "train_epoch=0"),
+    ("--weight_decay -1", "weight_decay=-1.0"),
+    ("--decay_points 0.3 1.5", "decay_points=[0.3, 1.5]"),
+    ("--decay_points nan", "decay_points=[nan]"),
+    ("--seed -1", "seed=-1"),
+    ("--search_seed 4294967296", "search_seed=4294967296"),
+    ("--round_to 0", "search_batch_size=256, round_to=0"),
+    ("--search_batch_size 1", "search_batch_size=1, round_to=1"),
+    ("--Knowledge --criterion l1", "--Knowledge with --criterion l1"),
+]
+
+
+@pytest.mark.parametrize(("line", "named"), BAD)
+def test_a_bad_value_is_named(line, named):
+    with pytest.raises(UsageError) as caught:
+        parse(line.split())
+    message = str(caught.value)
+    assert f"Received: {named}" in message.replace("search_target_rate", "target_rate")
+    assert len(message.splitlines()) <= 2 and caught.value.exit_code == 2
+
+
+WRONG = [
+    ("train_cifar.py --arhc ResNet-56", "Did you mean '--arch'?"),
+    ("train_cifar.py --target-rate=0.3", "Did you mean '--target_rate'?"),
+    ("train_cifar.py --train_epochs 3", "Did you mean '--train_epoch'?"),
+    ("train_cifar.py --batch_size many", "invalid int value: 'many'"),
+    ("train_cifar.py --criterion l7", "invalid choice: 'l7'"),
+    ("train_cifar.py --seed", "expected one argument"),
+    ("train_cifar.py --target_rate 1.5", "Received: target_rate=1.5"),
+    ("train_cifar.py stray", "unrecognized arguments: stray"),
+    ("test.py --trained_parm a.pkl", "Did you mean '--trained_param'?"),
+    ("test.py", "Which snapshot? Give --trained_param FILE.pkl"),
+    ("test.py --trained_param a.pkl --val_batch_size 0", "Received: val_batch_size=0"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG)
+def test_the_shell_sees_code_2_and_two_lines(line, said):
+    program, *options = line.split()
+    command = [sys.executable, str(REPO / program), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr and done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) <= 2 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", ["train_cifar.py", "test.py"])
+def test_help_names_every_flag_and_imports_no_tensorflow(program):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{program!r}, '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: assert not {'tensorflow', 'keras', 'sklearn'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = PUBLISHED if program == "train_cifar.py" else ("trained_param", "arch", "dataset", "bn", "gpu_id")
+    assert all(f"--{name}" in done.stdout for name in known)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_options_that_change_a_result_bind_the_run_folder():
+    """Teachers and re-estimated averages take BN statistics over --val_batch_size images."""
+    names = {field.name for field in dataclasses.fields(Config)}
+    assert set(VOLATILE) < names
+    assert not {"val_batch_size", "seed", "accum", "batch_size", "dataset"} & set(VOLATILE)
+
+
+def test_the_parser_takes_no_abbreviations():
+    with pytest.raises((UsageError, argparse.ArgumentError), match="--sea"):
+        parse(["--sea", "1"])

@@ -1,0 +1,64 @@
+"""A run that is killed again and again ends in the same bits as one that never was."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from runs import read_jsonl, sha256
+
+RESULTS = ("snap_baseline.pkl", "snap_warm.pkl", "search_state.pkl", "slimmed_param.pkl", "bank.npy")
+RESULTS += ("trained_param.pkl", "search.jsonl", "plan_ekg.json")
+
+# Where the run shall be when it is killed: a file that this phase finds or has written.
+MOMENTS = {
+    "baseline, first epoch": "manifest.json",
+    "baseline, second epoch": "checkpoint_baseline-*.pkl",
+    "warm-up": "snap_baseline.pkl",
+    "search, start": "snap_warm.pkl",
+    "search, some steps": "checkpoint_search-*.pkl",
+    "bank": "search_state.pkl",
+    "slim": "bank.npy",
+    "fine-tune, first epoch": "slimmed_param.pkl",
+    "fine-tune, second epoch": "checkpoint_fine-tune-*.pkl",
+    "compact": "trained_param.pkl",
+}
+OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
+OPTIONS += ["--baseline_epoch", 2, "--train_epoch", 2, "--train_path", "run"]
+
+
+def seen(folder: Path, pattern: str, process: int) -> bool:
+    """Waits until a file of this name is there; False when the process ended before."""
+    while not any(folder.glob(pattern)):
+        if (
+            not Path(f"/proc/{process}/cmdline").exists()
+            or Path(f"/proc/{process}/cmdline").read_bytes() == b""
+        ):
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def metrics(folder: Path) -> list[dict]:
+    """Without the time of day."""
+    return [{k: v for k, v in row.items() if k != "time"} for row in read_jsonl(folder / "metrics.jsonl")]
+
+
+def test_killed_in_every_phase_it_ends_in_the_same_bits(published, programs, tmp_path):
+    folder, killed, rng = tmp_path / "run", [], random.Random(20)
+    for moment, pattern in MOMENTS.items():
+        process = programs.start("train_cifar.py", *OPTIONS, cwd=tmp_path)
+        if seen(folder, pattern, process):
+            time.sleep(rng.uniform(0, 1))
+            os.kill(process, signal.SIGKILL)
+        if programs.wait().code == -signal.SIGKILL:
+            killed.append(moment)
+    last = programs.run("train_cifar.py", *OPTIONS, cwd=tmp_path)
+    assert last.code == 0, last.err
+    assert len(killed) >= len(MOMENTS) - 2, killed  # a file may come and go between two looks
+    for name in RESULTS:
+        assert sha256(folder / name) == sha256(published.folder / name), (name, killed)
+    assert metrics(folder) == metrics(published.folder)
+    names = {path.name for path in published.folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} == names

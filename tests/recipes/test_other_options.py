@@ -1,0 +1,77 @@
+"""What the run looks like with other criteria and switches, from a baseline that is there already."""
+
+import numpy as np
+import pytest
+
+from pruning import Plan
+from runs import load_snapshot, read_json
+
+BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1]
+
+
+@pytest.fixture(scope="module")
+def run(published, programs, tmp_path_factory):
+    """Runs `train_cifar.py` from the published run's baseline; returns folder and report."""
+
+    def start(*options):
+        folder = tmp_path_factory.mktemp("other") / "run"
+        source = ["--trained_param", published.folder / "snap_baseline.pkl", "--train_path", folder]
+        done = programs.run("train_cifar.py", *BASE, *source, *options, cwd=folder.parent)
+        assert done.code == 0, done.err[-2000:]
+        return folder, read_json(folder / "report.json")
+
+    return start
+
+
+def widths(folder, criterion: str) -> dict[str, int]:
+    plan = Plan.from_json(read_json(folder / f"plan_{criterion}.json"))
+    stored = load_snapshot(folder / "slimmed_param.pkl")
+    assert stored.arrays["conv/kernel:0"].shape[-1] == plan.widths()["conv"]
+    return plan.widths()
+
+
+def test_l1_prunes_uniformly_without_search_or_bank(run):
+    folder, report = run("--criterion", "l1", "--target_rate", 0.5, "--accum", 2)
+    names = {path.name for path in folder.iterdir()}
+    assert not {"search_state.pkl", "bank.npy", "snap_warm.pkl", "plan_ekg.json"} & names
+    assert {"plan_l1.json", "trained_param.pkl", "compact.keras", "model.tflite"} <= names
+    kept = {
+        round(width / size, 1)
+        for width, size in zip(widths(folder, "l1").values(), sizes(report), strict=True)
+    }
+    assert len(kept) <= 2  # one ratio, rounded to whole channels
+    rows = report["rows"]
+    assert 0.4 < rows[1]["flops_ekg"] / rows[0]["flops_ekg"] <= 0.5
+    assert [row["name"] for row in rows] == ["baseline", "slimmed", "fine-tuned"]
+
+
+def sizes(report: dict) -> list[int]:
+    return [row["before"] for row in report["widths"]]
+
+
+def test_searching_stops_behind_the_slimmed_network(run):
+    folder, report = run("--criterion", "random", "--target_rate", 0.5, "--searching")
+    names = {path.name for path in folder.iterdir()}
+    assert "slimmed_param.pkl" in names and not {"trained_param.pkl", "compact.keras"} & names
+    assert [row["name"] for row in report["rows"]] == ["baseline", "slimmed"]
+    assert report["test_reads"] == 1 and report["system"] == "random, uniform"
+
+
+def test_a_search_in_steps_of_eight_without_knowledge(run, published):
+    options = ["--no-Knowledge", "--round_to", 8, "--accum", 2, "--bn", "batch", "--target_rate", 0.9]
+    folder, report = run(*options)
+    assert {width % 8 for width in widths(folder, "ekg").values()} == {0}
+    assert not (folder / "bank.npy").exists() and report["bank"] == {}
+    assert report["bn"] == "batch"
+    assert report["search"][-1]["rate"] <= 0.9
+    # The same baseline, evaluated with the statistics of each batch.
+    before = read_json(published.folder / "report.json")["rows"][0]
+    assert report["rows"][0]["params"] == before["params"]
+    assert np.isfinite([row["test_accuracy"] for row in report["rows"]]).all()
+
+
+def test_test_py_evaluates_with_batch_statistics_too(published, programs):
+    options = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--bn", "batch", "--val_batch_size", 64]
+    path = published.folder / "trained_param.pkl"
+    done = programs.run("test.py", *options, "--trained_param", path, cwd=published.cwd)
+    assert done.code == 0 and "(batch statistics of 64)" in done.out
