@@ -13,13 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from runs import write_json
+from runs import warn, write_json
 from runs.quiet import start_tensorflow
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 """Of CIFAR-10, on the 0–255 scale."""
 
 RESULTS = Path(__file__).parent / "results"
+
+QUIET = 0.1  # of all cores, in use by others
 
 Seconds = dict[str, list[float]]  # competitor → one figure for each turn
 
@@ -93,14 +95,32 @@ def save(name: str, results: Mapping) -> Path:
     start_tensorflow()
     from recipes.report import machine as machine_facts
 
-    about = {"command": command(), "date": today(), "machine": machine_facts()}
+    about = {"command": command(), "date": today(), "machine": machine_facts(), "busy": busy()}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     write_json(path, {**about, **results})
+    if about["busy"] > QUIET:
+        warn(f"other processes use {about['busy']:.0%} of this machine: a trial, no result")
     facts = about["machine"]
     machine = f"{facts['processor']}, {facts['cores']} cores, TensorFlow {facts['tensorflow']}"
     print(f"{machine}, {about['date']} → benchmarks/results/{path.name}")
     return path
+
+
+def busy(seconds: float = 1.0) -> float:
+    """Share of all cores, in [0, 1], in use while this process sleeps; 0 where nothing tells."""
+
+    def jiffies() -> tuple[int, int]:
+        user, nice, system, idle, waiting, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return user + nice + system, idle + waiting
+
+    try:
+        used, idle = jiffies()
+        time.sleep(seconds)
+        used, idle = (after - before for after, before in zip(jiffies(), (used, idle), strict=True))
+    except OSError:
+        return 0.0
+    return used / max(used + idle, 1)
 
 
 def today() -> str:

@@ -40,7 +40,7 @@ def difference(a: dict, b: dict) -> float:
 
 @pytest.fixture(scope="module")
 def divided(tmp_path_factory) -> dict[str, np.ndarray]:
-    """Weights after three steps on one and two logical CPUs, whole and in four parts, with and without XLA."""
+    """Weights after three steps on one and two logical CPUs, whole and in parts, with and without XLA."""
     path = tmp_path_factory.mktemp("replicas") / "found.npz"
     command = [sys.executable, str(REPO / "tests" / "recipes" / "replicated_training.py"), str(path)]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}

@@ -23,7 +23,7 @@ from runs import load_snapshot
 
 REPO = Path(__file__).resolve().parents[2]
 STEPS = 20
-COURSE = Course(train_epoch=1, batch_size=16, val_batch_size=32, learning_rate=0.01)
+COURSE = Course(train_epoch=1, batch_size=16, val_batch_size=32, learning_rate=0.005)
 FACTS = Facts("DIGITS", 10, (16, 16, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 
 # Importing TensorFlow or Keras raises ImportError in this process.
