@@ -56,7 +56,7 @@ def flat_step(model: keras.Model, facts: dataloader.Facts, course: Course) -> tu
     Arguments: parameters, momenta, statistics, images (uint8), labels, bank (if there are teachers),
     seed (int32 [2]), learning rate. Results: parameters, momenta, statistics, [loss, accuracy].
     """
-    options = {"per_batch_crop": course.per_batch_crop}
+    options = {"per_batch_crop": course.per_batch_crop, "flip": facts.flip}
     views = two_views if course.teachers else augment
     step = pure_step(
         pure_gradients(

@@ -32,7 +32,13 @@ def fold_seed(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
 
 
 def augment(
-    images: tf.Tensor, seed: tf.Tensor, *, pad: int = 4, per_batch_crop: bool = False, colour: bool = False
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    pad: int = 4,
+    per_batch_crop: bool = False,
+    flip: bool = True,
+    colour: bool = False,
 ) -> tf.Tensor:
     """Return randomly cropped and flipped images, and jitter their colours if asked to.
 
@@ -44,6 +50,7 @@ def augment(
         seed: int32 [2]. `colour` does not change which crops and flips a seed gives.
         pad: pixels on each side, 0 ≤ pad < min(h, w).
         per_batch_crop: one offset for the whole batch, which is what EKG's program does.
+        flip: whether to mirror at all; digits and letters must not be.
         colour: see `jitter_colours`.
 
     Returns:
@@ -53,17 +60,20 @@ def augment(
     down, right = draws[0] % (2 * pad + 1), draws[1] % (2 * pad + 1)
     if per_batch_crop:
         down, right = tf.broadcast_to(down[:1], tf.shape(down)), tf.broadcast_to(right[:1], tf.shape(right))
-    cropped = crop_and_flip(images, down, right, draws[2] % 2 == 1, pad)
+    mirrored = (draws[2] % 2 == 1) & flip
+    cropped = crop_and_flip(images, down, right, mirrored, pad)
     return jitter_colours(cropped, *_factors(draws[3:])) if colour else cropped
 
 
-def two_views(images: tf.Tensor, seed: tf.Tensor, *, pad: int = 4, per_batch_crop: bool = False) -> tf.Tensor:
+def two_views(
+    images: tf.Tensor, seed: tf.Tensor, *, pad: int = 4, per_batch_crop: bool = False, flip: bool = True
+) -> tf.Tensor:
     """Return two independent colour-jittered views, [2b, h, w, 3]: the first of all images, then the second.
 
     EKG's fine-tuning sees every image twice (specified with `per_batch_crop`: one offset per view and batch).
     Arguments as in `augment`.
     """
-    options = {"pad": pad, "per_batch_crop": per_batch_crop, "colour": True}
+    options = {"pad": pad, "per_batch_crop": per_batch_crop, "flip": flip, "colour": True}
     return tf.concat([augment(images, fold_seed(seed, view), **options) for view in range(2)], axis=0)
 
 

@@ -23,12 +23,14 @@ class Dataset:
         shape: (height, width, 3) of one image.
         read: (part, data_path, download) → Images in official order; part is "train" or "test".
         normalisations: name → (mean, std) on the 0–255 scale.
+        flip: whether a mirrored image still belongs to its class.
     """
 
     num_classes: int
     shape: tuple[int, int, int]
     read: Callable[[str, str | None, bool], Images]
     normalisations: dict[str, tuple[Triple, Triple]]
+    flip: bool = True
 
 
 def _rgb_and_bgr(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
@@ -49,7 +51,7 @@ DATASETS: dict[str, Dataset] = {
         partial(tfds_source.read, "CIFAR100", "cifar100"),
         _rgb_and_bgr((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
     ),
-    "DIGITS": Dataset(10, (32, 32, 3), digits.read, _rgb_and_bgr((digits.MEAN,) * 3, (digits.STD,) * 3)),
+    "DIGITS": Dataset(10, (32, 32, 3), digits.read, _rgb_and_bgr((digits.MEAN,) * 3, (digits.STD,) * 3), flip=False),
 }
 
 
@@ -67,4 +69,4 @@ def facts_of(name: str, normalisation: str) -> Facts:
         hint = nearest(normalisation, entry.normalisations)
         raise UsageError(f"Unknown normalisation. Received: normalisation={normalisation!r}. {hint}")
     mean, std = entry.normalisations[normalisation]
-    return Facts(name, entry.num_classes, entry.shape, mean, std)
+    return Facts(name, entry.num_classes, entry.shape, mean, std, entry.flip)

@@ -52,6 +52,7 @@ class Facts:
         shape: (height, width, 3) of one image.
         mean: subtracted from each channel, on the 0–255 scale.
         std: divides each channel, on the 0–255 scale.
+        flip: whether a mirrored image still belongs to its class.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Facts:
     shape: tuple[int, int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    flip: bool = True
 
 
 @dataclass

@@ -336,11 +336,17 @@ def _fine_tune(lab: Lab, warm: Path, plan: Plan, bank: MemoryBank | None) -> Pat
 
 
 def _augmented(lab: Lab):
-    return lambda x, seed: lab.inputs(augment(x, seed, per_batch_crop=lab.config.per_batch_crop))
+    options = _augmentation(lab)
+    return lambda x, seed: lab.inputs(augment(x, seed, **options))
 
 
 def _two_views(lab: Lab):
-    return lambda x, seed: lab.inputs(two_views(x, seed, per_batch_crop=lab.config.per_batch_crop))
+    options = _augmentation(lab)
+    return lambda x, seed: lab.inputs(two_views(x, seed, **options))
+
+
+def _augmentation(lab: Lab) -> dict[str, bool]:
+    return {"per_batch_crop": lab.config.per_batch_crop, "flip": lab.splits.facts.flip}
 
 
 def _accuracy(lab: Lab, model: keras.Model, images, batch_statistics: bool = False) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dataloader import DATASETS
 from dataloader import augment as aug
 
 SEEDS = [(0, 0), (1, 2), (-5, 2**31 - 1)]
@@ -182,3 +183,11 @@ def test_normalise_equals_numpy(dtype):
     mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
     expected = (images.astype(np.float64) - mean) / std
     np.testing.assert_allclose(aug.normalise(images, mean, std), expected, atol=1e-6)
+
+
+def test_what_must_not_be_mirrored_is_only_cropped():
+    images = np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
+    for seed in range(5):
+        unpadded = aug.augment(images, tf.constant([seed, 1]), pad=0, flip=False)
+        np.testing.assert_array_equal(unpadded, images)
+    assert not DATASETS["DIGITS"].flip and DATASETS["CIFAR10"].flip

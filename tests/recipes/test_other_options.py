@@ -58,8 +58,8 @@ def test_searching_stops_behind_the_slimmed_network(run):
 
 
 def test_a_search_in_steps_of_eight_without_knowledge(run, published):
-    options = ["--no-Knowledge", "--round_to", 8, "--accum", 2, "--bn", "batch", "--target_rate", 0.9]
-    folder, report = run(*options)
+    options = ["--no-Knowledge", "--round_to", 8, "--bn", "batch", "--target_rate", 0.9]
+    folder, report = run(*options, "--searching")
     assert {width % 8 for width in widths(folder, "ekg").values()} == {0}
     assert not (folder / "bank.npy").exists() and report["bank"] == {}
     assert report["bn"] == "batch"
