@@ -51,7 +51,13 @@ DATASETS: dict[str, Dataset] = {
         partial(tfds_source.read, "CIFAR100", "cifar100"),
         _rgb_and_bgr((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
     ),
-    "DIGITS": Dataset(10, (32, 32, 3), digits.read, _rgb_and_bgr((digits.MEAN,) * 3, (digits.STD,) * 3), flip=False),
+    "DIGITS": Dataset(
+        10,
+        (32, 32, 3),
+        digits.read,
+        _rgb_and_bgr((digits.MEAN,) * 3, (digits.STD,) * 3),
+        flip=False,
+    ),
 }
 
 

@@ -1,8 +1,8 @@
 """Programs of the project as real processes that need not import TensorFlow each time.
 
 `Programs` starts this file once; it imports everything and then forks a child for every command. The child
-runs the program's own file as `__main__` with its own folder, output and exit code, and can be killed like any
-other.
+runs the program's own file as `__main__` with its own folder, output and exit code; it can be killed like
+any other.
 """
 
 from __future__ import annotations
