@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from forked import REPO, Done, Programs
+from forked import REPO, Done, Programs, quiet_environment
 
 SMALL = "--arch ResNet-20 --dataset DIGITS --target_rate 0.9"
 TRAIN = f"python train_cifar.py --gpu_id 0 {SMALL} --train_path ../test --baseline_epoch 2 --train_epoch 2"
@@ -21,9 +20,9 @@ def shell(command: str, cwd: Path) -> Done:
     """Runs `python FILE …` as a shell would, in a folder that holds the programs."""
     words = shlex.split(command)
     assert words[0] == "python"
-    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, *words[1:]]
     done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+        command, cwd=cwd, env=quiet_environment(), capture_output=True, text=True, timeout=600
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -26,12 +26,17 @@ class Done:
     err: str
 
 
+def quiet_environment() -> dict[str, str]:
+    """This process's, without the log level that JAX, if TensorFlow finds it, has put there."""
+    return {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+
+
 class Programs:
     """Runs `train_cifar.py` and `test.py`, one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        environment = {**os.environ, "PYTHONPATH": str(REPO)}
+        environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
         command = [sys.executable, __file__]
         self._server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
