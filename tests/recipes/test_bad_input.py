@@ -1,7 +1,6 @@
 """Bad input as a shell sees it: a documented code, one or two lines, and nothing lost."""
 
 import pickle
-import re
 import shutil
 
 import numpy as np
@@ -163,11 +162,10 @@ def test_a_full_disk_is_code_5_and_loses_nothing(programs, published, unfinished
         programs.run("train_cifar.py", *options, cwd=folder.parent, file_limit=limit), 5, "disk full", file
     )
     assert digests(folder) == before  # and no half file is left
-    again = programs.run("train_cifar.py", *options, cwd=folder.parent)
-    assert again.code == 0, again.err
-    if step == "bank":
+    if step == "bank":  # its bits depend on nothing but the networks
+        again = programs.run("train_cifar.py", *options, cwd=folder.parent)
+        assert again.code == 0 and "fine-tuned" in again.out, again.err
         assert sha256(folder / file) == sha256(published.folder / file)
-    assert re.search(r"fine-tuned", again.out)
 
 
 def test_a_diverging_run_is_code_6_and_keeps_what_it_has(programs, published, tmp_path):
