@@ -7,7 +7,9 @@ that scores the next step.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import keras
@@ -24,9 +26,8 @@ from pruning.weights import Weights, apply, cut, weights_of, zero
 from runs.errors import UsageError
 
 Masks = dict[str, np.ndarray]
-FAST_WIDTH = (
-    8  # channels that convolutions are computed in at once; other widths are slower than the next multiple
-)
+FAST_WIDTH = 8  # convolutions compute as many channels at once; 15 take longer than 16
+WORKERS = min(3, os.cpu_count() or 1)  # candidates side by side: narrow convolutions leave cores idle
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,9 @@ class Searcher:
         masks = state.plan.masks()
         weights = self.chain.tensors(self._narrow(masks))
         order, values, inputs = self._score(state, masks, weights)
-        found = [
-            self._evaluate(state, name, mask, masks, weights, inputs)
-            for name, mask in self._candidates(state, masks, order, values)
-        ]
+        candidates = self._candidates(state, masks, order, values)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            found = list(pool.map(lambda c: self._evaluate(state, *c, masks, weights, inputs), candidates))
         best, logits, rate = min(found, key=lambda item: item[0].score)
         count = len(state.history)
         teacher = (state.teacher * np.float32(count) + logits) / np.float32(count + 1)
