@@ -168,12 +168,17 @@ class Searcher:
     def _score(self, state: SearchState, masks: Masks, weights):
         """Channels of each group, best first; the values of the next slices; the inputs of all segments."""
         total: dict[str, np.ndarray] = {name: np.zeros(group.size) for name, group in self.groups.items()}
-        inputs, physical = [], self._physical(masks)
-        for x, labels, rows in zip(self._images, self._labels, self._rows, strict=True):
-            shown, cached = self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
-            inputs.append(cached)
+        physical = self._physical(masks)
+
+        def score(x: tf.Tensor, labels: tf.Tensor, rows: slice):
+            return self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            passes = list(pool.map(score, self._images, self._labels, self._rows))
+        for shown, _ in passes:
             for name, group in self.groups.items():
                 total[name] += self._on_channels(group, shown, physical)
+        inputs = [cached for _, cached in passes]
         # Removed channels rank behind every living one, also behind those whose score happens to be zero.
         order = {n: np.argsort(-np.where(masks[n], s, -1.0), kind="stable") for n, s in total.items()}
         values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
