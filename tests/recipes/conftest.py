@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from forked import REPO, Done, Programs, quiet_environment
+from forked import REPO, Done, Programs, shell
 
 SMALL = "--arch ResNet-20 --dataset DIGITS --target_rate 0.9"
 TRAIN = f"python train_cifar.py --gpu_id 0 {SMALL} --train_path ../test --baseline_epoch 2 --train_epoch 2"
 TEST = "python test.py --gpu_id 0 --arch ResNet-20 --dataset DIGITS --trained_param ../test/trained_param.pkl"
-
-
-def shell(command: str, cwd: Path) -> Done:
-    """Runs `python FILE …` as a shell would, in a folder that holds the programs."""
-    words = shlex.split(command)
-    assert words[0] == "python"
-    command = [sys.executable, *words[1:]]
-    done = subprocess.run(
-        command, cwd=cwd, env=quiet_environment(), capture_output=True, text=True, timeout=600
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,6 +30,17 @@ class Done:
 def quiet_environment() -> dict[str, str]:
     """This process's, without the log level that JAX, if TensorFlow finds it, has put there."""
     return {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+
+
+def shell(command: str, cwd: Path) -> Done:
+    """Runs `python FILE …` as a shell would, in a folder that holds the programs."""
+    words = shlex.split(command)
+    assert words[0] == "python"
+    command = [sys.executable, *words[1:]]
+    done = subprocess.run(
+        command, cwd=cwd, env=quiet_environment(), capture_output=True, text=True, timeout=600
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 class Programs:
