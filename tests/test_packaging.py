@@ -91,9 +91,7 @@ def test_tests_and_benchmarks_declare_what_they_import(place: str, extra: str) -
 LOCK, BENCH_LOCK = "requirements.lock", "requirements-bench.lock"
 
 
-@pytest.mark.parametrize(
-    ("files", "extras"), [([LOCK], ["test"]), ([LOCK, BENCH_LOCK], ["test", "bench"])]
-)
+@pytest.mark.parametrize(("files", "extras"), [([LOCK], ["test"]), ([LOCK, BENCH_LOCK], ["test", "bench"])])
 def test_pins_lie_in_the_declared_ranges(files: list[str], extras: list[str]) -> None:
     pinned, declared = pins(*files), requirements(*extras)
     assert declared.keys() <= pinned.keys()

@@ -12,9 +12,10 @@ from forked import REPO, shell
 
 from runs import read_json
 
+NETWORK = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10"
 PUBLISHED = (
-    "python train_cifar.py --gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --target_rate 0.45 --train_path ../test",
-    "python test.py --gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --trained_param ../test/trained_param.pkl",
+    f"python train_cifar.py {NETWORK} --target_rate 0.45 --train_path ../test",
+    f"python test.py {NETWORK} --trained_param ../test/trained_param.pkl",
 )
 SHORT = " --baseline_epoch 1 --train_epoch 1 --search_step 0.8"
 TRAIN_IMAGES, TEST_IMAGES = 300, 100
