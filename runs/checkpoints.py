@@ -1,5 +1,7 @@
 """Checkpoints inside a step: numbered snapshots, of which the two latest are kept."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
@@ -14,7 +16,7 @@ def save(folder: Path, name: str, state: Snapshot) -> Path:
     numbers = _numbers(folder, name)
     path = _path(folder, name, max(numbers, default=0) + 1)
     save_snapshot(path, state)
-    for number in sorted(numbers)[:-KEPT + 1]:
+    for number in sorted(numbers)[: -KEPT + 1]:
         _path(folder, name, number).unlink(missing_ok=True)
     return path
 

@@ -1,5 +1,7 @@
 """Errors that a user can cause, their exit codes, and the wrapper that prints them without a traceback."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -19,8 +21,15 @@ EXIT_CODES: dict[int, str] = {
 }
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-               errno.EIO}
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+}
 
 
 class SecateurError(Exception):
@@ -71,11 +80,14 @@ def disk_error(error: OSError, path: object = None) -> RunFolderError | None:
     """Return what the user should read about a failed write, or None when `error` is of another kind."""
     place = path or error.filename or "output"
     if error.errno in _FULL:
-        return RunFolderError(f"disk full while writing {place} ({error.strerror})\n"
-                              "free space and run the same command again; nothing already written is lost")
+        return RunFolderError(
+            f"disk full while writing {place} ({error.strerror})\n"
+            "free space and run the same command again; nothing already written is lost"
+        )
     if error.errno in _UNWRITABLE:
-        return RunFolderError(f"cannot write {place} ({error.strerror})\n"
-                              "choose another --train_path or change its permissions")
+        return RunFolderError(
+            f"cannot write {place} ({error.strerror})\nchoose another --train_path or change its permissions"
+        )
     return None
 
 

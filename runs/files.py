@@ -1,5 +1,7 @@
 """The one place that writes files: complete or not at all, also when the process is killed half-way."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io
@@ -47,6 +49,7 @@ def make_atomic(path: str | os.PathLike, make: Callable[[Path], None]) -> str:
 
 def write_atomic(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], None]) -> str:
     """Write bytes, or what a function writes to a binary file, as `make_atomic` does; return the SHA-256."""
+
     def make(temp: Path) -> None:
         with open(temp, "xb") as file:
             data(file) if callable(data) else file.write(data)
@@ -91,8 +94,9 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} is damaged: {str(error)[:80]}\n"
-                             "restore it, or choose another --train_path") from None
+        raise RunFolderError(
+            f"{path} is damaged: {str(error)[:80]}\nrestore it, or choose another --train_path"
+        ) from None
 
 
 def append_jsonl(path: str | os.PathLike, row: dict, sync: bool = False) -> None:
@@ -112,7 +116,7 @@ def append_jsonl(path: str | os.PathLike, row: dict, sync: bool = False) -> None
 def _write_all(file: io.FileIO, data: bytes) -> None:
     # An unbuffered write may stop short on a disk that fills up: the next call then raises ENOSPC.
     while data:
-        data = data[file.write(data):]
+        data = data[file.write(data) :]
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict]:

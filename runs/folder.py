@@ -1,5 +1,7 @@
 """The run folder: one run at a time, one configuration, and a manifest of the steps that are complete."""
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -50,8 +52,10 @@ class RunFolder:
             self._path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self._path / LOCK)
         except OSError as error:
-            raise RunFolderError(f"{self._path} cannot be a run folder ({error.strerror})\n"
-                                 "free space, change permissions or choose another --train_path") from error
+            raise RunFolderError(
+                f"{self._path} cannot be a run folder ({error.strerror})\n"
+                "free space, change permissions or choose another --train_path"
+            ) from error
         try:
             self._clean()
             self._claim()
@@ -60,8 +64,9 @@ class RunFolder:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._release()
 
     # --- files -----------------------------------------------------------------------------------------
@@ -82,8 +87,10 @@ class RunFolder:
 
     def _ours(self, name: str) -> Path:
         if name in self._manifest["found"]:
-            raise RunFolderError(f"{self.path(name)} was there before this run and is not overwritten\n"
-                                 "move it away or choose another --train_path")
+            raise RunFolderError(
+                f"{self.path(name)} was there before this run and is not overwritten\n"
+                "move it away or choose another --train_path"
+            )
         return self.path(name)
 
     # --- steps -----------------------------------------------------------------------------------------
@@ -104,8 +111,13 @@ class RunFolder:
 
     def record(self, step: str, file: str, seconds: float, facts: dict | None = None) -> None:
         """Note that `step` is complete and that `file`, already written, is its result."""
-        entry = {"file": file, "sha256": sha256(self.path(file)), "seconds": round(seconds, 3),
-                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "facts": facts or {}}
+        entry = {
+            "file": file,
+            "sha256": sha256(self.path(file)),
+            "seconds": round(seconds, 3),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "facts": facts or {},
+        }
         steps = {**self._manifest["steps"], step: entry}
         write_json(self._path / MANIFEST, {**self._manifest, "steps": steps})
         self._manifest["steps"] = steps
@@ -149,7 +161,7 @@ class RunFolder:
             own = {CONFIG, MANIFEST, LOCK}
             self._manifest["found"] = sorted({entry.name for entry in self._path.iterdir()} - own)
             write_json(self._path / MANIFEST, self._manifest)
-            write_json(self._path / CONFIG, self._config)   # last: its presence says that the folder is ours
+            write_json(self._path / CONFIG, self._config)  # last: its presence says that the folder is ours
             return
         self._compare(read_json(self._path / CONFIG))
         if (self._path / MANIFEST).exists():
@@ -160,9 +172,11 @@ class RunFolder:
         for key in [*self._config, *(key for key in stored if key not in self._config)]:
             old, new = stored.get(key, "(absent)"), self._config.get(key, "(absent)")
             if key not in self._volatile and old != new:
-                raise RunFolderError(f"{self._path} holds another run: {key}={old!r} there. "
-                                     f"Received: {key}={new!r}\n"
-                                     "choose another --train_path or the same options")
+                raise RunFolderError(
+                    f"{self._path} holds another run: {key}={old!r} there. "
+                    f"Received: {key}={new!r}\n"
+                    "choose another --train_path or the same options"
+                )
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -191,9 +205,11 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(handle)
-        raise RunFolderError(f"{path.parent} is busy: process {holder} is using it\n"
-                             "wait for it to end, or choose another --train_path") from None
-    except OSError as error:   # some network file systems have no locks
+        raise RunFolderError(
+            f"{path.parent} is busy: process {holder} is using it\n"
+            "wait for it to end, or choose another --train_path"
+        ) from None
+    except OSError as error:  # some network file systems have no locks
         warn(f"{path} cannot be locked ({error.strerror}); do not start a second run there")
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

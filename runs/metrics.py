@@ -1,5 +1,7 @@
 """The numbers of a run over time: metrics.jsonl, mirrored to TensorBoard without TensorFlow."""
 
+from __future__ import annotations
+
 import math
 import os
 import time
@@ -67,7 +69,7 @@ class MetricsLog:
             events.close()
         self._events.clear()
 
-    def _writer(self, phase: str) -> "_Events | None":
+    def _writer(self, phase: str) -> _Events | None:
         if self._tensorboard and phase not in self._events:
             try:
                 import tensorboard  # noqa: F401  (optional, and a tenth of a second)

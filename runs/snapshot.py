@@ -5,6 +5,8 @@ project reads it) with one text entry `__secateur__`: JSON of the format, spec, 
 pickle's end stands its digest: b"\\nsha256:" and 64 hex digits. Published pickles have neither and load too.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -23,7 +25,7 @@ from runs.unpickle import read_pickle
 
 FORMAT = "secateur/1"
 HEAD = "__secateur__"
-FOREIGN_EXTRAS = ("__header__", "__version__", "__globals__")   # what scipy.io.loadmat left in EKG's pickle
+FOREIGN_EXTRAS = ("__header__", "__version__", "__globals__")  # what scipy.io.loadmat left in EKG's pickle
 MAX_BYTES = 2**31
 _MARK = b"\nsha256:"
 _TRAILER = len(_MARK) + 64
@@ -77,16 +79,20 @@ def load_snapshot(path: str | os.PathLike) -> Snapshot:
     try:
         return _parse(_read(path))
     except Refused as error:
-        raise SnapshotError(f"{os.fspath(path)} is not a usable snapshot: {error}\n"
-                            "copy or download it again, or give another file") from None
+        raise SnapshotError(
+            f"{os.fspath(path)} is not a usable snapshot: {error}\n"
+            "copy or download it again, or give another file"
+        ) from None
     except OSError as error:
-        raise SnapshotError(f"{os.fspath(path)} cannot be read ({error.strerror})\n"
-                            "check the path of the snapshot") from None
+        raise SnapshotError(
+            f"{os.fspath(path)} cannot be read ({error.strerror})\ncheck the path of the snapshot"
+        ) from None
     except MemoryError:
         raise SnapshotError(f"{os.fspath(path)} does not fit in memory\nclose other programs") from None
 
 
 # --- reading -----------------------------------------------------------------------------------------------
+
 
 def _read(path: str | os.PathLike) -> bytes:
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
@@ -96,7 +102,7 @@ def _read(path: str | os.PathLike) -> bytes:
             raise Refused("it is not a regular file")
         if info.st_size > MAX_BYTES:
             raise Refused(f"it has {info.st_size} bytes, more than 2 GiB")
-        return file.read(info.st_size)   # never read(MAX_BYTES): that allocates 2 GiB first
+        return file.read(info.st_size)  # never read(MAX_BYTES): that allocates 2 GiB first
 
 
 def _parse(data: bytes) -> Snapshot:
@@ -139,13 +145,15 @@ def _arrays(entries: dict[str, Any], may_be_empty: bool) -> dict[str, np.ndarray
 
 # --- writing: the opcodes themselves, so that the bytes depend on the content alone -------------------------
 
+
 def _plain(name: str, array: Any) -> np.ndarray:
     array = np.asarray(array)
     if not isinstance(name, str) or name.startswith("__"):
         raise SnapshotError(f"a snapshot cannot hold an entry of this name. Received: {name!r}")
     if _code(array) not in DTYPES:
-        raise SnapshotError(f"{name}: only arrays of numbers can be saved; cast it to float32. "
-                            f"Received: dtype={array.dtype}")
+        raise SnapshotError(
+            f"{name}: only arrays of numbers can be saved; cast it to float32. Received: dtype={array.dtype}"
+        )
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
@@ -175,7 +183,7 @@ def _array_before(array: np.ndarray) -> bytes:
     """
     shape = b"(" + b"".join(b"J" + struct.pack("<i", side) for side in array.shape) + b"t"
     order = _text("<" if array.dtype.itemsize > 1 else "|")
-    dtype = (b"cnumpy\ndtype\n" + _text(_code(array)) + b"\x89\x88\x87R"
-             + b"(K\x03" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb")
-    return (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
-            + b"(K\x01" + shape + dtype + b"\x89B" + struct.pack("<I", array.nbytes))
+    state = b"(K\x03" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    dtype = b"cnumpy\ndtype\n" + _text(_code(array)) + b"\x89\x88\x87R" + state
+    start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01"
+    return start + shape + dtype + b"\x89B" + struct.pack("<I", array.nbytes)

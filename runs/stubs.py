@@ -1,5 +1,7 @@
 """Stub constructors: what the globals of a pickle of arrays stand for. They check all that they are given."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,8 +91,9 @@ def _scalar(allowance: Allowance, dtype: Any, data: Any) -> Array:
     return Array(_values(allowance, dtype, (), "C", data))
 
 
-def _frombuffer(allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any,
-                axes: Any = None) -> Array:
+def _frombuffer(
+    allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
+) -> Array:
     if type(order) is not str or order not in ("C", "F", "K"):
         raise Refused("it has an array of unknown memory order")
     values = _values(allowance, dtype, shape, "F" if order == "F" else "C", data)
@@ -114,8 +117,10 @@ def _no_bytes(allowance: Allowance) -> bytes:
 
 # (module, name) → stub(allowance, *arguments)
 STUBS: dict[tuple[str, str], Callable] = {
-    ("numpy", "ndarray"): _ndarray, ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode, ("__builtin__", "bytes"): _no_bytes,
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
 }
 for _core in ("numpy.core", "numpy._core"):
     STUBS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct

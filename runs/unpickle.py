@@ -7,6 +7,8 @@ opcodes that arrays need; globals resolve to the constructors of `runs.stubs`, a
 Work and memory are linear in the size of the file.
 """
 
+from __future__ import annotations
+
 import pickletools
 import warnings
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any
 
 from runs.stubs import STUBS, Allowance, Array, Dtype, Refused, short
 
-MAX_OPCODES = 500_000   # the published ResNet-56 has 9,000
+MAX_OPCODES = 500_000  # the published ResNet-56 has 9,000
 
 
 class _Machine:
@@ -40,11 +42,11 @@ def read_pickle(data: bytes) -> tuple[dict[str, Any], int]:
         Refused: anything but a dictionary with string keys, made of allowed opcodes and globals.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):   # pickletools warns of odd text, refused next
+        with warnings.catch_warnings(action="ignore"):  # pickletools warns of odd text, refused next
             top, end = _run(data)
     except Refused:
         raise
-    except (ValueError, IndexError) as error:   # pickletools' words for a cut file, and an empty stack
+    except (ValueError, IndexError) as error:  # pickletools' words for a cut file, and an empty stack
         raise Refused(f"it is truncated or not a pickle ({str(error)[:60]})") from None
     if type(top) is not dict:
         raise Refused(f"it holds a {type(top).__name__.lower()}, not a dictionary of arrays")
@@ -79,6 +81,7 @@ def _finished(key: str, value: Any) -> Any:
 
 # --- opcodes -----------------------------------------------------------------------------------------------
 
+
 def _push(machine: _Machine, argument: Any) -> None:
     machine.stack.append(argument)
 
@@ -96,6 +99,7 @@ def _tuple_of(size: int) -> Callable:
     def build(machine: _Machine, argument: Any) -> None:
         items = [machine.stack.pop() for _ in range(size)]
         machine.stack.append(tuple(reversed(items)))
+
     return build
 
 
@@ -192,14 +196,30 @@ def _frame(machine: _Machine, size: int) -> None:
 
 
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda machine, argument: None, "FRAME": _frame, "MARK": _mark,
-    "EMPTY_DICT": _new(dict), "EMPTY_LIST": _new(list), "EMPTY_TUPLE": _new(tuple),
-    "NONE": _new(lambda: None), "NEWTRUE": _new(lambda: True), "NEWFALSE": _new(lambda: False),
-    "TUPLE": _tuple, "TUPLE1": _tuple_of(1), "TUPLE2": _tuple_of(2), "TUPLE3": _tuple_of(3),
-    "SETITEM": _set_one, "SETITEMS": _set_many, "APPEND": _append, "APPENDS": _append_many,
-    "GLOBAL": _global, "STACK_GLOBAL": _stack_global, "REDUCE": _reduce, "BUILD": _build,
-    "BINPUT": _put, "LONG_BINPUT": _put, "MEMOIZE": _put, "BINGET": _get, "LONG_BINGET": _get,
-    "BINUNICODE": _push, "SHORT_BINUNICODE": _push, "BINUNICODE8": _push,
-    "BINBYTES": _push, "SHORT_BINBYTES": _push, "BINBYTES8": _push, "BYTEARRAY8": _push,
-    "BININT": _push, "BININT1": _push, "BININT2": _push, "BINFLOAT": _push,
+    "PROTO": lambda machine, argument: None,
+    "FRAME": _frame,
+    "MARK": _mark,
+    "EMPTY_DICT": _new(dict),
+    "EMPTY_LIST": _new(list),
+    "EMPTY_TUPLE": _new(tuple),
+    "NONE": _new(lambda: None),
+    "NEWTRUE": _new(lambda: True),
+    "NEWFALSE": _new(lambda: False),
+    "TUPLE": _tuple,
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "SETITEM": _set_one,
+    "SETITEMS": _set_many,
+    "APPEND": _append,
+    "APPENDS": _append_many,
+    "GLOBAL": _global,
+    "STACK_GLOBAL": _stack_global,
+    "REDUCE": _reduce,
+    "BUILD": _build,
+    **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _put),
+    **dict.fromkeys(["BINGET", "LONG_BINGET"], _get),
+    **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _push),
+    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"], _push),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2", "BINFLOAT"], _push),
 }
