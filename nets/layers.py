@@ -7,6 +7,7 @@ not load again from a `.keras` file.
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 BATCH_NORM_EPSILON = 1e-5  # the value of every published checkpoint; Keras' own default is 1e-3
@@ -18,8 +19,19 @@ def _frozen(layer: keras.Layer, name: str, size: int, value: str) -> keras.Varia
     return layer.add_weight(shape=(size,), initializer=value, trainable=False, name=name)
 
 
+class Masked(keras.Layer):
+    """A layer whose last axis has a mask."""
+
+    MASKED = ("kernel", "bias", "gamma", "beta")
+
+    def folded(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Its weights, by name, as they act: switched-off channels are zero."""
+        mask = arrays["mask"]
+        return {name: a * mask if name in self.MASKED else a for name, a in arrays.items()}
+
+
 @keras.saving.register_keras_serializable("secateur")
-class MaskedConv2D(keras.Layer):
+class MaskedConv2D(Masked):
     """2-D convolution, channels last, whose output channels can be switched off.
 
     Weights: `kernel` (h, w, in, filters), optionally `bias` (filters,), and `mask` (filters,) of zeros and
@@ -76,7 +88,7 @@ class MaskedConv2D(keras.Layer):
 
 
 @keras.saving.register_keras_serializable("secateur")
-class MaskedDense(keras.Layer):
+class MaskedDense(Masked):
     """Fully connected layer whose outputs can be switched off.
 
     Weights: `kernel` (in, units), `bias` (units,), `mask` (units,) of zeros and ones.
@@ -107,7 +119,7 @@ class MaskedDense(keras.Layer):
 
 
 @keras.saving.register_keras_serializable("secateur")
-class FusedBatchNorm(keras.Layer):
+class FusedBatchNorm(Masked):
     """Batch normalisation over the last axis on TensorFlow's fused kernel.
 
     Keras' own costs a third of a step. Weights: `gamma`, `beta`, `moving_mean`, `moving_variance` and `mask`,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keras
 
-_PUBLISHED = {"bias": "biases"}  # of dense layers
+_PUBLISHED = {"bias": "biases"}
 
 
 def published_name(layer: str, weight: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nets.names import layer_and_weight, variables
+from nets.names import layer_and_weight, published_name, variables
 from nets.registry import build
 from nets.spec import NetSpec
 from runs.errors import SnapshotError, UsageError
@@ -17,8 +17,12 @@ from runs.snapshot import Snapshot, load_snapshot
 
 
 def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping | None = None) -> Snapshot:
-    """The weights of one of our nets, by published name, with its spec."""
-    arrays = {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in variables(model).items()}
+    """The weights of one of our nets, by published name, with its spec; switched-off channels are zero."""
+    arrays = {}
+    for layer in model.layers:
+        own = {v.name: v.numpy() for v in layer.variables}
+        own = layer.folded(own) if hasattr(layer, "folded") else own
+        arrays |= {published_name(layer.name, n): np.asarray(a) for n, a in own.items() if n != "mask"}
     return Snapshot(arrays=arrays, spec=model.spec.to_json(), plan=plan, facts=dict(facts or {}))
 
 

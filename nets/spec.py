@@ -19,7 +19,7 @@ class NetSpec:
         input_shape: (height, width, channels).
         shortcut: `B` (1×1 convolution + BN), `A` (2×2 average pool, zero channels) or `A'` (sub-sampling,
             zero channels).
-        widths: output channels by convolution name where they differ from the published net; for the zero
+        widths: output channels by convolution name; what is not named has the published width; for the zero
             padding of shortcuts A and A', the channels put in front.
     """
 
@@ -35,6 +35,7 @@ class NetSpec:
 
     @classmethod
     def from_json(cls, data: Mapping) -> NetSpec:
+        """Inverse of `to_json`. Raises KeyError or TypeError on anything else."""
         return cls(**{**data, "input_shape": tuple(data["input_shape"]), "widths": dict(data["widths"])})
 
 

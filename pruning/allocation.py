@@ -18,6 +18,7 @@ from runs.errors import UsageError
 def make_plan(
     model: keras.Model,
     criterion: str = "l1",
+    *,
     keep: float | None = None,
     keep_macs: float | None = None,
     round_to: int = 1,
@@ -44,7 +45,7 @@ def make_plan(
     analysis = analyse(model)
     scores = score_groups(analysis.groups, weights_of(model), criterion, seed)
     if keep is not None:
-        _check_ratio("keep", keep, upper=1.0)
+        _check_ratio("keep", keep, one_allowed=True)
         return _uniform(analysis.groups, scores, keep, round_to)
     _check_ratio("keep_macs", keep_macs)
     counter = Counter(model, convention, analysis)
@@ -102,6 +103,6 @@ def _largest(plan_at: Callable[[float], Plan], counter: Counter, keep_macs: floa
     return plan_at(low)
 
 
-def _check_ratio(name: str, value: float, upper: float | None = None) -> None:
-    if not 0 < value < 1 and value != upper:
-        raise UsageError(f"{name} must lie in (0, 1). Received: {name}={value}")
+def _check_ratio(name: str, value: float, one_allowed: bool = False) -> None:
+    if not 0 < value < 1 and not (one_allowed and value == 1):
+        raise UsageError(f"{name} must lie in (0, 1{']' if one_allowed else ')'}. Received: {name}={value}")

@@ -7,7 +7,7 @@ net becomes. BatchNorm uses the statistics of the batch, as EKG's search does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -17,6 +17,7 @@ from pruning.channels import ACTIVATIONS
 from pruning.graph import Call, tensor_ids
 from pruning.groups import Analysis
 from pruning.weights import Weights
+from runs.errors import UsageError
 
 Tensors = Mapping[str, Mapping[str, tf.Tensor]]  # layer → weight name → tensor
 _USED = ("kernel", "bias", "gamma", "beta", "pad")
@@ -41,8 +42,23 @@ def _activated(call: Call, y: tf.Tensor) -> tf.Tensor:
 
 
 def _batch_norm(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    scale, offset = (tf.cast(w[name], tf.float32) for name in ("gamma", "beta"))
-    return tf.compat.v1.nn.fused_batch_norm(x, scale, offset, epsilon=call.layer.epsilon, is_training=True)[0]
+    if getattr(call.layer, "axis", -1) not in (-1, x.shape.rank - 1):
+        raise UsageError(f"The search needs BN over the last axis. Received: {call.layer.name!r}")
+    maps = x if x.shape.rank == 4 else x[:, None, None]  # the fused kernel knows images only
+    channels = tf.shape(x)[-1:]
+    scale = tf.cast(w["gamma"], tf.float32) if "gamma" in w else tf.ones(channels)
+    offset = tf.cast(w["beta"], tf.float32) if "beta" in w else tf.zeros(channels)
+    y = tf.compat.v1.nn.fused_batch_norm(maps, scale, offset, epsilon=call.layer.epsilon, is_training=True)[0]
+    return y if x.shape.rank == 4 else y[:, 0, 0]
+
+
+def _relu(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
+    options = [getattr(call.layer, name, None) for name in ("max_value", "negative_slope", "threshold")]
+    return tf.nn.relu(x) if options == [None, 0, 0] else _unchanged_layer(call, w, x)
+
+
+def _global_average(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(x, [1, 2], keepdims=call.layer.keepdims)
 
 
 def _zero_padding(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
@@ -63,11 +79,9 @@ _RULES: dict[str, Callable] = {
     "BatchNormalization": _batch_norm,
     "FusedBatchNorm": _batch_norm,
     "ZeroPadding2D": _zero_padding,
-    "ReLU": lambda call, w, x: (
-        tf.nn.relu(x) if call.layer.max_value is None else _unchanged_layer(call, w, x)
-    ),
+    "ReLU": _relu,
     "Add": lambda call, w, *xs: tf.add_n(list(xs)),
-    "GlobalAveragePooling2D": lambda call, w, x: tf.reduce_mean(x, [1, 2]),
+    "GlobalAveragePooling2D": _global_average,
 }
 
 
@@ -114,18 +128,24 @@ class Chain:
     def __init__(self, model: keras.Model, analysis: Analysis, dtype: str = "float32") -> None:
         self.dtype = tf.as_dtype(dtype)
         self._analysis = analysis
+        if (len(model.inputs), len(model.outputs)) != (1, 1):
+            raise UsageError(
+                "The search needs a model with one input and one output. "
+                f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+            )
         (source,), (target,) = tensor_ids(model.inputs), tensor_ids(model.outputs)
         self.segments = cut_into_segments(analysis.calls, source, target)
-        self._has_bias = {c.layer.name: {v.name for v in c.layer.variables} for c in analysis.calls}
-        self._specs = {c.layer.name: self._weight_specs(c) for c in analysis.calls if self._weight_specs(c)}
+        self._specs = {c.layer.name: specs for c in analysis.calls if (specs := self._weight_specs(c))}
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         self._inputs = [self._tensor_spec(shapes[s.source]) for s in self.segments]
         self._run = [self._compiled(i) for i in range(len(self.segments))]
         self._sites = list(dict.fromkeys(tensor for group in analysis.groups for tensor in group.sites))
-        self._score = tf.function(self._score_pass, input_signature=self._score_signature(target, shapes))
+        self._score = tf.function(
+            self._score_pass, input_signature=self._score_signature(target, shapes), autograph=False
+        )
 
-    def tensors(self, weights: Weights, layers=None) -> dict[str, dict[str, tf.Tensor]]:
-        """Weights as tensors in the dtype of the chain; `layers` limits them to some layers."""
+    def tensors(self, weights: Weights) -> dict[str, dict[str, tf.Tensor]]:
+        """Weights as tensors in the dtype of the chain."""
         return {
             layer: {
                 name: self._tensor(name, array)
@@ -133,12 +153,13 @@ class Chain:
                 if name in self._specs[layer]
             }
             for layer, arrays in weights.items()
-            if layer in self._specs and (layers is None or layer in layers)
+            if layer in self._specs
         }
 
-    def first_segment(self, layers) -> int:
+    def first_segment(self, layers: Iterable[str]) -> int:
         """Index of the first segment that contains one of the layers."""
-        return next(i for i, s in enumerate(self.segments) if not set(layers).isdisjoint(s.layers))
+        wanted = set(layers)
+        return next(i for i, s in enumerate(self.segments) if not wanted.isdisjoint(s.layers))
 
     def forward(self, weights: Tensors, x: tf.Tensor, start: int = 0) -> tf.Tensor:
         """Logits float32 from the input of segment `start`."""
@@ -146,7 +167,9 @@ class Chain:
             x = self._run[i](x, self._of_segment(weights, i))
         return tf.cast(x, tf.float32)
 
-    def score(self, weights: Tensors, x: tf.Tensor, labels: tf.Tensor, teacher: tf.Tensor):
+    def score(
+        self, weights: Tensors, x: tf.Tensor, labels: tf.Tensor, teacher: tf.Tensor
+    ) -> tuple[dict, list]:
         """One pass of the gate-Taylor score.
 
         Args:
@@ -172,7 +195,7 @@ class Chain:
     def _weight_specs(self, call: Call) -> dict[str, tf.TensorSpec]:
         specs = {
             v.name: tf.TensorSpec([*v.shape[:-2], None, None] if len(v.shape) > 1 else [None], self.dtype)
-            for v in call.layer.variables
+            for v in getattr(call.layer, "variables", ())
             if v.name in _USED
         }
         if call.kind == "ZeroPadding2D" and call.layer.data_format == "channels_first":

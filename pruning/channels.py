@@ -81,14 +81,25 @@ class Labels:
             self.locked.setdefault(label, reason)
 
 
+def _mixes(call: Call) -> bool:
+    """Whether its activation lets one channel depend on the others, or its channels are not the last axis."""
+    softmax = getattr(call.layer, "activation", None) in (
+        keras.activations.softmax,
+        keras.activations.log_softmax,
+    )
+    return softmax or getattr(call.layer, "data_format", None) == "channels_first"
+
+
 def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
-    if getattr(call.layer, "groups", 1) != 1 or getattr(call.layer, "data_format", None) == "channels_first":
+    if getattr(call.layer, "groups", 1) != 1 or _mixes(call):
         return None
     state.use(call.layer.name, "consumer", {"kernel": 2}, labels[0])
     return _produce(state, call, {"kernel": 3, "bias": 0, "mask": 0})
 
 
-def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
+def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    if _mixes(call):
+        return None
     state.use(call.layer.name, "consumer", {"kernel": 0}, labels[0])
     return _produce(state, call, {"kernel": 1, "bias": 0, "mask": 0})
 
@@ -107,7 +118,8 @@ def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarr
 
 
 def _add(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
-    if len({len(vector) for vector in labels}) > 1:  # one channel that is broadcast
+    # A constant operand cannot be cut; a vector that is shorter is one channel that is broadcast.
+    if len(labels) < 2 or len({len(vector) for vector in labels}) > 1:
         return None
     for other in labels[1:]:
         state.unite(labels[0], other)
@@ -123,14 +135,14 @@ def _zero_padding(state: Labels, call: Call, labels: list[np.ndarray]) -> np.nda
     return made
 
 
-def _flatten(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
+def _flatten(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    if _mixes(call):
+        return None
     return np.tile(labels[0], call.shapes[0][-1] // len(labels[0]))
 
 
 def _pass(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
-    mixes = getattr(call.layer, "activation", None) is keras.activations.softmax
-    moved = getattr(call.layer, "data_format", "channels_last") == "channels_first"
-    return None if mixes or moved else labels[0]
+    return None if _mixes(call) else labels[0]
 
 
 # A rule answers None where its layer is configured so that channels do not map one to one.

@@ -66,6 +66,8 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
         model: functional model, channels last, fixed input size.
         convention: "mac", "ekg", "rethinking" or "ptflops"; `macs` then holds that convention's operations.
         plan: None counts the model as it is.
+
+    Raises `UsageError` for an unknown convention, an open size, a plan of another network.
     """
     return Counter(model, convention).count(plan)
 
@@ -142,7 +144,9 @@ class Counter:
 
     def count(self, plan: Plan | None = None) -> Complexity:
         """Totals and rows for a plan; None keeps everything."""
-        masks = (plan or Plan.full(self._groups)).masks()
+        plan = plan or Plan.full(self._groups)
+        plan.check(self._groups)
+        masks = plan.masks()
         params: dict[str, int] = {}
         macs: dict[str, int] = {}
         kinds: dict[str, str] = {}

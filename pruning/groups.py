@@ -83,6 +83,7 @@ def find_groups(model: keras.Model) -> list[ChannelGroup]:
     """Groups of a functional model whose channels may be removed, named after their first producer.
 
     Groups that contain an input, an output or a layer without a rule are left whole and not returned.
+    Raises `UsageError` for a model without a graph.
     """
     return analyse(model).groups
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from runs.errors import UsageError
 
+FAST_WIDTH = 8  # convolutions compute as many channels at once; 15 take longer than 16
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,6 +49,17 @@ class Plan:
         """From one boolean vector (channels,) per group."""
         keep = {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
         return cls(keep, {name: len(mask) for name, mask in masks.items()})
+
+    def check(self, groups: Iterable) -> None:
+        """Raises `UsageError` unless this plan is for these groups (`find_groups` of the model)."""
+        wanted = {group.name: group.size for group in groups}
+        for name in [*wanted, *self.sizes]:
+            here, there = wanted.get(name, "no"), self.sizes.get(name, "no")
+            if here != there:
+                raise UsageError(
+                    f"This plan is for another network; make it from this model. Received: {there} channels "
+                    f"in group {name!r}, where the model has {here}"
+                )
 
     def masks(self) -> dict[str, np.ndarray]:
         """One boolean vector (channels,) per group."""

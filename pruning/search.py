@@ -19,20 +19,28 @@ import tensorflow as tf
 from pruning.chain import Chain, reward_loss
 from pruning.counting import Counter
 from pruning.groups import ChannelGroup, analyse
-from pruning.plan import Plan
+from pruning.plan import FAST_WIDTH, Plan
+from pruning.search_rules import kept_width, slice_ratio, trimmed_otsu
 from pruning.settings import SearchSettings
 from pruning.surgery import channel_paddings
 from pruning.weights import Weights, apply, cut, weights_of, zero
-from runs.errors import UsageError
+from runs.errors import TrainingError, UsageError
 
 Masks = dict[str, np.ndarray]
-FAST_WIDTH = 8  # convolutions compute as many channels at once; 15 take longer than 16
 WORKERS = min(3, os.cpu_count() or 1)  # candidates side by side: narrow convolutions leave cores idle
 
 
 @dataclass(frozen=True)
 class Interim:
-    """One committed network. `loss` is its cross-entropy on the search images, `score` what it won with."""
+    """One committed network.
+
+    Attributes:
+        plan: what it keeps; group, width: the slice that led to it ("" and 0 for the dense network).
+        macs: its operations, by the convention of the search.
+        loss: cross-entropy on the search images, mean in nats; accuracy: on them, in [0, 1].
+        score: mean reward loss that it won with; the dense network has its `loss` here.
+        candidates: networks that were tried in its step.
+    """
 
     plan: Plan
     group: str
@@ -58,37 +66,6 @@ class SearchState:
         return self.history[-1].plan
 
 
-def trimmed_otsu(values: np.ndarray, trim: float = 0.2) -> float:
-    """Otsu's threshold after ⌈trim·n⌉ values are dropped at each end: the middle of the gap that splits best.
-
-    Fewer than three values in the middle cannot be split; then the largest value is returned.
-    """
-    drop = int(np.ceil(trim * len(values)))
-    middle = np.sort(values)[drop : len(values) - drop]
-    n = len(middle)
-    if n < 3:
-        return float(np.max(values))
-    between = [t * (n - t) * (middle[:t].mean() - middle[t:].mean()) ** 2 for t in range(1, n - 1)]
-    split = int(np.argmax(between)) + 1
-    return float((middle[split - 1] + middle[split]) / 2)
-
-
-def kept_width(size: int, rate: float, round_to: int = 1) -> int:
-    """⌈size·rate⌉, at least 1, and up to the next multiple of `round_to` where the group has as many."""
-    steps = np.ceil(max(np.ceil(round(size * rate, 6)), 1) / round_to)
-    return int(min(size, steps * round_to))
-
-
-def slice_ratio(group: ChannelGroup, step: float, round_to: int = 1) -> float:
-    """Ratio of a group's channels that one step removes."""
-    wanted = step / len(group.layers("producer")) * group.size
-    return (
-        max(1, int(wanted // round_to)) * round_to / group.size
-        if round_to > 1
-        else max(1 / group.size, wanted / group.size)
-    )
-
-
 class Searcher:
     """The search over one network.
 
@@ -112,10 +89,11 @@ class Searcher:
         self._images = [tf.constant(images[part], self.chain.dtype) for part in parts]
         self._labels = [tf.constant(labels[part], tf.int32) for part in parts]
         self._rows = parts
+        self._all_labels = tf.constant(labels, tf.int32)
         self.full = Plan.full(analysis.groups)
         self.dense_macs = self.counter.macs(self.full.masks())
         self.target_macs = int(settings.target * self.dense_macs)
-        self._check_reachable()
+        _check_reachable(self.groups, self.counter, settings)
         self._check_scorable()
 
     def start(self) -> SearchState:
@@ -141,6 +119,8 @@ class Searcher:
         with ThreadPoolExecutor(WORKERS) as pool:
             found = list(pool.map(lambda c: self._evaluate(state, *c, masks, weights, inputs), candidates))
         best, logits, rate = min(found, key=lambda item: item[0].score)
+        if not np.isfinite([interim.score for interim, *_ in found]).all():
+            raise TrainingError("A candidate's logits are not finite: the network or its images are broken")
         count = len(state.history)
         teacher = (state.teacher * np.float32(count) + logits) / np.float32(count + 1)
         best = replace(best, candidates=len(found))
@@ -195,18 +175,30 @@ class Searcher:
         return found
 
     def _slice_value(self, ascending: np.ndarray, rate: float, group: ChannelGroup) -> float:
-        n, step = group.size, slice_ratio(group, self.settings.step, self.settings.round_to)
+        n, step = group.size, self._slice_ratio(group)
         return float(ascending[round((1 - rate) * n) : round((1 - rate + step) * n)].sum())
+
+    def _slice_ratio(self, group: ChannelGroup) -> float:
+        producers = len(group.layers("producer"))
+        return slice_ratio(group.size, producers, self.settings.step, self.settings.round_to)
 
     def _candidates(self, state: SearchState, masks: Masks, order, values) -> list[tuple[str, np.ndarray]]:
         threshold = trimmed_otsu(np.array(list(values.values())))
         movable = [name for name in self.groups if self._next_width(state, name) < masks[name].sum()]
         marked = [name for name in movable if values[name] <= threshold]
-        marked = marked or [min(movable, key=values.get)]
-        return [(name, self._candidate_mask(state, name, masks, order[name])) for name in marked]
+        cheapest = sorted((name for name in movable if name not in marked), key=values.get)
+        for chosen in (marked, cheapest[:1], cheapest[1:]):
+            tried = [(name, self._candidate_mask(state, name, masks, order[name])) for name in chosen]
+            # Where two layers feed disjoint channels of a group, its smallest width can exceed the next one.
+            if found := [(name, mask) for name, mask in tried if mask.sum() < masks[name].sum()]:
+                return found
+        raise UsageError(
+            "No group can lose another channel, and the target is not met. "
+            f"Received: target_rate={self.settings.target:g}"
+        )
 
     def _next_rate(self, state: SearchState, name: str) -> float:
-        step = slice_ratio(self.groups[name], self.settings.step, self.settings.round_to)
+        step = self._slice_ratio(self.groups[name])
         # EKG rounds this to 5 decimals: the same for its nets, but 1 − 1/64 would keep ⌈64 · 0.98438⌉ = 64.
         return max(state.rates[name] - step, 0.0)
 
@@ -271,28 +263,15 @@ class Searcher:
     def _logits(self, weights, inputs, start: int = 0) -> np.ndarray:
         return np.concatenate([self.chain.forward(weights, x, start).numpy() for x in inputs])
 
-    def _all_labels(self) -> tf.Tensor:
-        return tf.concat(self._labels, 0)
-
     def _reward(self, teacher: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        return reward_loss(self._all_labels(), tf.constant(teacher), tf.constant(logits)).numpy()
+        return reward_loss(self._all_labels, tf.constant(teacher), tf.constant(logits)).numpy()
 
     def _loss(self, logits: np.ndarray) -> float:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(self._all_labels(), logits)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(self._all_labels, logits)
         return float(tf.reduce_mean(losses))
 
     def _accuracy(self, logits: np.ndarray) -> float:
-        return float(np.mean(logits.argmax(1) == self._all_labels().numpy()))
-
-    def _check_reachable(self) -> None:
-        keep = {n: g.best(np.arange(g.size), self.settings.round_to) for n, g in self.groups.items()}
-        smallest = {n: np.isin(np.arange(g.size), keep[n]) for n, g in self.groups.items()}
-        least = self.counter.macs(smallest)
-        if least > self.target_macs:
-            raise UsageError(
-                f"The target is out of reach: the smallest sub-network keeps {least / self.dense_macs:.4f} "
-                f"of the operations. Received: target_rate={self.settings.target:g}"
-            )
+        return float(np.mean(logits.argmax(1) == self._all_labels.numpy()))
 
     def _check_scorable(self) -> None:
         if blind := next((name for name, group in self.groups.items() if not group.sites), None):
@@ -300,3 +279,24 @@ class Searcher:
                 f"The search scores channels behind an activation. Received: group {blind!r} without one. "
                 "Use make_plan with another criterion"
             )
+
+
+def check_reachable(model: keras.Model, settings: SearchSettings) -> None:
+    """Raises `UsageError`, which says the smallest rate, when no sub-network is as small as the target.
+
+    Arithmetic on shapes alone: the weights do not matter.
+    """
+    analysis = analyse(model)
+    counter = Counter(model, settings.convention, analysis)
+    _check_reachable({group.name: group for group in analysis.groups}, counter, settings)
+
+
+def _check_reachable(groups: Mapping[str, ChannelGroup], counter: Counter, settings: SearchSettings) -> None:
+    keep = {n: g.best(np.arange(g.size), settings.round_to) for n, g in groups.items()}
+    smallest = {n: np.isin(np.arange(g.size), keep[n]) for n, g in groups.items()}
+    least, dense = counter.macs(smallest), counter.macs(Plan.full(groups.values()).masks())
+    if least > int(settings.target * dense):
+        raise UsageError(
+            f"The target is out of reach: the smallest sub-network keeps {least / dense:.4f} "
+            f"of the operations. Received: target_rate={settings.target:g}"
+        )

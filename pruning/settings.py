@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from runs.errors import UsageError
 
+DTYPES = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -13,9 +15,9 @@ class SearchSettings:
 
     Attributes:
         target: operations to end at or below, as a ratio of the dense net, in (0, 1).
-        step: ratio of the channels that a slice of a group with one producer holds; a shared group takes
-            step / producers, at least one channel.
-        batch_size: images whose BN statistics are taken together.
+        step: ratio of the channels that a slice of a group with one producer holds, in (0, 1]; a shared
+            group takes step / producers, at least one channel.
+        batch_size: images whose BN statistics are taken together, at least 2.
         round_to: slices and widths are multiples of this where the group is large enough.
         dtype: "bfloat16" evaluates candidates faster and may decide differently.
         convention: how operations are counted.
@@ -33,8 +35,13 @@ class SearchSettings:
             raise UsageError(f"The target rate must lie in (0, 1). Received: target_rate={self.target:g}")
         if not 0 < self.step <= 1:
             raise UsageError(f"The search step must lie in (0, 1]. Received: search_step={self.step:g}")
-        if self.batch_size < 2 or self.round_to < 1:
+        if self.batch_size < 2:
             raise UsageError(
-                "search_batch_size must be at least 2 and round_to at least 1. "
-                f"Received: search_batch_size={self.batch_size}, round_to={self.round_to}"
+                f"search_batch_size must be at least 2. Received: search_batch_size={self.batch_size}"
+            )
+        if self.round_to < 1:
+            raise UsageError(f"round_to must be at least 1. Received: round_to={self.round_to}")
+        if self.dtype not in DTYPES:
+            raise UsageError(
+                f"search_dtype must be one of {', '.join(DTYPES)}. Received: search_dtype={self.dtype!r}"
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
 
 from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
-from pruning.groups import find_groups
+from pruning.groups import ChannelGroup, find_groups
 from pruning.plan import Plan
 from pruning.weights import Weights, apply, cut, named_variables, weights_of, zero
 from runs.errors import UsageError
@@ -21,6 +22,9 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
         model: functional model.
         plan: kept channels of groups of this model.
         preserve_norm: rescale each kernel to the norm that it had (EKG).
+
+    Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
+    Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
     groups = _checked_groups(model, plan)
     copy = keras.models.clone_model(model)
@@ -29,7 +33,10 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
 
 
 def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
-    """A smaller network of the same layer classes: masked layers stay masked layers and train as fast."""
+    """A smaller network of the same layer classes: masked layers stay masked layers and train as fast.
+
+    Arguments and errors are those of `compact`.
+    """
     return _shrink(model, plan, preserve_norm, plain=False)
 
 
@@ -42,20 +49,17 @@ def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = 
         preserve_norm: rescale each kernel to the norm that it had (EKG).
 
     Returns a model with the same layer names whose outputs equal those of `mask(model, plan)`.
+    Raises `UsageError` for a plan of another network and a model without a graph.
     """
     return _shrink(model, plan or Plan.full(find_groups(model)), preserve_norm, plain=True)
 
 
 def _checked_groups(model: keras.Model, plan: Plan) -> list:
     groups = find_groups(model)
-    sizes = {g.name: g.size for g in groups}
-    if sizes != dict(plan.sizes):
-        wrong = sorted(set(sizes.items()) ^ set(plan.sizes.items()))[0]
-        raise UsageError(
-            f"This plan is for another network: group {wrong[0]!r} with {wrong[1]} channels is in only one."
-        )
-    for group, mask_ in ((g, plan.masks()[g.name]) for g in groups):
-        if layer := group.emptied(mask_):
+    plan.check(groups)
+    masks = plan.masks()
+    for group in groups:
+        if layer := group.emptied(masks[group.name]):
             raise UsageError(
                 f"This plan leaves {layer!r} without channels. Received: {len(plan.keep[group.name])} of the "
                 f"{group.size} channels of group {group.name!r}"
@@ -73,7 +77,9 @@ def _shrink(model: keras.Model, plan: Plan, preserve_norm: bool, plain: bool) ->
     return _finish(model, small, weights, pads)
 
 
-def channel_paddings(model: keras.Model, groups, masks) -> dict[str, tuple[int, int]]:
+def channel_paddings(
+    model: keras.Model, groups: Iterable[ChannelGroup], masks: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, int]]:
     """Layer → new (front, back) of each zero padding of channels: the padded positions that are kept."""
     pads = {}
     for group in groups:
@@ -118,7 +124,7 @@ def _resized(layer, weights: Weights, pads: dict, plain: bool):
         make, configure = _PLAIN[make]
         config = configure(layer)
     if layer.name in pads:
-        config["padding"] = ((0, 0), pads[layer.name])
+        config["padding"] = (layer.padding[0], pads[layer.name])
     if option := _WIDTH.get(type(layer).__name__):
         config[option] = weights[layer.name]["kernel"].shape[-1]
     return make.from_config(config)

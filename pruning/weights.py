@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 Weights = dict[str, dict[str, np.ndarray]]  # layer → weight name → array
 
 
-def positions(groups: Iterable, masks: Mapping[str, np.ndarray], layers=None) -> dict[str, dict[str, dict]]:
+def kept_positions(
+    groups: Iterable, masks: Mapping[str, np.ndarray], layers: Iterable[str] | None = None
+) -> dict[str, dict[str, dict[int, np.ndarray]]]:
     """Layer → weight → axis → boolean vector of the positions that stay under one mask per group."""
     kept: dict = defaultdict(lambda: defaultdict(dict))
     for group in groups:
@@ -48,9 +51,15 @@ def _rescale(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return after * np.asarray(np.linalg.norm(before) / norm, before.dtype) if norm > 0 else after
 
 
-def apply(weights: Weights, groups, masks, how=cut, preserve_norm: bool = False) -> Weights:
+def apply(
+    weights: Weights,
+    groups: Iterable,
+    masks: Mapping[str, np.ndarray],
+    how: Callable[..., np.ndarray] = cut,
+    preserve_norm: bool = False,
+) -> Weights:
     """Cuts or zeroes all weights of a net. Only kernels carry a norm; vectors are cut as they are."""
-    kept = positions(groups, masks, weights.keys())
+    kept = kept_positions(groups, masks, weights.keys())
     return {
         layer: {
             name: how(array, kept[layer][name], preserve_norm and name == "kernel")
@@ -62,16 +71,17 @@ def apply(weights: Weights, groups, masks, how=cut, preserve_norm: bool = False)
     }
 
 
-def weights_of(model) -> Weights:
-    """All variables of a Keras model as arrays."""
-    return {
-        layer.name: {name: np.asarray(v.numpy()) for name, v in named_variables(layer).items()}
-        for layer in model.layers
-        if layer.variables
-    }
+def weights_of(model: Any) -> Weights:
+    """All variables of a Keras model as arrays; what a masked layer has switched off is zero."""
+    return {layer.name: _arrays(layer) for layer in model.layers if layer.variables}
 
 
-def named_variables(layer) -> dict:
+def _arrays(layer: Any) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(v.numpy()) for name, v in named_variables(layer).items()}
+    return layer.folded(arrays) if hasattr(layer, "folded") else arrays
+
+
+def named_variables(layer: Any) -> dict[str, Any]:
     """Variables by name; a layer of layers has several kernels, which are numbered from the second on."""
     named: dict = {}
     for variable in layer.variables:

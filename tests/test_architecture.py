@@ -71,7 +71,7 @@ def test_arrows_point_down(room):
             assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
 
 
-PLAIN = ("pruning", "pruning.plan", "pruning.settings", "pruning.criteria", "pruning.weights", "runs",
+PLAIN = ("pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria", "pruning.weights", "runs",
          "dataloader", "recipes.schedules", "recipes.config")  # fmt: skip
 
 

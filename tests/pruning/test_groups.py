@@ -96,6 +96,7 @@ UNKNOWN = {
     "transposed convolution": lambda: keras.layers.Conv2DTranspose(6, 3),
     "depthwise and pointwise": lambda: keras.layers.SeparableConv2D(6, 3),
     "recurrent": lambda: keras.layers.TimeDistributed(keras.layers.LSTM(5, return_sequences=True)),
+    "convolution that ends in a softmax": lambda: keras.layers.Conv2D(6, 1, activation="softmax"),
     "BN over rows": lambda: keras.layers.BatchNormalization(axis=1),
     "attention": None,
     "a model in the model": lambda: keras.Sequential(
@@ -130,6 +131,20 @@ def test_a_channel_that_is_broadcast_is_left_whole():
     x = keras.layers.Add()([wide, one])
     model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(x))
     assert find_groups(model) == []
+
+
+def test_a_constant_that_is_added_cannot_be_cut():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 1, name="before")(images) + np.arange(5, dtype=np.float32)
+    model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(x))
+    assert find_groups(model) == []
+
+
+def test_flattening_channels_first_moves_channels_elsewhere():
+    images = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(5, 1, name="before")(images)
+    x = keras.layers.Flatten(data_format="channels_first")(x)
+    assert find_groups(keras.Model(images, keras.layers.Dense(2, name="logits")(x))) == []
 
 
 def test_a_sequential_model_has_groups():

@@ -12,7 +12,7 @@ from ekg_reference import Reference
 
 from pruning.search import Searcher, SearchState
 from pruning.settings import SearchSettings
-from runs.errors import UsageError
+from runs.errors import TrainingError, UsageError
 
 IMAGES, LABELS = toys.images(40, 16), np.random.default_rng(1).integers(0, 10, 40)
 SETTINGS = SearchSettings(target=0.6, batch_size=16)  # batches of 16, 16 and 8
@@ -142,6 +142,52 @@ def test_a_net_of_plain_layers_is_searched_as_keras_evaluates_it():
     expected = model(images, training=True).numpy()
     np.testing.assert_allclose(state.teacher, expected, atol=1e-5 * np.abs(expected).max())
     assert list(searcher.run(state))[-1].history[-1].macs <= searcher.target_macs
+
+
+def test_layers_with_unusual_options_are_searched_as_keras_evaluates_them():
+    layers = keras.layers
+    images = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization(scale=False)(layers.Conv2D(6, 3, name="a")(images))
+    x = layers.ReLU(negative_slope=0.1)(x)
+    x = layers.ReLU(threshold=0.2)(layers.BatchNormalization(center=False)(layers.Conv2D(6, 3, name="b")(x)))
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = layers.Flatten()(layers.Conv2D(8, 1, activation="relu", name="c")(x))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(9, name="d")(x)))
+    model = toys.randomised(keras.Model(images, layers.Dense(10, name="logits")(x)))
+    searcher = Searcher(model, toys.images(24), LABELS[:24], SearchSettings(0.6, batch_size=24))
+    state = searcher.start()
+    expected = model(toys.images(24), training=True).numpy()
+    np.testing.assert_allclose(state.teacher, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_two_layers_that_feed_disjoint_channels_of_a_group_end_the_search():
+    """Behind front and back padding every width below two would leave a layer without channels."""
+    layers = keras.layers
+    images = keras.Input((4, 4, 3))
+    front, back = (layers.ReLU()(layers.Conv2D(2, 1, name=name)(images)) for name in ("one", "other"))
+    front = layers.ZeroPadding2D(((0, 0), (2, 0)), data_format="channels_first")(front)
+    back = layers.ZeroPadding2D(((0, 0), (0, 2)), data_format="channels_first")(back)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([front, back])))
+    model = toys.randomised(keras.Model(images, layers.Dense(10, name="logits")(x)))
+    states, searcher = search(model, SearchSettings(0.55, step=1.0, batch_size=12))
+    assert states[-1].plan.widths() == {"one": 2}
+    assert len(states) <= 4
+
+
+def test_logits_that_are_not_finite_end_the_search():
+    broken = toys.small_resnet("B")
+    broken.get_layer("fc").bias.assign([np.nan] * 10)
+    searcher = Searcher(broken, toys.images(24), LABELS[:24], SearchSettings(0.5, batch_size=12))
+    with pytest.raises(TrainingError, match="not finite"):
+        searcher.step(searcher.start())
+
+
+def test_two_inputs_are_refused():
+    one, other = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    x = keras.layers.ReLU()(keras.layers.Conv2D(4, 1)(keras.layers.Add()([one, other])))
+    logits = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(UsageError, match="Received: 2 inputs and 1 outputs"):
+        Searcher(keras.Model([one, other], logits), toys.images(4, 4), LABELS[:4], SearchSettings(0.5))
 
 
 def test_unreachable_targets_and_unscorable_groups_are_refused(small):

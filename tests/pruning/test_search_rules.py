@@ -5,7 +5,7 @@ import pytest
 
 import nets
 from pruning import find_groups
-from pruning.search import kept_width, slice_ratio, trimmed_otsu
+from pruning.search_rules import kept_width, slice_ratio, trimmed_otsu
 from pruning.settings import SearchSettings
 from runs.errors import UsageError
 
@@ -58,13 +58,11 @@ def test_rounded_widths_are_multiples_where_the_group_is_large_enough(size, widt
 
 def test_slices_of_resnet56_and_resnet20():
     def ratios(arch):
-        return [round(slice_ratio(g, 0.2), 9) for g in find_groups(nets.build(arch))]
+        groups = [(g.size, len(g.layers("producer"))) for g in find_groups(nets.build(arch))]
+        return {(producers > 1, round(slice_ratio(size, producers, 0.2), 9)) for size, producers in groups}
 
-    assert sorted(set(ratios("ResNet-56")), reverse=True) == [0.2, 0.0625, 0.03125, 0.02]
-    shared = [
-        slice_ratio(g, 0.2) for g in find_groups(nets.build("ResNet-20")) if len(g.layers("producer")) > 1
-    ]
-    assert shared == pytest.approx([0.0625, 0.05, 0.05])
+    assert ratios("ResNet-56") == {(False, 0.2), (True, 0.0625), (True, 0.03125), (True, 0.02)}
+    assert ratios("ResNet-20") == {(False, 0.2), (True, 0.0625), (True, 0.05)}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +75,7 @@ def test_slices_of_resnet56_and_resnet20():
         ({"step": 1.5}, "search_step=1.5"),
         ({"batch_size": 1}, "search_batch_size=1"),
         ({"round_to": 0}, "round_to=0"),
+        ({"dtype": "int8"}, "search_dtype='int8'"),
     ],
 )
 def test_settings_out_of_range(options, message):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from pruning import Plan, compact, find_groups, make_plan, mask, narrow
+import nets
+from pruning import Plan, compact, complexity, find_groups, make_plan, mask, narrow
 from pruning.weights import weights_of
 from runs.errors import UsageError
 
@@ -145,3 +146,26 @@ def test_the_plan_of_another_network_is_refused():
     for how in (mask, narrow, compact):
         with pytest.raises(UsageError, match="This plan is for another network"):
             how(model, other)
+    with pytest.raises(UsageError, match="another network.*Received: 6 channels in group 'stem'.* has no"):
+        complexity(model, plan=Plan({"stem": (0,)}, {"stem": 6}))
+
+
+def test_what_a_layers_own_mask_switches_off_stays_off():
+    model = toys.small_resnet("B")
+    for layer in model.layers:
+        if hasattr(layer, "mask"):
+            layer.mask.assign(np.arange(layer.mask.shape[0]) % 3 > 0)
+    masked = model(BATCH, training=False)
+    assert distance(masked, compact(model)(BATCH, training=False)) <= TOLERANCE
+    again = nets.load_params(None, nets.snapshot_of(model))
+    assert distance(masked, again(BATCH, training=False)) <= TOLERANCE
+
+
+def test_padding_of_rows_survives_that_of_channels():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 1, name="before")(images)
+    x = keras.layers.ZeroPadding2D(((1, 2), (2, 0)), data_format="channels_first")(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="after")(x))
+    model = toys.randomised(keras.Model(images, keras.layers.Dense(3, name="logits")(x)))
+    plan = toys.random_plan(find_groups(model), np.random.default_rng(0))
+    assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
