@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.common import RESULTS, portable, today
+from benchmarks.common import RESULTS, named_paths, portable, today
 from runs import UsageError, cli, read_json, write_json
 
 BEFORE, SLIM, AFTER = "baseline", "slimmed", "fine-tuned"
@@ -97,10 +97,7 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", metavar="NAME=FOLDER")
     args = parser.parse_args()
-    if wrong := [run for run in args.runs if "=" not in run]:
-        raise UsageError(f"Give each run as NAME=FOLDER. Received: {wrong[0]!r}")
-    pairs = [run.rsplit("=", 1) for run in args.runs]
-    rows = [collect(name, Path(folder)) for name, folder in pairs]
+    rows = [collect(name, folder) for name, folder in named_paths("runs", args.runs).items()]
     RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / "accuracy.json", {"date": today(), "rows": rows})
     print(markdown(rows))

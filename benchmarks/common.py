@@ -13,11 +13,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from runs import warn, write_json
+from dataloader.registry import facts_of
+from runs import UsageError, warn, write_json
 from runs.quiet import start_tensorflow
 
-MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-"""Of CIFAR-10, on the 0–255 scale."""
+_CIFAR10 = facts_of("CIFAR10", "rgb")
+MEAN, STD = _CIFAR10.mean, _CIFAR10.std
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -105,6 +106,13 @@ def save(name: str, results: Mapping) -> Path:
     machine = f"{facts['processor']}, {facts['cores']} cores, TensorFlow {facts['tensorflow']}"
     print(f"{machine}, {about['date']} → benchmarks/results/{path.name}")
     return path
+
+
+def named_paths(flag: str, pairs: Sequence[str]) -> dict[str, Path]:
+    """["NAME=PATH", …] → {name: path}; a name may hold "=". Raises `UsageError` for anything else."""
+    if wrong := next((pair for pair in pairs if "=" not in pair), None):
+        raise UsageError(f"Give each as NAME=PATH. Received: {flag}={wrong!r}")
+    return {name: Path(path) for name, _, path in (pair.rpartition("=") for pair in pairs)}
 
 
 def busy(seconds: float = 1.0) -> float:

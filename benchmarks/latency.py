@@ -12,11 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
+from benchmarks.common import MEAN, STD, named_paths, print_summary, save, summary, take_turns, timed
 from runs import UsageError, cli, read_json
 from runs.quiet import start_tensorflow
 
 DENSE, GOAL = "dense", 1.45
+LITERT = "LiteRT float32"
 MULTIPLE = 8
 
 
@@ -44,9 +45,7 @@ def read_plans(pairs: list[str], model, rate: float) -> dict:
         return {
             name: make_plan(model, keep_macs=rate, convention="ekg", **more) for name, more in uniform.items()
         }
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise UsageError(f"--plan is NAME=PATH. Received: plan={wrong[0]!r}")
-    paths = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
+    paths = named_paths("plan", pairs)
     return {name: Plan.from_json(read_json(find_plan(path))) for name, path in paths.items()}
 
 
@@ -60,7 +59,7 @@ def runners(models: dict, batch: int, threads: int) -> dict[str, dict]:
     images = ((pixels - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     lite = {name: litert_runner(to_litert(model), batch, threads) for name, model in models.items()}
     frozen = {name: frozen_runner(model, batch) for name, model in models.items()}
-    backends = {f"LiteRT float32, {threads} threads": lite, "frozen tf.function": frozen}
+    backends = {f"{LITERT}, {threads} threads": lite, "frozen tf.function": frozen}
     return {
         title: {name: lambda run=run: run(images) for name, run in each.items()}
         for title, each in backends.items()
@@ -70,7 +69,8 @@ def runners(models: dict, batch: int, threads: int) -> dict[str, dict]:
 def measure(calls: dict, turns: int) -> list[dict]:
     """Rows of milliseconds; every network is warmed up twice, then they take turns."""
     for call in calls.values():
-        call(), call()
+        for _ in range(2):
+            call()
     return summary(take_turns({name: lambda c=call: timed(c) for name, call in calls.items()}, turns), DENSE)
 
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _verdicts(results: dict, facts: dict) -> list[dict]:
     """The goal is for nets whose widths are multiples of 8, in LiteRT."""
-    title = next(iter(results))
+    title = next(title for title in results if title.startswith(LITERT))
     found = []
     for row in results[title]:
         if row["name"] != DENSE and facts[row["name"]]["multiples_of_8"]:

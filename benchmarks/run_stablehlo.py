@@ -30,11 +30,15 @@ from runs import (
     read_json,
     read_jsonl,
     save_snapshot,
+    to_json,
+    write_atomic,
 )
 
 try:
     import jax
     import jax.numpy as jnp
+
+    # JAX runs StableHLO text from outside only through its own internals: jax.export wants its own format.
     from jax._src import compiler, xla_bridge
     from jax._src.interpreters import mlir
     from jax._src.lib import xla_client
@@ -165,9 +169,7 @@ def _resume(folder: Path, runner: Runner, epochs: int) -> tuple[int, list[jax.Ar
             f"Received: train_epoch={epochs}"
         )
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["epoch"] <= saved.facts["epoch"]]
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
-    for row in rows:
-        append_jsonl(folder / "metrics.jsonl", row)
+    write_atomic(folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in rows).encode())
     return saved.facts["epoch"], jax.device_put([np.array(array) for array in saved.arrays.values()])
 
 
@@ -180,7 +182,12 @@ def main() -> None:
     parser.add_argument("--train_epoch", type=int, help="epochs (default: those of the export)")
     args = parser.parse_args()
     if jax is None:
-        raise UsageError(f"This needs JAX: pip install jax (or jax[cuda13]). Received: {MISSING}")
+        raise UsageError(
+            "This needs JAX 0.10.2 or 0.11, whose internals it uses: pip install 'jax==0.10.2' "
+            f"(or 'jax[cuda13]==0.10.2'). Received: {MISSING}"
+        )
+    if args.train_epoch is not None and args.train_epoch < 1:
+        raise UsageError(f"--train_epoch must be at least 1. Received: train_epoch={args.train_epoch}")
     if not (args.folder / "manifest.json").exists():
         raise UsageError(f"Not an export of benchmarks.stablehlo. Received: folder={str(args.folder)!r}")
     train(args.folder, args.train_epoch)

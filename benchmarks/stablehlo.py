@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,11 @@ import tensorflow as tf
 import dataloader
 import nets
 from dataloader.augment import augment, normalise, two_views
-from distillation import labels_only, two_view_knowledge
+from distillation import MemoryBank, labels_only, two_view_knowledge
 from nets.names import published_name
 from op_utils import pure_gradients, pure_step
 from recipes.testing import normalisation_of
-from runs import cli, load_snapshot, read_json, write_atomic, write_json
+from runs import UsageError, cli, load_snapshot, read_json, write_atomic, write_json
 
 PIECE = 10_000  # images in one file: 30 MB for CIFAR, should they have to travel
 
@@ -121,8 +121,8 @@ def export(
     model: keras.Model,
     splits: dataloader.Splits,
     course: Course,
-    bank=None,
-    plan=None,
+    bank: np.ndarray | None = None,
+    plan: Mapping | None = None,
     order: str = "rgb",
 ) -> None:
     """Writes everything that the runner needs; `bank` is (train images, classes, teachers) or None."""
@@ -136,30 +136,27 @@ def export(
     values |= {f"statistic_{i:04d}": v.numpy() for i, v in enumerate(statistics)}
     write_atomic(out / "start.npz", lambda file: np.savez(file, **values))
     _save_images(out, splits, bank)
-    facts = splits.facts
-    known = {"dataset": facts.name, "mean": facts.mean, "std": facts.std, "normalisation": order}
+    manifest = _manifest(model, splits.facts, order)
+    described = {"step": arguments, "eval": its_arguments, "course": vars(course), "plan": plan}
+    write_json(out / "manifest.json", {**manifest, **described})
+
+
+def _manifest(model: keras.Model, facts: dataloader.Facts, order: str) -> dict:
+    """Names and facts from which the runner makes a snapshot; masks have no place in one."""
     names = {id(v): published_name(layer.name, v.name) for layer in model.layers for v in layer.variables}
-    write_json(
-        out / "manifest.json",
-        {
-            "format": "secateur-stablehlo/1",
-            "step": arguments,
-            "eval": its_arguments,
-            # masks have no place in a snapshot; the order of the names is that of the file
-            "names": {
-                "parameter": [names[id(v)] for v in parameters],
-                "statistic": [names[id(v)] for v in statistics],
-            },
-            "order": list(nets.variables(model)),
-            "course": vars(course),
-            "spec": model.spec.to_json(),
-            "plan": plan,
-            "facts": known,
+    return {
+        "format": "secateur-stablehlo/1",
+        "names": {
+            "parameter": [names[id(v)] for v in model.trainable_variables],
+            "statistic": [names[id(v)] for v in model.non_trainable_variables],
         },
-    )
+        "order": list(nets.variables(model)),  # that of the file
+        "spec": model.spec.to_json(),
+        "facts": {"dataset": facts.name, "mean": facts.mean, "std": facts.std, "normalisation": order},
+    }
 
 
-def _save_images(out: Path, splits: dataloader.Splits, bank) -> None:
+def _save_images(out: Path, splits: dataloader.Splits, bank: np.ndarray | None) -> None:
     for name, part in (("train", splits.train), ("holdout", splits.holdout)):
         for i, start in enumerate(range(0, len(part), PIECE)):
             _save(out / f"{name}_images-{i:02d}.npy", part.images[start : start + PIECE])
@@ -175,23 +172,33 @@ def _save(path: Path, array: np.ndarray) -> None:
 # --- command line -------------------------------------------------------------------------------------------
 
 
-def _from_run(run: Path, data_path: str | None, labels_alone: bool):
+def _from_run(args: argparse.Namespace):
     """What `train_cifar.py` would fine-tune in this run folder, and how."""
+    run = args.run
+    if missing := next((n for n in ("config.json", "slimmed_param.pkl") if not (run / n).exists()), None):
+        raise UsageError(f"Not a run folder with a finished search: no {missing}. Received: run={str(run)!r}")
     config, snapshot = read_json(run / "config.json"), load_snapshot(run / "slimmed_param.pkl")
+    if config["accum"] != 1:
+        raise UsageError(
+            f"The exported step does not accumulate. Received: a run with accum={config['accum']}"
+        )
     order = normalisation_of("auto", snapshot)
-    splits = dataloader.load(config["dataset"], data_path or config["data_path"], order)
-    knowledge = config["criterion"] == "ekg" and config["Knowledge"] is not False and not labels_alone
-    bank = np.load(run / "bank.npy", mmap_mode="r") if knowledge else None
+    splits = dataloader.load(config["dataset"], args.data_path or config["data_path"], order)
+    bank = None
+    if (run / "bank.npy").exists() and not args.labels_alone:
+        bank = MemoryBank.open(run / "bank.npy", splits.train.ids).logits
     fields = {name: config[name] for name in Course.__dataclass_fields__ if name in config}
-    course = Course(**fields, teachers=bank.shape[-1] if knowledge else 0)
+    course = Course(**fields, teachers=0 if bank is None else bank.shape[-1])
     return nets.load_params(None, snapshot), splits, course, bank, snapshot.plan, order
 
 
 def _from_scratch(args: argparse.Namespace):
-    splits = dataloader.load(args.dataset, args.data_path)
+    splits = dataloader.load(args.dataset or "DIGITS", args.data_path)
     keras.utils.set_random_seed(1)
-    model = nets.build(args.arch, num_classes=splits.facts.num_classes, input_shape=splits.facts.shape)
-    return model, splits, Course(train_epoch=args.train_epoch or 5), None, None, "rgb"
+    model = nets.build(
+        args.arch or "ResNet-56", num_classes=splits.facts.num_classes, input_shape=splits.facts.shape
+    )
+    return model, splits, Course(train_epoch=5), None, None, "rgb"
 
 
 def main() -> None:
@@ -203,14 +210,17 @@ def main() -> None:
     parser.add_argument(
         "--no-Knowledge", dest="labels_alone", action="store_true", help="fine-tune without the bank"
     )
-    parser.add_argument("--arch", default="ResNet-56")
-    parser.add_argument("--dataset", default="DIGITS")
+    parser.add_argument("--arch", help="without --run; default: ResNet-56")
+    parser.add_argument("--dataset", help="without --run; default: DIGITS")
     parser.add_argument("--data_path")
     parser.add_argument("--train_epoch", type=int)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    made = _from_run(args.run, args.data_path, args.labels_alone) if args.run else _from_scratch(args)
-    model, splits, course, bank, plan, order = made
+    if args.run and (args.arch or args.dataset):
+        raise UsageError(f"--run has its own. Received: arch={args.arch}, dataset={args.dataset}")
+    if args.train_epoch is not None and args.train_epoch < 1:
+        raise UsageError(f"--train_epoch must be at least 1. Received: train_epoch={args.train_epoch}")
+    model, splits, course, bank, plan, order = _from_run(args) if args.run else _from_scratch(args)
     if args.train_epoch:
         course = Course(**{**vars(course), "train_epoch": args.train_epoch})
     export(args.out, model, splits, course, bank, plan, order)

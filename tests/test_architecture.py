@@ -71,8 +71,10 @@ def test_arrows_point_down(room):
             assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
 
 
-PLAIN = ("pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria", "pruning.weights", "runs",
-         "dataloader", "recipes.schedules", "recipes.config")  # fmt: skip
+PLAIN = (
+    "pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria",
+    "pruning.weights", "runs", "dataloader", "recipes.schedules", "recipes.config",
+)  # fmt: skip
 
 
 def test_plans_criteria_settings_data_and_options_come_without_tensorflow():
