@@ -9,6 +9,7 @@ from runs.errors import SnapshotError, warn
 from runs.snapshot import Snapshot, load_snapshot, save_snapshot
 
 KEPT = 2
+ANY = "checkpoint_*.pkl"  # as a glob
 
 
 def save(folder: Path, name: str, state: Snapshot) -> Path:

@@ -14,12 +14,13 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from runs import checkpoints
+from runs import checkpoints, metrics
 from runs.errors import RunFolderError, warn
 from runs.files import TEMP_PREFIX, make_atomic, read_json, sha256, to_json, write_atomic, write_json
 from runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
+RESUMED = (checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
 
 
 class RunFolder:
@@ -34,7 +35,7 @@ class RunFolder:
         volatile: keys of `config` that do not change results and may differ the next time.
 
     Raises:
-        RunFolderError: on entering, when the folder is unwritable, busy, or holds another run.
+        RunFolderError: on entering, when the folder is unwritable, busy, or holds another run or its leftovers.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict[str, Any], volatile: Iterable[str] = ()):
@@ -158,6 +159,7 @@ class RunFolder:
 
     def _claim(self) -> None:
         if not (self._path / CONFIG).exists():
+            self._refuse_leftovers()
             own = {CONFIG, MANIFEST, LOCK}
             self._manifest["found"] = sorted({entry.name for entry in self._path.iterdir()} - own)
             write_json(self._path / MANIFEST, self._manifest)
@@ -166,6 +168,15 @@ class RunFolder:
         self._compare(read_json(self._path / CONFIG))
         if (self._path / MANIFEST).exists():
             self._manifest = _checked_manifest(self._path / MANIFEST)
+
+    def _refuse_leftovers(self) -> None:
+        # Without config.json nobody knows which options they are of: a new run must not go on from them.
+        for pattern in RESUMED:
+            for file in sorted(self._path.glob(pattern)):
+                raise RunFolderError(
+                    f"a run whose {CONFIG} is gone left this file. Received: {file}\n"
+                    "move it away or choose another --train_path"
+                )
 
     def _compare(self, stored: Any) -> None:
         stored = stored if isinstance(stored, dict) else {}

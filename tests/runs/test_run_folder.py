@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs import RunFolder, RunFolderError, sha256
+from runs import MetricsLog, RunFolder, RunFolderError, sha256
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = {"arch": "ResNet-56", "target_rate": 0.45, "decay_points": (0.3, 0.6), "gpu_id": 0}
@@ -140,6 +140,34 @@ def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
     assert (tmp_path / "trained_param.pkl").read_bytes() == b"a week of training"
 
 
+LEFT = ["checkpoint_baseline-000007.pkl", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_a_run_does_not_go_on_from_files_of_unknown_options(left, tmp_path):
+    with RunFolder(tmp_path, CONFIG) as folder, MetricsLog(folder, tensorboard=False) as log:
+        log.log(1, "baseline", loss=0.5)
+        for step in range(7):
+            folder.save_checkpoint("baseline", {"w": np.zeros(1)}, {"step": step})
+        folder.record("baseline", "metrics.jsonl", 1.0)
+    with RunFolder(tmp_path, CONFIG) as folder:  # config.json is there: it goes on
+        assert folder.load_checkpoint("baseline").facts == {"step": 6}
+    (tmp_path / "config.json").unlink()
+    for file in [*tmp_path.glob("checkpoint_*"), tmp_path / "metrics.jsonl"]:
+        if file.name != left:
+            file.unlink()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(RunFolderError) as caught, RunFolder(tmp_path, {**CONFIG, "arch": "ResNet-20"}):
+        pass
+    message = str(caught.value)
+    assert str(tmp_path / left) in message and "move it away or choose another --train_path" in message
+    assert len(message.splitlines()) == 2
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    (tmp_path / left).unlink()
+    with RunFolder(tmp_path, {**CONFIG, "arch": "ResNet-20"}) as folder:
+        assert folder.entry("baseline") is None and folder.load_checkpoint("baseline") is None
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -261,7 +289,7 @@ sys.exit(cli(main))
 def test_a_full_disk_is_code_5_and_the_steps_before_stay_done(tmp_path):
     child = python(FILL, tmp_path)
     _, message = child.communicate(timeout=60)
-    assert child.returncode == 5 and message.startswith("error: disk full while writing")
+    assert child.returncode == 5 and message.startswith("error: disk full (")
     with RunFolder(tmp_path, {}) as folder:
         assert folder.done("small") and not folder.done("large")
     assert sorted(os.listdir(tmp_path)) == [".lock", "config.json", "manifest.json", "small.bin"]
