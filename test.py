@@ -16,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli(main))
+    sys.exit(cli(main, interrupted="interrupted: nothing was saved; start it again"))

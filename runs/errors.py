@@ -20,6 +20,8 @@ EXIT_CODES: dict[int, str] = {
     141: "the reader of the output went away",
 }
 
+INTERRUPTED = "interrupted: run the same command again to continue"
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNWRITABLE = {
     errno.EACCES,
@@ -81,12 +83,13 @@ def disk_error(error: OSError, path: object = None) -> RunFolderError | None:
     place = path or error.filename or "output"
     if error.errno in _FULL:
         return RunFolderError(
-            f"disk full while writing {place} ({error.strerror})\n"
+            f"disk full ({error.strerror}). Received: path={place}\n"
             "free space and run the same command again; nothing already written is lost"
         )
     if error.errno in _UNWRITABLE:
         return RunFolderError(
-            f"cannot write {place} ({error.strerror})\nchoose another --train_path or change its permissions"
+            f"a file cannot be written ({error.strerror}). Received: path={place}\n"
+            "choose another --train_path or change its permissions"
         )
     return None
 
@@ -103,8 +106,12 @@ def disk_errors(path: object) -> Iterator[None]:
         raise known from error
 
 
-def cli(main: Callable[[], int | None]) -> int:
+def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
     """Run `main` for a shell: print what the user can put right, return the exit code of `EXIT_CODES`.
+
+    Args:
+        main: the program; returns its exit code, None for 0.
+        interrupted: what to print after Ctrl-C, one line.
 
     `sys.exit(cli(main))` is the last line of every program. Unexpected exceptions pass, with their
     traceback; so does the `SystemExit` of argparse (code 2).
@@ -116,7 +123,7 @@ def cli(main: Callable[[], int | None]) -> int:
     except SecateurError as error:
         return _report(error)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     except BrokenPipeError:
         _silence_stdout()

@@ -32,7 +32,9 @@ def make_atomic(path: str | os.PathLike, make: Callable[[Path], None]) -> str:
     target = Path(os.path.realpath(path))
     temp = target.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
     if not target.parent.is_dir():
-        raise RunFolderError(f"cannot write {path}: its folder does not exist\nmake the folder first")
+        raise RunFolderError(
+            f"the folder of a file to write does not exist. Received: path={path}\nmake the folder first"
+        )
     with disk_errors(path):
         try:
             make(temp)

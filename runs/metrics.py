@@ -17,7 +17,7 @@ FILE = "metrics.jsonl"
 class MetricsLog:
     """Appends one JSON object a line to `folder`/metrics.jsonl: phase, step, time (Unix seconds), values.
 
-    Each phase (baseline, search, finetune …) counts its own steps and is a run of its own in TensorBoard,
+    Each phase (baseline, warm-up, fine-tune) counts its own steps and is a run of its own in TensorBoard,
     under `folder`/tensorboard/.
 
     Args:

@@ -69,6 +69,14 @@ def test_interrupt_is_130():
     assert (done.returncode, done.stderr) == (130, "interrupted: run the same command again to continue\n")
 
 
+def test_a_program_that_keeps_nothing_says_so_when_interrupted(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    assert cli(main, interrupted="interrupted: nothing was saved") == 130
+    assert capsys.readouterr().err == "interrupted: nothing was saved\n"
+
+
 def test_a_closed_pipe_is_silent():
     code = "import sys; from runs import cli; sys.exit(cli(lambda: [print(n) for n in range(10**5)] and 0))"
     done = shell(f'"$PYTHON" -c "{code}" | head -n 2; exit ${{PIPESTATUS[0]}}')
