@@ -22,7 +22,7 @@ from pruning.search import Interim
 from recipes import export
 from recipes.training import Lab, evaluate
 from runs import load_snapshot, read_json
-from runs.html import write_html
+from runs.html import render_html
 
 TIMED_BATCH = 128
 
@@ -34,7 +34,7 @@ def finish(lab: Lab, snapshots: dict[str, Path], plan: Plan, history: tuple[Inte
         report = read_json(path)
     else:
         report = _measure(lab, snapshots, plan, history)
-        lab.folder.write("report.html", write_html(report).encode())
+        lab.folder.write("report.html", render_html(report).encode())
         lab.folder.write_json("report.json", report)
         lab.folder.record("report", "report.json", 0.0)
     print_table(report)

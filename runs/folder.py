@@ -35,7 +35,7 @@ class RunFolder:
         volatile: keys of `config` that do not change results and may differ the next time.
 
     Raises:
-        RunFolderError: on entering, when the folder is unwritable, busy, or holds another run or its leftovers.
+        RunFolderError: on entering, when the folder is unwritable, busy, or holds another run or its remains.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict[str, Any], volatile: Iterable[str] = ()):

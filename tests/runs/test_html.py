@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs.html import summary, write_html
-from runs.pictures import ticks
+from runs.axes import ticks
+from runs.html import render_html, summary
 
 REPO = Path(__file__).resolve().parents[2]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -176,7 +176,7 @@ def parts_missing() -> list[dict]:
 
 @pytest.mark.parametrize("report", [full(), minimal(), {"rows": []}, *parts_missing()])
 def test_page_is_well_formed_as_html_and_as_xml(report):
-    text = write_html(report)
+    text = render_html(report)
     page = Page(text)
     ElementTree.fromstring(text)
     assert page.tags.count("h1") == page.tags.count("main") == page.tags.count("footer") == 1
@@ -184,7 +184,7 @@ def test_page_is_well_formed_as_html_and_as_xml(report):
 
 @pytest.mark.parametrize("report", [full(), minimal()])
 def test_every_number_of_the_rows_appears(report):
-    seen = Page(write_html(report)).text
+    seen = Page(render_html(report)).text
     for entry in report["rows"]:
         for key in ("params", "macs", "flops_ekg", "file_bytes"):
             assert f"{entry[key]:,}" in seen
@@ -204,7 +204,7 @@ def test_summary_says_what_became_of_the_network():
 
 
 def test_stages_epochs_cuts_and_widths_are_there_as_text():
-    seen = Page(write_html(full())).text
+    seen = Page(render_html(full())).text
     for text in (
         "91.23 %",
         "31.87 %",
@@ -222,7 +222,7 @@ def test_stages_epochs_cuts_and_widths_are_there_as_text():
 
 
 def test_sections_of_missing_parts_are_left_out():
-    whole, part = Page(write_html(full())).text, Page(write_html(minimal())).text
+    whole, part = Page(render_html(full())).text, Page(render_html(minimal())).text
     for title in ("Search", "Widths", "Training", "Time", "From search to slimmed network"):
         assert title in whole.split("\n") and title not in part.split("\n")
 
@@ -230,13 +230,13 @@ def test_sections_of_missing_parts_are_left_out():
 def test_twins_that_were_timed_apart_are_called_noise():
     """The slimmed and the fine-tuned network are one architecture: only noise tells their times apart."""
     report = full()
-    assert "25.9 and 51.6 ms" in Page(write_html(report)).text
+    assert "25.9 and 51.6 ms" in Page(render_html(report)).text
     report["rows"][2] |= {"ms_litert": 26.0, "ms_frozen": 39.0}
-    assert "same architecture" not in Page(write_html(report)).text
+    assert "same architecture" not in Page(render_html(report)).text
 
 
 def test_pictures_have_a_description_and_figures_a_caption():
-    page = Page(write_html(full()))
+    page = Page(render_html(full()))
     pictures = [attributes for tag, attributes in page.attributes if tag == "svg"]
     assert len(pictures) == 2 + 1 + 2 * 3 + 3 + 1  # stages, search, two phases with curves, costs, time
     assert all(p["role"] == "img" and len(p["aria-label"]) > 10 for p in pictures)
@@ -244,7 +244,7 @@ def test_pictures_have_a_description_and_figures_a_caption():
 
 
 def test_coordinates_stay_inside_their_picture():
-    for svg in ElementTree.fromstring(write_html(full())).iter("svg"):
+    for svg in ElementTree.fromstring(render_html(full())).iter("svg"):
         width, height = float(svg.get("width")), float(svg.get("height"))
         for part in svg.iter():
             for names, limit in ((("x", "x1", "x2", "cx"), width), (("y", "y1", "y2", "cy"), height)):
@@ -265,25 +265,25 @@ def texts(value):
 def test_no_text_of_a_run_becomes_markup():
     evil = "</style><script>alert(1)</script><img src=x onerror='a' \"&amp;"
     report = full()
-    wanted = Page(write_html(report)).tags
+    wanted = Page(render_html(report)).tags
     report["setting"] = "a label"
     for container, key in list(texts(report)):
         changed = container[key]
         container[key] = changed + evil
-        page = Page(write_html(report))
+        page = Page(render_html(report))
         container[key] = changed
         assert not {"script", "img"} & set(page.tags), key
         assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
     assert "script" not in wanted
     report["setting"] = "<script>"
-    assert "<script>" in Page(write_html(report)).seen
+    assert "<script>" in Page(render_html(report)).seen
 
 
 def test_nothing_is_fetched_and_nothing_runs():
-    page = Page(write_html(full()))
+    page = Page(render_html(full()))
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
     assert not any({"src", "href"} & set(attributes) for _, attributes in page.attributes)
-    style = write_html(full()).split("<style>")[1].split("</style>")[0]
+    style = render_html(full()).split("<style>")[1].split("</style>")[0]
     assert "url(" not in style and "@import" not in style
 
 
@@ -293,7 +293,7 @@ def test_unknown_numbers_are_dashes():
     report["epochs"][1] |= {"loss": None, "holdout_loss": None}
     report["search"][2]["loss"] = None
     report["rows"][2] |= {"ms_litert": None, "test_accuracy": None}
-    page = Page(write_html(report))
+    page = Page(render_html(report))
     assert page.seen.count("–") == 5 + 1  # the full network has no width of its own
     assert "nan" not in page.text and "None" not in page.text
 
@@ -313,7 +313,7 @@ def test_ticks_are_round_few_and_inside(low, width, count):
 def test_writing_changes_nothing_and_needs_neither_tensorflow_nor_matplotlib():
     report = full()
     before = copy.deepcopy(report)
-    assert write_html(report) == write_html(report) and report == before
+    assert render_html(report) == render_html(report) and report == before
     code = "import sys, runs.html; sys.exit(bool({'tensorflow', 'matplotlib', 'keras'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
 
@@ -323,7 +323,7 @@ def test_a_real_browser_draws_it(tmp_path):
     if not browser:
         pytest.skip("no chromium on PATH")
     pytest.importorskip("PIL.Image", reason="no Pillow to look at the picture with")
-    (tmp_path / "report.html").write_text(write_html(full()), encoding="utf-8")
+    (tmp_path / "report.html").write_text(render_html(full()), encoding="utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
