@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-CSS = """
+import re
+
+LIGHT = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --card: #ffffff; --ink: #1f2622; --soft: #5d6862;
   --line: #e3e4de;
   --green: #2f7d4f; --pale: #d3ddd5; --stone: #9fb3a6; --blue: #3c6fb4; --amber: #a8660f; }
+"""
+COLOURS = dict(re.findall(r"--(\w+): (#\w+)", LIGHT))  # by the names that the rules use
+
+_PAGE = """\
 @media (max-width: 600px) { main, footer { padding: 0 12px; } main section { padding: 18px 16px; } }
 @media (prefers-color-scheme: dark) { :root { --paper: #141815; --card: #1b211d; --ink: #e4e9e5;
   --soft: #9ba8a0;
@@ -42,6 +48,9 @@ figure { margin: 0 0 22px; }
 figcaption:first-child { color: var(--ink); font-size: 15px; margin: 0 0 10px; }
 figure:last-child { margin-bottom: 0; }
 .pictures { display: flex; flex-wrap: wrap; gap: 20px 28px; align-items: flex-start; overflow-x: auto; }
+"""
+
+PICTURES = """\
 svg { display: block; flex: none; overflow: visible; }
 svg text { font-size: 12px; fill: var(--ink); }
 svg .title { font-weight: 600; font-size: 13px; }
@@ -61,6 +70,9 @@ svg .ring { fill: none; stroke: var(--amber); stroke-width: 2; }
 .dot.three, .dot.n1 { fill: var(--amber); }
 .bar.before { fill: var(--pale); }
 .bar.whole { fill: var(--stone); }
+"""
+
+_DETAILS = """\
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; list-style: none; margin: 0 0 14px; padding: 0;
   font-size: 14px; }
 .key { display: inline-block; width: 14px; height: 10px; margin-right: 7px; border-radius: 2px; }
@@ -81,3 +93,5 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr))
 dt { color: var(--soft); font-size: 13px; }
 dd { margin: 0; }
 """
+
+CSS = LIGHT + _PAGE + PICTURES + _DETAILS

@@ -15,122 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reports import full, minimal, parts_missing
 
 from runs.axes import ticks
 from runs.html import render_html, summary
 
 REPO = Path(__file__).resolve().parents[2]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
-GROUPS = {
-    "conv": (16, 16),
-    "BasicBlock0.0_conv1": (16, 13),
-    "BasicBlock1.0_conv3": (32, 32),
-    "BasicBlock1.0_conv1": (32, 20),
-}
-
-
-def row(name: str, params: int, macs: int, ms: float, accuracy: float) -> dict:
-    """One measured network, with the fields that the recipe writes."""
-    return {
-        "name": name,
-        "params": params,
-        "macs": macs,
-        "flops_ekg": macs + 401408,
-        "file_bytes": 4 * params + 13709,
-        "batch": 128,
-        "ms_frozen": 1.5 * ms,
-        "ms_litert": ms,
-        "holdout_accuracy": accuracy + 0.0031,
-        "test_accuracy": accuracy,
-    }
-
-
-def epoch(phase: str, step: int, rate: float) -> dict:
-    """One line of metrics.jsonl."""
-    return {
-        "phase": phase,
-        "step": step,
-        "time": 0.0,
-        "loss": 2 / step,
-        "accuracy": 1 - 0.8 / step,
-        "holdout_loss": 2.2 / step,
-        "holdout_accuracy": 0.95 - 0.8 / step,
-        "learning_rate": rate,
-    }
-
-
-def cut(group: str, width: int, rate: float, loss: float) -> dict:
-    """One committed step of a search."""
-    return {
-        "group": group,
-        "width": width,
-        "macs": int(41214592 * rate),
-        "loss": loss,
-        "score": 2 * loss,
-        "accuracy": 1 - loss,
-        "candidates": 7 if group else 0,
-        "rate": rate,
-    }
-
-
-def minimal() -> dict:
-    """A uniform run that stopped before fine-tuning."""
-    return {
-        "system": "l1, uniform",
-        "setting": None,
-        "command": "python train_cifar.py --criterion l1 --searching",
-        "date": "2026-01-02 03:04 UTC",
-        "machine": {
-            "processor": "Some CPU",
-            "cores": 2,
-            "devices": ["CPU"],
-            "python": "3.11.7",
-            "tensorflow": "2.21.0",
-            "keras": "3.15.1",
-        },
-        "config": {"arch": "ResNet-20", "dataset": "DIGITS", "search_target_rate": 0.8, "criterion": "l1"},
-        "bn": "moving",
-        "rows": [
-            row("baseline", 272474, 40813184, 28.8, 0.9382),
-            row("slimmed", 165988, 32518784, 25.9, 0.871),
-        ],
-        "widths": [],
-        "stages": {},
-        "bank": {},
-        "seconds": {},
-        "search": [],
-        "epochs": [],
-        "test_reads": 1,
-    }
-
-
-def full() -> dict:
-    """An EKG run from a baseline of four epochs to the fine-tuned network."""
-    return minimal() | {
-        "system": "EKG",
-        "rows": [*minimal()["rows"], row("fine-tuned", 165988, 32518784, 51.6, 0.9341)],
-        "widths": [{"group": g, "before": b, "after": a} for g, (b, a) in GROUPS.items()],
-        "stages": {
-            "params": 1,
-            "macs": 1,
-            "holdout_batch_statistics": 0.9123,
-            "holdout_stale_averages": 0.3187,
-            "holdout_reestimated": 0.8741,
-        },
-        "bank": {"teachers": [0, 1], "losses": [0.02, 0.03]},
-        "seconds": {"baseline": 7627.0, "search": 185.4, "slim": 2.24},
-        "search": [
-            cut("", 0, 1.0, 0.02),
-            cut("BasicBlock1.0_conv1", 26, 0.91, 0.03),
-            cut("BasicBlock0.0_conv1", 13, 0.84, 0.04),
-            cut("BasicBlock1.0_conv1", 20, 0.79, 0.09),
-        ],
-        "epochs": [
-            *(epoch("baseline", k, 0.1 / k) for k in (1, 2, 3, 4)),
-            epoch("warm-up", 1, 0.001),
-            *(epoch("fine-tune", k, 0.01) for k in (1, 2)),
-        ],
-    }
 
 
 class Page(HTMLParser):
@@ -164,14 +55,6 @@ class Page(HTMLParser):
     def text(self) -> str:
         """All text nodes, a line each."""
         return "\n".join(self.seen)
-
-
-def parts_missing() -> list[dict]:
-    """The full report without one part, for each part that a run may lack."""
-    return [
-        full() | {name: type(full()[name])()}
-        for name in ("widths", "stages", "bank", "seconds", "search", "epochs")
-    ]
 
 
 @pytest.mark.parametrize("report", [full(), minimal(), {"rows": []}, *parts_missing()])
