@@ -62,8 +62,9 @@ def score_groups(
         total, count = np.zeros(group.size), np.zeros(group.size)
         for member in group.members:
             if member.role == "producer":
-                kernel = weights[member.layer]["kernel"]
-                filters = np.moveaxis(kernel, member.axes["kernel"], 0).reshape(len(member.index), -1)
+                arrays = weights[member.layer]
+                name = next(n for n in member.axes if n in arrays and arrays[n].ndim > 1)
+                filters = np.moveaxis(arrays[name], member.axes[name], 0).reshape(len(member.index), -1)
                 ours = member.index >= 0
                 np.add.at(total, member.index[ours], score(filters, rng)[ours])
                 np.add.at(count, member.index[ours], 1)

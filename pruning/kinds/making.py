@@ -1,0 +1,187 @@
+"""Layers that make channels: convolutions of all sorts, dense layers, embeddings."""
+
+from __future__ import annotations
+
+from math import prod
+
+import keras
+import numpy as np
+
+from pruning.conventions import Convention
+from pruning.graph import Call
+from pruning.kinds.registry import Cut, kind
+from pruning.labels import Labels, channel_vector
+
+MIXING = (keras.activations.softmax, keras.activations.log_softmax)
+CHANNELS_FIRST = "its channels are not the last axis"
+
+
+def mixes(call: Call) -> str | None:
+    """Why channels do not map one to one, if they do not."""
+    if getattr(call.layer, "activation", None) in MIXING:
+        return "its softmax mixes channels"
+    if getattr(call.layer, "data_format", None) == "channels_first":
+        return CHANNELS_FIRST
+    return None
+
+
+def spread(call: Call, vector: np.ndarray) -> np.ndarray:
+    """Labels of the last axis as those of the output."""
+    return vector.reshape([1] * (len(call.shapes[0]) - 2) + [-1])
+
+
+def _input(call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
+    return channel_vector(labels[0], call.input_shapes[0][-1])
+
+
+def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    if reason := mixes(call):
+        return reason
+    if (read := _input(call, labels)) is None:
+        return "its inputs are not channels alone"
+    if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
+        return "it is quantised or has LoRA weights"
+    state.use(call.name, "consumer", {"kernel": 0}, read)
+    made = state.fresh(call.shapes[0][-1])
+    state.use(call.name, "producer", {"kernel": 1, "bias": 0, "mask": 0}, made)
+    return [spread(call, made)]
+
+
+def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    layer, groups = call.layer, getattr(call.layer, "groups", 1)
+    if reason := mixes(call):
+        return reason
+    if (read := _input(call, labels)) is None:
+        return "its inputs are not channels alone"
+    rank = len(layer.kernel.shape)
+    if groups == len(read):  # a depthwise convolution in other words
+        made = np.repeat(read, layer.filters // groups)
+        state.use(call.name, "follower", {"kernel": rank - 1, "bias": 0}, made)
+        return [spread(call, made)]
+    made = state.fresh(layer.filters)
+    if groups > 1:  # all groups stay equally wide: channel j of each of them is one channel
+        for vector in (read, made):
+            rows = vector.reshape(groups, -1)
+            state.unite(rows[:1], rows)
+    state.use(call.name, "consumer", {"kernel": rank - 2}, read[: len(read) // groups])
+    state.use(call.name, "producer", {"kernel": rank - 1, "bias": 0, "mask": 0}, made)
+    return [spread(call, made)]
+
+
+def _transposed(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    if reason := mixes(call):
+        return reason
+    if (read := _input(call, labels)) is None:
+        return "its inputs are not channels alone"
+    rank = len(call.layer.kernel.shape)
+    state.use(call.name, "consumer", {"kernel": rank - 1}, read)
+    made = state.fresh(call.layer.filters)
+    state.use(call.name, "producer", {"kernel": rank - 2, "bias": 0}, made)
+    return [spread(call, made)]
+
+
+def _depthwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    if reason := mixes(call):
+        return reason
+    if (read := _input(call, labels)) is None:
+        return "its inputs are not channels alone"
+    made = np.repeat(read, call.layer.depth_multiplier)
+    state.use(call.name, "follower", {"kernel": len(call.layer.kernel.shape) - 2}, read)
+    state.use(call.name, "follower", {"bias": 0}, made)
+    return [spread(call, made)]
+
+
+def _separable(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    if reason := mixes(call):
+        return reason
+    if (read := _input(call, labels)) is None:
+        return "its inputs are not channels alone"
+    rank = len(call.layer.pointwise_kernel.shape)
+    state.use(call.name, "consumer", {"depthwise_kernel": rank - 2}, read)
+    state.use(
+        call.name, "consumer", {"pointwise_kernel": rank - 2}, np.repeat(read, call.layer.depth_multiplier)
+    )
+    made = state.fresh(call.layer.filters)
+    state.use(call.name, "producer", {"pointwise_kernel": rank - 1, "bias": 0}, made)
+    return [spread(call, made)]
+
+
+def _embedding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    made = state.fresh(call.shapes[0][-1])
+    state.use(call.name, "producer", {"embeddings": 1}, made)
+    return [spread(call, made)]
+
+
+# --- sizes of the smaller layers ----------------------------------------------------------------------------
+
+
+def _resize_conv(config: dict, call: Call, cut: Cut) -> dict:
+    filters = cut.weights["kernel"].shape[-1]
+    if config.get("groups", 1) > 1 and config["groups"] == call.input_shapes[0][-1]:
+        config["groups"] = filters * config["groups"] // config["filters"]
+    return config | {"filters": filters}
+
+
+# --- cost ---------------------------------------------------------------------------------------------------
+
+
+def _cost_conv(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    groups, n = call.layer.groups if hasattr(call.layer, "groups") else 1, call.input_shapes[0][-1]
+    each = n_in // groups if groups != n else 1
+    return _convolution(rule, call, prod(call.layer.kernel.shape[:-2]) * each * n_out, n_out)
+
+
+def _cost_transposed(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    kernel = prod(call.layer.kernel.shape[:-2]) * n_in * n_out
+    bias = n_out * bool(call.layer.use_bias)
+    read, made = prod(call.input_shapes[0][1:-1]), prod(call.shapes[0][1:-1])
+    return kernel + bias, read * rule.mac * kernel + made * rule.bias * bias
+
+
+def _cost_depthwise(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    return _convolution(rule, call, prod(call.layer.kernel.shape[:-2]) * n_out, n_out)
+
+
+def _cost_separable(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    inner = n_in * call.layer.depth_multiplier
+    kernel = prod(call.layer.depthwise_kernel.shape[:-2]) * inner + inner * n_out
+    return _convolution(rule, call, kernel, n_out)
+
+
+def _convolution(rule: Convention, call: Call, kernel: int, n_out: int) -> tuple[int, int]:
+    pixels, bias = prod(call.shapes[0][1:-1]), n_out * bool(call.layer.use_bias)
+    return kernel + bias, pixels * (rule.mac * kernel + rule.bias * bias)
+
+
+def _cost_dense(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    bias, places = n_out * (call.layer.bias is not None), prod(call.shapes[0][1:-1])
+    return n_in * n_out + bias, places * (rule.mac * n_in * n_out + rule.bias * bias)
+
+
+def _cost_embedding(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    return call.layer.input_dim * n_out, 0
+
+
+def _width(option: str, weight: str, axis: int):
+    return lambda config, call, cut: config | {option: cut.weights[weight].shape[axis]}
+
+
+kind("Conv1D", "Conv2D", "Conv3D", "MaskedConv2D", label=_conv, resize=_resize_conv, cost=_cost_conv)
+kind(
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+    label=_transposed,
+    resize=_width("filters", "kernel", -2),
+    cost=_cost_transposed,
+)
+kind("DepthwiseConv1D", "DepthwiseConv2D", label=_depthwise, cost=_cost_depthwise)
+kind(
+    "SeparableConv1D",
+    "SeparableConv2D",
+    label=_separable,
+    resize=_width("filters", "pointwise_kernel", -1),
+    cost=_cost_separable,
+)
+kind("Dense", "MaskedDense", label=_dense, resize=_width("units", "kernel", -1), cost=_cost_dense)
+kind("Embedding", label=_embedding, resize=_width("output_dim", "embeddings", -1), cost=_cost_embedding)
