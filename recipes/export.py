@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 import nets
+from exports import compare, frozen_runner, litert_runner, milliseconds, to_litert
+from exports.parity import TOLERANCE
+from exports.signature import outputs, sample_inputs
 from pruning import compact
-from runs import RunFolder
-from runs.quiet import quiet_stderr
+from runs import RunFolder, warn
+
+__all__ = ["frozen_runner", "litert_runner", "milliseconds", "save_compact", "save_litert", "to_litert"]
 
 
 def save_compact(folder: RunFolder, strategy: tf.distribute.Strategy, snapshot: Path) -> None:
@@ -26,7 +26,7 @@ def save_compact(folder: RunFolder, strategy: tf.distribute.Strategy, snapshot: 
             return compact(nets.load_params(None, snapshot))
 
     folder.step("compact", "compact.keras", lambda path: _save_keras(model(), path))
-    folder.step("litert", "model.tflite", lambda path: _save_litert(model(), path))
+    folder.step("litert", "model.tflite", lambda path: save_litert(model(), path))
 
 
 def _save_keras(model: keras.Model, path: Path) -> None:
@@ -35,56 +35,16 @@ def _save_keras(model: keras.Model, path: Path) -> None:
     os.replace(named, path)
 
 
-def _save_litert(model: keras.Model, path: Path) -> dict:
+def save_litert(model: keras.Model, path: Path) -> dict:
+    """Writes a LiteRT file and prints how far its outputs on random images are from the model's.
+
+    Returns {"max_difference"}. Unlike `exports.export` it keeps a file that differs and warns: it is the last
+    step of a run, and the Keras model is there.
+    """
     path.write_bytes(data := to_litert(model))
-    images = np.random.default_rng(1).normal(size=(8, *model.input_shape[1:])).astype(np.float32)
-    difference = np.abs(litert_runner(data, len(images))(images) - model(images).numpy()).max()
-    return {"max_difference": float(difference)}
-
-
-def to_litert(model: keras.Model) -> bytes:
-    """A LiteRT (TensorFlow Lite) float32 flat buffer of a model, weights included, any batch size."""
-    return tf.lite.TFLiteConverter.from_concrete_functions([_frozen(model, None)]).convert()
-
-
-def litert_runner(data: bytes, batch_size: int, threads: int = 2) -> Callable[[np.ndarray], np.ndarray]:
-    """f(float32 (batch, h, w, c)) → logits, on the LiteRT interpreter."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    with quiet_stderr():  # it announces its delegate
-        interpreter = Interpreter(model_content=data, num_threads=threads)
-        source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-        interpreter.resize_tensor_input(source["index"], [batch_size, *source["shape"][1:]])
-        interpreter.allocate_tensors()
-
-    def run(images: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(source["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(target["index"])
-
-    return run
-
-
-def frozen_runner(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """f(float32 (batch, h, w, c)) → logits, as a TensorFlow function whose weights are constants."""
-    frozen = _frozen(model, batch_size)
-    return lambda images: frozen(tf.convert_to_tensor(images))[0].numpy()
-
-
-def _frozen(model: keras.Model, batch_size: int | None):
-    spec = tf.TensorSpec([batch_size, *model.input_shape[1:]], tf.float32)
-    function = tf.function(lambda x: model(x, training=False), autograph=False)
-    # The converter itself leaves the variables of a Keras 3 model out of the file.
-    return convert_variables_to_constants_v2(function.get_concrete_function(spec))
-
-
-def milliseconds(run: Callable, images: np.ndarray, repeats: int = 15) -> float:
-    """Median time of one call after two warm-up calls."""
-    for _ in range(2):
-        run(images)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run(images)
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
+    inputs = sample_inputs(model, 8)
+    parity = compare(outputs(model, inputs), [litert_runner(data, 8)(*inputs)])
+    print(f"LiteRT and Keras compute {parity}")
+    if not parity.absolute <= TOLERANCE:
+        warn(f"the outputs of the LiteRT file differ by up to {parity.absolute:.2g}; use the Keras model")
+    return {"max_difference": parity.absolute}

@@ -1,0 +1,116 @@
+"""What each format computes is what the model computes; a file that does not is not left behind."""
+
+import importlib.util
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
+from exports.parity import compare
+from exports.signature import outputs, sample_inputs
+from runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
+
+FREE = [name for name in FORMATS if name != "onnx"]
+
+
+@keras.saving.register_keras_serializable("test_formats")
+class Noisy(keras.layers.Layer):
+    """A layer that computes something else each time that it is built."""
+
+    def build(self, shape):
+        self.offset = float(np.random.default_rng().normal())
+
+    def call(self, x):
+        return x + self.offset
+
+
+def two_in_two_out() -> keras.Model:
+    """Inputs of one shape whose exchange changes both outputs; outputs of one shape that differ."""
+    a, b = keras.Input((6, 6, 2), name="zebra"), keras.Input((6, 6, 2), name="ape")
+    x = keras.layers.Concatenate()([a, b])
+    x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model([a, b], {"y": keras.layers.Dense(3)(x), "c": keras.layers.Dense(3)(x)})
+
+
+def words() -> keras.Model:
+    """Whole numbers in, through a Sequential model."""
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((5,), dtype="int32"), layers.Embedding(7, 4), layers.Flatten(), layers.Dense(2)]
+    )
+
+
+@pytest.mark.parametrize("make", [two_in_two_out, words])
+@pytest.mark.parametrize("name", FREE)
+def test_every_format_computes_what_the_model_does(make, name, tmp_path):
+    path = tmp_path / f"net{FORMATS[name].suffix}"
+    parity = export(make(), path, name)
+    assert parity.exact if name == "keras" else parity.relative < 1e-5
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_onnx_computes_what_the_model_does(tmp_path):
+    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    assert export(two_in_two_out(), tmp_path / "net.onnx", "onnx").relative < 1e-5
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tf2onnx") is not None, reason="tf2onnx is installed")
+def test_a_missing_package_is_named_before_the_work():
+    with pytest.raises(UsageError, match="'onnx' needs tf2onnx.*\npip install tf2onnx"):
+        require(["litert", "onnx"])
+
+
+def test_an_unknown_format_gets_a_hint():
+    with pytest.raises(UsageError, match="Received: export='tflite'.*Valid: keras, savedmodel, litert, onnx"):
+        require(["tflite"])
+
+
+@pytest.mark.parametrize("name", ["keras", "savedmodel"])
+def test_what_was_there_is_replaced(name, tmp_path):
+    path = tmp_path / f"net{FORMATS[name].suffix}"
+    for _ in range(2):
+        export(words(), path, name)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path):
+    path = tmp_path / "net.keras"
+    path.write_bytes(b"what was there")
+    x = keras.Input((3,))
+    with pytest.raises(SnapshotError, match="computes something else .*Received: a difference of"):
+        export(keras.Model(x, Noisy()(x)), path, "keras")
+    assert path.read_bytes() == b"what was there"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_missing_folder_is_an_error_that_names_it(name, tmp_path):
+    with pytest.raises(RunFolderError, match="does not exist"):
+        export(words(), tmp_path / "nowhere" / f"net{FORMATS[name].suffix}", name)
+
+
+def test_an_operation_that_litert_lacks_is_named():
+    x = keras.Input((4, 4))
+    model = keras.Model(x, keras.ops.slogdet(x)[1])
+    with pytest.raises(SecateurError, match="operations that LiteRT lacks. Received: .*[Dd]eterminant"):
+        to_litert(model)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_runners_take_one_array_per_input_and_give_the_models_outputs(count):
+    model = two_in_two_out()
+    inputs = sample_inputs(model, count)
+    expected = outputs(model, inputs)
+    for run in (frozen_runner(model, count), litert_runner(to_litert(model), count)):
+        assert compare(expected, run(*inputs)).relative < 1e-5
+        assert compare(expected, run(*inputs[::-1])).relative > 1e-2
+
+
+def test_parity_by_hand():
+    assert compare([np.array([4.0, -2.0])], [np.array([4.0, -1.0])]).relative == 0.25
+    assert compare([np.array([1.0, np.nan])], [np.array([1.0, np.nan])]).exact
+    for other in ([np.array([1.0])], [np.array([1.0, np.nan])], []):
+        assert compare([np.array([1.0, 2.0])], other).relative == np.inf
