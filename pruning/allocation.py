@@ -8,10 +8,9 @@ import keras
 import numpy as np
 
 from pruning.counting import Counter
-from pruning.criteria import get_criterion
-from pruning.groups import ChannelGroup, analyse
+from pruning.groups import analyse
 from pruning.plan import Plan
-from pruning.weights import Weights, weights_of
+from pruning.scores import score_groups
 from runs.errors import UsageError
 
 
@@ -43,33 +42,13 @@ def make_plan(
     if round_to < 1:
         raise UsageError(f"round_to must be at least 1. Received: round_to={round_to}")
     analysis = analyse(model)
-    scores = score_groups(analysis.groups, weights_of(model), criterion, seed)
+    scores = score_groups(model, criterion, analysis=analysis, seed=seed)
     if keep is not None:
         _check_ratio("keep", keep, one_allowed=True)
         return _uniform(analysis.groups, scores, keep, round_to)
     _check_ratio("keep_macs", keep_macs)
     counter = Counter(model, convention, analysis)
     return _largest(lambda ratio: _uniform(analysis.groups, scores, ratio, round_to), counter, keep_macs)
-
-
-def score_groups(
-    groups: list[ChannelGroup], weights: Weights, criterion: str, seed: int = 1
-) -> dict[str, np.ndarray]:
-    """Group name → scores (channels,), the mean over the group's producers."""
-    score, rng = get_criterion(criterion), np.random.default_rng(seed)
-    found = {}
-    for group in groups:
-        total, count = np.zeros(group.size), np.zeros(group.size)
-        for member in group.members:
-            if member.role == "producer":
-                arrays = weights[member.layer]
-                name = next(n for n in member.axes if n in arrays and arrays[n].ndim > 1)
-                filters = np.moveaxis(arrays[name], member.axes[name], 0).reshape(len(member.index), -1)
-                ours = member.index >= 0
-                np.add.at(total, member.index[ours], score(filters, rng)[ours])
-                np.add.at(count, member.index[ours], 1)
-        found[group.name] = total / np.maximum(count, 1)
-    return found
 
 
 def rounded_width(width: float, size: int, round_to: int) -> int:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import toys
 
-from pruning import complexity, find_groups, make_plan
-from pruning.allocation import rounded_width, score_groups
+from pruning import complexity, make_plan
+from pruning.allocation import rounded_width
+from pruning.scores import score_groups
 from pruning.weights import weights_of
 from runs.errors import UsageError
 
@@ -31,9 +32,8 @@ def net_with(kernel) -> keras.Model:
 )
 def test_l1_and_l2_by_hand(criterion, scores, kept):
     model = net_with([[5.0, -3.0, 4.0], [0.0, 3.0, -3.0]])
-    assert score_groups(find_groups(model), weights_of(model), "l1")["c"].tolist() == [5.0, 6.0, 7.0]
-    found = score_groups(find_groups(model), weights_of(model), criterion)["c"]
-    np.testing.assert_allclose(found, scores if criterion == "l1" else [5.0, np.sqrt(18), 5.0], rtol=1e-6)
+    found = score_groups(model, criterion, normalise="none")["c"]
+    np.testing.assert_allclose(found, scores, rtol=1e-6)
     assert make_plan(model, criterion, keep=0.67).keep == {"c": kept}
 
 
@@ -41,7 +41,7 @@ def test_a_shared_group_is_scored_by_the_mean_of_its_producers():
     model = toys.plain_net()
     weights = weights_of(model)
     expected = [np.abs(weights[name]["kernel"]).sum((0, 1, 2)) for name in ("stem", "outer")]
-    found = score_groups(find_groups(model), weights, "l1")["stem"]
+    found = score_groups(model, "l1", normalise="none")["stem"]
     np.testing.assert_allclose(found, np.mean(expected, 0), rtol=1e-5)
 
 
