@@ -14,6 +14,12 @@ import keras
 
 from runs.errors import UsageError
 
+OWN = ("keras", "nets")  # packages whose classes are known by their names
+
+
+def _symbolic(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -24,6 +30,7 @@ class Call:
         inputs, outputs: numbers of the tensors that it reads and makes.
         input_shapes, shapes: of those, with the batch axis.
         node: Keras' record of the call; keys: id of its symbolic tensor for each of `inputs`.
+        training: what the model around it was called with, as in `backbone(x, training=False)`.
     """
 
     layer: Any
@@ -34,23 +41,37 @@ class Call:
     shapes: tuple[tuple, ...]
     node: Any
     keys: tuple[int, ...]
+    training: bool | None = None
 
     @property
     def kind(self) -> str:
-        """Name of the layer's class; "ops.Add" for a raw operation."""
-        kind = type(self.layer).__name__
+        """Name of the layer's class; "ops.Add" for a raw operation, "module.Name" for a class of others.
+
+        keras.io's examples define layers with the names of Keras' own, which do something else.
+        """
+        kind, room = type(self.layer).__name__, type(self.layer).__module__
+        if room.partition(".")[0] not in OWN:
+            return f"{room}.{kind}"
         return kind if isinstance(self.layer, keras.Layer) else f"ops.{kind}"
 
     @property
     def constants(self) -> list[Any]:
-        """Arguments that no tensor of the graph stands for."""
-        flat = keras.tree.flatten((self.node.arguments.args, self.node.arguments.kwargs))
-        return [x for x in flat if not isinstance(x, keras.KerasTensor)]
+        """Arguments that hold no tensor of the graph."""
+        arguments = (*self.node.arguments.args, *self.node.arguments.kwargs.values())
+        return [x for x in arguments if not any(map(_symbolic, keras.tree.flatten(x)))]
+
+    def argument(self, position: int, name: str) -> Any:
+        """What the call passed on at this place or under this name; None where it did not."""
+        args, kwargs = self.node.arguments.args, self.node.arguments.kwargs
+        return args[position] if len(args) > position else kwargs.get(name)
 
     def run(self, values: Sequence[Any], layer: Any = None) -> list[Any]:
         """Repeats the call on other tensors, with this layer or another one in its place; flat outputs."""
+        layer = layer or self.layer
         args, kwargs = self.node.arguments.fill_in(dict(zip(self.keys, values, strict=True)))
-        return keras.tree.flatten((layer or self.layer)(*args, **kwargs))
+        if self.training is not None and getattr(layer, "_call_has_training_arg", False):
+            kwargs = {"training": self.training} | kwargs
+        return keras.tree.flatten(layer(*args, **kwargs))
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,7 @@ def trace(model: keras.Model) -> Graph:
             f"and known input shapes. Received: {type(model).__name__}"
         )
     numbers, calls, names = itertools.count(), [], {}
-    known = _unfold(graph, "", {}, numbers, calls, names)
+    known = _unfold(graph, "", {}, numbers, calls, names, None)
     return Graph(calls, [known[id(t)] for t in graph.inputs], [known[id(t)] for t in graph.outputs])
 
 
@@ -93,7 +114,7 @@ def _graph_of(layer: Any) -> Any:
 
 
 def _unfold(
-    model: Any, prefix: str, known: dict[int, int], numbers, calls: list, names: dict
+    model: Any, prefix: str, known: dict[int, int], numbers, calls: list, names: dict, training: bool | None
 ) -> dict[int, int]:
     """Appends the calls of one model; `known` maps ids of its symbolic tensors to our numbers."""
     for node in _in_order(model):
@@ -104,10 +125,11 @@ def _unfold(
         if inner is None:
             for tensor in node.outputs:
                 known[id(tensor)] = next(numbers)
-            calls.append(_call(node, prefix, known, names))
+            calls.append(_call(node, prefix, known, names, training))
             continue
         inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, read, strict=True)}
-        inside = _unfold(inner, f"{prefix}{node.operation.name}/", inside, numbers, calls, names)
+        mode = node.arguments.kwargs.get("training", training)
+        inside = _unfold(inner, f"{prefix}{node.operation.name}/", inside, numbers, calls, names, mode)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             known[id(tensor)] = inside[id(made)]
     return known
@@ -135,7 +157,7 @@ def _node(tensor: Any) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _call(node: Any, prefix: str, known: dict[int, int], names: dict[int, str]) -> Call:
+def _call(node: Any, prefix: str, known: dict[int, int], names: dict[int, str], training) -> Call:
     read = node.arguments.keras_tensors
     name = names.setdefault(id(node.operation), f"{prefix}{node.operation.name}")
     return Call(
@@ -147,4 +169,5 @@ def _call(node: Any, prefix: str, known: dict[int, int], names: dict[int, str]) 
         shapes=tuple(tuple(t.shape) for t in node.outputs),
         node=node,
         keys=tuple(map(id, read)),
+        training=training,
     )

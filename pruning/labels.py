@@ -3,8 +3,8 @@
 Every position of every tensor has a label. A layer that makes channels hands out fresh ones, a layer that
 passes channels on passes their labels on, and a merge makes the labels that it joins equal. What is equal in
 the end is one channel, wherever it appears: residual streams, concatenations and shared layers need no
-special case. An axis along which the label does not change is stored with size 1, so that a feature map costs no more
-than its channels.
+special case. An axis along which the label does not change is stored with size 1: a feature map costs no more
+than its channels. Labels change along one axis at most, so that what is cut out of a tensor is a box.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Labels:
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     locked: list[tuple[np.ndarray, str]] = field(default_factory=list)
     uses: dict[tuple, Use] = field(default_factory=dict)
+    shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
 
     def fresh(self, size: int) -> np.ndarray:
@@ -54,6 +55,11 @@ class Labels:
             self.unite(self.uses[key].labels, labels)
         else:
             self.uses[key] = Use(layer, role, axes, labels)
+
+    def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
+        """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""
+        for i, labels in enumerate(made):
+            self.unite(self.shaped.setdefault((layer, i), labels), labels)
 
     def lock(self, labels: np.ndarray, reason: str) -> None:
         """Marks channels that must stay."""
@@ -81,6 +87,19 @@ def compressed(labels: np.ndarray) -> np.ndarray:
         first = labels.take([0], axis)
         if labels.shape[axis] > 1 and (labels == first).all():
             labels = first
+    return labels
+
+
+def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
+    """Labels that change along one axis at most, the last one that they changed along.
+
+    What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
+    """
+    varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
+    for axis in varying[:-1]:
+        first = labels.take([0], axis)
+        state.unite(first, labels)
+        labels = first
     return labels
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,11 +88,15 @@ def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, plain: b
 def _own_names(analysis: Analysis) -> dict[str, str]:
     """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
     paths = list(analysis.graph.layers)
-    short = [path.rpartition("/")[2] for path in paths]
-    return {
-        path: name if short.count(name) == 1 else path.replace("/", "_")
-        for path, name in zip(paths, short, strict=True)
-    }
+    short = {path: path.rpartition("/")[2] for path in paths}
+    uses = Counter(short.values())
+    names: dict[str, str] = {}
+    for path in sorted(paths, key=lambda path: "/" in path):  # what is not nested keeps its name first
+        name = short[path] if "/" not in path or uses[short[path]] == 1 else path.replace("/", "_")
+        while name in names.values():
+            name += "_"
+        names[path] = name
+    return names
 
 
 def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) -> keras.Model:
@@ -154,8 +160,6 @@ def _resized(
 ) -> Any:
     """A fresh layer with the sizes that its cut weights and tensors have."""
     layer, known = call.layer, KINDS.get(call.kind)
-    if not isinstance(layer, keras.Layer) and not (known and known.resize):
-        return layer  # a raw operation has no state
     make, config = type(layer), _config(layer)
     if plain and make in _PLAIN:
         make, configure = _PLAIN[make]
@@ -173,17 +177,41 @@ def _resized(
 
 
 def _copy(layer: Any, name: str) -> Any:
-    return _made(type(layer), _config(layer) | {"name": name}) if isinstance(layer, keras.Layer) else layer
+    return _made(type(layer), _config(layer) | {"name": name})
 
 
 def _config(layer: Any) -> dict:
-    if isinstance(layer, keras.Layer):
-        return layer.get_config()
-    return {key: value for key, value in vars(layer).items() if not key.startswith("_") and key != "name"}
+    """What a layer or an operation is made from again. What is not Keras' own goes along as it is.
+
+    Functions cannot be found by their names, and constants of the size of a weight no longer fit one.
+    """
+    if not isinstance(layer, keras.Layer):
+        names = inspect.signature(type(layer).__init__).parameters
+        return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    try:
+        config = layer.get_config()
+    except NotImplementedError as error:
+        raise UsageError(
+            f"Layer {layer.name!r} cannot be copied: its class needs a get_config with the arguments of "
+            f"__init__. Received: {type(layer).__name__}"
+        ) from error
+    for key in config:
+        own = getattr(layer, key, None)
+        if isinstance(own, keras.initializers.Constant) and np.ndim(own.value):
+            config[key] = "zeros"
+        elif _foreign(own):
+            config[key] = own
+    return config
+
+
+def _foreign(value: Any) -> bool:
+    room = getattr(value, "__module__", None) or "keras"
+    return callable(value) and not isinstance(value, keras.Layer) and room.partition(".")[0] != "keras"
 
 
 def _made(make: type, config: dict) -> Any:
-    return make.from_config(config) if issubclass(make, keras.Layer) else make(**config)
+    plain = make is keras.layers.Lambda or not issubclass(make, keras.Layer)  # Lambda reads no functions
+    return make(**config) if plain else make.from_config(config)
 
 
 def _finish(
@@ -196,6 +224,8 @@ def _finish(
     for path, arrays in weights.items():
         for name, variable in named_variables(layers[path]).items():
             variable.assign(arrays[name])
+        if hasattr(layers[path], "finalize_state"):  # Normalization computes with copies of its weights
+            layers[path].finalize_state()
     if hasattr(original, "spec"):
         widths = {name: w["kernel"].shape[-1] for name, w in weights.items() if np.ndim(w.get("kernel")) == 4}
         widths = {**original.spec.widths, **widths, **_pad_widths(pads or {}, model)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,17 +13,34 @@ from pruning.graph import Call
 from pruning.kinds.registry import Cut, kind
 from pruning.labels import Labels, channel_vector
 
-MIXING = (keras.activations.softmax, keras.activations.log_softmax)
+ELEMENTWISE_FUNCTIONS = {
+    "relu", "leaky_relu", "relu6", "celu", "elu", "selu", "softplus", "softsign", "squareplus", "soft_shrink",
+    "sparse_plus", "silu", "swish", "gelu", "tanh", "tanh_shrink", "threshold", "sigmoid", "sparse_sigmoid",
+    "exponential", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink", "linear", "mish",
+    "log_sigmoid", "exp", "square", "sin", "cos", "abs", "absolute",
+}  # fmt: skip
+ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 CHANNELS_FIRST = "its channels are not the last axis"
 
 
 def mixes(call: Call) -> str | None:
     """Why channels do not map one to one, if they do not."""
-    if getattr(call.layer, "activation", None) in MIXING:
-        return "its softmax mixes channels"
     if getattr(call.layer, "data_format", None) == "channels_first":
         return CHANNELS_FIRST
-    return None
+    if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
+        return "it is quantised or has LoRA weights"
+    return _mixes(getattr(call.layer, "activation", None))
+
+
+def _mixes(activation: Any) -> str | None:
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if activation is None or type(activation) in ELEMENTWISE_LAYERS:
+        return None
+    if getattr(activation, "__module__", "").partition(".")[0] not in ("keras", "tensorflow", "jax"):
+        return f"its activation {name!r} is not understood"
+    if name in ELEMENTWISE_FUNCTIONS:
+        return None
+    return "its softmax mixes channels" if "softmax" in name else f"its activation {name!r} is not understood"
 
 
 def spread(call: Call, vector: np.ndarray) -> np.ndarray:
@@ -39,8 +57,6 @@ def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
         return reason
     if (read := _input(call, labels)) is None:
         return "its inputs are not channels alone"
-    if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
-        return "it is quantised or has LoRA weights"
     state.use(call.name, "consumer", {"kernel": 0}, read)
     made = state.fresh(call.shapes[0][-1])
     state.use(call.name, "producer", {"kernel": 1, "bias": 0, "mask": 0}, made)
@@ -54,7 +70,7 @@ def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarra
     if (read := _input(call, labels)) is None:
         return "its inputs are not channels alone"
     rank = len(layer.kernel.shape)
-    if groups == len(read):  # a depthwise convolution in other words
+    if groups == len(read) > 1:  # a depthwise convolution in other words
         made = np.repeat(read, layer.filters // groups)
         state.use(call.name, "follower", {"kernel": rank - 1, "bias": 0}, made)
         return [spread(call, made)]
@@ -107,6 +123,8 @@ def _separable(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.n
 
 
 def _embedding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    if reason := mixes(call):
+        return reason
     made = state.fresh(call.shapes[0][-1])
     state.use(call.name, "producer", {"embeddings": 1}, made)
     return [spread(call, made)]

@@ -20,17 +20,23 @@ ELEMENTWISE = (
 OPERATIONS = (
     "Relu", "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "LogSigmoid", "LeakyRelu", "HardSigmoid",
     "HardSilu", "Elu", "Selu", "Gelu", "Celu", "HardTanh", "Tanh", "Absolute", "Exp", "Square", "Sqrt",
-    "Negative", "Clip", "Sin", "Cos", "Expm1", "Log1p", "Identity", "Copy", "Cast",
+    "Negative", "Clip", "Sin", "Cos", "Expm1", "Log1p", "Identity", "Copy", "Cast", "StopGradient",
+    "SparseSigmoid", "SoftShrink", "SparsePlus", "Squareplus", "TanhShrink", "HardShrink", "Threshold", "Erf",
+    "Abs", "Arctan", "Sinh", "Cosh", "Exp2", "Sign", "Floor", "Ceil", "Round", "Trunc", "SaturateCast",
 )  # fmt: skip
 SPATIAL = (
     *(f"{name}{rank}" for rank in ("1D", "2D", "3D")
-      for name in ("MaxPooling", "AveragePooling", "UpSampling", "Cropping", "ZeroPadding")),
+      for name in ("MaxPooling", "AveragePooling", "UpSampling", "Cropping", "ZeroPadding",
+                   "AdaptiveMaxPooling", "AdaptiveAveragePooling")),
+    "Resizing", "CenterCrop", "ops.MaxPool", "ops.AveragePool", "ops.Resize",
 )  # fmt: skip
 
 
 def _elementwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if getattr(call.layer, "activation", None) and (reason := mixes(call)):
+    if call.kind == "Activation" and (reason := mixes(call)):
         return reason
+    if any(np.ndim(constant) for constant in call.constants):
+        return "its constants belong to channels"
     return [labels[0]]
 
 
@@ -57,6 +63,17 @@ def _padding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
 def _rescaling(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     one = np.ndim(call.layer.scale) == 0 and np.ndim(call.layer.offset) == 0
     return [labels[0]] if one else "its constants belong to channels"
+
+
+def _normalization(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """By statistics of the data: one of each for all, or one for each channel."""
+    layer, vector = call.layer, channel_vector(labels[0], call.shapes[0][-1])
+    if layer._keep_axis == () and layer.input_mean is None:
+        return [labels[0]]
+    if layer._keep_axis != (len(call.shapes[0]) - 1,) or layer.input_mean is not None or vector is None:
+        return "its constants belong to channels"
+    state.use(call.name, "follower", {"mean": 0, "variance": 0}, vector)
+    return [labels[0]]
 
 
 def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
@@ -116,12 +133,16 @@ def _mixing(reason: str):
 
 
 def _cost_norm(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return rule.norm_params * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
+    statistics = rule.norm_params - 2
+    return (_vectors(call) + statistics) * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
 
 
 def _cost_affine(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    vectors = sum(getattr(call.layer, name, None) is not None for name in ("gamma", "beta"))
-    return vectors * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
+    return _vectors(call) * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
+
+
+def _vectors(call: Call) -> int:
+    return sum(getattr(call.layer, name, None) is not None for name in ("gamma", "beta"))
 
 
 def _cost_relu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
@@ -145,9 +166,14 @@ def _cost_prelu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[in
 kind(*ELEMENTWISE, *(f"ops.{name}" for name in OPERATIONS), label=_elementwise)
 kind("ReLU", label=_elementwise, cost=_cost_relu)
 kind(*SPATIAL, label=_spatial)
-kind(*(name for name in SPATIAL if "Pooling" in name), label=_spatial, cost=cost_pool)
+kind(
+    *(name for name in SPATIAL if "Pooling" in name and "Adaptive" not in name),
+    label=_spatial,
+    cost=cost_pool,
+)
 kind("ZeroPadding2D", label=_padding)
 kind("Rescaling", label=_rescaling)
+kind("Normalization", label=_normalization)
 kind("BatchNormalization", "FusedBatchNorm", label=_batch_norm, cost=_cost_norm)
 kind("GroupNormalization", label=_group_norm, resize=_resize_group_norm, cost=_cost_affine)
 kind("PReLU", label=_prelu, cost=_cost_prelu)
