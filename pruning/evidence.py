@@ -50,6 +50,8 @@ class Evidence:
         self._model, self._analysis = model, analysis
         self._layers = analysis.graph.layers
         self._images, self._labels = data if isinstance(data, tuple) else (data, None)
+        if isinstance(self._labels, list) and not np.ndim(self._labels[0]):  # and not one array per output
+            self._labels = np.array(self._labels)
         self._loss = loss or (lambda labels, outputs: cross_entropy(analysis, labels, outputs))
         self._batch_size = batch_size
         self._variables: dict[str, dict[str, keras.Variable]] = {}
