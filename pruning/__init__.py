@@ -10,10 +10,12 @@ _HOME = {
     "Plan": "pruning.plan",
     "compact": "pruning.surgery",
     "complexity": "pruning.counting",
+    "describe": "pruning.tables",
     "find_groups": "pruning.groups",
     "make_plan": "pruning.allocation",
     "mask": "pruning.surgery",
     "narrow": "pruning.surgery",
+    "summary": "pruning.tables",
 }
 __all__ = list(_HOME)
 

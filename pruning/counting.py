@@ -13,7 +13,7 @@ import numpy as np
 
 from pruning.conventions import CONVENTIONS
 from pruning.groups import Analysis, analyse
-from pruning.kinds import KINDS
+from pruning.kinds import cost_of
 from pruning.plan import Plan
 from runs.errors import UsageError
 from runs.suggest import nearest
@@ -55,16 +55,18 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
 class Counter:
     """The cost of a model as a function of its masks."""
 
-    def __init__(self, model: keras.Model, convention: str = "mac", analysis: Analysis | None = None) -> None:
+    def __init__(
+        self, model: keras.Model | None, convention: str = "mac", analysis: Analysis | None = None
+    ) -> None:
         if convention not in CONVENTIONS:
             valid = nearest(convention, CONVENTIONS)
             raise UsageError(f"Unknown convention. Received: convention={convention!r}. {valid}")
-        self.name, self._rule = convention, CONVENTIONS[convention]
+        self.name, self.rule = convention, CONVENTIONS[convention]
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
-        self._calls = [call for call in analysis.calls if (k := KINDS.get(call.kind)) and k.cost]
+        self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
         if open_ := next(
-            (c for c in self._calls for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
+            (c for c, _ in self._costs for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
         ):
             raise UsageError(
                 f"Counting needs fixed sizes. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
@@ -89,7 +91,10 @@ class Counter:
         """Totals and rows for a plan; None keeps everything."""
         plan = plan or Plan.full(self._groups)
         plan.check(self._groups)
-        masks = plan.masks()
+        return self.under(plan.masks())
+
+    def under(self, masks: Mapping[str, np.ndarray]) -> Complexity:
+        """Totals and rows under one boolean mask (channels,) per group, which may remove all of it."""
         params: dict[str, int] = {}
         macs: dict[str, int] = {}
         kinds: dict[str, str] = {}
@@ -108,5 +113,5 @@ class Counter:
         def kept(tensor: int) -> int:
             return self._sizes[tensor] - sum(lost[key] for key in self._signature[tensor])
 
-        for call in self._calls:
-            yield call, *KINDS[call.kind].cost(self._rule, call, kept(call.inputs[0]), kept(call.outputs[0]))
+        for call, cost in self._costs:
+            yield call, *cost(self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))

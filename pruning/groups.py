@@ -11,6 +11,7 @@ import numpy as np
 from pruning.graph import Call, Graph, trace
 from pruning.kinds import KINDS
 from pruning.labels import Labels, channel_vector, expanded, representatives
+from pruning.untouched import Listing, listing
 
 ACTIVATIONS = {"ReLU", "LeakyReLU", "ELU", "Activation", "PReLU", "ops.Relu", "ops.Silu", "ops.Gelu"}
 
@@ -38,8 +39,8 @@ class ChannelGroup:
         """Names of the layers with that role, in the order of the graph."""
         return list(dict.fromkeys(m.layer for m in self.members if m.role == role))
 
-    def best(self, order: np.ndarray, width: int) -> np.ndarray:
-        """The first `width` channels of `order` (best first), but of every layer at least its best channel.
+    def ranked(self, order: np.ndarray) -> tuple[np.ndarray, int]:
+        """`order` (best first) with each layer's best channel in front, and how many channels these are.
 
         Behind zero padding a group has channels that the layers in front of the padding lack.
         """
@@ -47,8 +48,12 @@ class ChannelGroup:
         for channels in sorted(self._produced(), key=len):
             if channels.isdisjoint(needed):
                 needed.append(next(c for c in order.tolist() if c in channels))
-        others = [c for c in order.tolist() if c not in needed]
-        return np.sort(np.array([*needed, *others][: max(width, len(needed))]))
+        return np.array([*needed, *(c for c in order.tolist() if c not in needed)]), len(needed)
+
+    def best(self, order: np.ndarray, width: int) -> np.ndarray:
+        """The first `width` channels of `order` (best first), and of every layer at least its best one."""
+        ranked, least = self.ranked(order)
+        return np.sort(ranked[: max(width, least)])
 
     def emptied(self, mask: np.ndarray) -> str | None:
         """The first layer that a mask (channels,) would leave without channels."""
@@ -66,15 +71,6 @@ class ChannelGroup:
         return "\n".join(rows)
 
 
-@dataclass(frozen=True)
-class Untouched:
-    """Channels that stay whole: the layers that make them, how many they are, and why."""
-
-    layers: tuple[str, ...]
-    channels: int
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """A graph with its groups.
@@ -82,7 +78,7 @@ class Analysis:
     Attributes:
         graph: calls, inputs, outputs.
         groups: in the order of their first producers.
-        untouched: what was left whole, and why.
+        untouched: rows of what was left whole (layers, channels, reason); prints as a table.
         slots: label → place of its channel in the masks of all groups in a row; −1 for what stays.
         labels: tensor → labels, with size 1 along the axes where they do not change.
         parts: tensor → groups on its last axis, and which channel of the group each position is (−1: none).
@@ -90,7 +86,7 @@ class Analysis:
 
     graph: Graph
     groups: list[ChannelGroup]
-    untouched: list[Untouched]
+    untouched: Listing
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: dict[int, list[tuple[str, np.ndarray]]] = field(repr=False)
@@ -154,7 +150,7 @@ def analyse(model: keras.Model) -> Analysis:
     offsets = dict(zip(free, np.cumsum([0, *(sizes[c] for c in free)]).tolist(), strict=False))
     start = np.array([offsets.get(c, -1) for c in first.tolist()])[np.searchsorted(first, component)]
     slots = np.where(start >= 0, start + channel, -1)
-    return Analysis(graph, groups, _untouched(state, component, locked), slots, state.of_tensor, parts)
+    return Analysis(graph, groups, listing(state, component, locked), slots, state.of_tensor, parts)
 
 
 def label_channels(graph: Graph) -> Labels:
@@ -174,6 +170,8 @@ def label_channels(graph: Graph) -> Labels:
             made = [np.broadcast_to(state.fresh(1), [1] * (len(shape) - 1)) for shape in call.shapes]
             for vector in [*labels, *made]:
                 state.lock(vector, reason)
+            if any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())):
+                state.whole[call.name] = (call.shapes[0][-1], reason)  # it makes channels of its own
         state.of_tensor |= dict(zip(call.outputs, made, strict=True))
     for tensor in graph.outputs:
         state.lock(state.of_tensor[tensor], "it is an output of the model")
@@ -247,12 +245,3 @@ def _shows_channels(call: Call) -> bool:
     """Whether its output is what a non-linearity let through: where a gate would sit."""
     activation = getattr(call.layer, "activation", None)
     return call.kind in ACTIVATIONS or activation not in (None, keras.activations.linear)
-
-
-def _untouched(state: Labels, component: np.ndarray, locked: dict[int, str]) -> list[Untouched]:
-    """One row for each locked set of channels that some layer makes."""
-    makers: dict[int, dict[str, int]] = {}
-    for use in state.uses.values():
-        if use.role == "producer" and (c := int(component[use.labels[0]])) in locked:
-            makers.setdefault(c, {})[use.layer] = len(np.unique(use.labels))
-    return [Untouched(tuple(layers), max(layers.values()), locked[c]) for c, layers in makers.items()]

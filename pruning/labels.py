@@ -35,6 +35,7 @@ class Labels:
     uses: dict[tuple, Use] = field(default_factory=dict)
     shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
+    whole: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer → its channels, why they stay
 
     def fresh(self, size: int) -> np.ndarray:
         """`size` labels that nothing has yet."""

@@ -2,5 +2,6 @@
 
 from pruning.kinds import making, merging, passing, shaping  # noqa: F401  (they fill the registry)
 from pruning.kinds.registry import KINDS, Cut, Kind, kind
+from pruning.kinds.whole import cost_of
 
-__all__ = ["KINDS", "Cut", "Kind", "kind"]
+__all__ = ["KINDS", "Cut", "Kind", "cost_of", "kind"]

@@ -23,16 +23,8 @@ ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.EL
 CHANNELS_FIRST = "its channels are not the last axis"
 
 
-def mixes(call: Call) -> str | None:
-    """Why channels do not map one to one, if they do not."""
-    if getattr(call.layer, "data_format", None) == "channels_first":
-        return CHANNELS_FIRST
-    if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
-        return "it is quantised or has LoRA weights"
-    return _mixes(getattr(call.layer, "activation", None))
-
-
-def _mixes(activation: Any) -> str | None:
+def mixes(activation: Any) -> str | None:
+    """Why an activation (function, layer or None) does not act on each channel by itself, if it does not."""
     name = getattr(activation, "__name__", type(activation).__name__)
     if activation is None or type(activation) in ELEMENTWISE_LAYERS:
         return None
@@ -48,32 +40,53 @@ def spread(call: Call, vector: np.ndarray) -> np.ndarray:
     return vector.reshape([1] * (len(call.shapes[0]) - 2) + [-1])
 
 
-def _input(call: Call, labels: list[np.ndarray]) -> np.ndarray | None:
-    return channel_vector(labels[0], call.input_shapes[0][-1])
+def _closed(call: Call) -> str | None:
+    """Why the weights of a layer cannot be cut, if they cannot."""
+    if getattr(call.layer, "data_format", None) == "channels_first":
+        return CHANNELS_FIRST
+    if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
+        return "it is quantised or has LoRA weights"
+    return None
+
+
+def _read(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
+    """Labels (channels,) that a layer reads; where its inputs are not channels alone, one that stays."""
+    size = call.input_shapes[0][-1]
+    vector = channel_vector(labels[0], size)
+    if vector is None:
+        vector = np.repeat(state.fresh(1), size)
+        for stays in (labels[0], vector):
+            state.lock(stays, f"{call.name}: its inputs are not channels alone")
+    return vector
+
+
+def _made(state: Labels, call: Call, made: np.ndarray) -> list[np.ndarray]:
+    """Labels (channels,) that a layer makes, as those of its output; behind a softmax all of them stay."""
+    if reason := mixes(getattr(call.layer, "activation", None)):
+        state.lock(made, f"{call.name}: {reason}")
+    return [spread(call, made)]
 
 
 def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := mixes(call):
+    if reason := _closed(call):
         return reason
-    if (read := _input(call, labels)) is None:
-        return "its inputs are not channels alone"
+    read = _read(state, call, labels)
     state.use(call.name, "consumer", {"kernel": 0}, read)
     made = state.fresh(call.shapes[0][-1])
     state.use(call.name, "producer", {"kernel": 1, "bias": 0, "mask": 0}, made)
-    return [spread(call, made)]
+    return _made(state, call, made)
 
 
 def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     layer, groups = call.layer, getattr(call.layer, "groups", 1)
-    if reason := mixes(call):
+    if reason := _closed(call):
         return reason
-    if (read := _input(call, labels)) is None:
-        return "its inputs are not channels alone"
+    read = _read(state, call, labels)
     rank = len(layer.kernel.shape)
     if groups == len(read) > 1:  # a depthwise convolution in other words
         made = np.repeat(read, layer.filters // groups)
         state.use(call.name, "follower", {"kernel": rank - 1, "bias": 0}, made)
-        return [spread(call, made)]
+        return _made(state, call, made)
     made = state.fresh(layer.filters)
     if groups > 1:  # all groups stay equally wide: channel j of each of them is one channel
         for vector in (read, made):
@@ -81,37 +94,34 @@ def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarra
             state.unite(rows[:1], rows)
     state.use(call.name, "consumer", {"kernel": rank - 2}, read[: len(read) // groups])
     state.use(call.name, "producer", {"kernel": rank - 1, "bias": 0, "mask": 0}, made)
-    return [spread(call, made)]
+    return _made(state, call, made)
 
 
 def _transposed(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := mixes(call):
+    if reason := _closed(call):
         return reason
-    if (read := _input(call, labels)) is None:
-        return "its inputs are not channels alone"
+    read = _read(state, call, labels)
     rank = len(call.layer.kernel.shape)
     state.use(call.name, "consumer", {"kernel": rank - 1}, read)
     made = state.fresh(call.layer.filters)
     state.use(call.name, "producer", {"kernel": rank - 2, "bias": 0}, made)
-    return [spread(call, made)]
+    return _made(state, call, made)
 
 
 def _depthwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := mixes(call):
+    if reason := _closed(call):
         return reason
-    if (read := _input(call, labels)) is None:
-        return "its inputs are not channels alone"
+    read = _read(state, call, labels)
     made = np.repeat(read, call.layer.depth_multiplier)
     state.use(call.name, "follower", {"kernel": len(call.layer.kernel.shape) - 2}, read)
     state.use(call.name, "follower", {"bias": 0}, made)
-    return [spread(call, made)]
+    return _made(state, call, made)
 
 
 def _separable(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := mixes(call):
+    if reason := _closed(call):
         return reason
-    if (read := _input(call, labels)) is None:
-        return "its inputs are not channels alone"
+    read = _read(state, call, labels)
     rank = len(call.layer.pointwise_kernel.shape)
     state.use(call.name, "consumer", {"depthwise_kernel": rank - 2}, read)
     state.use(
@@ -119,15 +129,15 @@ def _separable(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.n
     )
     made = state.fresh(call.layer.filters)
     state.use(call.name, "producer", {"pointwise_kernel": rank - 1, "bias": 0}, made)
-    return [spread(call, made)]
+    return _made(state, call, made)
 
 
 def _embedding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := mixes(call):
+    if reason := _closed(call):
         return reason
     made = state.fresh(call.shapes[0][-1])
     state.use(call.name, "producer", {"embeddings": 1}, made)
-    return [spread(call, made)]
+    return _made(state, call, made)
 
 
 # --- sizes of the smaller layers ----------------------------------------------------------------------------

@@ -23,20 +23,23 @@ def _merge(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
     shapes = [[1] * (rank - len(s) + 1) + list(s[1:]) for s in call.input_shapes]
     made, shape = aligned[0], shapes[0]
     for other, other_shape in zip(aligned[1:], shapes[1:], strict=True):
-        made = _join(state, made, shape, other, other_shape)
+        made = _join(state, call, made, shape, other, other_shape)
         shape = [m if n == 1 else n for n, m in zip(shape, other_shape, strict=True)]
     return [made]
 
 
-def _join(state: Labels, a: np.ndarray, a_shape: list, b: np.ndarray, b_shape: list) -> np.ndarray:
+def _join(
+    state: Labels, call: Call, a: np.ndarray, a_shape: list, b: np.ndarray, b_shape: list
+) -> np.ndarray:
     """Equal labels; one channel that is broadcast over the other's must stay, or all would go with it."""
     for axis in range(a.ndim):
         sizes = (a_shape[axis], b_shape[axis])
         if 1 in sizes and sizes != (1, 1) and max(a.shape[axis], b.shape[axis]) > 1:
             narrow, wide = (a, b) if a_shape[axis] == 1 else (b, a)
-            state.lock(narrow, "it is broadcast over other channels")
+            reason = f"{call.name}: it is broadcast over other channels"
+            state.lock(narrow, reason)
             if narrow.size > 1:  # its own channels lie along another axis, which the other must keep as well
-                state.lock(wide, "it is broadcast over other channels")
+                state.lock(wide, reason)
             return wide
     state.unite(a, b)
     return a if a.size >= b.size else b

@@ -33,7 +33,7 @@ SPATIAL = (
 
 
 def _elementwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if call.kind == "Activation" and (reason := mixes(call)):
+    if call.kind == "Activation" and (reason := mixes(call.layer.activation)):
         return reason
     if any(np.ndim(constant) for constant in call.constants):
         return "its constants belong to channels"
@@ -125,16 +125,19 @@ def _layer_scale(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
     return [labels[0]]
 
 
-def _mixing(reason: str):
-    return lambda state, call, labels: reason
-
-
 # --- cost ---------------------------------------------------------------------------------------------------
 
 
 def _cost_norm(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
     statistics = rule.norm_params - 2
     return (_vectors(call) + statistics) * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
+
+
+def _cost_normalization(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    """Mean and variance of each channel or of all, and how many values they are of."""
+    each = n_out if call.layer._keep_axis else 1
+    adapted = call.layer.input_mean is None and rule.norm_params > 2
+    return (2 * each + 1) * adapted, rule.norm * prod(call.shapes[0][1:-1]) * n_out
 
 
 def _cost_affine(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
@@ -173,7 +176,7 @@ kind(
 )
 kind("ZeroPadding2D", label=_padding)
 kind("Rescaling", label=_rescaling)
-kind("Normalization", label=_normalization)
+kind("Normalization", label=_normalization, cost=_cost_normalization)
 kind("BatchNormalization", "FusedBatchNorm", label=_batch_norm, cost=_cost_norm)
 kind("GroupNormalization", label=_group_norm, resize=_resize_group_norm, cost=_cost_affine)
 kind("PReLU", label=_prelu, cost=_cost_prelu)
@@ -183,11 +186,3 @@ kind(
     resize=lambda config, call, cut: config | {"projection_dim": cut.outputs[0][-1]},
     cost=_cost_affine,
 )
-kind(
-    "LayerNormalization",
-    "RMSNormalization",
-    "UnitNormalization",
-    label=_mixing("its statistics are taken over all channels"),
-    cost=_cost_affine,
-)
-kind("Softmax", "ops.Softmax", label=_mixing("its softmax mixes channels"))

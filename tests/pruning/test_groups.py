@@ -94,7 +94,6 @@ UNKNOWN = {
     "layer normalisation": lambda: keras.layers.LayerNormalization(),
     "softmax over channels": lambda: keras.layers.Activation("softmax"),
     "recurrent": lambda: keras.layers.TimeDistributed(keras.layers.LSTM(5, return_sequences=True)),
-    "convolution that ends in a softmax": lambda: keras.layers.Conv2D(6, 1, activation="softmax"),
     "BN over rows": lambda: keras.layers.BatchNormalization(axis=1),
     "attention": None,
 }
@@ -123,11 +122,11 @@ def test_a_channel_that_is_broadcast_is_left_whole():
     images = keras.Input((8, 8, 3))
     wide = keras.layers.Conv2D(8, 3, name="wide")(images)
     one = keras.layers.Conv2D(1, 3, name="one")(images)
-    x = keras.layers.Add()([wide, one])
+    x = keras.layers.Add(name="sum")([wide, one])
     model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(x))
     assert [group.name for group in find_groups(model)] == ["wide"]
     (row, _) = analyse(model).untouched
-    assert (row.layers, row.reason) == (("one",), "it is broadcast over other channels")
+    assert (row.layers, row.reason) == (("one",), "sum: it is broadcast over other channels")
 
 
 def test_a_constant_that_is_added_cannot_be_cut():
