@@ -67,6 +67,8 @@ def score_groups(
                     f"Received: group {group.name!r}"
                 )
             scores[group.name] = score
+    if not scores and analysis.groups:
+        raise UsageError(f"No group has what this criterion looks at. Received: criterion={criterion!r}")
     return scores
 
 
