@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pruning.batches import batches
 from pruning.criteria import Criterion
 from pruning.cross_entropy import Loss, cross_entropy
 from pruning.groups import Analysis, ChannelGroup
@@ -79,13 +80,12 @@ class Evidence:
     def batches(self, places: list[Place], criterion: Criterion) -> Iterator[tuple[int, dict[Place, Arrays]]]:
         """Number of images, and for each place the arrays that data gives, batch by batch."""
         self._check_data(criterion)
-        count = len(keras.tree.flatten(self._images)[0])
-        for start in range(0, count, self._batch_size):
-            part = slice(start, min(start + self._batch_size, count))
-            yield part.stop - part.start, self._batch(part, places, criterion)
+        for part, images in batches(self._analysis, self._images, self._batch_size):
+            yield part.stop - part.start, self._batch(part, images, places, criterion)
 
-    def _batch(self, part: slice, places: list[Place], criterion: Criterion) -> dict[Place, Arrays]:
-        images = [tf.convert_to_tensor(x[part]) for x in keras.tree.flatten(self._images)]
+    def _batch(
+        self, part: slice, images: list[tf.Tensor], places: list[Place], criterion: Criterion
+    ) -> dict[Place, Arrays]:
         if not criterion.needs_labels:
             values = self._run(images)
             return {p: {"activations": _maps(values[p.tensor])} for p in places}
@@ -109,11 +109,6 @@ class Evidence:
     def _run(self, images: list, tape: tf.GradientTape | None = None, watch: set | None = None) -> dict:
         """All tensors of the graph, at inference: no dropout, averages of BN as they are."""
         graph = self._analysis.graph
-        if len(images) != len(graph.inputs):
-            raise UsageError(
-                f"This model has {len(graph.inputs)} inputs: data=(images, labels) needs as many arrays of "
-                f"images. Received: {len(images)}"
-            )
         values = dict(zip(graph.inputs, images, strict=True))
         for call in graph.calls:
             if call.kind != "InputLayer":

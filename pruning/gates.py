@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from pruning.batches import batches, input_types
 from pruning.groups import Analysis
 from pruning.labels import channel_vector
-from runs.errors import UsageError
 
 
 class Gated:
@@ -25,21 +24,17 @@ class Gated:
     def __init__(self, analysis: Analysis, batch_size: int = 256) -> None:
         self._analysis, self._batch_size = analysis, batch_size
         self._readers = {m.layer for g in analysis.groups for m in g.members if m.role == "consumer"}
-        self._forward = tf.function(self._run, reduce_retracing=True)
+        signature = [input_types(analysis), tf.TensorSpec([None], tf.float32)]
+        self._forward = tf.function(self._run, input_signature=signature)
 
     def __call__(self, images: Any, masks: Mapping[str, np.ndarray]) -> Any:
         """Outputs of all images (one array, or a list of them) under one boolean mask for each group."""
         gates = [np.asarray(masks[group.name], np.float32) for group in self._analysis.groups]
         gates = tf.constant(np.concatenate([*gates, [1.0]]), tf.float32)
-        arrays = keras.tree.flatten(images)
-        if len(arrays) != len(self._analysis.graph.inputs):
-            raise UsageError(
-                f"This model has {len(self._analysis.graph.inputs)} inputs. Received: {len(arrays)} arrays"
-            )
-        parts = []
-        for start in range(0, len(arrays[0]), self._batch_size):
-            batch = [tf.convert_to_tensor(x[start : start + self._batch_size]) for x in arrays]
-            parts.append([output.numpy() for output in self._forward(batch, gates)])
+        parts = [
+            [output.numpy() for output in self._forward(batch, gates)]
+            for _, batch in batches(self._analysis, images, self._batch_size)
+        ]
         outputs = [np.concatenate(rows) for rows in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
