@@ -35,7 +35,7 @@ def _operations(message: str) -> str:
     return found[1].strip() if found else message.strip().splitlines()[0][:120]
 
 
-def litert_runner(data: bytes, batch_size: int, threads: int = 2) -> Runner:
+def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runner:
     """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter."""
     from ai_edge_litert.interpreter import Interpreter
 

@@ -24,7 +24,7 @@ class Setup:
 
     Attributes:
         backend: "litert", or "frozen" for a TensorFlow function whose weights are constants.
-        threads: processor threads of one call. TensorFlow takes them only until it has computed something.
+        threads: processor threads of one call; 0 is the program's own choice.
         batch: images per call.
     """
 
@@ -36,17 +36,17 @@ class Setup:
         if self.backend not in BACKENDS:
             hint = nearest(self.backend, BACKENDS)
             raise UsageError(f"Unknown backend. Received: backend={self.backend!r}. {hint}")
-        for name in ("threads", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}")
+        for name, least_ in (("threads", 0), ("batch", 1)):
+            if getattr(self, name) < least_:
+                raise UsageError(f"{name} must be at least {least_}. Received: {name}={getattr(self, name)}")
 
     def caller(self, model: keras.Model) -> Callable[[], object]:
         """One call of the model on made-up inputs."""
         inputs = sample_inputs(model, self.batch)
         if self.backend == "litert":
-            run = litert_runner(to_litert(model), self.batch, self.threads)
+            run = litert_runner(to_litert(model), self.batch, self.threads or None)
         else:
-            _limit_tensorflow(self.threads)
+            self.claim_threads()
             run = frozen_runner(model, self.batch)
         return lambda: run(*inputs)
 
@@ -55,18 +55,22 @@ class Setup:
         return least({name: self.caller(model) for name, model in models.items()}, seconds)
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.threads else "any threads"
         return f"{self.backend}, {threads}, batch {self.batch}"
 
+    def claim_threads(self) -> None:
+        """Tells TensorFlow its number of threads, which it takes only until it has computed something.
 
-def _limit_tensorflow(threads: int) -> None:
-    threading = tf.config.threading
-    if threading.get_intra_op_parallelism_threads() == threads:
-        return
-    try:
-        threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError as error:
-        raise UsageError(
-            f"TensorFlow is running already and keeps its number of threads. Received: threads={threads}\n"
-            f"call tf.config.threading.set_intra_op_parallelism_threads({threads}) first, or use litert"
-        ) from error
+        Raises `UsageError` when it is too late.
+        """
+        threading = tf.config.threading
+        own = threading.get_intra_op_parallelism_threads()
+        if self.backend != "frozen" or self.threads in (0, own):
+            return
+        try:
+            threading.set_intra_op_parallelism_threads(self.threads)
+        except RuntimeError as error:
+            raise UsageError(
+                "TensorFlow is running already and keeps its number of threads. Received: "
+                f"threads={self.threads}\nsay it before anything is computed, or threads=0"
+            ) from error

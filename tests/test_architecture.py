@@ -68,7 +68,7 @@ def test_there_is_something_to_read():
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_arrows_point_down(room):
     for own, path in sources():
-        if own == room:
+        if own == room and path.name != "__main__.py":  # a program stands above all rooms
             rooms = {name.partition(".")[0] for name in imported(path)} & set(MAY_IMPORT)
             assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
 

@@ -98,18 +98,18 @@ def fit(
         tried = _search(lambda target: attempt(choose(predict, target)), least, full, budget)
     finally:
         table.save()
-    best = min(tried, key=lambda a: _distance(a, budget))
+    best = _best(tried, budget)
     if _distance(best, budget) > CLOSE:
         warn(f"no widths within 5 % of {budget:.3g} ms were found; the nearest take {best.measured:.3g} ms")
-    return Fitted(best, (full, least, *tried[2:]))
+    return Fitted(best, (full, least, *tried))
 
 
 def _search(attempt: Callable[[float], Attempt], low: Attempt, high: Attempt, budget: float) -> list[Attempt]:
     """Regula falsi on predicted milliseconds; `low` and `high` enclose the budget in measured ones."""
-    tried = [low, high]
+    tried: list[Attempt] = []
     for _ in range(ROUNDS):
-        if min(_distance(a, budget) for a in tried) <= CLOSE:
-            break
+        if any(_distance(a, budget) <= CLOSE for a in tried):
+            return tried
         slope = (high.predicted - low.predicted) / max(high.measured - low.measured, 1e-9)
         target = low.predicted + slope * (AIM * budget - low.measured)
         targets = np.clip([target, (low.predicted + high.predicted) / 2], low.predicted, high.predicted)
@@ -118,7 +118,13 @@ def _search(attempt: Callable[[float], Attempt], low: Attempt, high: Attempt, bu
             break
         tried.append(found)
         low, high = (low, found) if found.measured > budget else (found, high)
-    return tried
+    return [*tried, low, high]
+
+
+def _best(tried: list[Attempt], budget: float) -> Attempt:
+    """Of those near the budget the widest: small networks take the same time; else the nearest."""
+    near = [a for a in tried if _distance(a, budget) <= CLOSE]
+    return max(near, key=lambda a: a.predicted) if near else min(tried, key=lambda a: _distance(a, budget))
 
 
 def _distance(attempt: Attempt, budget: float) -> float:
