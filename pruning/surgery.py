@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from pruning.copying import config_of, copied, plain, remade
 from pruning.graph import Call
 from pruning.groups import Analysis, analyse
 from pruning.kinds import KINDS, Cut
@@ -34,7 +33,7 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     analysis = _checked(model, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
     layers, names = analysis.graph.layers, _own_names(analysis)
-    copies = {path: _copy(layer, names[path]) for path, layer in layers.items()}
+    copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
     return _finish(model, _rebuilt(model, analysis, copies), weights, copies)
 
 
@@ -43,7 +42,7 @@ def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras
 
     Arguments and errors are those of `compact`.
     """
-    return _shrink(model, plan, preserve_norm, plain=False)
+    return _shrink(model, plan, preserve_norm, stock=False)
 
 
 def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
@@ -57,7 +56,7 @@ def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = 
     Returns a model with the same layer names whose outputs equal those of `mask(model, plan)`.
     Raises `UsageError` for a plan of another network and a model without a graph.
     """
-    return _shrink(model, plan, preserve_norm, plain=True)
+    return _shrink(model, plan, preserve_norm, stock=True)
 
 
 def _checked(model: keras.Model, plan: Plan) -> Analysis:
@@ -73,7 +72,7 @@ def _checked(model: keras.Model, plan: Plan) -> Analysis:
     return analysis
 
 
-def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, plain: bool) -> keras.Model:
+def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool) -> keras.Model:
     analysis = _checked(model, plan) if plan else analyse(model)
     masks = (plan or Plan.full(analysis.groups)).masks()
     weights = apply(weights_of(model), analysis.groups, masks, cut, preserve_norm)
@@ -81,7 +80,7 @@ def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, plain: b
     names, layers = _own_names(analysis), {}
     for call in analysis.calls:
         if call.name not in layers:
-            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, plain)
+            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
     return _finish(model, _rebuilt(model, analysis, layers), weights, layers, pads)
 
 
@@ -133,37 +132,12 @@ def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dic
     return pads
 
 
-def _conv_config(layer) -> dict:
-    own = layer.get_config()
-    names = ("name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "use_bias")
-    return {name: own[name] for name in names}
-
-
-def _norm_config(layer) -> dict:
-    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "momentum", "epsilon")}
-
-
-def _dense_config(layer) -> dict:
-    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "units")}
-
-
-# masked layer → (plain layer, its configuration); the mask itself has been cut away
-_PLAIN = {
-    MaskedConv2D: (keras.layers.Conv2D, _conv_config),
-    FusedBatchNorm: (keras.layers.BatchNormalization, _norm_config),
-    MaskedDense: (keras.layers.Dense, _dense_config),
-}
-
-
 def _resized(
-    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, plain: bool
+    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, stock: bool
 ) -> Any:
     """A fresh layer with the sizes that its cut weights and tensors have."""
     layer, known = call.layer, KINDS.get(call.kind)
-    make, config = type(layer), _config(layer)
-    if plain and make in _PLAIN:
-        make, configure = _PLAIN[make]
-        config = configure(layer)
+    make, config = plain(layer) if stock else (type(layer), config_of(layer))
     if call.name in pads:
         config["padding"] = (layer.padding[0], pads[call.name])
     if known and known.resize:
@@ -173,45 +147,7 @@ def _resized(
             tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
         )
         config = known.resize(config, call, left)
-    return _made(make, config | {"name": name})
-
-
-def _copy(layer: Any, name: str) -> Any:
-    return _made(type(layer), _config(layer) | {"name": name})
-
-
-def _config(layer: Any) -> dict:
-    """What a layer or an operation is made from again. What is not Keras' own goes along as it is.
-
-    Functions cannot be found by their names, and constants of the size of a weight no longer fit one.
-    """
-    if not isinstance(layer, keras.Layer):
-        names = inspect.signature(type(layer).__init__).parameters
-        return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
-    try:
-        config = layer.get_config()
-    except NotImplementedError as error:
-        raise UsageError(
-            f"Layer {layer.name!r} cannot be copied: its class needs a get_config with the arguments of "
-            f"__init__. Received: {type(layer).__name__}"
-        ) from error
-    for key in config:
-        own = getattr(layer, key, None)
-        if isinstance(own, keras.initializers.Constant) and np.ndim(own.value):
-            config[key] = "zeros"
-        elif _foreign(own):
-            config[key] = own
-    return config
-
-
-def _foreign(value: Any) -> bool:
-    room = getattr(value, "__module__", None) or "keras"
-    return callable(value) and not isinstance(value, keras.Layer) and room.partition(".")[0] != "keras"
-
-
-def _made(make: type, config: dict) -> Any:
-    plain = make is keras.layers.Lambda or not issubclass(make, keras.Layer)  # Lambda reads no functions
-    return make(**config) if plain else make.from_config(config)
+    return remade(layer, make, config | {"name": name})
 
 
 def _finish(

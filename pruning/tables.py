@@ -7,6 +7,7 @@ import keras
 from pruning.counting import Counter
 from pruning.groups import Analysis, ChannelGroup, Member, analyse
 from pruning.plan import Plan
+from pruning.weights import named_variables
 from runs.text import few, table
 
 ROLES = ("producer", "follower", "consumer", "padding")
@@ -23,7 +24,7 @@ def describe(group: ChannelGroup, model: keras.Model, convention: str = "mac") -
     analysis = analyse(model)
     macs, params = costs(analysis, convention)[group.name]
     rows = [
-        (role, member.layer, _axes(member), len(set(member.index.tolist()) - {-1}))
+        (role, member.layer, _axes(member, analysis), len(set(member.index.tolist()) - {-1}))
         for role in ROLES
         for member in group.members
         if member.role == role
@@ -61,5 +62,6 @@ def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int, i
     return found
 
 
-def _axes(member: Member) -> str:
-    return ", ".join(f"{weight} {axis}" for weight, axis in member.axes.items())
+def _axes(member: Member, analysis: Analysis) -> str:
+    own = named_variables(analysis.graph.layers[member.layer]) if member.axes else {}
+    return ", ".join(f"{weight} {axis}" for weight, axis in member.axes.items() if weight in own)

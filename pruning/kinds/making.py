@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import keras
 import numpy as np
 
-from pruning.conventions import Convention
 from pruning.graph import Call
+from pruning.kinds import cost
 from pruning.kinds.registry import Cut, kind
 from pruning.labels import Labels, channel_vector
 
@@ -150,66 +149,26 @@ def _resize_conv(config: dict, call: Call, cut: Cut) -> dict:
     return config | {"filters": filters}
 
 
-# --- cost ---------------------------------------------------------------------------------------------------
-
-
-def _cost_conv(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    groups, n = call.layer.groups if hasattr(call.layer, "groups") else 1, call.input_shapes[0][-1]
-    each = n_in // groups if groups != n else 1
-    return _convolution(rule, call, prod(call.layer.kernel.shape[:-2]) * each * n_out, n_out)
-
-
-def _cost_transposed(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    kernel = prod(call.layer.kernel.shape[:-2]) * n_in * n_out
-    bias = n_out * bool(call.layer.use_bias)
-    read, made = prod(call.input_shapes[0][1:-1]), prod(call.shapes[0][1:-1])
-    return kernel + bias, read * rule.mac * kernel + made * rule.bias * bias
-
-
-def _cost_depthwise(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return _convolution(rule, call, prod(call.layer.kernel.shape[:-2]) * n_out, n_out)
-
-
-def _cost_separable(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    inner = n_in * call.layer.depth_multiplier
-    kernel = prod(call.layer.depthwise_kernel.shape[:-2]) * inner + inner * n_out
-    return _convolution(rule, call, kernel, n_out)
-
-
-def _convolution(rule: Convention, call: Call, kernel: int, n_out: int) -> tuple[int, int]:
-    pixels, bias = prod(call.shapes[0][1:-1]), n_out * bool(call.layer.use_bias)
-    return kernel + bias, pixels * (rule.mac * kernel + rule.bias * bias)
-
-
-def _cost_dense(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    bias, places = n_out * (call.layer.bias is not None), prod(call.shapes[0][1:-1])
-    return n_in * n_out + bias, places * (rule.mac * n_in * n_out + rule.bias * bias)
-
-
-def _cost_embedding(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return call.layer.input_dim * n_out, 0
-
-
 def _width(option: str, weight: str, axis: int):
     return lambda config, call, cut: config | {option: cut.weights[weight].shape[axis]}
 
 
-kind("Conv1D", "Conv2D", "Conv3D", "MaskedConv2D", label=_conv, resize=_resize_conv, cost=_cost_conv)
+kind("Conv1D", "Conv2D", "Conv3D", "MaskedConv2D", label=_conv, resize=_resize_conv, cost=cost.conv)
 kind(
     "Conv1DTranspose",
     "Conv2DTranspose",
     "Conv3DTranspose",
     label=_transposed,
     resize=_width("filters", "kernel", -2),
-    cost=_cost_transposed,
+    cost=cost.transposed,
 )
-kind("DepthwiseConv1D", "DepthwiseConv2D", label=_depthwise, cost=_cost_depthwise)
+kind("DepthwiseConv1D", "DepthwiseConv2D", label=_depthwise, cost=cost.depthwise)
 kind(
     "SeparableConv1D",
     "SeparableConv2D",
     label=_separable,
     resize=_width("filters", "pointwise_kernel", -1),
-    cost=_cost_separable,
+    cost=cost.separable,
 )
-kind("Dense", "MaskedDense", label=_dense, resize=_width("units", "kernel", -1), cost=_cost_dense)
-kind("Embedding", label=_embedding, resize=_width("output_dim", "embeddings", -1), cost=_cost_embedding)
+kind("Dense", "MaskedDense", label=_dense, resize=_width("units", "kernel", -1), cost=cost.dense)
+kind("Embedding", label=_embedding, resize=_width("output_dim", "embeddings", -1), cost=cost.embedding)

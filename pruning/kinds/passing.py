@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
-from pruning.conventions import Convention
 from pruning.graph import Call
+from pruning.kinds import cost
 from pruning.kinds.making import CHANNELS_FIRST, mixes, spread
 from pruning.kinds.registry import Cut, kind
 from pruning.labels import Labels, channel_vector
@@ -125,64 +123,23 @@ def _layer_scale(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
     return [labels[0]]
 
 
-# --- cost ---------------------------------------------------------------------------------------------------
-
-
-def _cost_norm(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    statistics = rule.norm_params - 2
-    return (_vectors(call) + statistics) * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
-
-
-def _cost_normalization(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """Mean and variance of each channel or of all, and how many values they are of."""
-    each = n_out if call.layer._keep_axis else 1
-    adapted = call.layer.input_mean is None and rule.norm_params > 2
-    return (2 * each + 1) * adapted, rule.norm * prod(call.shapes[0][1:-1]) * n_out
-
-
-def _cost_affine(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return _vectors(call) * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
-
-
-def _vectors(call: Call) -> int:
-    return sum(getattr(call.layer, name, None) is not None for name in ("gamma", "beta"))
-
-
-def _cost_relu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return 0, rule.relu * prod(call.shapes[0][1:-1]) * n_out
-
-
-def cost_pool(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """Elements that a pooling reads."""
-    read = prod(call.input_shapes[0][1:-1])
-    made = prod(call.shapes[0][1:-1]) if len(call.shapes[0]) == len(call.input_shapes[0]) else 1
-    window = prod(getattr(call.layer, "pool_size", (read // made,)))
-    return 0, {"": 0, "window": made * window * n_out, "input": read * n_in}[rule.pool]
-
-
-def _cost_prelu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    shape = call.layer.alpha.shape
-    width = n_out if shape[-1] == call.shapes[0][-1] else shape[-1]
-    return prod(shape[:-1]) * width, rule.relu * prod(call.shapes[0][1:-1]) * n_out
-
-
 kind(*ELEMENTWISE, *(f"ops.{name}" for name in OPERATIONS), label=_elementwise)
-kind("ReLU", label=_elementwise, cost=_cost_relu)
+kind("ReLU", label=_elementwise, cost=cost.relu)
 kind(*SPATIAL, label=_spatial)
 kind(
     *(name for name in SPATIAL if "Pooling" in name and "Adaptive" not in name),
     label=_spatial,
-    cost=cost_pool,
+    cost=cost.pool,
 )
 kind("ZeroPadding2D", label=_padding)
 kind("Rescaling", label=_rescaling)
-kind("Normalization", label=_normalization, cost=_cost_normalization)
-kind("BatchNormalization", "FusedBatchNorm", label=_batch_norm, cost=_cost_norm)
-kind("GroupNormalization", label=_group_norm, resize=_resize_group_norm, cost=_cost_affine)
-kind("PReLU", label=_prelu, cost=_cost_prelu)
+kind("Normalization", label=_normalization, cost=cost.normalization)
+kind("BatchNormalization", "FusedBatchNorm", label=_batch_norm, cost=cost.norm)
+kind("GroupNormalization", label=_group_norm, resize=_resize_group_norm, cost=cost.affine)
+kind("PReLU", label=_prelu, cost=cost.prelu)
 kind(
     "LayerScale",
     label=_layer_scale,
     resize=lambda config, call, cut: config | {"projection_dim": cut.outputs[0][-1]},
-    cost=_cost_affine,
+    cost=cost.affine,
 )

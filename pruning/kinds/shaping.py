@@ -7,8 +7,8 @@ from math import prod
 import numpy as np
 
 from pruning.graph import Call
+from pruning.kinds import cost
 from pruning.kinds.making import CHANNELS_FIRST
-from pruning.kinds.passing import cost_pool
 from pruning.kinds.registry import Cut, kind
 from pruning.labels import Labels, compressed, expanded, on_one_axis
 
@@ -134,7 +134,7 @@ kind("RepeatVector", label=_repeat_vector)
 kind(
     *(f"Global{how}Pooling{rank}" for how in ("Average", "Max") for rank in ("1D", "2D", "3D")),
     label=_reduce,
-    cost=cost_pool,
+    cost=cost.pool,
 )
 kind(*(f"ops.{how}" for how in ("Mean", "Max", "Sum", "Min", "Amax", "Amin", "Std", "Var")), label=_reduce)
 kind("ops.ExpandDims", label=_expand_dims)
