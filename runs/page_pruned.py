@@ -64,7 +64,7 @@ def _whole(report: dict) -> Markup:
     rows = [(", ".join(r["layers"]), r["channels"], r["reason"]) for r in report["untouched"]]
     if not rows:
         return Markup()
-    title = f"{len(rows)} sets of channels were left whole"
+    title = f"{len(rows)} {'sets' if len(rows) > 1 else 'set'} of channels left whole"
     return section("Left whole", details(title, ("layers", "channels", "because"), rows))
 
 

@@ -1,0 +1,182 @@
+"""Every model of keras.applications, halved: groups, reach, masked = compact, saved, loaded, exported.
+
+    python -m benchmarks.applications                     all of them, a process each
+    python -m benchmarks.applications MobileNetV2 VGG16   these
+
+Weights are random, statistics of BN as of a trained network; images have 64×64 pixels, or the smallest that a
+model takes. Reachable is the share of the channels that some group has, of all but the classes. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import save
+from runs import UsageError, cli
+from runs.quiet import start_tensorflow
+from runs.suggest import nearest
+
+SIDES = (64, 71, 75, 96, 128, 224, 331)  # the first that a model takes
+KEEP = 0.5
+SAME = 1e-4  # of the largest output
+LIMIT = 1800  # seconds for one model
+
+
+def names() -> list[str]:
+    """Models of keras.applications in the order of its documentation: by name."""
+    import keras
+
+    return sorted(name for name, make in vars(keras.applications).items() if inspect.isfunction(make))
+
+
+def build(name: str):
+    """The model at the smallest of `SIDES` that it takes; its logits, as softmax hides differences."""
+    import keras
+
+    make, refused = getattr(keras.applications, name), None
+    more = (
+        {"classifier_activation": None}
+        if "classifier_activation" in inspect.signature(make).parameters
+        else {}
+    )
+    for side in SIDES:
+        try:
+            return make(weights=None, input_shape=(side, side, 3), **more)
+        except ValueError as error:
+            refused = error
+    raise refused
+
+
+def trained_looks(model) -> None:
+    """Scales and averages as of a trained network: without them most channels compute the same."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif variable.name in ("beta", "bias", "moving_mean"):
+            variable.assign(rng.normal(0, 0.1, variable.shape))
+
+
+def check(name: str, folder: Path) -> dict:
+    """All figures of one model; `problems` names what does not hold."""
+    import keras
+
+    from exports import compare, export
+    from exports.signature import outputs, sample_inputs
+    from pruning import compact, complexity, make_plan, mask
+    from pruning.groups import analyse
+
+    model = build(name)
+    trained_looks(model)
+    start = time.perf_counter()
+    analysis = analyse(model)
+    plan = make_plan(model, keep_macs=KEEP)
+    small = compact(model, plan)
+    seconds = time.perf_counter() - start
+    inputs = sample_inputs(model, 2)
+    same = compare(outputs(mask(model, plan), inputs), outputs(small, inputs)).relative
+    macs = complexity(small).macs / complexity(model).macs
+    parities = {kind: export(small, folder / f"small.{kind}", kind).relative for kind in ("keras", "litert")}
+    loaded = keras.models.load_model(folder / "small.keras")
+    plain = all(type(layer).__module__.startswith("keras.") for layer in loaded.layers)
+    inner = (row for row in analysis.untouched if row.reason != "it is an output of the model")
+    free, whole = sum(g.size for g in analysis.groups), sum(row.channels for row in inner)
+    problems = {
+        f"masked and compact differ by {same:.1e}": same > SAME,
+        f"{macs:.1%} of the MACs are left": not 0.9 * KEEP < macs <= KEEP,
+        "its file needs more than Keras": not plain,
+    }
+    return {
+        "model": name,
+        "side": model.inputs[0].shape[1],
+        "layers": len(model.layers),
+        "groups": len(analysis.groups),
+        "reachable": free / (free + whole),
+        "untouched": [
+            {"layers": list(u.layers), "channels": u.channels, "reason": u.reason} for u in analysis.untouched
+        ],
+        "macs_left": macs,
+        "masked_against_compact": same,
+        "parities": parities,
+        "seconds": seconds,
+        "problems": [problem for problem, holds in problems.items() if holds],
+    }
+
+
+def check_apart(name: str) -> dict:
+    """`check` in a process of its own, which gives its memory back; a failure is a row as well."""
+    command = [sys.executable, "-m", "benchmarks.applications", "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return {"model": name, "problems": [f"took more than {LIMIT} s"]}
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return {"model": name, "problems": [(lines or ["no message"])[-1][:300]]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table as README holds it."""
+    titles = (
+        "model",
+        "pixels",
+        "layers",
+        "groups",
+        "channels reachable",
+        "masked − compact",
+        "seconds",
+        "problems",
+    )
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for row in rows:
+        cells = [f"{row['model']}"]
+        if "groups" in row:
+            cells += [str(row["side"]), str(row["layers"]), str(row["groups"]), f"{row['reachable']:.1%}"]
+            cells += [f"{row['masked_against_compact']:.0e}", f"{row['seconds']:.1f}"]
+        else:
+            cells += ["–"] * 6
+        lines.append("| " + " | ".join([*cells, "; ".join(row["problems"]) or "none"]) + " |")
+    return "\n".join(lines)
+
+
+def run(wanted: list[str]) -> None:
+    """All models, a line for each as it is done, then the table and the JSON."""
+    known = names()
+    if strange := next((name for name in wanted if name not in known), None):
+        raise UsageError(f"Unknown model. Received: {strange!r}. {nearest(strange, known)}")
+    rows = []
+    for name in wanted or known:
+        rows.append(check_apart(name))
+        print(f"{name}: {'; '.join(rows[-1]['problems']) or 'holds'}", file=sys.stderr, flush=True)
+    print(markdown(rows))
+    save("applications" if not wanted else "applications_some", {"keep_macs": KEEP, "rows": rows})
+
+
+def main() -> None:
+    """argv → table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.applications", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL")
+    parser.add_argument("--one", help="print the row of one model as JSON; used by the program itself")
+    args = parser.parse_args()
+    start_tensorflow()
+    if args.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(check(args.one, Path(folder))))
+    else:
+        run(args.models)
+
+
+if __name__ == "__main__":
+    sys.exit(cli(main))
