@@ -62,7 +62,7 @@ def _costly(analysis: Analysis, rule: Convention) -> Iterator[tuple[Call, Callab
 def _bilinear(analysis: Analysis, call: Call, cost: Callable, part: int) -> list[Term]:
     """A cost a·in·out + b·in + c·out + d, known at four points, is known everywhere."""
     tensors = call.inputs[0], call.outputs[0]
-    n, m = call.input_shapes[0][-1], call.shapes[0][-1]
+    n, m = call.input_shapes[0][-1] or 1, call.shapes[0][-1] or 1  # one word for each example has no size
     none, read, made, both = (cost(i, o)[part] for i, o in ((0, 0), (n, 0), (0, m), (n, m)))
     x, y = ((size, analysis.parts[t]) for t, size in zip(tensors, (n, m), strict=True))
     product = (both - read - made + none) / (n * m)

@@ -167,7 +167,7 @@ def label_channels(graph: Graph) -> Labels:
             made = known.label(state, call, labels)
         if isinstance(made, str):
             reason = f"{call.name}: {made}"
-            made = [np.broadcast_to(state.fresh(1), [1] * (len(shape) - 1)) for shape in call.shapes]
+            made = [state.fresh(1).reshape([1] * (len(shape) - 1)) for shape in call.shapes]
             for vector in [*labels, *made]:
                 state.lock(vector, reason)
             if any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())):

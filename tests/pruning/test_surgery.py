@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toys
 
 import nets
@@ -169,3 +170,17 @@ def test_padding_of_rows_survives_that_of_channels():
     model = toys.randomised(keras.Model(images, keras.layers.Dense(3, name="logits")(x)))
     plan = toys.random_plan(find_groups(model), np.random.default_rng(0))
     assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
+
+
+def test_a_vocabulary_goes_along():
+    words = keras.layers.TextVectorization(output_sequence_length=4, name="words")
+    words.adapt(["small nets", "fast nets", "small and fast"])
+    text = keras.Input((), dtype="string")
+    x = keras.layers.Embedding(8, 6, name="embed")(words(text))
+    x = keras.layers.Conv1D(5, 2, activation="relu", name="conv")(x)
+    x = keras.layers.Dense(2, name="mood")(keras.layers.GlobalMaxPooling1D()(x))
+    model, batch = toys.randomised(keras.Model(text, x)), tf.constant(["fast and small", "other nets"])
+    plan = make_plan(model, keep=0.5)
+    assert plan.widths() == {"embed": 3, "conv": 3}
+    assert distance(mask(model, plan)(batch), compact(model, plan)(batch)) <= TOLERANCE
+    assert distance(model(batch), compact(model)(batch)) == 0
