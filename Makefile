@@ -17,7 +17,7 @@ COUNT = awk -v n="$$(grep -c == $<)" -v tty="$$([ -t 1 ] && echo 1 || true)" \
 	/^Installing/ && tty {printf "\r\033[K  unpacking"; fflush()} END {if (tty) printf "\r\033[K"}'
 INSTALL = .venv/bin/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help demo clean-demo test slow bench lint clean
+.PHONY: help demo clean-demo test bench lint clean
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
@@ -30,17 +30,15 @@ demo: $(READY) ## baseline, search, fine-tuning and report on handwritten digits
 clean-demo: ## forget the demo's run
 	rm -rf $(DEMO_DIR)
 
-test: $(READY) ## all tests but the slow ones
-	$(PY) -m pytest -m "not slow" $(ARGS)
-
-slow: $(READY) ## the slow tests
-	$(PY) -m pytest -m slow $(ARGS)
+test: $(READY) ## all tests
+	$(PY) -m pytest $(ARGS)
 
 bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow
 	for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name; done
 
-lint: $(READY) ## ruff
+lint: $(READY) ## ruff: rules and format
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,8 +1,11 @@
-"""The only file that knows devices: strategy, compiled train, evaluation and export steps, accumulation.
+"""The only file that knows devices: strategy, compiled train and evaluation steps, accumulation.
 
 A train step has two halves. `pure_gradients` is a pure function of tensors (parameters, statistics, batch,
 seed) and is what XLA compiles. All-reduce and optimizer stay outside of it, inside `strategy.run`: a jitted
 function that is handed to `strategy.run` itself does not reduce.
+
+`pure_step` is the whole step, update included, without variables. Training does not use it: the benchmarks
+export it to other runtimes, and the tests hold `Trainer` against it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ import tensorflow as tf
 from dataloader.augment import fold_seed
 from runs.errors import TrainingError, UsageError, warn
 
+Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
 Preprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # uint8 images, seed → network input
 Objective = Callable[[tf.Tensor, Batch], tuple[tf.Tensor, tf.Tensor]]  # logits, batch → mean loss, accuracy
+Gradients = Callable[[Tensors, Tensors, Batch, tf.Tensor], tuple[Tensors, Tensors, tf.Tensor]]
 
 
 # --- devices ------------------------------------------------------------------------------------------------
@@ -85,7 +90,7 @@ def pure_gradients(
     weight_decay: float = 0.0,
     accum: int = 1,
     loss_scale: float = 1.0,
-) -> Callable:
+) -> Gradients:
     """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, [loss, accuracy])`.
 
     Args:
@@ -129,15 +134,24 @@ def pure_gradients(
     return gradients
 
 
-def nesterov_update(params, momenta, grads, learning_rate, momentum: float = 0.9) -> tuple[list, list]:
+def nesterov_update(
+    params: Tensors,
+    momenta: Tensors,
+    grads: Tensors,
+    learning_rate: float | tf.Tensor,
+    momentum: float = 0.9,
+) -> tuple[Tensors, Tensors]:
     """SGD with Nesterov momentum as Keras has it (velocity includes the rate), as a pure function."""
     velocity = [momentum * m - learning_rate * g for m, g in zip(momenta, grads, strict=True)]
     moved = [p + momentum * v - learning_rate * g for p, v, g in zip(params, velocity, grads, strict=True)]
     return moved, velocity
 
 
-def pure_step(gradients: Callable, momentum: float = 0.9) -> Callable:
-    """Makes `f(params, momenta, stats, batch, seed, rate) -> (params, momenta, stats, metrics)`."""
+def pure_step(gradients: Gradients, momentum: float = 0.9) -> Callable:
+    """Makes `f(params, momenta, stats, batch, seed, rate) -> (params, momenta, stats, metrics)`.
+
+    `gradients` comes from `pure_gradients`; the update is Nesterov's.
+    """
 
     def step(params, momenta, stats, batch, seed, learning_rate):
         grads, new_stats, metrics = gradients(params, stats, batch, seed)
@@ -155,6 +169,8 @@ class Trainer:
 
     Args:
         model, preprocess, objective, weight_decay, accum: see `pure_gradients`.
+        momentum: part of the last update that the next one keeps, in [0, 1).
+        nesterov: take the gradient's step from where the momentum leads (True) or add both up (plain, False).
         strategy: from `make_strategy`; the global batch is cut evenly over its replicas.
         compile_: True or False forces XLA on or off, None decides by device.
     """
@@ -186,7 +202,7 @@ class Trainer:
         self,
         batches: Iterable[Mapping[str, np.ndarray]],
         seeds: Iterable[tuple[int, int]],
-        rates: Iterable[float],
+        learning_rates: Iterable[float],
     ) -> Iterator[tuple[float, float, int]]:
         """Runs steps as (batch, seed, learning rate) and yields (loss, accuracy, steps) after each call.
 
@@ -195,7 +211,8 @@ class Trainer:
         Raises `TrainingError` when the loss stops being finite.
         """
         size, waiting = steps_per_call(), []
-        for item in zip(batches, seeds, rates, strict=False):
+        # The shortest ends it: a list of learning rates may go on with those of later epochs.
+        for item in zip(batches, seeds, learning_rates, strict=False):
             waiting.append(item)
             if len(waiting) == size:
                 yield self._flush(waiting)
@@ -204,16 +221,15 @@ class Trainer:
             yield self._flush(waiting)
 
     def _flush(self, waiting: list) -> tuple[float, float, int]:
-        batches, seeds, rates = zip(*waiting, strict=True)
+        batches, seeds, learning_rates = zip(*waiting, strict=True)
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         metrics = self._run(
-            self._shard(stacked), tf.constant(seeds, tf.int32), tf.constant(rates, tf.float32)
+            self._shard(stacked), tf.constant(seeds, tf.int32), tf.constant(learning_rates, tf.float32)
         )
         loss, accuracy = metrics.numpy().tolist()
         if not np.isfinite(loss):
             raise TrainingError(
-                f"The loss is no longer finite. Received: loss={loss} at learning rate {rates[-1]:g}. "
-                "Lower --learning_rate, or check the snapshot that training started from"
+                f"The loss is no longer finite. Received: loss={loss} at learning rate {learning_rates[-1]:g}"
             )
         return loss, accuracy, len(waiting)
 
@@ -234,10 +250,10 @@ class Trainer:
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
-    def _many(self, stacked, seeds, rates):
+    def _many(self, stacked, seeds, learning_rates):
         total = tf.zeros(2)
         for i in tf.range(tf.shape(seeds)[0]):
-            self.optimizer.learning_rate.assign(rates[i])
+            self.optimizer.learning_rate.assign(learning_rates[i])
             metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
             total += self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
         return total / tf.cast(tf.shape(seeds)[0], tf.float32)
@@ -246,6 +262,8 @@ class Trainer:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + replica])
         batch = {name: value[i] for name, value in stacked.items()}
+        # `+ 0` makes tensors of the variables: what is compiled stays a function of values, the one that is
+        # exported and tested, and not one of resources that the optimizer assigns to.
         params = [v.value + 0 for v in self.model.trainable_variables]
         stats = [v.value + 0 for v in self.model.non_trainable_variables]
         grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
@@ -263,7 +281,7 @@ class Trainer:
         """
         arrays = [np.asarray(keras.ops.convert_to_numpy(v)) for v in self._variables()]
         if not all(np.isfinite(array).all() for array in arrays):
-            raise TrainingError("The weights are no longer finite; nothing is saved. Lower --learning_rate")
+            raise TrainingError("The weights are no longer finite; they are not saved")
         return {f"{i:04d}": array for i, array in enumerate(arrays)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:

@@ -8,11 +8,13 @@ from runs.quiet import start_tensorflow
 
 def main() -> None:
     """argv → snapshots → accuracy on the test images."""
-    from recipes.testing import parse, run
+    from recipes.config import parse_evaluate
 
-    options = parse()
+    config = parse_evaluate()
     start_tensorflow()
-    run(options)
+    from recipes.evaluate import run
+
+    run(config)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def runners(models: dict, batch: int, threads: int) -> dict[str, dict]:
     """Backend → network → f() that runs one batch."""
     import numpy as np
 
-    from recipes.export import frozen_runner, litert_runner, to_litert
+    from exports import frozen_runner, litert_runner, to_litert
 
     pixels = np.random.default_rng(1).integers(0, 256, (batch, 32, 32, 3))
     images = ((pixels - np.array(MEAN)) / np.array(STD)).astype(np.float32)

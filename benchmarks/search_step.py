@@ -73,7 +73,7 @@ def load(args: argparse.Namespace):
     import dataloader
     import nets
     from dataloader.augment import normalise
-    from recipes.testing import normalisation_of
+    from recipes.inputs import normalisation_of
 
     source = load_snapshot(args.trained_param) if args.trained_param else None
     splits = dataloader.load(args.dataset, args.data_path, normalisation_of("auto", source))
@@ -127,7 +127,7 @@ def _alternate(courses: dict[str, Course], literal: Literal, every: int, limit: 
 
 def _loss(searcher, course: Course, split, inputs) -> float:
     """Cross-entropy of the final network on the search images, in float32 whatever the search computed in."""
-    from recipes.training import score_logits
+    from recipes.scoring import score_logits
 
     logits = searcher.logits_of(course.state.plan, split.images, inputs, 256)
     return score_logits(logits, split.labels).loss

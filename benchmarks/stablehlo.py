@@ -25,7 +25,7 @@ from dataloader.augment import augment, normalise, two_views
 from distillation import MemoryBank, labels_only, two_view_knowledge
 from nets.names import published_name
 from op_utils import pure_gradients, pure_step
-from recipes.testing import normalisation_of
+from recipes.inputs import normalisation_of
 from runs import UsageError, cli, load_snapshot, read_json, write_atomic, write_json
 
 PIECE = 10_000  # images in one file: 30 MB for CIFAR, should they have to travel

@@ -75,4 +75,4 @@ def facts_of(name: str, normalisation: str) -> Facts:
         hint = nearest(normalisation, entry.normalisations)
         raise UsageError(f"Unknown normalisation. Received: normalisation={normalisation!r}. {hint}")
     mean, std = entry.normalisations[normalisation]
-    return Facts(name, entry.num_classes, entry.shape, mean, std, entry.flip)
+    return Facts(name, entry.num_classes, entry.shape, mean, std, entry.flip, normalisation)

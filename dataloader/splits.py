@@ -53,6 +53,7 @@ class Facts:
         mean: subtracted from each channel, on the 0–255 scale.
         std: divides each channel, on the 0–255 scale.
         flip: whether a mirrored image still belongs to its class.
+        normalisation: name of `mean` and `std` in the registry.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Facts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     flip: bool = True
+    normalisation: str = "rgb"
 
 
 @dataclass

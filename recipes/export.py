@@ -1,38 +1,23 @@
-"""What a user takes home: a plain Keras model and a LiteRT file, and how fast they are."""
+"""What a user takes home: a plain Keras model and a LiteRT file."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
-import nets
-from exports import compare, frozen_runner, litert_runner, milliseconds, to_litert
+from exports import compare, litert_runner, to_litert
 from exports.parity import TOLERANCE
 from exports.signature import outputs, sample_inputs
 from pruning import compact
-from runs import RunFolder, warn
-
-__all__ = ["frozen_runner", "litert_runner", "milliseconds", "save_compact", "save_litert", "to_litert"]
-
-
-def save_compact(folder: RunFolder, strategy: tf.distribute.Strategy, snapshot: Path) -> None:
-    """Writes compact.keras (plain layers) and model.tflite (float32) from a snapshot."""
-
-    def model() -> keras.Model:
-        with strategy.scope():
-            return compact(nets.load_params(None, snapshot))
-
-    folder.step("compact", "compact.keras", lambda path: _save_keras(model(), path))
-    folder.step("litert", "model.tflite", lambda path: save_litert(model(), path))
+from recipes.context import RunContext
+from runs import warn
 
 
-def _save_keras(model: keras.Model, path: Path) -> None:
-    named = path.with_suffix(".keras")  # Keras looks at the suffix
-    model.save(named)
-    os.replace(named, path)
+def save_compact(context: RunContext, snapshot: Path) -> None:
+    """Two steps: compact.keras (plain layers) and model.tflite (float32) from a snapshot."""
+    context.step("compact", "compact.keras", lambda path: compact(context.load(snapshot)).save(path))
+    context.step("litert", "model.tflite", lambda path: save_litert(compact(context.load(snapshot)), path))
 
 
 def save_litert(model: keras.Model, path: Path) -> dict:

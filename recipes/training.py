@@ -2,103 +2,130 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
-from dataloader import Images, Splits, batches, epoch_order
-from dataloader.augment import normalise
-from distillation.losses import cross_entropy
+from dataloader import Images, batches, epoch_order
 from op_utils import Objective, Preprocess, Trainer, make_forward
-from recipes.config import Config
-from runs import MetricsLog, RunFolder
+from recipes.context import RunContext
+from recipes.scoring import score
+from runs import TrainingError
 
 
 @dataclass(frozen=True)
-class Lab:
-    """What every step of a run works with."""
+class TrainingSpec:
+    """How to train.
 
-    config: Config
-    folder: RunFolder
-    log: MetricsLog
-    splits: Splits
-    strategy: tf.distribute.Strategy
-
-    def inputs(self, images: tf.Tensor) -> tf.Tensor:
-        """uint8 images → what the network reads, without augmentation."""
-        return normalise(images, self.splits.facts.mean, self.splits.facts.std)
-
-
-@dataclass(frozen=True)
-class Course:
-    """How to train: `rates` has one learning rate per step, `extra` adds arrays to a batch by image id."""
+    Attributes:
+        name: of the phase: in checkpoints, metrics and progress bars.
+        images: to train on; a remainder smaller than a batch waits for the next epoch's order.
+        epochs: passes over `images`.
+        learning_rates: number of steps → one learning rate per step, float32 (steps,).
+        objective, preprocess, weight_decay, accum, nesterov: see `op_utils.Trainer`.
+        seed: of the order of the images and of their augmentation.
+        batch_size: images per step.
+        remedy: what the user can do when the loss stops being finite, one line.
+        extra: image ids (b,) → more arrays for the objective, first axis b.
+    """
 
     name: str
     images: Images
     epochs: int
-    rates: Callable[[int], np.ndarray]
+    learning_rates: Callable[[int], np.ndarray]
     objective: Objective
     preprocess: Preprocess
     weight_decay: float
     seed: int
     batch_size: int
+    remedy: str
     accum: int = 1
-    extra: Callable[[np.ndarray], dict] | None = None
+    nesterov: bool = True
+    extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
 
 
-def fit(lab: Lab, model: keras.Model, course: Course) -> None:
-    """Trains in place. Every epoch ends in a checkpoint; after a kill the epoch under way is done again."""
-    config = lab.config
-    trainer = Trainer(
-        model,
-        course.preprocess,
-        course.objective,
-        weight_decay=course.weight_decay,
-        accum=course.accum,
-        strategy=lab.strategy,
-        compile_=config.compile,
-    )
-    first = _resume(lab, trainer, course.name)
-    forward = make_forward(model, lab.inputs, compile_=config.compile)
-    per_epoch = len(course.images) // course.batch_size
-    rates = course.rates(per_epoch * course.epochs)
-    for epoch in range(first, course.epochs):
-        loss, accuracy = _epoch(trainer, course, epoch, per_epoch, rates, config.do_log)
-        held = evaluate(forward, lab.splits.holdout, config.val_batch_size)
-        lab.log.log(
+def fit(context: RunContext, model: keras.Model, spec: TrainingSpec) -> None:
+    """Trains in place. Every epoch ends in a checkpoint; after a kill the epoch under way is done again.
+
+    Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop being finite.
+    """
+    config = context.config
+    trainer = _trainer(context, model, spec)
+    first = _resume(context, trainer, spec.name)
+    forward = make_forward(model, context.inputs, compile_=config.compile)
+    per_epoch = len(spec.images) // spec.batch_size
+    learning_rates = spec.learning_rates(per_epoch * spec.epochs)
+    for epoch in range(first, spec.epochs):
+        with _diverging(spec, epoch):
+            loss, accuracy = _epoch(trainer, spec, epoch, per_epoch, learning_rates, config.do_log)
+            state = trainer.state()
+        held = score(forward, context.splits.holdout, config.val_batch_size)
+        context.log.log(
             epoch + 1,
-            phase=course.name,
+            phase=spec.name,
             loss=loss,
             accuracy=accuracy,
             holdout_loss=held.loss,
             holdout_accuracy=held.accuracy,
-            learning_rate=float(rates[(epoch + 1) * per_epoch - 1]),
+            learning_rate=float(learning_rates[(epoch + 1) * per_epoch - 1]),
         )
-        lab.folder.save_checkpoint(course.name, trainer.state(), {"epoch": epoch + 1})
+        context.folder.save_checkpoint(spec.name, state, {"epoch": epoch + 1})
 
 
-def _resume(lab: Lab, trainer: Trainer, name: str) -> int:
-    saved = lab.folder.load_checkpoint(name)
+def epochs_done(context: RunContext, name: str) -> int:
+    """Epochs of a phase that its checkpoint has behind it; 0 without one."""
+    saved = context.folder.load_checkpoint(name)
+    return saved.facts["epoch"] if saved else 0
+
+
+def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Trainer:
+    return Trainer(
+        model,
+        spec.preprocess,
+        spec.objective,
+        weight_decay=spec.weight_decay,
+        nesterov=spec.nesterov,
+        accum=spec.accum,
+        strategy=context.strategy,
+        compile_=context.config.compile,
+    )
+
+
+def _resume(context: RunContext, trainer: Trainer, name: str) -> int:
+    saved = context.folder.load_checkpoint(name)
     done = saved.facts["epoch"] if saved else 0
     if saved:
         trainer.restore(saved.arrays)
         tqdm.write(f"{name}: continuing after epoch {done}")
-    lab.log.truncate(name, done)
+    context.log.truncate(name, done)
     return done
 
 
+@contextlib.contextmanager
+def _diverging(spec: TrainingSpec, epoch: int) -> Iterator[None]:
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{spec.name}, epoch {epoch + 1}: {error}\n{spec.remedy}") from error
+
+
 def _epoch(
-    trainer: Trainer, course: Course, epoch: int, per_epoch: int, rates: np.ndarray, do_log: int
+    trainer: Trainer,
+    spec: TrainingSpec,
+    epoch: int,
+    per_epoch: int,
+    learning_rates: np.ndarray,
+    do_log: int,
 ) -> tuple[float, float]:
     start, total, count = epoch * per_epoch, np.zeros(2), 0
-    seeds = ((course.seed, step) for step in range(start, start + per_epoch))
-    label = f"{course.name} {epoch + 1}/{course.epochs}"
+    seeds = ((spec.seed, step) for step in range(start, start + per_epoch))
+    label = f"{spec.name} {epoch + 1}/{spec.epochs}"
     with tqdm(total=per_epoch, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
-        for loss, accuracy, steps in trainer.train(_stream(course, epoch), seeds, rates[start:]):
+        for loss, accuracy, steps in trainer.train(_stream(spec, epoch), seeds, learning_rates[start:]):
             total += np.array([loss, accuracy]) * steps
             count += steps
             if count % do_log < steps or count >= per_epoch:
@@ -108,28 +135,8 @@ def _epoch(
     return tuple((total / count).tolist())
 
 
-def _stream(course: Course, epoch: int) -> Iterator[dict[str, np.ndarray]]:
-    order = epoch_order(len(course.images), course.seed, epoch)
-    for batch in batches(course.images, course.batch_size, order, drop_remainder=True):
-        more = course.extra(batch.ids) if course.extra else {}
+def _stream(spec: TrainingSpec, epoch: int) -> Iterator[dict[str, np.ndarray]]:
+    order = epoch_order(len(spec.images), spec.seed, epoch)
+    for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
+        more = spec.extra(batch.ids) if spec.extra else {}
         yield {"images": batch.images, "labels": batch.labels, **more}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross-entropy, and accuracy in [0, 1], of `count` images."""
-
-    loss: float
-    accuracy: float
-    count: int
-
-
-def evaluate(forward: Callable, images: Images, batch_size: int) -> Evaluation:
-    """Runs a forward function from `make_forward` over a split."""
-    return score_logits(forward(images.images, batch_size), images.labels)
-
-
-def score_logits(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """Loss and accuracy of logits (n, classes) against labels (n,)."""
-    loss = float(tf.reduce_mean(cross_entropy(labels, logits)))
-    return Evaluation(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))

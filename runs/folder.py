@@ -135,6 +135,15 @@ class RunFolder:
             self.record(step, file, time.monotonic() - start, facts)
         return self.path(file)
 
+    def forget(self, steps: Iterable[str]) -> None:
+        """Make `steps` undone: checkpoints and entries go, files stay until they are made again."""
+        names = set(steps)
+        for name in names:
+            self.drop_checkpoints(name)
+        kept = {step: entry for step, entry in self._manifest["steps"].items() if step not in names}
+        write_json(self._path / MANIFEST, {**self._manifest, "steps": kept})
+        self._manifest["steps"] = kept
+
     # --- checkpoints inside a step -----------------------------------------------------------------------
 
     def save_checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:

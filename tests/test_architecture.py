@@ -76,6 +76,7 @@ def test_arrows_point_down(room):
 PLAIN = (
     "pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria",
     "pruning.weights", "exports", "runs", "dataloader", "recipes.schedules", "recipes.config",
+    "recipes.stages",
 )  # fmt: skip
 
 

@@ -213,7 +213,7 @@ def test_a_restored_trainer_goes_on_bit_for_bit():
 
 def test_a_loss_that_is_not_finite_is_an_error_of_its_own():
     trainer = trainer_of(network("live"), weight_decay=1.0)
-    with pytest.raises(TrainingError, match="Received: loss=.*--learning_rate") as caught:
+    with pytest.raises(TrainingError, match="Received: loss=.* at learning rate") as caught:
         train(trainer, data(30), rate=1e9)
     assert caught.value.exit_code == 6
 

@@ -146,11 +146,18 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-56" for name in ("train_cifar", "test"))
-    for command in ("make test", train, "--train_path ../test", test, "../test/trained_param.pkl"):
+    for command in (
+        "make lint",
+        "make test",
+        train,
+        "--train_path ../test",
+        test,
+        "../test/trained_param.pkl",
+    ):
         assert command in text
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint", "slow"])
+@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint"])
 def test_every_target_builds_the_environment_first(target: str, tmp_path: Path) -> None:
     """`make -n` in a folder without .venv: the installation comes before the target's own command."""
     for name in ("Makefile", "requirements.lock", "requirements-bench.lock"):

@@ -9,7 +9,7 @@ import pytest
 from distillation import MemoryBank, choose_teachers
 from runs import DataError
 
-# --- §8.3 --------------------------------------------------------------------------------------------------
+# --- choice ------------------------------------------------------------------------------------------------
 
 
 def test_teachers_are_those_nearest_to_the_five_targets():

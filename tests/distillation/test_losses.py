@@ -21,7 +21,7 @@ def divergence(teacher, student, temperature: float) -> np.ndarray:
 
 
 def mask_by_the_text(bank: np.ndarray, student: np.ndarray, temperature: float) -> list[float]:
-    """§8.4, literally: D(x, y) = T·KL; k stays iff Σ D(M₀, M_k) < Σ D(M₀, student); teacher 0 stays."""
+    """EKG, literally: D(x, y) = T·KL; k stays iff Σ D(M₀, M_k) < Σ D(M₀, student); teacher 0 stays."""
     d_s = (temperature * divergence(bank[:, :, 0], student, temperature)).sum()
     kept = [1.0]
     for k in range(1, bank.shape[2]):
@@ -31,7 +31,7 @@ def mask_by_the_text(bank: np.ndarray, student: np.ndarray, temperature: float) 
 
 
 def knowledge_by_the_text(bank, first, second, labels, temperature: float) -> float:
-    """§8.4: ½·Σ_views [CE(y, z) + T·KL(M̄ ‖ z)], mean over the batch."""
+    """EKG: ½·Σ_views [CE(y, z) + T·KL(M̄ ‖ z)], mean over the batch."""
     kept = np.flatnonzero(mask_by_the_text(bank, (first + second) / 2, temperature))
     target = bank[:, :, kept].astype(np.float64).mean(-1)
     total = 0.0

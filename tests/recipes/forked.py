@@ -89,7 +89,7 @@ def _serve() -> None:
 
     start_tensorflow()
     import recipes.ekg
-    import recipes.testing  # noqa: F401  (the children find everything imported)
+    import recipes.evaluate  # noqa: F401  (the children find everything imported)
 
     answer = os.dup(1)
     for line in sys.stdin:

@@ -65,11 +65,11 @@ def test_a_snapshot_that_cannot_be_used_is_code_4(programs, snapshots, tmp_path,
 def test_a_snapshot_of_another_network_is_code_4(programs, published, tmp_path, program):
     path = published.folder / "trained_param.pkl"
     options = ["--arch", "ResNet-56", "--dataset", "DIGITS", "--trained_param", path]
-    refused(
-        programs.run(program, *options, cwd=tmp_path), 4, str(path), "Received: arch=ResNet-20", "ResNet-56"
-    )
+    said = [str(path), "Received: arch=ResNet-20", "ResNet-56", "Pass --arch ResNet-20"]
+    refused(programs.run(program, *options, cwd=tmp_path), 4, *said)
     options = ["--arch", "ResNet-20", "--dataset", "CIFAR100", "--trained_param", path]
-    refused(programs.run(program, *options, cwd=tmp_path), 4, "Received: classes=10", "CIFAR100")
+    said = ["Received: classes=10", "CIFAR100", "Pass --dataset CIFAR10 or DIGITS"]
+    refused(programs.run(program, *options, cwd=tmp_path), 4, *said)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,8 @@ def test_a_snapshot_of_another_network_is_code_4(programs, published, tmp_path, 
         ([*DIGITS, "--batch_size", 5000], 3, ["Received: batch_size=5000", "training images of DIGITS"]),
         ([*DIGITS, "--tpu", "local"], 2, ["Received: tpu='local'"]),
         ([*DIGITS, "--gpu_id", -1], 2, ["Received: gpu_id=[-1]"]),
+        ([*DIGITS, "--target_rate", 0.001], 2, ["Received: target_rate=0.001", "out of reach"]),
+        ([*DIGITS, "--target_rate", 0.001, "--criterion", "l1"], 2, ["Received: target_rate=0.001"]),
     ],
 )
 def test_what_cannot_be_is_answered_before_a_folder_is_claimed(programs, tmp_path, options, code, said):
@@ -168,12 +170,19 @@ def test_a_full_disk_is_code_5_and_loses_nothing(programs, published, unfinished
         assert sha256(folder / file) == sha256(published.folder / file)
 
 
-def test_a_diverging_run_is_code_6_and_keeps_what_it_has(programs, published, tmp_path):
+def test_a_diverging_run_is_code_6_and_goes_on_with_what_it_has(programs, published, tmp_path):
     source = published.folder / "snap_baseline.pkl"
     options = [*DIGITS, "--criterion", "l1", "--trained_param", source, "--train_path", tmp_path / "run"]
-    options += ["--learning_rate", "1e9", "--train_epoch", 3]
-    refused(programs.run("train_cifar.py", *options, cwd=tmp_path), 6, "--learning_rate")
+    fast = [*options, "--learning_rate", "1e9", "--train_epoch", 3]
+    said = ["fine-tune, epoch 1: ", "at learning rate 1e+09", "Lower --learning_rate"]
+    refused(programs.run("train_cifar.py", *fast, cwd=tmp_path), 6, *said)
     folder = tmp_path / "run"
     assert {"snap_baseline.pkl", "slimmed_param.pkl", "plan_l1.json"} <= set(digests(folder))
     for path in [*folder.glob("*.pkl")]:
         assert all(np.isfinite(array).all() for array in load_snapshot(path).arrays.values()), path.name
+    before = digests(folder)
+    slow = programs.run(
+        "train_cifar.py", *options, "--learning_rate", "1e-3", "--train_epoch", 1, cwd=tmp_path
+    )
+    assert slow.code == 0 and "learning_rate=1000000000.0 is now 0.001" in slow.out, slow.err
+    assert digests(folder)["slimmed_param.pkl"] == before["slimmed_param.pkl"]

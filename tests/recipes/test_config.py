@@ -8,8 +8,8 @@ import sys
 import pytest
 from forked import REPO
 
-from recipes.config import VOLATILE, Config, parse
-from recipes.testing import parse as parse_test
+from recipes.config import VOLATILE, Config, parse, parse_evaluate
+from recipes.stages import DEPENDENT, STAGE_OF, STEPS, steps_of
 from runs import UsageError
 
 PUBLISHED = {
@@ -82,7 +82,7 @@ def test_the_published_commands_are_understood():
     line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --target_rate 0.45 --train_path ../test"
     assert parse(line.split()) == Config()
     line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --trained_param ../test/trained_param.pkl"
-    assert parse_test(line.split()).trained_param == ["../test/trained_param.pkl"]
+    assert parse_evaluate(line.split()).trained_param == ["../test/trained_param.pkl"]
 
 
 def test_the_readme_of_ekg_calls_the_target_by_another_name():
@@ -100,7 +100,8 @@ def test_the_readme_of_ekg_calls_the_target_by_another_name():
     ],
 )
 def test_knowledge_is_the_method_unless_there_was_no_search(line, expected):
-    assert parse(line.split()).with_knowledge is expected
+    config = parse(line.split())
+    assert config.Knowledge is expected and ("bank" in steps_of(config)) is expected
 
 
 @pytest.mark.parametrize(("line", "expected"), [("", None), ("--compile", True), ("--no-compile", False)])
@@ -121,8 +122,11 @@ BAD = [
     ("--decay_points nan", "decay_points=[nan]"),
     ("--seed -1", "seed=-1"),
     ("--search_seed 4294967296", "search_seed=4294967296"),
-    ("--round_to 0", "search_batch_size=256, round_to=0"),
-    ("--search_batch_size 1", "search_batch_size=1, round_to=1"),
+    ("--decay_rate 0", "decay_rate=0.0"),
+    ("--num_teacher 0", "num_teacher=0"),
+    ("--val_batch_size 0", "val_batch_size=0"),
+    ("--round_to 0", "round_to=0"),
+    ("--search_batch_size 1", "search_batch_size=1"),
     ("--Knowledge --criterion l1", "--Knowledge with --criterion l1"),
 ]
 
@@ -134,6 +138,16 @@ def test_a_bad_value_is_named(line, named):
     message = str(caught.value)
     assert f"Received: {named}" in message.replace("search_target_rate", "target_rate")
     assert len(message.splitlines()) <= 2 and caught.value.exit_code == 2
+
+
+def test_the_message_says_the_whole_range():
+    """inf is positive: a message that asked for no more would puzzle."""
+    with pytest.raises(
+        UsageError, match="--learning_rate must be finite and above 0. Received: learning_rate=inf"
+    ):
+        parse(["--learning_rate", "inf"])
+    with pytest.raises(UsageError, match="--seed must be at least 0 and below 2147483648. Received: seed=-1"):
+        parse(["--seed", "-1"])
 
 
 WRONG = [
@@ -176,11 +190,20 @@ def test_help_names_every_flag_and_imports_no_tensorflow(program):
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
-def test_options_that_change_a_result_bind_the_run_folder():
+def test_options_that_change_the_search_bind_the_run_folder():
     """Teachers and re-estimated averages take BN statistics over --val_batch_size images."""
     names = {field.name for field in dataclasses.fields(Config)}
-    assert set(VOLATILE) < names
-    assert not {"val_batch_size", "seed", "accum", "batch_size", "dataset"} & set(VOLATILE)
+    free = {*VOLATILE, *STAGE_OF}
+    assert free < names and not set(VOLATILE) & set(STAGE_OF)
+    assert not {"val_batch_size", "seed", "search_seed", "accum", "batch_size", "dataset", "criterion"} & free
+    assert not {"search_target_rate", "search_step", "search_dtype", "round_to", "baseline_epoch"} & free
+
+
+def test_what_is_done_again_is_never_the_search():
+    assert set(STAGE_OF.values()) == set(DEPENDENT)
+    for stage, steps in DEPENDENT.items():
+        assert steps[0] == stage and list(steps) == [step for step in STEPS if step in steps]
+        assert not {"baseline", "warm-up", "search", "slim"} & set(steps)
 
 
 def test_the_parser_takes_no_abbreviations():

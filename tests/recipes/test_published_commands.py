@@ -10,8 +10,8 @@ import pytest
 from forked import REPO
 
 import dataloader
+import exports
 from pruning import Plan
-from recipes import export
 from runs import load_snapshot, read_json, read_jsonl, sha256
 
 STEPS = ["baseline", "warm-up", "search", "bank", "slim", "fine-tune", "compact", "litert", "report"]
@@ -20,6 +20,8 @@ FILES = {
     "search_state.pkl", "bank.npy", "slimmed_param.pkl", "trained_param.pkl", "metrics.jsonl",
     "compact.keras", "model.tflite", "report.json", "report.html", "tensorboard",
 }  # fmt: skip
+COMMAND = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
+COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
 BARS = ("baseline", "warm-up", "search", "memory bank", "fine-tune")
 
 
@@ -111,6 +113,10 @@ def test_the_bank_holds_the_teachers_on_the_training_images(published, report, d
     assert losses[0] == min(step["loss"] for step in report["search"][:-1])
 
 
+def test_the_litert_file_computes_what_the_network_does(report):
+    assert 0 < report["litert"]["max_difference"] < 1e-5
+
+
 def test_the_plain_model_needs_nothing_of_the_project(published, digits, report, tmp_path):
     """A fresh process in another folder, with Keras alone."""
     mean, std = np.float32(digits.facts.mean), np.float32(digits.facts.std)
@@ -132,21 +138,27 @@ def test_the_plain_model_needs_nothing_of_the_project(published, digits, report,
 
     lite = (published.folder / "model.tflite").read_bytes()
     images = np.load(tmp_path / "images.npy")
-    np.testing.assert_allclose(export.litert_runner(lite, len(images))(images), logits, atol=1e-4)
+    np.testing.assert_allclose(exports.litert_runner(lite, len(images))(images), logits, atol=1e-4)
 
 
 def test_the_same_command_again_only_prints_the_table(published, programs):
     before = {
         path.name: path.stat().st_mtime_ns for path in published.folder.glob("*.*") if path.suffix != ".lock"
     }
-    command = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
-    command += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
-    again = programs.run("train_cifar.py", *command, cwd=published.cwd)
+    again = programs.run("train_cifar.py", *COMMAND, cwd=published.cwd)
     assert again.code == 0, again.err
     assert published.train.out.endswith(again.out) and "fine-tuned" in again.out
     assert len(again.err.splitlines()) == 1
     untouched = set(before) - {"plan_ekg.json", ".lock"}
     assert {n for n in untouched if (published.folder / n).stat().st_mtime_ns != before[n]} == set()
+
+
+def test_a_page_that_was_deleted_is_made_again(published, programs):
+    page = published.folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    again = programs.run("train_cifar.py", *COMMAND, cwd=published.cwd)
+    assert again.code == 0 and page.read_bytes() == before
 
 
 def test_several_snapshots_are_an_ensemble(published, programs):

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from recipes import testing
+from recipes import evaluate
+from recipes.config import parse_evaluate
 
 
 def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, capsys):
@@ -22,7 +23,7 @@ def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, ca
         "--trained_param",
         str(pickled),
     ]
-    (row,) = testing.run(testing.parse([*options, "--data_path", str(data_dir / "tfds")]))
+    (row,) = evaluate.run(parse_evaluate([*options, "--data_path", str(data_dir / "tfds")]))
     assert 100 * row["accuracy"] == pytest.approx(93.82, abs=0.02)
     assert (row["params"], row["macs"], row["count"]) == (855_770, 125_747_840, 10_000)
     assert re.search(r"accuracy 93\.8\d % on 10,000 test images \(moving averages\)", capsys.readouterr().out)

@@ -7,7 +7,7 @@ from recipes.schedules import step_decay
 
 
 def test_the_published_fine_tuning():
-    """100 epochs of 391 steps, ×0.2 at 30, 60 and 80 % (§8.4)."""
+    """100 epochs of 391 steps, ×0.2 at 30, 60 and 80 %: what EKG's launcher asks for."""
     rates = step_decay(0.01, 39100, (0.3, 0.6, 0.8), 0.2)
     assert rates.shape == (39100,) and rates.dtype == np.float32
     changes = np.flatnonzero(np.diff(rates)) + 1

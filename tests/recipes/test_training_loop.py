@@ -1,14 +1,23 @@
 """The loop of one phase: checkpoints that can be continued, also after it diverged."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import dataloader
+from dataloader import batches, epoch_order
 from distillation import labels_only
+from op_utils import pure_gradients
+from recipes import baseline
 from recipes.config import Config
-from recipes.training import Course, Lab, evaluate, fit, score_logits
+from recipes.context import RunContext
+from recipes.scoring import score, score_logits
+from recipes.training import TrainingSpec, fit
 from runs import MetricsLog, RunFolder, TrainingError
 
 
@@ -24,33 +33,41 @@ def network() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(10)(x))
 
 
-def train(folder, digits, rates=lambda n: np.full(n, 0.05, np.float32), epochs=3) -> tuple[keras.Model, list]:
-    model = network()
+@contextlib.contextmanager
+def run_in(folder, digits) -> Iterator[RunContext]:
+    config, strategy = Config(dataset="DIGITS"), tf.distribute.get_strategy()
     with RunFolder(folder, {}) as opened, MetricsLog(opened, tensorboard=False) as log:
-        lab = Lab(Config(dataset="DIGITS"), opened, log, digits, tf.distribute.get_strategy())
-        course = Course(
+        yield RunContext(config, opened, log, digits, strategy)
+
+
+def constant(steps: int) -> np.ndarray:
+    return np.full(steps, 0.05, np.float32)
+
+
+def train(folder, digits, learning_rates=constant, epochs=3) -> tuple[keras.Model, list]:
+    model = network()
+    with run_in(folder, digits) as context:
+        spec = TrainingSpec(
             name="phase",
             images=digits.warmup,
             epochs=epochs,
-            rates=rates,
+            learning_rates=learning_rates,
             objective=labels_only,
-            preprocess=lambda x, seed: lab.inputs(x),
+            preprocess=context.plain,
             weight_decay=5e-4,
             seed=1,
             batch_size=100,
+            remedy="Take smaller steps",
         )
-        try:
-            fit(lab, model, course)
-        finally:
-            rows = log.rows()
-    return model, rows
+        fit(context, model, spec)
+        return model, context.log.rows()
 
 
 def test_it_learns_and_logs_every_epoch(tmp_path, digits):
     model, rows = train(tmp_path, digits)
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["accuracy"] > 0.8
-    held = evaluate(lambda x, n: model((x - 77.85) / np.float32(82.3)).numpy(), digits.holdout, 64)
+    held = score(lambda x, n: model((x - 77.85) / np.float32(82.3)).numpy(), digits.holdout, 64)
     assert held.accuracy == pytest.approx(rows[-1]["holdout_accuracy"])
     assert held.count == len(digits.holdout)
 
@@ -59,7 +76,8 @@ def test_a_phase_that_diverges_keeps_its_last_good_epoch(tmp_path, digits):
     def explode(n):
         return np.where(np.arange(n) < n // 3, 0.05, 1e30).astype(np.float32)
 
-    with pytest.raises(TrainingError):
+    named = r"phase, epoch 2: The loss is .* Received: loss=\w+ at learning rate 1e\+30\nTake smaller steps"
+    with pytest.raises(TrainingError, match=named):
         train(tmp_path, digits, explode)
     with RunFolder(tmp_path, {}) as folder:
         saved = folder.load_checkpoint("phase")
@@ -78,7 +96,7 @@ def test_a_phase_that_diverges_in_its_very_last_step_is_not_saved(tmp_path, digi
     def at_the_end(n):
         return np.where(np.arange(n) < n - 1, 0.05, np.inf).astype(np.float32)
 
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError, match="phase, epoch 2: The weights .*\nTake smaller steps"):
         train(tmp_path, digits, at_the_end, epochs=2)
     with RunFolder(tmp_path, {}) as folder:
         assert folder.load_checkpoint("phase").facts == {"epoch": 1}
@@ -88,3 +106,26 @@ def test_scores_of_logits_by_hand():
     found = score_logits(np.float32([[0, np.log(3)], [0, 0]]), np.int32([1, 0]))
     assert found.loss == pytest.approx((np.log(4 / 3) + np.log(2)) / 2, rel=1e-6)
     assert (found.accuracy, found.count) == (1.0, 2)
+
+
+def test_the_baseline_is_trained_with_plain_momentum(tmp_path, digits):
+    """v ← 0.9·v − η·g, w ← w + v by hand, from the same batches; Nesterov's w would be elsewhere."""
+    model, few = network(), digits.train.take(np.arange(384))
+    by_hand = [v.numpy() for v in model.trainable_variables]
+    with run_in(tmp_path, digits) as context:
+        spec = dataclasses.replace(baseline.training_spec(context), images=few, epochs=1)
+        gradients = pure_gradients(model, spec.preprocess, labels_only, weight_decay=1e-4)
+        velocity, last = [np.zeros_like(p) for p in by_hand], None
+        order = epoch_order(len(few), spec.seed, 0)
+        for i, batch in enumerate(batches(few, 128, order, drop_remainder=True)):
+            tensors = {"images": batch.images, "labels": batch.labels}
+            last, _, _ = gradients(
+                [tf.constant(p) for p in by_hand], [], tensors, tf.constant([spec.seed, i])
+            )
+            rate = (0.1, 0.1, 0.01)[i]
+            velocity = [0.9 * v - rate * g.numpy() for v, g in zip(velocity, last, strict=True)]
+            by_hand = [p + v for p, v in zip(by_hand, velocity, strict=True)]
+        fit(context, model, spec)
+    for variable, expected, v in zip(model.trainable_variables, by_hand, velocity, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
+        assert np.abs(v).max() > 1e-4  # what Nesterov would add once more, times 0.9

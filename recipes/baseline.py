@@ -1,0 +1,78 @@
+"""The dense network: the given one, or trained as KESI trains its baselines."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+import keras
+from tqdm import tqdm
+
+import nets
+from dataloader import Facts
+from distillation import labels_only
+from op_utils import make_forward
+from recipes.config import Config
+from recipes.context import RunContext
+from recipes.schedules import step_decay
+from recipes.training import TrainingSpec, epochs_done, fit
+
+
+def baseline(context: RunContext, given: keras.Model | None) -> Path:
+    """The step: writes snap_baseline.pkl."""
+
+    def make(path: Path) -> dict:
+        return context.save(path, given or _trained(context))
+
+    return context.step("baseline", "snap_baseline.pkl", make)
+
+
+def build(config: Config, facts: Facts) -> keras.Model:
+    """A network with random weights for a data set."""
+    return nets.build(
+        config.arch, num_classes=facts.num_classes, input_shape=facts.shape, shortcut=config.shortcut
+    )
+
+
+def training_spec(context: RunContext) -> TrainingSpec:
+    """SGD with plain momentum 0.9, L2 1e-4; learning rate 0.1, a tenth after half and again after 3/4."""
+    config = context.config
+    return TrainingSpec(
+        name="baseline",
+        images=context.splits.train,
+        epochs=config.baseline_epoch,
+        learning_rates=lambda n: step_decay(0.1, n, points=(0.5, 0.75), decay=0.1),
+        objective=labels_only,
+        preprocess=context.augmented,
+        weight_decay=1e-4,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        remedy="Raise --batch_size (its learning rate is fixed), or give a trained network: --trained_param",
+        accum=config.accum,
+        nesterov=False,
+    )
+
+
+def _trained(context: RunContext) -> keras.Model:
+    with context.strategy.scope():
+        keras.utils.set_random_seed(context.config.seed)
+        model = build(context.config, context.splits.facts)
+    spec = training_spec(context)
+    _announce(context, model, spec)
+    fit(context, model, spec)
+    return model
+
+
+def _announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> None:
+    """Says how long the rest will take, from one measured forward pass (a step costs about three)."""
+    images = spec.images.images[: spec.batch_size]
+    forward = make_forward(model, context.inputs, batch_statistics=True, compile_=context.config.compile)
+    forward(images, len(images))
+    start = time.perf_counter()
+    forward(images, len(images))
+    seconds = 3 * (time.perf_counter() - start)
+    left = spec.epochs - epochs_done(context, spec.name)
+    expected = datetime.timedelta(seconds=round(seconds * (len(spec.images) // spec.batch_size) * left))
+    epochs = f"{left} epochs" if left == spec.epochs else f"the last {left} of {spec.epochs} epochs"
+    tqdm.write(f"no --trained_param: training the baseline for {epochs}, about {expected} (h:mm:ss)")

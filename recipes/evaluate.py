@@ -1,0 +1,70 @@
+"""What `test.py` does: snapshots in, accuracy on the test images out."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+import dataloader
+from dataloader.augment import normalise
+from op_utils import make_forward, make_strategy
+from pruning import complexity
+from recipes.config import EvaluateConfig
+from recipes.inputs import check_names, load_fitting, normalisation_of
+from recipes.scoring import Score, score_logits
+from runs import load_snapshot
+
+
+def run(config: EvaluateConfig) -> list[dict]:
+    """Prints one line per snapshot, and one for the ensemble of several; returns the same as rows."""
+    check_names(config.arch, config.dataset)
+    snapshots = [load_snapshot(path) for path in config.trained_param]
+    strategy = make_strategy(config.gpu_id, config.tpu)
+    models = [
+        load_fitting(path, snapshot, config.arch, config.dataset, strategy)
+        for path, snapshot in zip(config.trained_param, snapshots, strict=True)
+    ]
+    splits, rows, total = {}, [], 0.0
+    for path, snapshot, model in zip(config.trained_param, snapshots, models, strict=True):
+        order = normalisation_of(config.normalisation, snapshot)
+        if order not in splits:
+            splits[order] = dataloader.load(config.dataset, config.data_path, order)
+        logits, labels = _logits(config, model, splits[order])
+        total = total + _softmax(logits)
+        rows.append(_row(path, model, score_logits(logits, labels)))
+        _print(rows[-1], config)
+    if len(rows) > 1:
+        accuracy = float(np.mean(total.argmax(1) == labels))
+        rows.append(
+            {"name": f"ensemble of {len(rows)} (mean of softmax)", "accuracy": accuracy, "count": len(labels)}
+        )
+        _print(rows[-1], config)
+    return rows
+
+
+def _logits(
+    config: EvaluateConfig, model: keras.Model, splits: dataloader.Splits
+) -> tuple[np.ndarray, np.ndarray]:
+    mean, std, test = splits.facts.mean, splits.facts.std, splits.test
+    forward = make_forward(model, lambda x: normalise(x, mean, std), config.bn == "batch", config.compile)
+    return forward(test.images, config.val_batch_size), test.labels
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _row(path: str, model: keras.Model, found: Score) -> dict:
+    cost = complexity(model)
+    scores = {"accuracy": found.accuracy, "loss": found.loss, "count": found.count}
+    return {"name": path, "params": cost.params, "macs": cost.macs, **scores}
+
+
+def _print(row: dict, config: EvaluateConfig) -> None:
+    cost = f"{row['params']:,} parameters, {row['macs']:,} MACs, " if "params" in row else ""
+    statistics = (
+        "moving averages" if config.bn == "moving" else f"batch statistics of {config.val_batch_size}"
+    )
+    accuracy = f"accuracy {100 * row['accuracy']:.2f} % on {row['count']:,} test images"
+    print(f"{row['name']}: {cost}{accuracy} ({statistics})")

@@ -1,0 +1,54 @@
+"""Whether what the user named exists and fits together: architecture, data set, snapshot, normalisation."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+import nets
+from dataloader.registry import DATASETS, find_dataset
+from runs import Snapshot, SnapshotError, UsageError
+from runs.suggest import nearest
+
+
+def check_names(arch: str, dataset: str) -> None:
+    """Raises `UsageError` for an unknown architecture or data set, before anything is read or made."""
+    find_dataset(dataset)
+    if arch not in nets.list_nets():
+        raise UsageError(f"Unknown arch. Received: arch={arch!r}. {nearest(arch, nets.list_nets())}")
+
+
+def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
+    """The order of the constants that weights were trained with: "rgb" or "bgr".
+
+    `wanted` is one of these or "auto": what the snapshot says, "rgb" without a snapshot, and "bgr" for the
+    published file, which says nothing and needs its authors' order.
+    """
+    if wanted != "auto":
+        return wanted
+    if snapshot is None:
+        return "rgb"
+    return snapshot.facts.get("normalisation", "rgb") if snapshot.spec else "bgr"
+
+
+def load_fitting(
+    path: str, snapshot: Snapshot, arch: str, dataset: str, strategy: tf.distribute.Strategy
+) -> keras.Model:
+    """The network of a snapshot that was read from `path`.
+
+    Raises `SnapshotError` when it is of another architecture or has another number of classes.
+    """
+    with strategy.scope():
+        model = nets.load_params(None, snapshot, path)
+    spec, classes = model.spec, find_dataset(dataset).num_classes
+    alike = [name for name, entry in DATASETS.items() if entry.num_classes == spec.num_classes]
+    for name, found, expected, remedy in (
+        ("arch", spec.arch, arch, f"--arch {spec.arch}"),
+        ("classes", spec.num_classes, classes, f"--dataset {' or '.join(alike) or 'with as many classes'}"),
+    ):
+        if found != expected:
+            raise SnapshotError(
+                f"{path} does not fit --arch {arch} --dataset {dataset}, whose {name} is {expected}. "
+                f"Received: {name}={found}\nPass {remedy}"
+            )
+    return model

@@ -1,0 +1,27 @@
+"""The LiteRT file is compared with its network when it is written."""
+
+import keras
+
+from recipes.export import save_litert
+
+
+def network(scale: float) -> keras.Model:
+    """One dense layer whose logits are about `scale`."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((16, 16, 3))
+    weights = keras.initializers.RandomNormal(stddev=scale)
+    return keras.Model(
+        inputs, keras.layers.Dense(4, kernel_initializer=weights)(keras.layers.Flatten()(inputs))
+    )
+
+
+def test_a_file_that_computes_the_same_is_no_news(tmp_path, capfd):
+    assert save_litert(network(1.0), tmp_path / "a.tflite")["max_difference"] < 1e-3
+    assert "warning" not in capfd.readouterr().err
+
+
+def test_one_warning_when_the_logits_differ(tmp_path, capfd):
+    """Sums of 768 numbers around 10⁶ differ by more than 10⁻³ in another order."""
+    assert save_litert(network(1e6), tmp_path / "a.tflite")["max_difference"] > 1e-3
+    lines = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert len(lines) == 1 and "LiteRT" in lines[0]
