@@ -4,7 +4,7 @@
     python -m benchmarks.applications MobileNetV2 VGG16   these
 
 Weights are random, statistics of BN as of a trained network; images have 64×64 pixels, or the smallest that a
-model takes. Reachable is the share of the channels that some group has, of all but the classes. Prints Markdown.
+model takes. Reachable: the share of the channels, classes left out, that may be removed. Prints Markdown.
 """
 
 from __future__ import annotations

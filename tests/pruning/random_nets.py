@@ -27,7 +27,6 @@ def nets() -> st.SearchStrategy[tuple[int, tuple[Step, ...]]]:
 
 def build(rank: int, steps: tuple[Step, ...], seed: int = 0) -> keras.Model:
     """A model with weights and statistics as of a trained one. Steps that fit no tensor are left out."""
-    keras.utils.clear_session()
     net = Net(rank)
     for move, first, second, n in steps:
         pick, other = net.made[-1 - first % len(net.made)], net.made[-1 - second % len(net.made)]

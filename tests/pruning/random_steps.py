@@ -223,9 +223,9 @@ def squeeze_excite(net, x, other, n):
 
 @move
 def joined(net, x, other, n):
-    if other.shape[:-1] != x.shape[:-1]:
-        other = x * 0.5
-    parts = [x, other, x][: 1 + (n + 2) // 2]
+    """Channels behind channels; or, with 4, places behind places."""
+    fits = other.shape[: -1 if n < 4 else None] == x.shape[: -1 if n < 4 else None]
+    parts = [x, other if fits else x * 0.5, x][: 1 + (n + 2) // 2]
     return ops.concatenate(parts, -1) if n % 2 else L.Concatenate(axis=-1 if n < 4 else 1)(parts)
 
 

@@ -66,7 +66,6 @@ REACH = {  # model → its groups (who makes their channels) and what stays (why
 
 
 def made(name: str, seed: int = 0) -> tuple[keras.Model, list[np.ndarray]]:
-    keras.utils.clear_session()
     model, rng = getattr(user_models, name)(), np.random.default_rng(seed)
     random_nets.randomise(model, rng)
     return model, random_nets.batch_of(model, rng)
