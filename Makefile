@@ -33,8 +33,8 @@ clean-demo: ## forget the demo's run
 test: $(READY) ## all tests
 	$(PY) -m pytest $(ARGS)
 
-bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow
-	for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name; done
+bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow, in run/bench
+	export SECATEUR_RESULTS=run/bench; for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name; done
 
 lint: $(READY) ## ruff: rules and format
 	.venv/bin/ruff check .

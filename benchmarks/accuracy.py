@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="NAME=FOLDER")
     args = parser.parse_args()
     rows = [collect(name, folder) for name, folder in named_paths("runs", args.runs).items()]
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS / "accuracy.json", {"date": today(), "rows": rows})
     print(markdown(rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import statistics
 import sys
@@ -20,7 +21,7 @@ from runs.quiet import start_tensorflow
 _CIFAR10 = facts_of("CIFAR10", "rgb")
 MEAN, STD = _CIFAR10.mean, _CIFAR10.std
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("SECATEUR_RESULTS", Path(__file__).parent / "results"))
 
 QUIET = 0.1  # of all cores, in use by others
 
@@ -97,7 +98,7 @@ def save(name: str, results: Mapping) -> Path:
     from recipes.report import machine as machine_facts
 
     about = {"command": command(), "date": today(), "machine": machine_facts(), "busy": busy()}
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     write_json(path, {**about, **results})
     if about["busy"] > QUIET:

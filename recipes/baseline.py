@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -65,14 +66,18 @@ def _trained(context: RunContext) -> keras.Model:
 
 
 def _announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> None:
-    """Says how long the rest will take, from one measured forward pass (a step costs about three)."""
+    """Says how long the rest will take, from measured forward passes (a step costs about three)."""
     images = spec.images.images[: spec.batch_size]
     forward = make_forward(model, context.inputs, batch_statistics=True, compile_=context.config.compile)
-    forward(images, len(images))
-    start = time.perf_counter()
-    forward(images, len(images))
-    seconds = 3 * (time.perf_counter() - start)
+    forward(images, len(images))  # traces
+    seconds = 3 * min(_seconds(lambda: forward(images, len(images))) for _ in range(3))
     left = spec.epochs - epochs_done(context, spec.name)
     expected = datetime.timedelta(seconds=round(seconds * (len(spec.images) // spec.batch_size) * left))
     epochs = f"{left} epochs" if left == spec.epochs else f"the last {left} of {spec.epochs} epochs"
     tqdm.write(f"no --trained_param: training the baseline for {epochs}, about {expected} (h:mm:ss)")
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -128,7 +128,10 @@ def print_table(report: dict) -> None:
         table.add_column(textwrap.fill(title, 12), justify="right")  # or the numbers would be wrapped
     for row in rows:
         table.add_row(row["name"], *(_cell(row, rows[0], key, style) for key, _, style in PRINTED))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as shown:  # on a closed pipe rich would exit with a code of its own
+        console.print(table)
+    print(shown.get(), end="")
 
 
 def _cell(row: dict, first: dict, key: str, style: str) -> str:

@@ -72,10 +72,13 @@ def search(context: RunContext, warm: Path) -> tuple[Interim, ...]:
 def _search(context: RunContext, warm: Path, path: Path) -> dict:
     searcher = _searcher(context, context.load(warm))
     state = _resume(context) or searcher.start()
+    if done := len(state.history) - 1:
+        tqdm.write(f"search: continuing after step {done}")
     known = "".join(to_json(_row(searcher, interim)) + "\n" for interim in state.history)
     context.folder.write("search.jsonl", known.encode())
     lines = context.folder.path("search.jsonl")
-    with tqdm(total=100, desc="search", unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
+    look = {"unit": "%", "bar_format": "{l_bar}{bar}| {elapsed}{postfix}", "miniters": 0}
+    with tqdm(total=100, desc="search", **look) as bar:
         _show(bar, searcher, state)
         for step in searcher.run(state):
             state = step
@@ -96,8 +99,9 @@ def _show(bar: tqdm, searcher: Searcher, state: SearchState) -> None:
     """How far the operations have come from all to the target."""
     last = state.history[-1]
     rate = last.macs / searcher.dense_macs
-    bar.n = min(100, round(100 * (1 - rate) / (1 - searcher.settings.target)))
-    bar.set_postfix(step=len(state.history) - 1, rate=f"{rate:.3f}", loss=f"{last.loss:.4f}")
+    done = min(100, round(100 * (1 - rate) / (1 - searcher.settings.target)))
+    bar.set_postfix(step=len(state.history) - 1, rate=f"{rate:.3f}", loss=f"{last.loss:.4f}", refresh=False)
+    bar.update(done - bar.n)
 
 
 def _row(searcher: Searcher, interim: Interim) -> dict:

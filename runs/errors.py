@@ -20,6 +20,7 @@ EXIT_CODES: dict[int, str] = {
     141: "the reader of the output went away",
 }
 
+LOG_SECONDS = "10"  # between two states of a progress bar where it cannot be drawn over
 INTERRUPTED = "interrupted: run the same command again to continue"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -116,6 +117,8 @@ def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
     `sys.exit(cli(main))` is the last line of every program. Unexpected exceptions pass, with their
     traceback; so does the `SystemExit` of argparse (code 2).
     """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", LOG_SECONDS)
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from typing import Any
 
 from runs.stubs import STUBS, Allowance, Array, Dtype, Refused, short
 
+ZIP = b"PK\x03\x04"
 MAX_OPCODES = 500_000  # the published ResNet-56 has 9,000
 
 
@@ -41,6 +42,8 @@ def read_pickle(data: bytes) -> tuple[dict[str, Any], int]:
     Raises:
         Refused: anything but a dictionary with string keys, made of allowed opcodes and globals.
     """
+    if data.startswith(ZIP):
+        raise Refused("it is a zip archive, such as a .keras model; the snapshot is the .pkl beside it")
     try:
         with warnings.catch_warnings(action="ignore"):  # pickletools warns of odd text, refused next
             top, end = _run(data)

@@ -176,3 +176,16 @@ def test_report_json_is_json_of_numbers(published):
 
     json.loads((published.folder / "report.json").read_text(), parse_constant=refuse)
     assert (REPO / "train_cifar.py").is_file()
+
+
+def test_a_reader_who_leaves_before_the_table_is_code_141(published):
+    program = """
+import sys
+from recipes.report import print_table
+from runs import cli, read_json
+sys.exit(cli(lambda: print_table(read_json(sys.argv[1]))))
+"""
+    command = '"$0" -c "$1" "$2" | true; exit ${PIPESTATUS[0]}'
+    arguments = [sys.executable, program, published.folder / "report.json"]
+    done = subprocess.run(["bash", "-c", command, *arguments], cwd=REPO, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (141, False), done.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -152,3 +153,10 @@ def test_a_cut_file_says_so(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(SnapshotError, match="truncated or not a pickle"):
         load_snapshot(path)
+
+
+def test_a_keras_model_is_called_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "compact.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(SnapshotError, match=r"such as a \.keras model; the snapshot is the \.pkl beside it"):
+        load_snapshot(tmp_path / "compact.keras")
