@@ -12,7 +12,7 @@ _HOME = {
     "export": "exports.formats",
     "frozen_runner": "exports.frozen",
     "litert_runner": "exports.litert",
-    "milliseconds": "exports.timing",
+    "least": "exports.timing",
     "require": "exports.formats",
     "to_litert": "exports.litert",
 }

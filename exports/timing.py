@@ -10,13 +10,6 @@ from pathlib import Path
 import numpy as np
 
 
-def milliseconds(run: Callable, images: np.ndarray, repeats: int = 15) -> float:
-    """Median time of one call after two warm-up calls."""
-    for _ in range(2):
-        run(images)
-    return 1e3 * float(np.median([seconds(lambda: run(images)) for _ in range(repeats)]))
-
-
 def least(calls: Mapping[str, Callable[[], object]], budget: float = 1.0) -> dict[str, float]:
     """Name → milliseconds of the fastest call; the calls take turns for about `budget` seconds, at least 5.
 
