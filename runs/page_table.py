@@ -61,8 +61,8 @@ def _caveats(report: dict) -> list[str]:
     devices = " + ".join(machine.get("devices") or ["CPU"])
     where = f"{machine.get('processor', 'an unknown processor')} ({devices})"
     notes = [
-        f"Times are those of the fastest call, the networks taking turns, for a batch of {rows[0].get('batch')} "
-        f"float32 images on {where}."
+        "Times are those of the fastest call, the networks taking turns, for a batch of "
+        f"{rows[0].get('batch')} float32 images on {where}."
     ]
     notes += _timing_noise(rows)
     if report.get("bn") == "batch":
