@@ -36,9 +36,9 @@ def ranked_together(ranking: Ranking, sets: Iterable[list[str]] | None = None) -
 
     One set is global ranking; sets of one structure are isomorphic pruning (Fang et al. 2024).
     """
-    rows = {}  # group → place of each of its channels in the row of the set, from 0 to 1
+    rows, narrowable = {}, set(ranking.free())  # group → place of each channel in its row, from 0 to 1
     for names in [list(ranking.sizes)] if sets is None else sets:
-        free = [name for name in names if name in ranking.free()]
+        free = [name for name in names if name in narrowable]
         places = _places([_beyond(ranking, name) for name in free])
         rows |= dict(zip(free, places, strict=True))
 

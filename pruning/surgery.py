@@ -17,6 +17,7 @@ from pruning.kinds import KINDS, Cut
 from pruning.plan import Plan
 from pruning.weights import Weights, apply, cut, named_variables, weights_of, zero
 from runs.errors import UsageError
+from runs.recursion import deep
 
 
 def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
@@ -112,11 +113,12 @@ def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) 
     def like(structure: Any, numbers: list[int]) -> Any:
         return keras.tree.pack_sequence_as(structure, [values[n] for n in numbers])
 
-    return keras.Model(
-        like(functional._inputs_struct, analysis.graph.inputs),
-        like(functional._outputs_struct, analysis.graph.outputs),
-        name=model.name,
-    )
+    with deep(len(analysis.calls)):
+        return keras.Model(
+            like(functional._inputs_struct, analysis.graph.inputs),
+            like(functional._outputs_struct, analysis.graph.outputs),
+            name=model.name,
+        )
 
 
 def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
