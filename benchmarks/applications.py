@@ -1,7 +1,7 @@
 """Every model of keras.applications, halved: groups, reach, masked = compact, saved, loaded, exported.
 
     python -m benchmarks.applications                     all of them, a process each
-    python -m benchmarks.applications MobileNetV2 VGG16   these
+    python -m benchmarks.applications MobileNetV2 VGG16   these again, beside the stored rows of the others
 
 Weights are random, statistics of BN as of a trained network; images have 64×64 pixels, or the smallest that a
 model takes. Reachable: the share of the channels, classes left out, that may be removed. Prints Markdown.
@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import save
-from runs import UsageError, cli
+from benchmarks.common import RESULTS, save
+from runs import UsageError, cli, read_json
 from runs.quiet import start_tensorflow
 from runs.suggest import nearest
 
@@ -121,7 +121,8 @@ def check_apart(name: str) -> dict:
         return {"model": name, "problems": [f"took more than {LIMIT} s"]}
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return {"model": name, "problems": [(lines or ["no message"])[-1][:300]]}
+        ended = f"ended with code {done.returncode}" + (", out of memory" if done.returncode == -9 else "")
+        return {"model": name, "problems": [(lines or [ended])[-1][:300]]}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -154,12 +155,14 @@ def run(wanted: list[str]) -> None:
     known = names()
     if strange := next((name for name in wanted if name not in known), None):
         raise UsageError(f"Unknown model. Received: {strange!r}. {nearest(strange, known)}")
-    rows = []
+    stored = RESULTS / "applications.json"
+    rows = {row["model"]: row for row in read_json(stored)["rows"]} if wanted and stored.exists() else {}
     for name in wanted or known:
-        rows.append(check_apart(name))
-        print(f"{name}: {'; '.join(rows[-1]['problems']) or 'holds'}", file=sys.stderr, flush=True)
-    print(markdown(rows))
-    save("applications" if not wanted else "applications_some", {"keep_macs": KEEP, "rows": rows})
+        rows[name] = check_apart(name)
+        print(f"{name}: {'; '.join(rows[name]['problems']) or 'holds'}", file=sys.stderr, flush=True)
+    found = [rows[name] for name in known if name in rows]
+    print(markdown(found))
+    save("applications", {"keep_macs": KEEP, "rows": found})
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ def read_plans(pairs: list[str], model, rate: float) -> dict:
             f"uniform, multiples of {MULTIPLE}": {"round_to": MULTIPLE},
         }
         return {
-            name: make_plan(model, keep_macs=rate, convention="ekg", **more) for name, more in uniform.items()
+            name: make_plan(model, keep_macs=rate, convention="ekg", fill=False, **more)
+            for name, more in uniform.items()
         }
     paths = named_paths("plan", pairs)
     return {name: Plan.from_json(read_json(find_plan(path))) for name, path in paths.items()}

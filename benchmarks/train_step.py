@@ -55,7 +55,7 @@ def ours(
 
     model = nets.build("ResNet-56")
     if keep:
-        plan = make_plan(model, keep_macs=keep, convention="ekg")
+        plan = make_plan(model, keep_macs=keep, convention="ekg", fill=False)
         # As the recipe trains it: surplus channels up to the next multiple are masked.
         model = narrow(mask(model, plan), plan.padded(FAST_WIDTH)) if pad else narrow(model, plan)
     preprocess = (

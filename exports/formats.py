@@ -126,7 +126,7 @@ def _read_litert(path: Path, count: int, model: keras.Model) -> Runner:
 
 def _read_keras(path: Path, count: int, model: keras.Model) -> Runner:
     again = keras.models.load_model(path, compile=False)
-    saved, loaded = ([v.numpy() for v in m.variables] for m in (model, again))
+    saved, loaded = ([v.numpy() for v in m.weights] for m in (model, again))  # not: states of Dropout
     if not compare(saved, loaded).exact:
         raise SnapshotError(f"Keras reads other weights from the file than it wrote. Received: path={path}")
     return lambda *inputs: outputs(again, inputs)

@@ -29,7 +29,7 @@ def make_plan(
     model: keras.Model, criterion: str | Mapping[str, np.ndarray] = "l1", *,
     keep: float | None = None, keep_macs: float | None = None, keep_params: float | None = None,
     keep_bytes: float | None = None, keep_ms: float | None = None, budget: Budget | None = None,
-    allocation: str | Sensitivity | None = None, fill: bool | None = None,
+    allocation: str | Sensitivity | None = None, fill: bool = True,
     round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
     data: Any = None, loss: Loss | None = None, reduce: str = "mean", normalise: str | None = None,
     convention: str = "mac", latency: Cost | None = None, seed: int = 1,
@@ -49,8 +49,8 @@ def make_plan(
             "isomorphic": a row for each structure of groups, the same ratio of each; "sensitivity": widths at
             which the accuracy on `data` falls equally in every group, or curves measured before. None is
             "uniform", and for measured milliseconds the widths that keep most of the scores.
-        fill: whether single channels are added until none fits. None: yes, except under "uniform", whose
-            groups would no longer have the same ratio: there the next larger ratio exceeds the budget.
+        fill: whether single channels are added until none fits. Without it the groups of "uniform" have the
+            same ratio to a channel, and the next larger ratio exceeds the budget.
         round_to, min_channels, max_drop, ignore: see `Limits`.
         data, loss, reduce, normalise, seed: see `score_groups`.
 
@@ -73,13 +73,11 @@ def make_plan(
     if name == "keep_ms" and latency is None:
         return _timed(model, analysis, ranking, keep_ms, allocation and _rule(allocation, ranking, analysis))
     rule = _rule(allocation or "uniform", ranking, analysis)
-    if allocation in (None, "uniform"):
-        if keep is not None:
-            return ranking.plan(rule.widths(keep))
-        fill = bool(fill)
+    if keep is not None and allocation in (None, "uniform"):
+        return ranking.plan(rule.widths(keep))
     cost = _cost(name, model, analysis, ranking, convention, latency)
     budget = budget or share(name, cost, value, ranking.sizes)
-    return ranking.plan(widest(rule, ranking, budget, fill is not False))
+    return ranking.plan(widest(rule, ranking, budget, fill))
 
 
 def _timed(

@@ -90,7 +90,7 @@ free = settings(max_examples=25, deadline=None, derandomize=True, suppress_healt
 def test_a_budget_is_met_and_no_further_step_fits(net, option, ratio, allocation, round_to, seed):
     model = built(net)
     scores = score_groups(model, "random", seed=seed)
-    options = {option: ratio, "allocation": allocation, "round_to": round_to, "fill": True}
+    options = {option: ratio, "allocation": allocation, "round_to": round_to}
     try:
         plan = make_plan(model, scores, **options)
     except UsageError as error:
@@ -179,7 +179,7 @@ def test_any_cost_of_widths_can_be_a_budget(allocation):
     sizes = {group.name: group.size for group in analyse(model).groups}
     limit = 0.5 * milliseconds(sizes)
     plans = [
-        make_plan(model, allocation=allocation, fill=True, **target)
+        make_plan(model, allocation=allocation, **target)
         for target in (
             {"keep_ms": 0.5, "latency": milliseconds},
             {"budget": Budget("ms", milliseconds, limit)},
