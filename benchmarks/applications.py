@@ -2,6 +2,7 @@
 
     python -m benchmarks.applications                     all of them, a process each
     python -m benchmarks.applications MobileNetV2 VGG16   these again, beside the stored rows of the others
+    python -m benchmarks.applications --default           with each model's own size of images
 
 Weights are random, statistics of BN as of a trained network; images have 64×64 pixels, or the smallest that a
 model takes. Reachable: the share of the channels, classes left out, that may be removed. Prints Markdown.
@@ -36,8 +37,8 @@ def names() -> list[str]:
     return sorted(name for name, make in vars(keras.applications).items() if inspect.isfunction(make))
 
 
-def build(name: str):
-    """The model at the smallest of `SIDES` that it takes; its logits, as softmax hides differences."""
+def build(name: str, default: bool = False):
+    """The model at its own size or the smallest of `SIDES`; its logits, as softmax hides differences."""
     import keras
 
     make, refused = getattr(keras.applications, name), None
@@ -46,6 +47,8 @@ def build(name: str):
         if "classifier_activation" in inspect.signature(make).parameters
         else {}
     )
+    if default:
+        return make(weights=None, **more)
     for side in SIDES:
         try:
             return make(weights=None, input_shape=(side, side, 3), **more)
@@ -66,7 +69,7 @@ def trained_looks(model) -> None:
             variable.assign(rng.normal(0, 0.1, variable.shape))
 
 
-def check(name: str, folder: Path) -> dict:
+def check(name: str, folder: Path, default: bool = False) -> dict:
     """All figures of one model; `problems` names what does not hold."""
     import keras
 
@@ -75,7 +78,7 @@ def check(name: str, folder: Path) -> dict:
     from pruning import compact, complexity, make_plan, mask
     from pruning.groups import analyse
 
-    model = build(name)
+    model = build(name, default)
     trained_looks(model)
     start = time.perf_counter()
     analysis = analyse(model)
@@ -112,9 +115,16 @@ def check(name: str, folder: Path) -> dict:
     }
 
 
-def check_apart(name: str) -> dict:
+def check_apart(name: str, default: bool = False) -> dict:
     """`check` in a process of its own, which gives its memory back; a failure is a row as well."""
-    command = [sys.executable, "-m", "benchmarks.applications", "--one", name]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.applications",
+        "--one",
+        name,
+        *(["--default"] if default else []),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
@@ -150,19 +160,20 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def run(wanted: list[str]) -> None:
+def run(wanted: list[str], default: bool = False) -> None:
     """All models, a line for each as it is done, then the table and the JSON."""
     known = names()
     if strange := next((name for name in wanted if name not in known), None):
         raise UsageError(f"Unknown model. Received: {strange!r}. {nearest(strange, known)}")
-    stored = RESULTS / "applications.json"
+    file = "applications_default" if default else "applications"
+    stored = RESULTS / f"{file}.json"
     rows = {row["model"]: row for row in read_json(stored)["rows"]} if wanted and stored.exists() else {}
     for name in wanted or known:
-        rows[name] = check_apart(name)
+        rows[name] = check_apart(name, default)
         print(f"{name}: {'; '.join(rows[name]['problems']) or 'holds'}", file=sys.stderr, flush=True)
     found = [rows[name] for name in known if name in rows]
     print(markdown(found))
-    save("applications", {"keep_macs": KEEP, "rows": found})
+    save(file, {"keep_macs": KEEP, "rows": found})
 
 
 def main() -> None:
@@ -172,13 +183,14 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--one", help="print the row of one model as JSON; used by the program itself")
+    parser.add_argument("--default", action="store_true", help="images of each model's own size")
     args = parser.parse_args()
     start_tensorflow()
     if args.one:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(check(args.one, Path(folder))))
+            print(json.dumps(check(args.one, Path(folder), args.default)))
     else:
-        run(args.models)
+        run(args.models, args.default)
 
 
 if __name__ == "__main__":
