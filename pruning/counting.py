@@ -72,7 +72,7 @@ class Counter:
                 f"Counting needs fixed sizes. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
             )
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
-        self._sizes = {t: s[-1] or 1 if s else 1 for t, s in shapes.items()}  # one word has no size
+        self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
         # Many tensors hold the same channels: count each distinct set of positions once.
         self._signature = {
             tensor: tuple((name, index.tobytes()) for name, index in rows)

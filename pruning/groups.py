@@ -42,10 +42,11 @@ class ChannelGroup:
     def ranked(self, order: np.ndarray) -> tuple[np.ndarray, int]:
         """`order` (best first) with each layer's best channel in front, and how many channels these are.
 
-        Behind zero padding a group has channels that the layers in front of the padding lack.
+        Behind zero padding a group has channels that the layers in front of it lack; halves of a split are
+        read one by one.
         """
         needed: list[int] = []
-        for channels in sorted(self._produced(), key=len):
+        for channels in sorted(self._sets(), key=len):
             if channels.isdisjoint(needed):
                 needed.append(next(c for c in order.tolist() if c in channels))
         return np.array([*needed, *(c for c in order.tolist() if c not in needed)]), len(needed)
@@ -57,11 +58,11 @@ class ChannelGroup:
 
     def emptied(self, mask: np.ndarray) -> str | None:
         """The first layer that a mask (channels,) would leave without channels."""
-        made = (m for m in self.members if m.role == "producer")
-        return next((m.layer for m in made if not np.append(mask, False)[m.index].any()), None)
+        return next((m.layer for m in self.members if not np.append(mask, False)[m.index].any()), None)
 
-    def _produced(self) -> set[frozenset[int]]:
-        return {frozenset(m.index[m.index >= 0].tolist()) for m in self.members if m.role == "producer"}
+    def _sets(self) -> set[frozenset[int]]:
+        """Channels that one layer makes or reads: it must keep at least one of them."""
+        return {frozenset(np.unique(m.index[m.index >= 0]).tolist()) for m in self.members}
 
     def __str__(self) -> str:
         rows = [f"{self.name}: {self.size} channels"]

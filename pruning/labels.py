@@ -85,8 +85,7 @@ def representatives(count: int, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) 
 def compressed(labels: np.ndarray) -> np.ndarray:
     """Axes along which nothing changes get size 1."""
     for axis in range(labels.ndim):
-        first = labels.take([0], axis)
-        if labels.shape[axis] > 1 and (labels == first).all():
+        if labels.shape[axis] > 1 and (labels == (first := labels.take([0], axis))).all():
             labels = first
     return labels
 

@@ -27,7 +27,7 @@ def describe(group: ChannelGroup, model: keras.Model, convention: str = "mac") -
         (role, member.layer, _axes(member, analysis), len(set(member.index.tolist()) - {-1}))
         for role in ROLES
         for member in group.members
-        if member.role == role
+        if member.role == role and (_axes(member, analysis) or role == "padding")  # a bias that it lacks
     ]
     return (
         f"{group.name}: {group.size} channels. One costs {macs:,} MACs and {params:,} parameters.\n"

@@ -184,3 +184,18 @@ def test_a_vocabulary_goes_along():
     assert plan.widths() == {"embed": 3, "conv": 3}
     assert distance(mask(model, plan)(batch), compact(model, plan)(batch)) <= TOLERANCE
     assert distance(model(batch), compact(model)(batch)) == 0
+
+
+def test_each_half_of_a_split_keeps_a_channel():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 1, name="both")(images)
+    left, right = keras.ops.split(x, 2, axis=-1)
+    left, right = keras.layers.Conv2D(2, 1, name="left")(left), keras.layers.Conv2D(2, 1, name="right")(right)
+    model = toys.randomised(keras.Model(images, left + right))
+    (group,) = find_groups(model)
+    assert group.best(np.arange(6), 1).tolist() == [0, 3]
+    full = Plan.full([group])
+    with pytest.raises(UsageError, match="leaves 'right' without channels. Received: 3 of the 6 channels"):
+        compact(model, full.replace("both", (0, 1, 2)))
+    plan = full.replace("both", (1, 3, 4))
+    assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE

@@ -25,6 +25,14 @@ def test_a_group_as_a_table():
     ]
 
 
+def test_weights_that_a_layer_lacks_have_no_row():
+    images = keras.Input((8, 8, 3))
+    x = L.DepthwiseConv2D(3, use_bias=False, name="depthwise")(L.Conv2D(4, 1, name="conv")(images))
+    model = keras.Model(images, L.Conv2D(2, 1, name="last")(x))
+    rows = describe(find_groups(model)[0], model).splitlines()
+    assert [row.split()[1] for row in rows[2:]] == ["conv", "depthwise", "last"]
+
+
 def test_all_groups_and_what_stays_as_a_table():
     images = keras.Input((8,))
     x = L.Dense(6, activation="relu", name="first")(images)
