@@ -26,7 +26,7 @@ SAMPLES = 4
 
 
 def run(options: PruneOptions) -> None:
-    """Everything that the options ask for; what is written last is the model itself."""
+    """Everything that the options ask for."""
     require(options.export)
     check_places(options)
     setup_of(options).claim_threads()
@@ -50,11 +50,11 @@ def run(options: PruneOptions) -> None:
 
 
 def finish(subject: Subject, plan: Plan, small: keras.Model) -> None:
-    """Compares, trains, writes; the model itself comes last."""
+    """Compares, trains, writes; the model itself comes first, since an export may fail."""
     compare_masked(subject, plan, small)
     if subject.data:
         recover(subject, small)
-    for name in (*subject.options.export, "keras"):
+    for name in dict.fromkeys(("keras", *subject.options.export)):
         path = Path(subject.options.output).with_suffix(FORMATS[name].suffix)
         subject.parities[name] = export(small, path, name)
         print(f"{path}: {subject.parities[name]}")

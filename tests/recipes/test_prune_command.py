@@ -137,6 +137,14 @@ def test_images_mend_and_train_the_pruned_model(programs, stripes, tmp_path):
     assert not saved.compiled and saved.name == "stripes"
 
 
+def test_the_model_is_there_when_an_export_fails(programs, stripes, tmp_path):
+    (tmp_path / "small.tflite").mkdir()  # no file can take its place
+    options = ["--keep", 0.5, "-o", "small.keras", "--export", "litert"]
+    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
+    assert done.code == 5 and "small.tflite" in done.err, done.err
+    assert keras.models.load_model(tmp_path / "small.keras").name == "stripes"
+
+
 def test_a_budget_of_milliseconds_is_measured(programs, stripes, tmp_path):
     options = ["--keep_ms", 0.6, "--cache", "cache", "--ms_batch", 32, "--dry_run"]
     done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
