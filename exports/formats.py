@@ -94,7 +94,10 @@ def _written(model: keras.Model, temp: Path, name: str, path: str | os.PathLike)
 
 
 def _make_folder(path: str | os.PathLike, make: Callable[[Path], None]) -> None:
-    """`make_atomic` for a folder: what is there is moved aside, since renaming replaces no folder."""
+    """`make_atomic` for a folder: what is there is moved aside, since renaming replaces no folder.
+
+    When anything fails it is moved back.
+    """
     target = Path(path)
     temp = target.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}")
     old = temp.with_name(f"{temp.name}.old")
@@ -108,9 +111,20 @@ def _make_folder(path: str | os.PathLike, make: Callable[[Path], None]) -> None:
             if target.exists():
                 os.replace(target, old)
             os.replace(temp, target)
-        finally:
-            for rest in (temp, old):
-                shutil.rmtree(rest, ignore_errors=True)
+        except BaseException:
+            if old.exists() and not target.exists():
+                os.replace(old, target)
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """A folder, or a file that stood in a folder's place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 # --- the formats --------------------------------------------------------------------------------------------
