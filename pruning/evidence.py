@@ -112,7 +112,7 @@ class Evidence:
         values = dict(zip(graph.inputs, images, strict=True))
         for call in graph.calls:
             if call.kind != "InputLayer":
-                made = call.run([values[t] for t in call.inputs])
+                made = call.run([values[t] for t in call.inputs], training=False)
                 values |= dict(zip(call.outputs, made, strict=True))
             for tensor in set(call.outputs) & (watch or set()):
                 tape.watch(values[tensor])

@@ -25,7 +25,7 @@ class Gated:
         self._analysis, self._batch_size = analysis, batch_size
         self._readers = {m.layer for g in analysis.groups for m in g.members if m.role == "consumer"}
         signature = [input_types(analysis), tf.TensorSpec([None], tf.float32)]
-        self._forward = tf.function(self._run, input_signature=signature)
+        self._forward = tf.function(self._run, input_signature=signature, autograph=False)
 
     def __call__(self, images: Any, masks: Mapping[str, np.ndarray]) -> Any:
         """Outputs of all images (one array, or a list of them) under one boolean mask for each group."""
@@ -50,7 +50,7 @@ class Gated:
                     self._gated(x, t, shape, gates)
                     for x, t, shape in zip(read, call.inputs, call.input_shapes, strict=True)
                 ]
-            values |= dict(zip(call.outputs, call.run(read), strict=True))
+            values |= dict(zip(call.outputs, call.run(read, training=False), strict=True))
         return [values[t] for t in graph.outputs]
 
     def _gated(self, value: tf.Tensor, tensor: int, shape: tuple, gates: tf.Tensor) -> tf.Tensor:

@@ -65,12 +65,19 @@ class Call:
         args, kwargs = self.node.arguments.args, self.node.arguments.kwargs
         return args[position] if len(args) > position else kwargs.get(name)
 
-    def run(self, values: Sequence[Any], layer: Any = None) -> list[Any]:
-        """Repeats the call on other tensors, with this layer or another one in its place; flat outputs."""
+    def run(self, values: Sequence[Any], layer: Any = None, training: bool | None = None) -> list[Any]:
+        """Repeats the call on other tensors, with this layer or another one in its place; flat outputs.
+
+        `training` overrules what the call recorded, as that of `model(x, training=…)` does: Keras records a
+        layer's default (True for augmentation) as if the user had said it.
+        """
         layer = layer or self.layer
         args, kwargs = self.node.arguments.fill_in(dict(zip(self.keys, values, strict=True)))
-        if self.training is not None and getattr(layer, "_call_has_training_arg", False):
-            kwargs = {"training": self.training} | kwargs
+        if getattr(layer, "_call_has_training_arg", False):
+            if training is not None:
+                kwargs = kwargs | {"training": training}
+            elif self.training is not None:
+                kwargs = {"training": self.training} | kwargs
         return keras.tree.flatten(layer(*args, **kwargs))
 
 
