@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 1e-3
-"""Of the largest output. Float32 programs differ by 1e-6; a wrong layout or a lost weight by about 1."""
+"""Of an output's largest number. Float32 programs differ by 1e-6; a wrong layout, a lost weight by about 1."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference, and the same relative to the largest output; infinite where shapes differ."""
+    """The largest difference, and the largest one relative to the largest number of its own output.
+
+    Both are infinite where shapes differ.
+    """
 
     absolute: float
     relative: float
@@ -26,11 +29,15 @@ class Parity:
     def __str__(self) -> str:
         if self.exact:
             return "the same numbers"
-        return f"within {self.absolute:.1e} ({self.relative:.1e} of the largest output)"
+        return f"within {self.absolute:.1e} ({self.relative:.1e} of an output's largest number)"
 
 
 def compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> Parity:
-    """Compares outputs one by one, NaN with NaN; a difference in number or shape is infinite."""
+    """Compares outputs one by one, NaN with NaN; a difference in number or shape is infinite.
+
+    Each output has its own scale: beside boxes in pixels a wrong probability would not be seen. The worst
+    output decides.
+    """
     if [np.shape(x) for x in expected] != [np.shape(x) for x in found]:
         return Parity(np.inf, np.inf)
     pairs = [
@@ -38,6 +45,11 @@ def compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> Pari
     ]
     if any((np.isfinite(a) != np.isfinite(b)).any() for a, b in pairs):
         return Parity(np.inf, np.inf)
-    largest = max((np.abs(np.nan_to_num(a)).max(initial=0) for a, _ in pairs), default=0)
-    apart = max((np.abs(np.nan_to_num(a) - np.nan_to_num(b)).max(initial=0) for a, b in pairs), default=0)
-    return Parity(float(apart), float(apart / largest) if largest else float(apart))
+    found = [_distance(np.nan_to_num(a), np.nan_to_num(b)) for a, b in pairs]
+    return Parity(*map(max, zip(*found, strict=True))) if found else Parity(0.0, 0.0)
+
+
+def _distance(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """The largest difference of one output, and the same relative to its largest number, if that is not 0."""
+    apart = float(np.abs(expected - found).max(initial=0))
+    return apart, apart / (float(np.abs(expected).max(initial=0)) or 1.0)

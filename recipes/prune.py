@@ -21,7 +21,7 @@ from recipes.prune_training import accuracy, fine_tune, mend_statistics
 from runs import warn
 from runs.text import table
 
-SAME = 1e-4  # of the largest output: masked and compact model in float32
+SAME = 1e-4  # of an output's largest number: masked and compact model in float32
 SAMPLES = 4
 
 
