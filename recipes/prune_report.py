@@ -13,20 +13,34 @@ import numpy as np
 from pruning import Plan, complexity
 from recipes.prune_subject import Subject
 from recipes.report import machine
-from runs import write_atomic, write_json
+from runs import warn, write_atomic, write_json
+from runs.errors import UsageError
 from runs.page_pruned import COSTS, render_pruned
 from runs.text import table
+from runs.wording import cost
 
 
 def measure(subject: Subject, small: keras.Model) -> None:
-    """A row of costs for the model and one for the smaller one; the two take turns on the clock."""
+    """A row of costs for the model and one for the smaller one."""
     models = {"before": subject.model, "after": small}
-    times = subject.setup.measure(models, seconds=2.0)
+    times = _milliseconds(subject, models)
     for name, model in models.items():
         cost = complexity(model)
         stored = sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in model.variables)
         row = {"name": name, "params": cost.params, "macs": cost.macs, "bytes": stored, "ms": times[name]}
         subject.rows.append(row)
+
+
+def _milliseconds(subject: Subject, models: dict[str, keras.Model]) -> dict[str, float | None]:
+    """The two take turns on the clock; None for models that cannot be timed, unless time is the budget."""
+    try:
+        return subject.setup.measure(models, seconds=2.0)
+    except (UsageError, ValueError, RuntimeError) as error:
+        if subject.options.target[0] in ("keep_ms", "max_ms"):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        warn(f"milliseconds are not measured: {reason}")
+        return dict.fromkeys(models)
 
 
 def widths_table(plan: Plan) -> str:
@@ -39,7 +53,12 @@ def costs_table(rows: list[dict]) -> str:
     """Costs of the model and of the smaller one, and what is left of them."""
     before, after = rows
     lines = [
-        (title, style.format(before[key]), style.format(after[key]), f"{after[key] / before[key]:.1%}")
+        (
+            title,
+            cost(before[key], style),
+            cost(after[key], style),
+            f"{after[key] / before[key]:.1%}" if before[key] else "–",
+        )
         for key, title, style in COSTS
     ]
     return table(("", "before", "after", "left"), lines)

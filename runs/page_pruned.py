@@ -6,7 +6,7 @@ from runs.html import page
 from runs.markup import Markup, element
 from runs.page_parts import details, figure, legend, note, section, table
 from runs.pictures import WIDTHS_KEY, widths_picture
-from runs.wording import percent, ratio
+from runs.wording import cost, percent, ratio
 
 COSTS = (
     ("macs", "MACs", "{:,}"),
@@ -32,14 +32,15 @@ def render_pruned(report: dict) -> str:
 
 def _sentence(report: dict) -> str:
     before, after = report["rows"]
-    parts = [f"{ratio(after, before, key)} of the {title}" for key, title, _ in COSTS]
+    known = [(key, title) for key, title, _ in COSTS if before[key]]
+    parts = [f"{ratio(after, before, key)} of the {title}" for key, title in known]
     return f"Keeps {', '.join(parts)}."
 
 
 def _costs(report: dict) -> Markup:
     before, after = report["rows"]
     rows = [
-        (title, style.format(before[key]), style.format(after[key]), ratio(after, before, key))
+        (title, cost(before[key], style), cost(after[key], style), ratio(after, before, key))
         for key, title, style in COSTS
     ]
     if "holdout_accuracy" in before:
@@ -47,6 +48,8 @@ def _costs(report: dict) -> Markup:
             ("accuracy on images held out", *(percent(r["holdout_accuracy"]) for r in (before, after)), "")
         )
     words = f"Milliseconds are of one call ({report['setup']}), the fastest of many."
+    if before["ms"] is None:
+        words = f"Milliseconds could not be measured ({report['setup']})."
     return section("Before and after", table(("", "before", "after", "left"), rows), note(words))
 
 
@@ -73,7 +76,7 @@ def _parity(report: dict) -> Markup:
     if not found:
         return section("Parity", note("A dry run: nothing was written or compared."))
     rows = [(name, f"{p['absolute']:.1e}", f"{p['relative']:.1e}") for name, p in found.items()]
-    titles = ("compared with the compact model", "largest difference", "of the largest output")
+    titles = ("compared with the compact model", "largest difference", "of an output's largest number")
     return section("Parity", table(titles, rows))
 
 
