@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def setup_of(options: PruneOptions) -> Setup:
 
 
 def check_places(options: PruneOptions) -> None:
-    """Raises `RunFolderError` for a place that cannot be written, before any work is done."""
+    """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for an unwritable place."""
+    if not Path(options.model).is_file():
+        raise SnapshotError(f"There is no such file. Received: model={options.model}")
     for name in ("output", "report"):
         path = getattr(options, name)
         if path is None or (options.dry_run and name == "output"):
@@ -58,13 +61,15 @@ def check_places(options: PruneOptions) -> None:
 
 
 def load(path: str) -> keras.Model:
-    """A saved model. Raises `SnapshotError` for a missing file and for one that Keras cannot read."""
-    if not Path(path).is_file():
-        raise SnapshotError(f"There is no such file. Received: model={path}")
+    """A saved model. Raises `SnapshotError` for a file that Keras cannot read."""
     if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
         raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")
     try:
         return keras.models.load_model(path, compile=False)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SnapshotError(
+            f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
+        ) from error
     except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise SnapshotError(f"Keras cannot read this model ({reason}). Received: model={path}") from error
