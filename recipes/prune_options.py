@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,12 @@ class PruneOptions:
 
 def parse(argv: Sequence[str] | None = None) -> PruneOptions:
     """Command line → `PruneOptions`. Raises `UsageError` for what cannot be understood."""
-    words = ["--output" if word == "-o" else word for word in (sys.argv[1:] if argv is None else argv)]
+    words = []
+    for word in sys.argv[1:] if argv is None else argv:
+        if re.match(r"-[\d.]", word) and words and re.fullmatch(r"--\w+", words[-1]):
+            words[-1] += f"={word}"  # argparse takes -1..1 for a flag
+        else:
+            words.append("--output" if word == "-o" else word)
     if words and not words[0].startswith("-"):
         words.insert(0, "--model")
     description = "Make a Keras model smaller: whole channels go, plain Keras layers stay."

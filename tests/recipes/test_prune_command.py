@@ -15,6 +15,7 @@ from forked import REPO, Done, quiet_environment
 from exports import litert_runner
 from exports.parity import compare
 from pruning import complexity
+from recipes.prune_options import parse
 from runs import EXIT_CODES
 
 PROGRAM = "pruning/__main__.py"
@@ -145,6 +146,30 @@ def test_the_model_is_there_when_an_export_fails(programs, stripes, tmp_path):
     assert keras.models.load_model(tmp_path / "small.keras").name == "stripes"
 
 
+def test_a_model_that_litert_cannot_run_is_pruned_without_milliseconds(programs, tmp_path):
+    x = keras.Input((4, 4, 1))
+    y = keras.layers.Conv2D(8, 3, padding="same", name="wide")(x)
+    y = keras.layers.Reshape((4, 4))(keras.layers.Conv2D(1, 1)(y))
+    keras.Model(x, keras.ops.slogdet(y)[1]).save(tmp_path / "slogdet.keras")
+    options = ["slogdet.keras", "--keep", 0.5, "-o", "small.keras", "--report", "r.html"]
+    done = programs.run(PROGRAM, *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    [line] = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    assert "milliseconds are not measured" in line and "LiteRT lacks" in line
+    assert re.search(r"^milliseconds +– +– +–$", done.out, re.M)
+    assert [row["ms"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]] == [None, None]
+    page = (tmp_path / "r.html").read_text()
+    assert "could not be measured" in page and "of the milliseconds" not in page
+    done = programs.run(PROGRAM, "slogdet.keras", "--keep_ms", 0.5, "--dry_run", cwd=tmp_path)
+    assert done.code == 2 and "LiteRT lacks" in done.err, done.err
+
+
+@pytest.mark.parametrize("words", [["--pixels", "-1..1"], ["--pixels=-1..1"]])
+def test_a_range_of_pixels_may_begin_with_a_minus(words):
+    options = parse(["model.keras", "--keep", "0.5", *words, "-o", "small.keras"])
+    assert (options.pixels, options.output) == ("-1..1", "small.keras")
+
+
 def test_a_budget_of_milliseconds_is_measured(programs, stripes, tmp_path):
     options = ["--keep_ms", 0.6, "--cache", "cache", "--ms_batch", 32, "--dry_run"]
     done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
@@ -182,6 +207,8 @@ def bad(tmp_path_factory):
     foreign.save(folder / "subclassed.keras")
     x = keras.Input((4,))
     keras.Model(x, keras.layers.Softmax()(x)).save(folder / "nothing.keras")
+    whole = (folder / "nothing.keras").read_bytes()
+    (folder / "rotten.keras").write_bytes(whole.replace(b'"Softmax"', b'"Softmux"', 1))
     return folder
 
 
@@ -190,6 +217,8 @@ def bad(tmp_path_factory):
     [
         ("missing.keras", "--keep 0.5", 4, "no such file"),
         ("folder.keras", "--keep 0.5", 4, "no such file"),
+        ("missing.keras", "--keep 0.5 -o {bad}/nothing.keras", 4, "missing.keras"),
+        ("rotten.keras", "--keep 0.5", 4, "copy or save it again"),
         ("text.keras", "--keep 0.5", 4, "no Keras file"),
         ("zip.keras", "--keep 0.5", 4, "cannot read this model"),
         ("subclassed.keras", "--keep 0.5", 4, "Subclassed"),
@@ -213,7 +242,7 @@ def test_bad_input_is_one_or_two_lines_and_a_code(
     programs, stripes, bad, tmp_path, model, options, code, said
 ):
     path = stripes / "stripes.keras" if model == "stripes" else bad / model
-    done = programs.run(PROGRAM, path, "-o", "small.keras", *options.split(), cwd=tmp_path)
+    done = programs.run(PROGRAM, path, "-o", "small.keras", *options.format(bad=bad).split(), cwd=tmp_path)
     assert code in EXIT_CODES and done.code == code, done.err[-2000:]
     assert said in done.err and done.err.startswith("error: ") and len(done.err.splitlines()) <= 2, done.err
     assert list(tmp_path.iterdir()) == []
