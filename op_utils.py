@@ -334,8 +334,7 @@ def reestimate_batch_norm(
     """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
 
     Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them. Layers
-    whose averages do not move (frozen, or with momentum 1) keep them. A remainder smaller than a batch is left
-    out.
+    whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is left out.
 
     Args:
         model: built; its own `momentum`s may be anything.
