@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pruning.cross_entropy import accuracy
 from pruning.gates import Gated
 from pruning.groups import Analysis, analyse
 from pruning.limits import Limits, Ranking, Widths
@@ -107,7 +108,7 @@ def measure(
 
     def at(widths: Widths) -> float:
         outputs = gated(images, ranking.plan({**ranking.sizes, **widths}).masks())
-        return float((metric or accuracy)(labels, outputs))
+        return float(metric(labels, outputs) if metric else accuracy(analysis.graph, labels, outputs))
 
     whole = at({})
     curves = {
@@ -115,20 +116,6 @@ def measure(
         for name in ranking.free()
     }
     return Sensitivity(ratios, whole, curves, len(keras.tree.flatten(labels)[0]))
-
-
-def accuracy(labels: Any, outputs: Any) -> float:
-    """Share of images whose largest output is the label's; of one output, whose side of 0.5 it is.
-
-    Labels are integers or one-hot. Raises `UsageError` for outputs that are no classes: give metric=.
-    """
-    if isinstance(outputs, list) or outputs.ndim != 2:
-        raise UsageError("Give metric=, a function of labels and outputs, for a model that is no classifier.")
-    labels = np.asarray(labels)
-    if outputs.shape[1] == 1:
-        return float(np.mean((outputs[:, 0] > 0.5) == (labels.reshape(-1) > 0.5)))
-    labels = labels.argmax(1) if labels.shape == outputs.shape else labels.reshape(-1)
-    return float(np.mean(outputs.argmax(1) == labels))
 
 
 def by_sensitivity(ranking: Ranking, curves: Sensitivity) -> Rule:

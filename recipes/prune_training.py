@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from op_utils import reestimate_batch_norm
 from pruning import compact
+from pruning.cross_entropy import accuracy as share_right
 from pruning.cross_entropy import cross_entropy
+from pruning.graph import trace
 from pruning.groups import analyse
 from recipes.prune_data import ImageData
 from runs.errors import TrainingError
@@ -22,13 +24,12 @@ MENDING = 2560  # images that the averages of BN are taken over
 
 
 def accuracy(model: keras.Model, data: ImageData, batch_size: int = 64) -> float:
-    """Share of the holdout, in [0, 1], that a classifier gets right; a single output says class 1 above ½."""
+    """Share of the holdout, in [0, 1], that a classifier gets right."""
     images, labels = data.holdout
     forward = tf.function(lambda x: model(x, training=False))
     parts = np.array_split(images, max(1, len(images) // batch_size))
     found = np.concatenate([forward(tf.convert_to_tensor(part)).numpy() for part in parts])
-    classes = found.argmax(1) if found.shape[1] > 1 else (found[:, 0] > 0.5)
-    return float(np.mean(classes == labels))
+    return share_right(trace(model), labels, found)
 
 
 def mend_statistics(model: keras.Model, data: ImageData, batch_size: int) -> bool:

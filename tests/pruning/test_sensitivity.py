@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 import dataloader
 from pruning import compact, complexity, make_plan, mask
+from pruning.cross_entropy import accuracy
 from pruning.gates import Gated
+from pruning.graph import trace
 from pruning.groups import analyse
 from pruning.limits import Limits, Ranking
 from pruning.scores import score_groups
-from pruning.sensitivity import FREE, Sensitivity, accuracy, by_sensitivity, measure
+from pruning.sensitivity import FREE, Sensitivity, by_sensitivity, measure
 from runs.errors import UsageError
 
 LAYERS = keras.layers
@@ -73,7 +75,7 @@ def test_curves_are_the_accuracies_of_the_smaller_networks(trained, digits, curv
     ranking = Ranking.of(analyse(trained), score_groups(trained, "l1"), Limits())
     for name, at, width in (("inner", 0, 2), ("stem", 2, 6), ("hidden", 4, 22)):  # of 16, 12 and 24
         small = compact(trained, ranking.plan({**ranking.sizes, name: width}))
-        found = accuracy(digits[1][1], small.predict(digits[1][0], verbose=0))
+        found = accuracy(trace(small), digits[1][1], small.predict(digits[1][0], verbose=0))
         assert curves.curves[name][at] == pytest.approx(found, abs=1.5 / curves.images)
 
 
