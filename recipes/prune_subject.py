@@ -41,7 +41,7 @@ def setup_of(options: PruneOptions) -> Setup:
 
 
 def check_places(options: PruneOptions) -> None:
-    """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for an unwritable place."""
+    """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for a bad place."""
     if not Path(options.model).is_file():
         raise SnapshotError(f"There is no such file. Received: model={options.model}")
     for name in ("output", "report"):
