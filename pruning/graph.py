@@ -128,18 +128,32 @@ def _unfold(
         if node.is_input and id(node.outputs[0]) in known:  # stands for a tensor outside
             continue
         inner = None if node.is_input else _graph_of(node.operation)
-        read = node.arguments.keras_tensors
         if inner is None:
             for tensor in node.outputs:
                 known[id(tensor)] = next(numbers)
             calls.append(_call(node, prefix, known, names, training))
             continue
-        inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, read, strict=True)}
+        inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, _read_by(inner, node), strict=True)}
         mode = node.arguments.kwargs.get("training", training)
         inside = _unfold(inner, f"{prefix}{node.operation.name}/", inside, numbers, calls, names, mode)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             known[id(tensor)] = inside[id(made)]
     return known
+
+
+def _read_by(inner: Any, node: Any) -> list[Any]:
+    """The tensors that a model inside reads, for each of its inputs; a dictionary may hold more of them."""
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    given = args[0] if args else kwargs.get("inputs")
+    names = [tensor.name for tensor in inner.inputs]
+    if isinstance(given, dict) and not isinstance(inner._inputs_struct, dict) and given.keys() >= set(names):
+        return [given[name] for name in names]
+    read = node.arguments.keras_tensors
+    if len(read) < len(names):
+        raise UsageError(
+            f"{node.operation.name!r} has {len(names)} inputs. Received: a call with {len(read)} tensors"
+        )
+    return read[: len(names)]  # as Keras does
 
 
 def _in_order(model: Any) -> list[Any]:

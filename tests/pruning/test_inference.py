@@ -1,4 +1,4 @@
-"""What is run to be scored runs as at inference."""
+"""What is run to be scored is the model at inference."""
 
 import inspect
 
@@ -53,3 +53,16 @@ def test_the_source_of_layers_is_run_as_it_is():
     Gated(analyse(model))(np.ones((2, 4), np.float32), {})
     assert __file__ in halved.stack
     assert not [name for name in halved.stack if "autograph_generated" in name]  # a rewritten copy
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_nested_model_called_with_more_than_it_reads(as_dict):
+    keras.utils.set_random_seed(0)
+    b, a = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    made = L.Subtract()([L.Dense(3, name="of_b")(b), L.Dense(3, name="of_a")(a)])
+    inner = keras.Model({"a": a, "b": b} if as_dict else [b, a], made, name="inner")
+    x, y, z = (keras.Input((4,)) for _ in range(3))
+    model = keras.Model([x, y, z], L.Dense(2)(inner({"a": x, "b": y, "c": z})))
+    values = [np.random.default_rng(i).normal(size=(2, 4)).astype(np.float32) for i in range(3)]
+    found = Gated(analyse(model))(values, {"inner/of_b": np.ones(3, bool)})
+    np.testing.assert_allclose(found, model(values), atol=1e-5)
