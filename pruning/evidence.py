@@ -124,12 +124,17 @@ class Evidence:
                 f"Criterion {criterion.name!r} looks at images: give data=(images, labels). "
                 "Received: data=None"
             )
+        arrays = keras.tree.flatten((self._images, self._labels))
+        if strange := [type(x).__name__ for x in arrays if x is not None and not hasattr(x, "shape")]:
+            raise UsageError(
+                "data needs arrays: data=(images, labels), such as one large batch of a pipeline. "
+                f"Received: {strange[0]}"
+            )
         if self._labels is None and criterion.needs_labels:
             raise UsageError(
                 f"Criterion {criterion.name!r} needs the gradient of a loss: give data=(images, labels). "
                 "Received: no labels"
             )
-        arrays = keras.tree.flatten((self._images, self._labels))
         sizes = {len(x) for x in arrays if x is not None}
         if len(sizes) != 1 or sizes == {0}:
             raise UsageError(

@@ -104,13 +104,26 @@ def _scored(
 ) -> dict[Place, np.ndarray]:
     inputs = {place: _still(criterion, evidence, place, rng) for place in places}
     if not criterion.needs_data:
-        return {place: criterion.score(**inputs[place]) for place in places}
+        return {place: _score(criterion, inputs[place]) for place in places}
     parts = evidence.batches(places, criterion)
     if criterion.batches == "all":
         gradients = _mean((n, {p: a["gradients"] for p, a in arrays.items()}) for n, arrays in parts)
-        return {p: criterion.score(**inputs[p], gradients=gradients[p]) for p in places}
-    scored = ((n, {p: criterion.score(**inputs[p], **a) for p, a in arrays.items()}) for n, arrays in parts)
+        return {p: _score(criterion, inputs[p] | {"gradients": gradients[p]}) for p in places}
+    scored = ((n, {p: _score(criterion, inputs[p] | a) for p, a in arrays.items()}) for n, arrays in parts)
     return _mean(scored) if criterion.batches == "mean" else _mean(((1, s) for _, s in scored), divide=False)
+
+
+def _score(criterion: Criterion, arrays: dict[str, Any]) -> np.ndarray:
+    """What the criterion says of some channels, one score for each."""
+    name = next(name for name in arrays if name != "rng")
+    channels = arrays[name].shape[-1 if criterion.source == "activations" else 0]
+    scores = criterion.score(**{name: arrays[name] for name in criterion.inputs})
+    if np.shape(scores) != (channels,):
+        raise UsageError(
+            f"Criterion {criterion.name!r} must give one score for each channel, shape ({channels},). "
+            f"Received: shape {np.shape(scores)}"
+        )
+    return scores
 
 
 def _still(criterion: Criterion, evidence: Evidence, place: Place, rng: np.random.Generator) -> dict:

@@ -24,6 +24,7 @@ INPUTS = {
 }
 NORMALISERS = ("none", "mean", "max", "sum")
 BATCHES = ("all", "sum", "mean")
+OPTIONS = ("batches", "normalise", "roles")
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,20 @@ _CRITERIA: dict[str, Criterion] = {}
 def criterion(function: Callable | None = None, /, *, name: str = "", **options):
     """Registers a function of any of `INPUTS` → scores (n,) under its name: `@criterion` does.
 
-    Options are the attributes of `Criterion`. The function itself stays as it is. Raises `UsageError` for a
-    parameter or an option that does not exist, and for arrays that do not belong to the same channels.
+    Options are `batches`, `normalise` and `roles` of `Criterion`. The function itself stays as it is. Raises
+    `UsageError` for a parameter or an option that does not exist, for arrays that do not belong to the same
+    channels, and for the name of another criterion.
     """
     if function is None:
         return lambda f: criterion(f, name=name, **options)
+    if strange := next((option for option in options if option not in OPTIONS), None):
+        raise UsageError(
+            f"Unknown option. Received: {strange}={options[strange]!r}. {nearest(strange, OPTIONS)}"
+        )
     inputs = tuple(inspect.signature(function).parameters)
     found = Criterion(name or function.__name__, function, inputs, **options)
     _check(found)
+    _check_new(found)
     _CRITERIA[found.name] = found
     return function
 
@@ -105,6 +112,20 @@ def _check(found: Criterion) -> None:
     for option, valid in (("batches", BATCHES), ("normalise", NORMALISERS)):
         if (value := getattr(found, option)) not in valid:
             raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
+
+
+def _check_new(found: Criterion) -> None:
+    """A module that is imported again may register its own criteria again."""
+    old = _CRITERIA.get(found.name)
+    if old and _origin(old.score) != _origin(found.score):
+        raise UsageError(
+            f"There is a criterion of this name: give another name=. Received: name={found.name!r}, "
+            f"which is {'.'.join(_origin(old.score))}"
+        )
+
+
+def _origin(function: Callable) -> tuple[str, str]:
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 
 def get_criterion(name: str) -> Criterion:

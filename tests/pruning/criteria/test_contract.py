@@ -114,9 +114,23 @@ def test_an_entry_point_is_found_only_while_its_package_is_there():
         (lambda activations: 0, {}, "batches must be 'sum' or 'mean'. Received: batches='all'"),
         (lambda filters: 0, {"batches": "some"}, "Unknown batches. Received: batches='some'"),
         (lambda filters: 0, {"normalise": "min"}, "Unknown normalise. Received: normalise='min'"),
+        (
+            lambda filters: 0,
+            {"batch": "all"},
+            "Unknown option. Received: batch='all'. Did you mean 'batches'",
+        ),
     ],
 )
 def test_what_cannot_be_a_criterion(function, options, message):
     with pytest.raises(UsageError, match=message):
         criterion(function, name="wrong", **options)
     assert "wrong" not in list_criteria()
+
+
+def test_a_name_belongs_to_one_criterion(monkeypatch):
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    built_in = get_criterion("l1")
+    with pytest.raises(UsageError, match="give another name=. Received: name='l1'"):
+        criterion(lambda filters: filters.sum(1), name="l1")
+    assert get_criterion("l1") is built_in
+    criterion(built_in.score, name="l1")  # its module imported again

@@ -151,10 +151,25 @@ def test_a_residual_stream_has_one_score(data):
         ("l1", {"normalise": "min"}, "Unknown normalise. Received: normalise='min'"),
         ("L1", {}, "criterion='L1'. Did you mean 'l1'"),
         ("nan", {}, "'nan' gives scores that are not finite. Received: group 'stem'"),
+        (
+            "scalar",
+            {},
+            "'scalar' must give one score for each channel, shape \\(6,\\). Received: shape \\(\\)",
+        ),
+        ("taylor", {"data": tf.data.Dataset.range(2)}, "data needs arrays.*Received: _RangeDataset"),
     ],
 )
 def test_errors(model, monkeypatch, name, options, message):
     monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
     criterion(lambda filters: np.full(len(filters), np.nan), name="nan")
+    criterion(lambda filters: filters.sum(), name="scalar")
     with pytest.raises(UsageError, match=message):
         score_groups(model, name, **options)
+
+
+def test_a_criterion_gets_no_more_than_it_asks_for(model, data, monkeypatch):
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    criterion(
+        lambda activation_gradients: (activation_gradients**2).sum((0, 1)), name="slopes", batches="sum"
+    )
+    assert all((scores >= 0).all() for scores in raw(model, "slopes", data).values())
