@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 1e-3
-"""Of an output's largest number. Float32 ones differ by 1e-6, a wrong layout or a lost weight by 1."""
+"""Of an output's largest number. Float32 programs differ by 1e-6, a wrong layout or a lost weight by 1."""
 
 
 @dataclass(frozen=True)
