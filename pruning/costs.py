@@ -5,8 +5,9 @@ Every layer costs a sum of products of what is left of its axes: the terms of a 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -44,6 +45,18 @@ def stored_bytes(analysis: Analysis) -> list[Term]:
             if weight != "mask":  # no part of the plain model
                 terms.append(_stored(variable, cuts.get((name, weight), {})))
     return terms
+
+
+def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int]:
+    """Group → what its last channel costs while all others are there."""
+    last = {group.name: group.size - 1 for group in analysis.groups}
+    found = dict.fromkeys(last, 0.0)
+    for factor, axes in terms:
+        gone = [{name: np.count_nonzero(index == last[name]) for name, index in rows} for _, rows in axes]
+        for name in {name for row in gone for name in row} if factor else ():
+            left = [size - row.get(name, 0) for (size, _), row in zip(axes, gone, strict=True)]
+            found[name] += factor * (math.prod(size for size, _ in axes) - math.prod(left))
+    return {name: round(cost) for name, cost in found.items()}
 
 
 def _stored(variable: keras.Variable, cut: Mapping[int, Rows]) -> Term:

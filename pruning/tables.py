@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from pruning.costs import of_last_channels, operations, parameters
 from pruning.counting import Counter
 from pruning.groups import Analysis, ChannelGroup, Member, analyse
-from pruning.plan import Plan
 from pruning.weights import named_variables
 from runs.text import few, table
 
@@ -52,14 +52,9 @@ def summary(model: keras.Model, convention: str = "mac") -> str:
 
 def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int, int]]:
     """Group → operations and parameters that its last channel costs while all others are there."""
-    counter, masks = Counter(None, convention, analysis), Plan.full(analysis.groups).masks()
-    full, found = counter.under(masks), {}
-    for name, mask in masks.items():
-        mask[-1] = False
-        less = counter.under(masks)
-        found[name] = full.macs - less.macs, full.params - less.params
-        mask[-1] = True
-    return found
+    rule = Counter(None, convention, analysis).rule  # which checks the sizes
+    macs, params = (of_last_channels(analysis, terms(analysis, rule)) for terms in (operations, parameters))
+    return {group.name: (macs[group.name], params[group.name]) for group in analysis.groups}
 
 
 def _axes(member: Member, analysis: Analysis) -> str:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pruning import compact, complexity
 from pruning.conventions import CONVENTIONS
-from pruning.costs import operations, parameters, stored_bytes
+from pruning.costs import of_last_channels, operations, parameters, stored_bytes
+from pruning.counting import Counter
 from pruning.groups import analyse
 from pruning.limits import Limits, Ranking
 from pruning.polynomial import Polynomial
@@ -37,6 +38,8 @@ def test_polynomials_cost_what_plans_cost(net, seed):
     model, rng = random_nets.build(*net, seed), np.random.default_rng(seed)
     analysis = analyse(model)
     assume(analysis.groups)
+    full = {g.name: np.ones(g.size, bool) for g in analysis.groups}
+    less = {name: full | {name: np.arange(len(mask)) < len(mask) - 1} for name, mask in full.items()}
     ranking = random_ranking(analysis, rng)
     widths = random_widths(ranking, rng)
     plan = ranking.plan(widths)
@@ -44,6 +47,9 @@ def test_polynomials_cost_what_plans_cost(net, seed):
         count = complexity(model, name, plan)
         assert Polynomial(operations(analysis, rule), ranking.orders)(widths) == count.macs
         assert Polynomial(parameters(analysis, rule), ranking.orders)(widths) == count.params
+        counter = Counter(model, name, analysis)
+        ones = {group: counter.macs(full) - counter.macs(masks) for group, masks in less.items()}
+        assert of_last_channels(analysis, operations(analysis, rule)) == ones
     assert Polynomial(stored_bytes(analysis), ranking.orders)(widths) == weight_bytes(compact(model, plan))
 
 
