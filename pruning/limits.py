@@ -69,7 +69,7 @@ class Limits:
 def _matching(pattern: str, layers: list[str]) -> list[str]:
     found = [p for p in layers if pattern in (p, p.rpartition("/")[2]) or fnmatch.fnmatchcase(p, pattern)]
     if not found:
-        raise UsageError(f"No layer to ignore. Received: ignore={pattern!r}. {nearest(pattern, layers)}")
+        raise UsageError(f"No layer to ignore. Received: ignore={pattern!r}. {nearest(pattern, layers, 8)}")
     return found
 
 

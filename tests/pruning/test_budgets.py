@@ -235,3 +235,9 @@ def without_channels() -> keras.Model:
 def test_errors(net, options, message):
     with pytest.raises(UsageError, match=message):
         make_plan(without_channels() if net == "bare" else built(net), **options)
+
+
+def test_of_many_layers_only_the_nearest_are_named():
+    with pytest.raises(UsageError, match="ignore='zzz'") as error:
+        make_plan(toys.small_resnet(depth=20), keep=0.5, ignore="zzz")
+    assert len(str(error.value)) < 300
