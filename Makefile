@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 DEMO_DIR ?= run/demo
 DEMO_OPTIONS := --gpu_id 0 --arch ResNet-20 --dataset DIGITS
-BENCHMARKS := train_step search_step latency
+BENCHMARKS := train_step search_step latency torch_pruning
 
 READY := .venv/installed
 BENCH_READY := .venv/installed-bench
@@ -17,7 +17,7 @@ COUNT = awk -v n="$$(grep -c == $<)" -v tty="$$([ -t 1 ] && echo 1 || true)" \
 	/^Installing/ && tty {printf "\r\033[K  unpacking"; fflush()} END {if (tty) printf "\r\033[K"}'
 INSTALL = .venv/bin/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help demo clean-demo test bench lint clean
+.PHONY: help demo clean-demo test test-slow bench lint clean
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
@@ -32,6 +32,9 @@ clean-demo: ## forget the demo's run
 
 test: $(READY) ## all tests
 	$(PY) -m pytest $(ARGS)
+
+test-slow: $(READY) ## many more random networks
+	$(PY) -m pytest -m slow $(ARGS)
 
 bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow, in run/bench
 	export SECATEUR_RESULTS=run/bench; for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name; done

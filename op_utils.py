@@ -331,29 +331,47 @@ def make_forward(
 def reestimate_batch_norm(
     model: keras.Model, preprocess: Callable, images: np.ndarray, batch_size: int = 256
 ) -> None:
-    """Replaces the moving averages of BN by the mean over the batches of `images` (uint8), in place.
+    """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
 
-    Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them.
-    A remainder smaller than a batch is left out.
+    Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them. Layers
+    whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is left out.
+
+    Args:
+        model: built; its own `momentum`s may be anything.
+        preprocess: a batch of `images` → what the model reads.
+        images: (n, …), n > 0.
+        batch_size: images whose statistics are taken together.
     """
-    layers = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
-    names = ("moving_mean", "moving_variance")
-    statistics = [(getattr(layer, n), layer.momentum) for layer in layers for n in names]
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
+    moving = [(getattr(n, name), n.momentum) for n in layers for name in ("moving_mean", "moving_variance")]
     index = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
 
     @tf.function(autograph=False)
-    def batch_statistics(batch):
-        # From averages of zero one update leaves (1 − momentum) · statistic, whatever the old averages were.
+    def averages(batch, start):
         stats = list(model.non_trainable_variables)
-        for variable, _ in statistics:
-            stats[index[id(variable)]] = tf.zeros(variable.shape)
+        for variable, _ in moving:
+            stats[index[id(variable)]] = tf.fill(variable.shape, start)
         _, new = model.stateless_call(model.trainable_variables, stats, preprocess(batch), training=True)
-        return [new[index[id(variable)]] / (1 - momentum) for variable, momentum in statistics]
+        return [new[index[id(variable)]] for variable, _ in moving]
 
     count = max(1, len(images) // batch_size)
-    total = [np.zeros(v.shape) for v, _ in statistics]
-    for part in np.array_split(images[: count * batch_size], count):
-        for i, found in enumerate(batch_statistics(tf.convert_to_tensor(part))):
+    parts = [tf.convert_to_tensor(part) for part in np.array_split(images[: count * batch_size], count)]
+    zero, one = tf.constant(0.0), tf.constant(1.0)
+    calls = [
+        _updates(np.median(b - a), momentum)
+        for a, b, (_, momentum) in zip(averages(parts[0], zero), averages(parts[0], one), moving, strict=True)
+    ]
+    total = [np.zeros(v.shape) for v, _ in moving]
+    for part in parts:
+        for i, found in enumerate(averages(part, zero)):
             total[i] += found.numpy()
-    for value, (variable, _) in zip(total, statistics, strict=True):
-        variable.assign((value / count).astype("float32"))
+    for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
+        if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic
+            variable.assign((value / (1 - momentum**n) / count).astype("float32"))
+
+
+def _updates(left: float, momentum: float) -> int:
+    """How often averages were updated, from what is left of their start: momentumⁿ."""
+    if momentum <= 0:
+        return 1
+    return round(np.log(left) / np.log(momentum)) if momentum < 1 and left > 0 else 0

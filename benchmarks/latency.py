@@ -43,7 +43,8 @@ def read_plans(pairs: list[str], model, rate: float) -> dict:
             f"uniform, multiples of {MULTIPLE}": {"round_to": MULTIPLE},
         }
         return {
-            name: make_plan(model, keep_macs=rate, convention="ekg", **more) for name, more in uniform.items()
+            name: make_plan(model, keep_macs=rate, convention="ekg", fill=False, **more)
+            for name, more in uniform.items()
         }
     paths = named_paths("plan", pairs)
     return {name: Plan.from_json(read_json(find_plan(path))) for name, path in paths.items()}
@@ -53,7 +54,7 @@ def runners(models: dict, batch: int, threads: int) -> dict[str, dict]:
     """Backend → network → f() that runs one batch."""
     import numpy as np
 
-    from recipes.export import frozen_runner, litert_runner, to_litert
+    from exports import frozen_runner, litert_runner, to_litert
 
     pixels = np.random.default_rng(1).integers(0, 256, (batch, 32, 32, 3))
     images = ((pixels - np.array(MEAN)) / np.array(STD)).astype(np.float32)

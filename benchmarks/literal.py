@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from benchmarks.common import timed
 from pruning import Plan
+from pruning.groups import analyse
 from pruning.search import Searcher
 from pruning.surgery import channel_paddings
 from pruning.weights import apply, weights_of, zero
@@ -21,7 +22,7 @@ class Literal:
     ) -> None:
         self._model, self._searcher, self._dense = model, searcher, weights_of(model)
         self._variables = [(layer.name, v) for layer in model.layers for v in layer.variables]
-        pads = channel_paddings(model, searcher.groups.values(), searcher.full.masks())
+        pads = channel_paddings(analyse(model), searcher.full.masks())
         self._pads = {name: {"pad": np.array(pad, np.int32)} for name, pad in pads.items()}
         parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
         self._batches = [(tf.constant(images[p]), tf.constant(labels[p], tf.int32)) for p in parts]

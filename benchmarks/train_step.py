@@ -13,18 +13,16 @@ import argparse
 import importlib.util
 import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 
-from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns
+from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
+from benchmarks.worker import Worker, serve
 from runs import UsageError, cli
 from runs.quiet import start_tensorflow
 
 BATCH, SHAPE, CLASSES = 128, (32, 32, 3), 10
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
-PAUSE = 0.3  # seconds in which the threads of the last process stop spinning
 OURS = "ours"
 GOALS = {"PyTorch, channels_last": 1.0, "plain TensorFlow": 1.1}  # ours takes at most this many times as long
 
@@ -57,7 +55,7 @@ def ours(
 
     model = nets.build("ResNet-56")
     if keep:
-        plan = make_plan(model, keep_macs=keep, convention="ekg")
+        plan = make_plan(model, keep_macs=keep, convention="ekg", fill=False)
         # As the recipe trains it: surplus channels up to the next multiple are masked.
         model = narrow(mask(model, plan), plan.padded(FAST_WIDTH)) if pad else narrow(model, plan)
     preprocess = (
@@ -112,44 +110,7 @@ def work(name: str) -> None:
     step = COMPETITORS[name]()
     for _ in range(3):
         step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        print(statistics.median(times), flush=True)
-
-
-class Worker:
-    """A competitor in its own process."""
-
-    def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps = name, steps
-        command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name]
-        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        self._process = subprocess.Popen(
-            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet
-        )
-        self._answer("ready")
-
-    def __call__(self) -> float:
-        """Median seconds per step of one turn."""
-        time.sleep(PAUSE)
-        print(self.steps, file=self._process.stdin, flush=True)
-        return float(self._answer())
-
-    def _answer(self, wanted: str = "") -> str:
-        line = self._process.stdout.readline().strip()
-        if not line or (wanted and line != wanted):
-            raise RuntimeError(f"the process of {self.name!r} ended early. Received: {line!r}")
-        return line
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
+    serve(lambda steps: statistics.median(timed(step) for _ in range(int(steps))))
 
 
 def available(names: list[str]) -> list[str]:
@@ -165,8 +126,9 @@ def run(names: list[str], turns: int, steps: int) -> list[dict]:
     workers = {}
     try:
         for name in names:
-            workers[name] = Worker(name, steps)
-        return summary(take_turns(workers, turns), OURS)
+            workers[name] = Worker("benchmarks.train_step", name)
+        turn = {name: lambda worker=worker: float(worker.ask(str(steps))) for name, worker in workers.items()}
+        return summary(take_turns(turn, turns), OURS)
     finally:
         for worker in workers.values():
             worker.close()

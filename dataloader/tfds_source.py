@@ -35,14 +35,20 @@ def read(
     """
     import tensorflow as tf
 
-    root = None if data_path is None else os.path.expanduser(data_path)
-    builder = _open(label, tfds_name, root)
-    if not builder.is_prepared():
-        _prepare(label, builder, download)
+    builder = prepared(label, tfds_name, data_path, download)
     try:
         return _sorted_images(*_decode(label, builder, part))
     except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError) as error:
         raise _damaged(label, str(builder.data_path), error) from error
+
+
+def prepared(label: str, tfds_name: str, data_path: str | None = None, download: bool = True):
+    """Return the library's builder of a data set that lies on the disk; arguments and errors of `read`."""
+    root = None if data_path is None else os.path.expanduser(data_path)
+    builder = _open(label, tfds_name, root)
+    if not builder.is_prepared():
+        _prepare(label, builder, download)
+    return builder
 
 
 def _open(label: str, tfds_name: str, root: str | None):

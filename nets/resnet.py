@@ -6,8 +6,10 @@ import keras
 
 from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
 from nets.spec import NetSpec, depth_of
+from runs.recursion import deep
 
 STAGE_WIDTHS = (16, 32, 64)
+NODES = 4  # of the graph for each layer with a number: convolution, BN, ReLU, addition
 
 
 def resnet(spec: NetSpec) -> keras.Model:
@@ -23,7 +25,8 @@ def resnet(spec: NetSpec) -> keras.Model:
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     logits = MaskedDense(spec.num_classes, kernel_initializer=initializer, name="fc")(x)
-    return keras.Model(inputs, logits, name=spec.arch)
+    with deep(NODES * depth_of(spec.arch)):
+        return keras.Model(inputs, logits, name=spec.arch)
 
 
 def _conv_bn(

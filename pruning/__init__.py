@@ -6,14 +6,18 @@ Names are looked up when they are used: plans, criteria and settings come withou
 from importlib import import_module
 
 _HOME = {
+    "Budget": "pruning.budgets",
     "ChannelGroup": "pruning.groups",
     "Plan": "pruning.plan",
     "compact": "pruning.surgery",
     "complexity": "pruning.counting",
+    "describe": "pruning.tables",
     "find_groups": "pruning.groups",
     "make_plan": "pruning.allocation",
     "mask": "pruning.surgery",
     "narrow": "pruning.surgery",
+    "score_groups": "pruning.scores",
+    "summary": "pruning.tables",
 }
 __all__ = list(_HOME)
 

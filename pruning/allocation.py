@@ -2,107 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
+from pruning.budgets import Budget, Cost, check_ratio, share, widest
+from pruning.costs import operations, parameters, stored_bytes
 from pruning.counting import Counter
-from pruning.criteria import get_criterion
-from pruning.groups import ChannelGroup, analyse
+from pruning.cross_entropy import Loss
+from pruning.groups import Analysis, analyse
+from pruning.limits import Limits, Ranking, Widths, check_prunable, names, structures
 from pruning.plan import Plan
-from pruning.weights import Weights, weights_of
+from pruning.polynomial import Polynomial
+from pruning.rules import Rule, ranked_together, uniform
+from pruning.scores import score_groups
+from pruning.sensitivity import Sensitivity, by_sensitivity, measure
 from runs.errors import UsageError
+from runs.suggest import nearest
+
+ALLOCATIONS = ("uniform", "global", "isomorphic", "sensitivity")
 
 
 def make_plan(
-    model: keras.Model,
-    criterion: str = "l1",
-    *,
-    keep: float | None = None,
-    keep_macs: float | None = None,
-    round_to: int = 1,
-    convention: str = "mac",
-    seed: int = 1,
-) -> Plan:
-    """Chooses channels: the same keep ratio in every group, the channels with the best scores.
+    model: keras.Model, criterion: str | Mapping[str, np.ndarray] = "l1", *,
+    keep: float | None = None, keep_macs: float | None = None, keep_params: float | None = None,
+    keep_bytes: float | None = None, keep_ms: float | None = None, budget: Budget | None = None,
+    allocation: str | Sensitivity | None = None, fill: bool = True,
+    round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
+    data: Any = None, loss: Loss | None = None, reduce: str = "mean", normalise: str | None = None,
+    convention: str = "mac", latency: Cost | None = None, seed: int = 1,
+) -> Plan:  # fmt: skip
+    """Chooses the channels that stay: those with the best scores, as many as a budget allows.
 
     Args:
         model: functional model.
-        criterion: name of a registered criterion; a channel's score is the mean over its producers.
-        keep: ratio of the channels that each group keeps, in (0, 1]; or
-        keep_macs: ratio of the operations, in (0, 1); the largest widths that do not exceed it are found.
-        round_to: widths become multiples of this where the group is large enough.
-        convention: how operations are counted.
-        seed: of the random criterion.
+        criterion: name of a registered criterion, or scores by group as `score_groups` gives them.
+        keep: ratio of the channels, in (0, 1]; or
+        keep_macs, keep_params, keep_bytes: ratio of the operations, of the parameters (as `convention` counts
+            them) or of the bytes of all weights, in (0, 1); or
+        keep_ms: ratio of the milliseconds, in (0, 1): measured (`pruning.latency`), or what the function
+            `latency` of group → width gives; or
+        budget: any other cost and its upper bound.
+        allocation: "uniform": the same ratio in every group; "global": all channels in one row by score;
+            "isomorphic": a row for each structure of groups, the same ratio of each; "sensitivity": widths at
+            which the accuracy on `data` falls equally in every group, or curves measured before. None is
+            "uniform", and for measured milliseconds the widths that keep most of the scores.
+        fill: whether single channels are added until none fits. Without it the groups of "uniform" have the
+            same ratio to a channel, and the next larger ratio exceeds the budget.
+        round_to, min_channels, max_drop, ignore: see `Limits`.
+        data, loss, reduce, normalise, seed: see `score_groups`.
 
-    Raises `UsageError` when the ratio is out of range or out of reach; it says the smallest reachable.
+    Raises `UsageError` for a value out of range, a layer to ignore that does not exist, a model of which
+    nothing can be removed, and a budget out of reach; then it says the smallest that can be reached.
     """
-    if (keep is None) == (keep_macs is None):
-        raise UsageError(f"Give either keep or keep_macs. Received: keep={keep}, keep_macs={keep_macs}")
-    if round_to < 1:
-        raise UsageError(f"round_to must be at least 1. Received: round_to={round_to}")
+    ratios = {"keep": keep, "keep_macs": keep_macs, "keep_params": keep_params, "keep_bytes": keep_bytes}
+    name, value = _one(ratios | {"keep_ms": keep_ms, "budget": budget})
+    limits = Limits(round_to, min_channels, max_drop, names(ignore))
+    _check(allocation, keep)
     analysis = analyse(model)
-    scores = score_groups(analysis.groups, weights_of(model), criterion, seed)
+    check_prunable(analysis, model.name)
+    scores = criterion
+    if isinstance(criterion, str):
+        options = {"data": data, "loss": loss, "reduce": reduce, "normalise": normalise, "seed": seed}
+        scores = score_groups(model, criterion, analysis=analysis, **options)
+    if allocation == "sensitivity":
+        allocation = measure(model, scores, data=data, analysis=analysis)
+    ranking = Ranking.of(analysis, scores, limits)
+    if name == "keep_ms" and latency is None:
+        return _timed(model, analysis, ranking, keep_ms, allocation and _rule(allocation, ranking, analysis))
+    rule = _rule(allocation or "uniform", ranking, analysis)
+    if keep is not None and allocation in (None, "uniform"):
+        return ranking.plan(rule.widths(keep))
+    cost = _cost(name, model, analysis, ranking, convention, latency)
+    budget = budget or share(name, cost, value, ranking.sizes)
+    return ranking.plan(widest(rule, ranking, budget, fill))
+
+
+def _timed(
+    model: keras.Model, analysis: Analysis, ranking: Ranking, keep_ms: float, rule: Rule | None
+) -> Plan:
+    from pruning.latency.fit import fit  # brings the programs that are measured
+
+    def choose(cost: Cost, target: float) -> Widths:
+        return widest(rule, ranking, Budget("keep_ms", cost, target), fill=True)
+
+    return fit(model, analysis, ranking, keep_ms=keep_ms, choose=rule and choose).best.plan
+
+
+def _one(options: Mapping[str, Any]) -> tuple[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None}
+    if len(given) != 1:
+        got = ", ".join(f"{name}={value}" for name, value in given.items()) or "none of them"
+        raise UsageError(f"Give one of {', '.join(options)}. Received: {got}")
+    return next(iter(given.items()))
+
+
+def _check(allocation: str | Sensitivity | None, keep: float | None) -> None:
+    if not isinstance(allocation, Sensitivity) and allocation not in (None, *ALLOCATIONS):
+        valid = nearest(allocation, ALLOCATIONS)
+        raise UsageError(f"Unknown allocation. Received: allocation={allocation!r}. {valid}")
     if keep is not None:
-        _check_ratio("keep", keep, one_allowed=True)
-        return _uniform(analysis.groups, scores, keep, round_to)
-    _check_ratio("keep_macs", keep_macs)
-    counter = Counter(model, convention, analysis)
-    return _largest(lambda ratio: _uniform(analysis.groups, scores, ratio, round_to), counter, keep_macs)
+        check_ratio("keep", keep, one_allowed=True)
 
 
-def score_groups(
-    groups: list[ChannelGroup], weights: Weights, criterion: str, seed: int = 1
-) -> dict[str, np.ndarray]:
-    """Group name → scores (channels,), the mean over the group's producers."""
-    score, rng = get_criterion(criterion), np.random.default_rng(seed)
-    found = {}
-    for group in groups:
-        total, count = np.zeros(group.size), np.zeros(group.size)
-        for member in group.members:
-            if member.role == "producer":
-                kernel = weights[member.layer]["kernel"]
-                filters = np.moveaxis(kernel, member.axes["kernel"], 0).reshape(len(member.index), -1)
-                ours = member.index >= 0
-                np.add.at(total, member.index[ours], score(filters, rng)[ours])
-                np.add.at(count, member.index[ours], 1)
-        found[group.name] = total / np.maximum(count, 1)
-    return found
+def _rule(allocation: str | Sensitivity, ranking: Ranking, analysis: Analysis) -> Rule:
+    if isinstance(allocation, Sensitivity):
+        return by_sensitivity(ranking, allocation)
+    if allocation == "uniform":
+        return uniform(ranking)
+    return ranked_together(ranking, structures(analysis) if allocation == "isomorphic" else None)
 
 
-def rounded_width(width: float, size: int, round_to: int) -> int:
-    """The nearest multiple of `round_to` in [min(round_to, size), size]; 1 ≤ result ≤ size."""
-    steps = max(1, int(np.floor(width / round_to + 0.5)))
-    return int(min(size, steps * round_to))
-
-
-def _uniform(groups, scores, ratio: float, round_to: int) -> Plan:
-    keep = {}
-    for group in groups:
-        width = rounded_width(group.size * ratio, group.size, round_to)
-        order = np.argsort(-scores[group.name], kind="stable")
-        keep[group.name] = tuple(group.best(order, width).tolist())
-    return Plan(keep, {g.name: g.size for g in groups})
-
-
-def _largest(plan_at: Callable[[float], Plan], counter: Counter, keep_macs: float) -> Plan:
-    """Bisection on the ratio: widths, and so the operations, never fall as it grows."""
-    low, high = 0.0, 1.0
-    dense, least = (counter.macs(plan_at(ratio).masks()) for ratio in (high, low))
-    budget = keep_macs * dense
-    if least > budget:
-        raise UsageError(
-            f"The target is out of reach: the smallest net keeps {least / dense:.4f} of the operations. "
-            f"Received: keep_macs={keep_macs:g}"
-        )
-    for _ in range(30):
-        middle = (low + high) / 2
-        fits = counter.macs(plan_at(middle).masks()) <= budget
-        low, high = (middle, high) if fits else (low, middle)
-    return plan_at(low)
-
-
-def _check_ratio(name: str, value: float, one_allowed: bool = False) -> None:
-    if not 0 < value < 1 and not (one_allowed and value == 1):
-        raise UsageError(f"{name} must lie in (0, 1{']' if one_allowed else ')'}. Received: {name}={value}")
+def _cost(
+    name: str, model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str, latency: Cost | None
+) -> Cost | None:
+    """The cost behind an option of `make_plan`."""
+    if name == "keep":
+        return lambda widths: sum(widths.values())
+    if name == "keep_ms":
+        return latency
+    if name == "budget":
+        return None
+    if name == "keep_bytes":
+        return Polynomial(stored_bytes(analysis), ranking.orders)
+    rule = Counter(model, convention, analysis).rule  # says what cannot be counted
+    terms = operations if name == "keep_macs" else parameters
+    return Polynomial(terms(analysis, rule), ranking.orders)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from pruning.channels import ACTIVATIONS
-from pruning.graph import Call, tensor_ids
-from pruning.groups import Analysis
+from pruning.graph import Call
+from pruning.groups import ACTIVATIONS, Analysis
 from pruning.weights import Weights
 from runs.errors import UsageError
 
@@ -43,7 +42,7 @@ def _activated(call: Call, y: tf.Tensor) -> tf.Tensor:
 
 def _batch_norm(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
     if getattr(call.layer, "axis", -1) not in (-1, x.shape.rank - 1):
-        raise UsageError(f"The search needs BN over the last axis. Received: {call.layer.name!r}")
+        raise UsageError(f"The search needs BN over the last axis. Received: {call.name!r}")
     maps = x if x.shape.rank == 4 else x[:, None, None]  # the fused kernel knows images only
     channels = tf.shape(x)[-1:]
     scale = tf.cast(w["gamma"], tf.float32) if "gamma" in w else tf.ones(channels)
@@ -68,7 +67,7 @@ def _zero_padding(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
 
 
 def _unchanged_layer(call: Call, w: Mapping, *inputs: tf.Tensor) -> tf.Tensor:
-    return tf.cast(call.layer(list(inputs) if len(inputs) > 1 else inputs[0]), inputs[0].dtype)
+    return tf.cast(call.run(inputs)[0], inputs[0].dtype)
 
 
 _RULES: dict[str, Callable] = {
@@ -96,7 +95,7 @@ class Segment:
     @property
     def layers(self) -> list[str]:
         """Names of its layers."""
-        return [call.layer.name for call in self.calls]
+        return [call.name for call in self.calls]
 
 
 def cut_into_segments(calls: list[Call], source: int, target: int) -> list[Segment]:
@@ -133,9 +132,9 @@ class Chain:
                 "The search needs a model with one input and one output. "
                 f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs"
             )
-        (source,), (target,) = tensor_ids(model.inputs), tensor_ids(model.outputs)
+        (source,), (target,) = analysis.graph.inputs, analysis.graph.outputs
         self.segments = cut_into_segments(analysis.calls, source, target)
-        self._specs = {c.layer.name: specs for c in analysis.calls if (specs := self._weight_specs(c))}
+        self._specs = {c.name: specs for c in analysis.calls if (specs := self._weight_specs(c))}
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         self._inputs = [self._tensor_spec(shapes[s.source]) for s in self.segments]
         self._run = [self._compiled(i) for i in range(len(self.segments))]
@@ -218,7 +217,7 @@ class Chain:
         values = {segment.source: x}
         for call in segment.calls:
             rule = _RULES.get(call.kind, _unchanged_layer)
-            y = rule(call, weights.get(call.layer.name, {}), *(values[t] for t in call.inputs))
+            y = rule(call, weights.get(call.name, {}), *(values[t] for t in call.inputs))
             if seen:
                 seen(call.outputs[0], y)
             values[call.outputs[0]] = y

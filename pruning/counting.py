@@ -5,38 +5,18 @@ A candidate of a search is counted with a few multiplications (`Counter.macs`), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import keras
 import numpy as np
 
-from pruning.graph import Call
+from pruning.conventions import CONVENTIONS
 from pruning.groups import Analysis, analyse
+from pruning.kinds import cost_of
 from pruning.plan import Plan
 from runs.errors import UsageError
 from runs.suggest import nearest
-
-
-@dataclass(frozen=True)
-class Convention:
-    """Operations per multiply-accumulate and per element of the cheap layers; parameters per BN channel."""
-
-    mac: int = 1
-    bias: int = 0  # per output element of a layer with a bias
-    norm: int = 0  # per output element of a batch normalisation
-    relu: int = 0  # per output element
-    pool: str = ""  # "window": elements read per output; "input": elements of the input
-    norm_params: int = 2
-
-
-CONVENTIONS = {
-    "mac": Convention(),  # convolutions and dense layers only: PFEC, SFP, FPGM, HRank
-    "ekg": Convention(norm=2, norm_params=4),  # moving statistics count as parameters
-    "rethinking": Convention(mac=2, bias=1, norm=2, relu=1, pool="window"),
-    "ptflops": Convention(norm=2, relu=1, pool="input"),
-}
 
 
 @dataclass(frozen=True)
@@ -72,61 +52,27 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
     return Counter(model, convention).count(plan)
 
 
-# (convention, call, input channels, output channels) → (parameters, operations)
-def _conv(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    kernel = prod(call.layer.kernel.shape[:-2]) * n_in * n_out // getattr(call.layer, "groups", 1)
-    pixels, bias = prod(call.shapes[0][1:-1]), n_out * bool(call.layer.use_bias)
-    return kernel + bias, pixels * (rule.mac * kernel + rule.bias * bias)
-
-
-def _dense(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    bias = n_out * (call.layer.bias is not None)
-    return n_in * n_out + bias, rule.mac * n_in * n_out + rule.bias * bias
-
-
-def _norm(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return rule.norm_params * n_out, rule.norm * prod(call.shapes[0][1:-1]) * n_out
-
-
-def _relu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    return 0, rule.relu * prod(call.shapes[0][1:-1]) * n_out
-
-
-def _pool(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    read, made = prod(call.input_shapes[0][1:-1]), prod(call.shapes[0][1:-1])
-    window = prod(getattr(call.layer, "pool_size", (read // made,)))
-    return 0, {"": 0, "window": made * window * n_out, "input": read * n_in}[rule.pool]
-
-
-_COSTS: dict[str, Callable[[Convention, Call, int, int], tuple[int, int]]] = {
-    "Conv2D": _conv,
-    "MaskedConv2D": _conv,
-    "Dense": _dense,
-    "MaskedDense": _dense,
-    "BatchNormalization": _norm,
-    "FusedBatchNorm": _norm,
-    "ReLU": _relu,
-} | dict.fromkeys(("AveragePooling2D", "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"), _pool)
-
-
 class Counter:
     """The cost of a model as a function of its masks."""
 
-    def __init__(self, model: keras.Model, convention: str = "mac", analysis: Analysis | None = None) -> None:
+    def __init__(
+        self, model: keras.Model | None, convention: str = "mac", analysis: Analysis | None = None
+    ) -> None:
         if convention not in CONVENTIONS:
             valid = nearest(convention, CONVENTIONS)
             raise UsageError(f"Unknown convention. Received: convention={convention!r}. {valid}")
-        self.name, self._rule = convention, CONVENTIONS[convention]
+        self.name, self.rule = convention, CONVENTIONS[convention]
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
-        self._calls = [call for call in analysis.calls if call.kind in _COSTS]
+        self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
         if open_ := next(
-            (c for c in self._calls for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
+            (c for c, _ in self._costs for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
         ):
             raise UsageError(
                 f"Counting needs fixed sizes. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
             )
-        self._sizes = {t: s[-1] for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
+        shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
+        self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
         # Many tensors hold the same channels: count each distinct set of positions once.
         self._signature = {
             tensor: tuple((name, index.tobytes()) for name, index in rows)
@@ -146,12 +92,15 @@ class Counter:
         """Totals and rows for a plan; None keeps everything."""
         plan = plan or Plan.full(self._groups)
         plan.check(self._groups)
-        masks = plan.masks()
+        return self.under(plan.masks())
+
+    def under(self, masks: Mapping[str, np.ndarray]) -> Complexity:
+        """Totals and rows under one boolean mask (channels,) per group, which may remove all of it."""
         params: dict[str, int] = {}
         macs: dict[str, int] = {}
         kinds: dict[str, str] = {}
         for call, p, m in self._rows(masks):
-            name = call.layer.name
+            name = call.name
             kinds[name] = call.kind
             params[name] = p  # a shared layer has its parameters once …
             macs[name] = macs.get(name, 0) + m  # … and its operations at each use
@@ -165,5 +114,5 @@ class Counter:
         def kept(tensor: int) -> int:
             return self._sizes[tensor] - sum(lost[key] for key in self._signature[tensor])
 
-        for call in self._calls:
-            yield call, *_COSTS[call.kind](self._rule, call, kept(call.inputs[0]), kept(call.outputs[0]))
+        for call, cost in self._costs:
+            yield call, *cost(self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))

@@ -1,7 +1,12 @@
-"""The functional graph as a list: which operation reads and writes which tensors, in runnable order."""
+"""The functional graph as a list: which operation reads and writes which tensors, in runnable order.
+
+Models inside the model are unfolded: what is listed are layers and raw operations only.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,36 +14,152 @@ import keras
 
 from runs.errors import UsageError
 
+OWN = ("keras", "nets")  # packages whose classes are known by their names
+
+
+def _symbolic(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
 
 @dataclass(frozen=True)
 class Call:
-    """One use of a layer: ids of the symbolic tensors that it reads and makes, and their shapes."""
+    """One use of a layer or of an operation of `keras.ops`.
+
+    Attributes:
+        layer: what is called; name: of the layer, behind the names of the models around it ("tower/conv1").
+        inputs, outputs: numbers of the tensors that it reads and makes.
+        input_shapes, shapes: of those, with the batch axis.
+        node: Keras' record of the call; keys: id of its symbolic tensor for each of `inputs`.
+        training: what the model around it was called with, as in `backbone(x, training=False)`.
+    """
 
     layer: Any
+    name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     input_shapes: tuple[tuple, ...]
     shapes: tuple[tuple, ...]
+    node: Any
+    keys: tuple[int, ...]
+    training: bool | None = None
 
     @property
     def kind(self) -> str:
-        """Name of the layer's class."""
-        return type(self.layer).__name__
+        """Name of the layer's class; "ops.Add" for a raw operation, "module.Name" for a class of others.
+
+        keras.io's examples define layers with the names of Keras' own, which do something else.
+        """
+        kind, room = type(self.layer).__name__, type(self.layer).__module__
+        if room.partition(".")[0] not in OWN:
+            return f"{room}.{kind}"
+        return kind if isinstance(self.layer, keras.Layer) else f"ops.{kind}"
+
+    @property
+    def constants(self) -> list[Any]:
+        """Arguments that hold no tensor of the graph."""
+        arguments = (*self.node.arguments.args, *self.node.arguments.kwargs.values())
+        return [x for x in arguments if not any(map(_symbolic, keras.tree.flatten(x)))]
+
+    def argument(self, position: int, name: str) -> Any:
+        """What the call passed on at this place or under this name; None where it did not."""
+        args, kwargs = self.node.arguments.args, self.node.arguments.kwargs
+        return args[position] if len(args) > position else kwargs.get(name)
+
+    def run(self, values: Sequence[Any], layer: Any = None, training: bool | None = None) -> list[Any]:
+        """Repeats the call on other tensors, with this layer or another one in its place; flat outputs.
+
+        `training` overrules what the call recorded, as that of `model(x, training=…)` does: Keras records a
+        layer's default (True for augmentation) as if the user had said it.
+        """
+        layer = layer or self.layer
+        args, kwargs = self.node.arguments.fill_in(dict(zip(self.keys, values, strict=True)))
+        if getattr(layer, "_call_has_training_arg", False):
+            if training is not None:
+                kwargs = kwargs | {"training": training}
+            elif self.training is not None:
+                kwargs = {"training": self.training} | kwargs
+        return keras.tree.flatten(layer(*args, **kwargs))
 
 
-def trace_calls(model: keras.Model) -> list[Call]:
-    """Calls of a functional model, producers before consumers, first input of a merge first.
+@dataclass(frozen=True)
+class Graph:
+    """Calls, producers before consumers, and the numbers of the model's inputs and outputs."""
+
+    calls: list[Call]
+    inputs: list[int]
+    outputs: list[int]
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """Name → layer or operation, each once."""
+        return {call.name: call.layer for call in self.calls}
+
+
+def trace(model: keras.Model) -> Graph:
+    """Reads the graph of a functional or Sequential model, first input of a merge first.
 
     Raises `UsageError` for a model without a graph (subclassed or unbuilt).
     """
-    model = getattr(model, "_functional", None) or model  # a Sequential wraps the graph that it built
-    if not isinstance(model, keras.Model) or not getattr(model, "_nodes_by_depth", None):
+    graph = _graph_of(model)
+    if graph is None:
         raise UsageError(
             f"{getattr(model, 'name', model)!r} has no graph. Build it with the functional or Sequential API "
             f"and known input shapes. Received: {type(model).__name__}"
         )
+    numbers, calls, names = itertools.count(), [], {}
+    known = _unfold(graph, "", {}, numbers, calls, names, None)
+    return Graph(calls, [known[id(t)] for t in graph.inputs], [known[id(t)] for t in graph.outputs])
+
+
+def _graph_of(layer: Any) -> Any:
+    """The graph behind a model, None where there is none or where `call` has been replaced."""
+    functional = getattr(layer, "_functional", None) or layer  # a Sequential wraps the graph that it built
+    if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
+        return None
+    own = type(functional).call.__module__.startswith("keras.")
+    return functional if own and type(layer).call.__module__.startswith("keras.") else None
+
+
+def _unfold(
+    model: Any, prefix: str, known: dict[int, int], numbers, calls: list, names: dict, training: bool | None
+) -> dict[int, int]:
+    """Appends the calls of one model; `known` maps ids of its symbolic tensors to our numbers."""
+    for node in _in_order(model):
+        if node.is_input and id(node.outputs[0]) in known:  # stands for a tensor outside
+            continue
+        inner = None if node.is_input else _graph_of(node.operation)
+        if inner is None:
+            for tensor in node.outputs:
+                known[id(tensor)] = next(numbers)
+            calls.append(_call(node, prefix, known, names, training))
+            continue
+        inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, _read_by(inner, node), strict=True)}
+        mode = node.arguments.kwargs.get("training", training)
+        inside = _unfold(inner, f"{prefix}{node.operation.name}/", inside, numbers, calls, names, mode)
+        for tensor, made in zip(node.outputs, inner.outputs, strict=True):
+            known[id(tensor)] = inside[id(made)]
+    return known
+
+
+def _read_by(inner: Any, node: Any) -> list[Any]:
+    """The tensors that a model inside reads, for each of its inputs; a dictionary may hold more of them."""
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    given = args[0] if args else kwargs.get("inputs")
+    names = [tensor.name for tensor in inner.inputs]
+    if isinstance(given, dict) and not isinstance(inner._inputs_struct, dict) and given.keys() >= set(names):
+        return [given[name] for name in names]
+    read = node.arguments.keras_tensors
+    if len(read) < len(names):
+        raise UsageError(
+            f"{node.operation.name!r} has {len(names)} inputs. Received: a call with {len(read)} tensors"
+        )
+    return read[: len(names)]  # as Keras does
+
+
+def _in_order(model: Any) -> list[Any]:
     own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    order, done, stack = [], set(), [_node(t) for t in reversed(model.outputs)]
+    order, done = [], set()
+    stack = [_node(t) for t in (*model.inputs, *reversed(model.outputs))]  # an input may be unused
     while stack:  # depth first without recursion: ResNet-1202 is deeper than Python's stack
         node = stack[-1]
         waiting = [n for t in node.arguments.keras_tensors if id(n := _node(t)) in own and id(n) not in done]
@@ -48,26 +169,26 @@ def trace_calls(model: keras.Model) -> list[Call]:
         stack.pop()
         if id(node) not in done:
             done.add(id(node))
-            order.append(_call(node))
+            order.append(node)
     return order
 
 
-def _node(tensor):
+def _node(tensor: Any) -> Any:
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _call(node) -> Call:
-    inputs = node.arguments.keras_tensors
+def _call(node: Any, prefix: str, known: dict[int, int], names: dict[int, str], training) -> Call:
+    read = node.arguments.keras_tensors
+    name = names.setdefault(id(node.operation), f"{prefix}{node.operation.name}")
     return Call(
         layer=node.operation,
-        inputs=tuple(map(id, inputs)),
-        outputs=tuple(map(id, node.outputs)),
-        input_shapes=tuple(tuple(t.shape) for t in inputs),
+        name=name,
+        inputs=tuple(known[id(t)] for t in read),
+        outputs=tuple(known[id(t)] for t in node.outputs),
+        input_shapes=tuple(tuple(t.shape) for t in read),
         shapes=tuple(tuple(t.shape) for t in node.outputs),
+        node=node,
+        keys=tuple(map(id, read)),
+        training=training,
     )
-
-
-def tensor_ids(tensors) -> list[int]:
-    """Ids by which `Call` names the given symbolic tensors."""
-    return [id(t) for t in tensors]

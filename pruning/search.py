@@ -242,7 +242,7 @@ class Searcher:
         """Weights of a sub-network, physically as narrow as `_physical` says, dead channels zero."""
         physical = self._physical(masks)
         weights = self._cut(self._dense, masks, physical)
-        for name, pad in channel_paddings(self._model, self.groups.values(), physical).items():
+        for name, pad in channel_paddings(self._analysis, physical).items():
             weights[name] = {"pad": np.array(pad, np.int32)}
         return weights
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
-from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
-from pruning.groups import ChannelGroup, find_groups
+from pruning.copying import config_of, copied, plain, remade
+from pruning.graph import Call
+from pruning.groups import Analysis, analyse
+from pruning.kinds import KINDS, Cut
 from pruning.plan import Plan
 from pruning.weights import Weights, apply, cut, named_variables, weights_of, zero
 from runs.errors import UsageError
+from runs.recursion import deep
 
 
 def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
@@ -26,10 +31,11 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
-    groups = _checked_groups(model, plan)
-    copy = keras.models.clone_model(model)
-    weights = apply(weights_of(model), groups, plan.masks(), zero, preserve_norm)
-    return _finish(model, copy, weights)
+    analysis = _checked(model, plan)
+    weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
+    layers, names = analysis.graph.layers, _own_names(analysis)
+    copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
+    return _finish(model, _rebuilt(model, analysis, copies), weights, copies)
 
 
 def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
@@ -37,7 +43,7 @@ def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras
 
     Arguments and errors are those of `compact`.
     """
-    return _shrink(model, plan, preserve_norm, plain=False)
+    return _shrink(model, plan, preserve_norm, stock=False)
 
 
 def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
@@ -51,91 +57,113 @@ def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = 
     Returns a model with the same layer names whose outputs equal those of `mask(model, plan)`.
     Raises `UsageError` for a plan of another network and a model without a graph.
     """
-    return _shrink(model, plan or Plan.full(find_groups(model)), preserve_norm, plain=True)
+    return _shrink(model, plan, preserve_norm, stock=True)
 
 
-def _checked_groups(model: keras.Model, plan: Plan) -> list:
-    groups = find_groups(model)
-    plan.check(groups)
+def _checked(model: keras.Model, plan: Plan) -> Analysis:
+    analysis = analyse(model)
+    plan.check(analysis.groups)
     masks = plan.masks()
-    for group in groups:
+    for group in analysis.groups:
         if layer := group.emptied(masks[group.name]):
             raise UsageError(
                 f"This plan leaves {layer!r} without channels. Received: {len(plan.keep[group.name])} of the "
                 f"{group.size} channels of group {group.name!r}"
             )
-    return groups
+    return analysis
 
 
-def _shrink(model: keras.Model, plan: Plan, preserve_norm: bool, plain: bool) -> keras.Model:
-    groups = _checked_groups(model, plan)
-    weights = apply(weights_of(model), groups, plan.masks(), cut, preserve_norm)
-    pads = channel_paddings(model, groups, plan.masks())
-    small = keras.models.clone_model(
-        model, clone_function=lambda layer: _resized(layer, weights, pads, plain)
-    )
-    return _finish(model, small, weights, pads)
+def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool) -> keras.Model:
+    analysis = _checked(model, plan) if plan else analyse(model)
+    masks = (plan or Plan.full(analysis.groups)).masks()
+    weights = apply(weights_of(model), analysis.groups, masks, cut, preserve_norm)
+    pads = channel_paddings(analysis, masks)
+    names, layers = _own_names(analysis), {}
+    for call in analysis.calls:
+        if call.name not in layers:
+            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
+    return _finish(model, _rebuilt(model, analysis, layers), weights, layers, pads)
 
 
-def channel_paddings(
-    model: keras.Model, groups: Iterable[ChannelGroup], masks: Mapping[str, np.ndarray]
-) -> dict[str, tuple[int, int]]:
+def _own_names(analysis: Analysis) -> dict[str, str]:
+    """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
+    paths = list(analysis.graph.layers)
+    short = {path: path.rpartition("/")[2] for path in paths}
+    uses = Counter(short.values())
+    names: dict[str, str] = {}
+    for path in sorted(paths, key=lambda path: "/" in path):  # what is not nested keeps its name first
+        name = short[path] if "/" not in path or uses[short[path]] == 1 else path.replace("/", "_")
+        while name in names.values():
+            name += "_"
+        names[path] = name
+    return names
+
+
+def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) -> keras.Model:
+    """The graph once more, with other layers."""
+    values: dict[int, Any] = {}
+    for call in analysis.calls:
+        if call.kind == "InputLayer":
+            made = [layers[call.name].output]
+        else:
+            made = call.run([values[t] for t in call.inputs], layers[call.name])
+        values |= dict(zip(call.outputs, made, strict=True))
+    functional = getattr(model, "_functional", None) or model
+
+    def like(structure: Any, numbers: list[int]) -> Any:
+        return keras.tree.pack_sequence_as(structure, [values[n] for n in numbers])
+
+    with deep(len(analysis.calls)):
+        return keras.Model(
+            like(functional._inputs_struct, analysis.graph.inputs),
+            like(functional._outputs_struct, analysis.graph.outputs),
+            name=model.name,
+        )
+
+
+def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
     """Layer → new (front, back) of each zero padding of channels: the padded positions that are kept."""
-    pads = {}
-    for group in groups:
+    pads: dict[str, tuple[int, int]] = {}
+    layers = analysis.graph.layers
+    for group in analysis.groups:
         for member in group.members:
             if member.role == "padding":
                 alive = masks[group.name][member.index]
-                front, back = model.get_layer(member.layer).padding[1]
+                front, back = layers[member.layer].padding[1]
                 pads[member.layer] = (int(alive[:front].sum()), int(alive[len(alive) - back :].sum()))
     return pads
 
 
-def _conv_config(layer) -> dict:
-    own = layer.get_config()
-    names = ("name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "use_bias")
-    return {name: own[name] for name in names}
-
-
-def _norm_config(layer) -> dict:
-    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "momentum", "epsilon")}
-
-
-def _dense_config(layer) -> dict:
-    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "units")}
-
-
-# masked layer → (plain layer, its configuration); the mask itself has been cut away
-_PLAIN = {
-    MaskedConv2D: (keras.layers.Conv2D, _conv_config),
-    FusedBatchNorm: (keras.layers.BatchNormalization, _norm_config),
-    MaskedDense: (keras.layers.Dense, _dense_config),
-}
-
-
-# Only layers that a group can narrow: a recurrent layer has `units` too, and a kernel four times as wide.
-_WIDTH = {"Conv2D": "filters", "MaskedConv2D": "filters", "Dense": "units", "MaskedDense": "units"}
-
-
-def _resized(layer, weights: Weights, pads: dict, plain: bool):
-    """A fresh layer with the width that its cut weights have."""
-    make, config = type(layer), layer.get_config()
-    if plain and make in _PLAIN:
-        make, configure = _PLAIN[make]
-        config = configure(layer)
-    if layer.name in pads:
-        config["padding"] = (layer.padding[0], pads[layer.name])
-    if option := _WIDTH.get(type(layer).__name__):
-        config[option] = weights[layer.name]["kernel"].shape[-1]
-    return make.from_config(config)
+def _resized(
+    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, stock: bool
+) -> Any:
+    """A fresh layer with the sizes that its cut weights and tensors have."""
+    layer, known = call.layer, KINDS.get(call.kind)
+    make, config = plain(layer) if stock else (type(layer), config_of(layer))
+    if call.name in pads:
+        config["padding"] = (layer.padding[0], pads[call.name])
+    if known and known.resize:
+        left = Cut(
+            weights.get(call.name, {}),
+            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.inputs, call.input_shapes, strict=True)),
+            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
+        )
+        config = known.resize(config, call, left)
+    return remade(layer, make, config | {"name": name})
 
 
 def _finish(
-    original: keras.Model, model: keras.Model, weights: Weights, pads: dict | None = None
+    original: keras.Model,
+    model: keras.Model,
+    weights: Weights,
+    layers: Mapping[str, Any],
+    pads: dict | None = None,
 ) -> keras.Model:
-    for layer in model.layers:
-        for name, variable in named_variables(layer).items():
-            variable.assign(weights[layer.name][name])
+    for path, arrays in weights.items():
+        for name, variable in named_variables(layers[path]).items():
+            variable.assign(arrays[name])
+        if hasattr(layers[path], "finalize_state"):  # Normalization computes with copies of its weights
+            layers[path].finalize_state()
     if hasattr(original, "spec"):
         widths = {name: w["kernel"].shape[-1] for name, w in weights.items() if np.ndim(w.get("kernel")) == 4}
         widths = {**original.spec.widths, **widths, **_pad_widths(pads or {}, model)}

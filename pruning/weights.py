@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -73,7 +74,10 @@ def apply(
 
 def weights_of(model: Any) -> Weights:
     """All variables of a Keras model as arrays; what a masked layer has switched off is zero."""
-    return {layer.name: _arrays(layer) for layer in model.layers if layer.variables}
+    from pruning.graph import trace  # imports Keras, which nothing else here needs
+
+    layers = trace(model).layers
+    return {name: _arrays(layer) for name, layer in layers.items() if getattr(layer, "variables", ())}
 
 
 def _arrays(layer: Any) -> dict[str, np.ndarray]:
@@ -82,9 +86,13 @@ def _arrays(layer: Any) -> dict[str, np.ndarray]:
 
 
 def named_variables(layer: Any) -> dict[str, Any]:
-    """Variables by name; a layer of layers has several kernels, which are numbered from the second on."""
+    """Variables by name; several of one name, as in a layer of layers, are numbered from the second on.
+
+    Keras numbers variables without a name through the whole process: here each is called "variable".
+    """
     named: dict = {}
     for variable in layer.variables:
-        taken = sum(name.partition("#")[0] == variable.name for name in named)
-        named[f"{variable.name}#{taken}" if taken else variable.name] = variable
+        own = re.sub(r"^variable(_\d+)?$", "variable", variable.name)
+        taken = sum(name.partition("#")[0] == own for name in named)
+        named[f"{own}#{taken}" if taken else own] = variable
     return named

@@ -66,6 +66,7 @@ def _uniform_plan(context: RunContext, dense: Path) -> Plan:
         context.load(dense),
         config.criterion,
         keep_macs=config.search_target_rate,
+        fill=False,
         round_to=config.round_to,
         convention="ekg",
         seed=config.search_seed,

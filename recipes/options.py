@@ -37,6 +37,8 @@ def check_ranges(options: Any) -> None:
     for field in dataclasses.fields(options):
         limits = {name: field.metadata[name] for name in RANGES if name in field.metadata}
         value = getattr(options, field.name)
+        if value is None:
+            continue
         if limits and not all(_inside(n, limits) for n in (value if isinstance(value, list) else [value])):
             finite = ["finite"] if "float" in field.type else []
             wanted = " and ".join([*finite, *(f"{n.replace('_', ' ')} {limits[n]}" for n in limits)])
@@ -85,7 +87,7 @@ def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> No
         if name in field.metadata:
             options[name] = field.metadata[name]
     kinds = {"int": int, "float": float, "list[float]": float, "list[int]": int}
-    kind = kinds.get(field.type, str)
+    kind = kinds.get(field.type.removesuffix(" | None"), str)
     if "choices" not in options:
         options["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
     parser.add_argument(*flags, type=kind, **options)

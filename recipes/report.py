@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,11 +17,12 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
+import exports
 from dataloader import Images
+from exports.timing import least, processor
 from op_utils import make_forward
 from pruning import Plan, compact, complexity
 from pruning.search import Interim
-from recipes import export
 from recipes.context import RunContext
 from recipes.scoring import score
 from recipes.stages import steps_of
@@ -60,7 +62,7 @@ def _measure(
     config, steps = context.config, steps_of(context.config)
     entries = {name: entry for name in steps if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
-    dense, test = history[0].macs if history else None, context.splits.test
+    dense = history[0].macs if history else None
     return {
         "system": "EKG" if config.criterion == "ekg" else f"{config.criterion}, uniform",
         "setting": config.setting,
@@ -69,7 +71,7 @@ def _measure(
         "machine": machine(),
         "config": config.to_json(),
         "bn": config.bn,
-        "rows": [_row(context, name, path, test) for name, path in snapshots.items()],
+        "rows": _rows(context, {name: context.load(path) for name, path in snapshots.items()}),
         "widths": [{"group": g, "before": plan.sizes[g], "after": len(k)} for g, k in plan.keep.items()],
         "stages": facts.get("slim", {}),
         "bank": facts.get("bank", {}),
@@ -87,7 +89,7 @@ def machine() -> dict:
     """What the numbers were measured on."""
     devices = [d.device_type for d in tf.config.list_physical_devices()]
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "devices": devices,
         "python": platform.python_version(),
@@ -96,31 +98,39 @@ def machine() -> dict:
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _row(context: RunContext, name: str, path: Path, test: Images) -> dict:
-    config = context.config
-    model = context.load(path)
-    forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
-    cost, plain = complexity(model), compact(model)
-    lite = export.to_litert(plain)
+def _rows(context: RunContext, networks: dict[str, keras.Model]) -> list[dict]:
+    """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
+    test = context.splits.test
     images = np.asarray(context.inputs(test.images[:TIMED_BATCH]))
-    size = len(images)
+    plain = {name: compact(model) for name, model in networks.items()}
+    lite = {name: exports.to_litert(model) for name, model in plain.items()}
+    timed = {
+        "ms_frozen": {n: exports.frozen_runner(model, len(images)) for n, model in plain.items()},
+        "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
+    }
+    ms = {
+        key: least({n: partial(run, images) for n, run in each.items()}, 3.0) for key, each in timed.items()
+    }
+    return [
+        _row(context, name, model, test)
+        | {
+            "file_bytes": len(lite[name]),
+            "batch": len(images),
+            **{key: each[name] for key, each in ms.items()},
+        }
+        for name, model in networks.items()
+    ]
+
+
+def _row(context: RunContext, name: str, model: keras.Model, test: Images) -> dict:
+    config = context.config
+    forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
+    cost = complexity(model)
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
         "flops_ekg": complexity(model, "ekg").macs,
-        "file_bytes": len(lite),
-        "batch": size,
-        "ms_frozen": export.milliseconds(export.frozen_runner(plain, size), images),
-        "ms_litert": export.milliseconds(export.litert_runner(lite, size), images),
         "holdout_accuracy": score(forward, context.splits.holdout, config.val_batch_size).accuracy,
         "test_accuracy": score(forward, test, config.val_batch_size).accuracy,
     }

@@ -39,6 +39,13 @@ def render_html(report: dict) -> str:
     config = report.get("config") or {}
     subject = f"{config.get('arch', 'network')} on {config.get('dataset', 'data')}"
     title = f"{subject} · {report.get('system', 'pruned')}"
+    sections = (before_and_after, _widths, _search, _stages, _training, _costs, _seconds)
+    body = [_header(report, title), *(part(report) for part in sections)]
+    return page(title, element("main", *body), _footer(report))
+
+
+def page(title: str, *body: Markup) -> str:
+    """A whole page with the style of the reports."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -47,10 +54,7 @@ def render_html(report: dict) -> str:
         element("title", f"{title} · Secateur"),
         element("style", Markup(CSS)),
     )
-    sections = (before_and_after, _widths, _search, _stages, _training, _costs, _seconds)
-    body = [_header(report, title), *(part(report) for part in sections)]
-    page = element("html", head, element("body", element("main", *body), _footer(report)), lang="en")
-    return f"<!DOCTYPE html>\n{page}\n"
+    return f"<!DOCTYPE html>\n{element('html', head, element('body', *body), lang='en')}\n"
 
 
 def summary(report: dict) -> str:

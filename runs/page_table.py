@@ -60,7 +60,10 @@ def _caveats(report: dict) -> list[str]:
     rows, machine = report["rows"], report.get("machine") or {}
     devices = " + ".join(machine.get("devices") or ["CPU"])
     where = f"{machine.get('processor', 'an unknown processor')} ({devices})"
-    notes = [f"Times are medians for a batch of {rows[0].get('batch')} float32 images on {where}."]
+    notes = [
+        "Times are those of the fastest call, the networks taking turns, for a batch of "
+        f"{rows[0].get('batch')} float32 images on {where}."
+    ]
     notes += _timing_noise(rows)
     if report.get("bn") == "batch":
         notes.append(

@@ -15,9 +15,12 @@ def closest(received: str, valid: Iterable[str]) -> str | None:
     return names[found[0]] if found else None
 
 
-def nearest(received: str, valid: Iterable[str]) -> str:
-    """One sentence: the closest valid name if there is one, then all valid names."""
+def nearest(received: str, valid: Iterable[str], most: int | None = None) -> str:
+    """One sentence: the closest valid name if there is one, then all valid names, or the `most` alike."""
     names = list(valid)
     found = closest(received, names)
     hint = "" if found is None else f"Did you mean {found!r}? "
+    if most is not None and len(names) > most:
+        alike = difflib.get_close_matches(str(received), names, n=most, cutoff=0.0)
+        return f"{hint}Valid: {', '.join(alike)} and {len(names) - len(alike)} more"
     return f"{hint}Valid: {', '.join(names)}"

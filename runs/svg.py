@@ -16,11 +16,13 @@ from runs.markup import Markup, element, join
 from runs.page_style import COLOURS, PICTURES
 from runs.pictures import WIDTHS_KEY, widths_picture
 from runs.search_picture import search_picture, teachers
+from runs.sensitivity_picture import sensitivity_picture
 from runs.suggest import nearest
 
 NAMES: dict[str, Callable[[dict], Markup]] = {
     "widths": lambda report: widths_picture(report.get("widths") or []),
     "search": search_picture,
+    "sensitivity": sensitivity_picture,
 }
 FONT = 'svg { font-family: system-ui, "Segoe UI", Roboto, sans-serif; }\n'
 # Pixels: panels in rows of three, the meaning of the colours below them.
@@ -39,7 +41,7 @@ def write_svg(report: dict, name: str, path: str | os.PathLike) -> str:
 
 
 def render_svg(report: dict, name: str) -> str:
-    """The picture `name` ("widths" or "search") of what report.json holds, in light colours on white.
+    """The picture `name` (one of `NAMES`) of what report.json holds, in light colours on white.
 
     A page that shows an image lends it no style, and may be dark: colours, font and ground are in the file.
     """

@@ -285,6 +285,35 @@ def test_reestimated_averages_are_the_mean_of_the_batches_whatever_they_were(spo
     np.testing.assert_allclose(norm.moving_variance.numpy(), variance, rtol=1e-5)
 
 
+def averages_of(norm: keras.layers.Layer) -> np.ndarray:
+    return np.stack([norm.moving_mean.numpy(), norm.moving_variance.numpy()])
+
+
+@pytest.mark.parametrize("held", ["frozen", "momentum 1"])
+def test_reestimation_leaves_alone_what_does_not_move(held):
+    norm = keras.layers.BatchNormalization(momentum=1.0 if held == "momentum 1" else 0.9)
+    norm.trainable = held != "frozen"
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, norm(inputs))
+    norm.moving_mean.assign(np.full(5, 3.0))
+    before = averages_of(norm)
+    reestimate(model, lambda x: x, np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32), 8)
+    np.testing.assert_array_equal(averages_of(norm), before)
+
+
+def test_reestimation_of_a_layer_that_is_called_twice_inside_another_model():
+    """Both calls read the same numbers, so that the average is theirs and not twice that."""
+    norm = keras.layers.BatchNormalization(momentum=0.9)
+    inner_inputs = keras.Input((5,))
+    inner = keras.Model(inner_inputs, norm(inner_inputs))
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, inner(inputs) + inner(keras.layers.Activation("linear")(inputs)))
+    numbers = np.random.default_rng(1).normal(2, 3, size=(8, 5)).astype(np.float32)
+    reestimate(model, lambda x: x, numbers, 8)
+    expected = np.stack([numbers.mean(0), numbers.var(0)])
+    np.testing.assert_allclose(averages_of(norm), expected, rtol=1e-5)
+
+
 def test_reestimation_mends_a_network_with_spoilt_averages():
     model, batches = network("live"), data(40, 32, seed=5)
     for batch in batches:  # class 0, 1, 2: this colour is bright; 3: none

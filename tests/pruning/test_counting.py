@@ -138,3 +138,23 @@ def test_errors_say_what_is_possible():
     model = keras.Model(images, keras.layers.Conv2D(4, 3, name="c")(images))
     with pytest.raises(UsageError, match="fixed sizes.*Received: 'c'"):
         complexity(model)
+
+
+def test_attention_and_recurrent_layers_are_counted_whole():
+    L = keras.layers
+    tokens = keras.Input((5, 8))
+    x = L.MultiHeadAttention(2, 3, name="attention")(tokens, tokens)
+    model = keras.Model(tokens, L.Dense(3, name="logits")(L.GRU(4, use_bias=False, name="gru")(x)))
+    rows = {row.name: (row.params, row.macs) for row in complexity(model).layers}
+    assert rows == {
+        "attention": (4 * 8 * 6 + 3 * 6 + 8, 5 * 4 * 8 * 6 + 2 * 5 * 5 * 6),  # Q, K, V, O; QKᵀ and ·V
+        "gru": (3 * 4 * (8 + 4), 5 * 3 * 4 * (8 + 4)),
+        "logits": (4 * 3 + 3, 4 * 3),
+    }
+    assert complexity(model, "ekg").params == model.count_params()
+
+
+def test_one_word_for_each_example_has_no_size():
+    word = keras.Input((), dtype="int32")
+    x = keras.layers.Dense(2)(keras.layers.Embedding(9, 4, name="words")(word))
+    assert complexity(keras.Model(word, x)).params == 9 * 4 + 4 * 2 + 2

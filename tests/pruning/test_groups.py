@@ -7,6 +7,7 @@ import toys
 
 import nets
 from pruning import compact, find_groups, make_plan
+from pruning.groups import analyse
 from runs.errors import UsageError
 
 
@@ -92,16 +93,9 @@ def test_a_shared_layer_is_one_set():
 UNKNOWN = {
     "layer normalisation": lambda: keras.layers.LayerNormalization(),
     "softmax over channels": lambda: keras.layers.Activation("softmax"),
-    "grouped convolution": lambda: keras.layers.Conv2D(8, 3, groups=2),
-    "transposed convolution": lambda: keras.layers.Conv2DTranspose(6, 3),
-    "depthwise and pointwise": lambda: keras.layers.SeparableConv2D(6, 3),
     "recurrent": lambda: keras.layers.TimeDistributed(keras.layers.LSTM(5, return_sequences=True)),
-    "convolution that ends in a softmax": lambda: keras.layers.Conv2D(6, 1, activation="softmax"),
     "BN over rows": lambda: keras.layers.BatchNormalization(axis=1),
     "attention": None,
-    "a model in the model": lambda: keras.Sequential(
-        [keras.Input((8, 8, 8)), keras.layers.Conv2D(5, 1), keras.layers.Conv2D(6, 1)]
-    ),
 }
 
 
@@ -128,9 +122,11 @@ def test_a_channel_that_is_broadcast_is_left_whole():
     images = keras.Input((8, 8, 3))
     wide = keras.layers.Conv2D(8, 3, name="wide")(images)
     one = keras.layers.Conv2D(1, 3, name="one")(images)
-    x = keras.layers.Add()([wide, one])
+    x = keras.layers.Add(name="sum")([wide, one])
     model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(x))
-    assert find_groups(model) == []
+    assert [group.name for group in find_groups(model)] == ["wide"]
+    (row, _) = analyse(model).untouched
+    assert (row.layers, row.reason) == (("one",), "sum: it is broadcast over other channels")
 
 
 def test_a_constant_that_is_added_cannot_be_cut():

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toys
 
 import nets
@@ -168,4 +169,33 @@ def test_padding_of_rows_survives_that_of_channels():
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="after")(x))
     model = toys.randomised(keras.Model(images, keras.layers.Dense(3, name="logits")(x)))
     plan = toys.random_plan(find_groups(model), np.random.default_rng(0))
+    assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
+
+
+def test_a_vocabulary_goes_along():
+    words = keras.layers.TextVectorization(output_sequence_length=4, name="words")
+    words.adapt(["small nets", "fast nets", "small and fast"])
+    text = keras.Input((), dtype="string")
+    x = keras.layers.Embedding(8, 6, name="embed")(words(text))
+    x = keras.layers.Conv1D(5, 2, activation="relu", name="conv")(x)
+    x = keras.layers.Dense(2, name="mood")(keras.layers.GlobalMaxPooling1D()(x))
+    model, batch = toys.randomised(keras.Model(text, x)), tf.constant(["fast and small", "other nets"])
+    plan = make_plan(model, keep=0.5)
+    assert plan.widths() == {"embed": 3, "conv": 3}
+    assert distance(mask(model, plan)(batch), compact(model, plan)(batch)) <= TOLERANCE
+    assert distance(model(batch), compact(model)(batch)) == 0
+
+
+def test_each_half_of_a_split_keeps_a_channel():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 1, name="both")(images)
+    left, right = keras.ops.split(x, 2, axis=-1)
+    left, right = keras.layers.Conv2D(2, 1, name="left")(left), keras.layers.Conv2D(2, 1, name="right")(right)
+    model = toys.randomised(keras.Model(images, left + right))
+    (group,) = find_groups(model)
+    assert group.best(np.arange(6), 1).tolist() == [0, 3]
+    full = Plan.full([group])
+    with pytest.raises(UsageError, match="leaves 'right' without channels. Received: 3 of the 6 channels"):
+        compact(model, full.replace("both", (0, 1, 2)))
+    plan = full.replace("both", (1, 3, 4))
     assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE

@@ -10,8 +10,8 @@ import pytest
 from forked import REPO
 
 import dataloader
+import exports
 from pruning import Plan
-from recipes import export
 from runs import load_snapshot, read_json, read_jsonl, sha256
 
 STEPS = ["baseline", "warm-up", "search", "bank", "slim", "fine-tune", "compact", "litert", "report"]
@@ -138,7 +138,7 @@ def test_the_plain_model_needs_nothing_of_the_project(published, digits, report,
 
     lite = (published.folder / "model.tflite").read_bytes()
     images = np.load(tmp_path / "images.npy")
-    np.testing.assert_allclose(export.litert_runner(lite, len(images))(images), logits, atol=1e-4)
+    np.testing.assert_allclose(exports.litert_runner(lite, len(images))(images), logits, atol=1e-4)
 
 
 def test_the_same_command_again_only_prints_the_table(published, programs):

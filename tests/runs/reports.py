@@ -109,6 +109,12 @@ def full() -> dict:
             epoch("warm-up", 1, 0.001),
             *(epoch("fine-tune", k, 0.01) for k in (1, 2)),
         ],
+        "sensitivity": {
+            "ratios": [0.25, 0.5],
+            "whole": 0.9412,
+            "curves": {"BasicBlock0.0_conv1": [0.31, 0.9107], "BasicBlock1.0_conv1": [0.8, 0.93]},
+            "images": 200,
+        },
     }
 
 

@@ -64,7 +64,9 @@ def test_a_defect_of_ours_keeps_its_traceback(defect):
 
 
 def test_interrupt_is_130():
-    code = "import signal, sys, runs; sys.exit(runs.cli(lambda: signal.raise_signal(signal.SIGINT)))"
+    # A shell's background job starts with SIGINT ignored.
+    code = "import signal, sys, runs; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "sys.exit(runs.cli(lambda: signal.raise_signal(signal.SIGINT)))"
     done = shell(f'"$PYTHON" -c "{code}"')
     assert (done.returncode, done.stderr) == (130, "interrupted: run the same command again to continue\n")
 

@@ -34,3 +34,11 @@ def test_what_was_meant(received, valid, meant):
 def test_a_valid_name_in_any_case_is_its_own_closest(names, data):
     name = data.draw(st.sampled_from(names))
     assert closest(name.upper(), names) == name
+
+
+def test_of_many_names_the_most_alike_are_listed():
+    names = [f"block{i}_conv" for i in range(100)]
+    found = nearest("block42conv", names, 3)
+    assert found.startswith("Did you mean 'block42_conv'? Valid: block42_conv, ")
+    assert found.count(",") == 2 and found.endswith(" and 97 more")
+    assert nearest("b", ["a", "b"], 2) == "Did you mean 'b'? Valid: a, b"

@@ -40,7 +40,12 @@ def boxes(root: ElementTree.Element) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize(
     ("report", "name", "count"),
-    [(full(), "widths", 2), (many_stages(), "widths", 7), (full(), "search", 1)],
+    [
+        (full(), "widths", 2),
+        (many_stages(), "widths", 7),
+        (full(), "search", 1),
+        (full(), "sensitivity", 1),
+    ],
 )
 def test_panels_lie_side_by_side_on_white(report, name, count):
     root = parsed(report, name)
@@ -77,6 +82,13 @@ def test_the_numbers_of_the_report_are_there_as_text():
     assert "step 3: BasicBlock1.0_conv1 to 20 channels, 79.0% left" in hints
     assert "teacher: step 1, loss 0.0300" in hints
     assert "teaches in the fine-tuning" in {part.text for part in search.iter(f"{SVG}text")}
+    for report in (full(), full()["sensitivity"]):  # a report, or the numbers by themselves
+        curves = parsed(report, "sensitivity")
+        assert {"BasicBlock0.0_conv1", "BasicBlock1.0_conv1"} <= {t.text for t in curves.iter(f"{SVG}text")}
+        hints = [part.text for part in curves.iter(f"{SVG}title")]
+        assert [hint for hint in hints if hint.endswith(" %")] == [
+            "31.00 %", "91.07 %", "94.12 %", "80.00 %", "93.00 %", "94.12 %",
+        ]  # fmt: skip
 
 
 def test_no_name_of_a_run_becomes_markup():
@@ -89,7 +101,8 @@ def test_no_name_of_a_run_becomes_markup():
 
 
 @pytest.mark.parametrize(
-    ("report", "name"), [(full(), "width"), (minimal(), "widths"), (minimal(), "search")]
+    ("report", "name"),
+    [(full(), "width"), (minimal(), "widths"), (minimal(), "search"), (minimal(), "sensitivity")],
 )
 def test_a_picture_that_there_is_not_is_a_usage_error(report, name, tmp_path):
     (tmp_path / "old.svg").write_text("old")

@@ -1,0 +1,158 @@
+"""Groups, L1, a plan to 45 % of the operations and the small network: beside Torch-Pruning 1.6.1, on the CPU.
+
+    python -m benchmarks.torch_pruning
+
+ResNet-56 and VGG-16 (13 convolutions, one dense layer, 32×32). Both sides rank all channels together by L1
+over all members of a group, and start from a network that is there. Torch-Pruning is run as its authors do
+for a target: 400 small steps, counting after each, until the target is met; for comparison in 20 steps, which
+overshoot, and in one step to a ratio that a search found before, which nothing here counts. Then ours alone
+on ResNet-20 … ResNet-1202: seconds, and the slope of their logarithm over that of the depth.
+
+The peer: `make bench` installs it, or `pip install --no-deps torch-pruning==1.6.1` beside PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+from collections.abc import Callable
+
+from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
+from benchmarks.worker import Worker, serve
+from runs import UsageError, cli
+from runs.quiet import start_tensorflow
+
+KEEP, CLASSES, SIDE = 0.45, 10, 32
+NETS = ("ResNet-56", "VGG-16")
+DEPTHS = (20, 32, 56, 110, 218, 434, 1202)
+GOAL = 0.2  # of the time of the peer's own recipe
+OURS, RECIPE = "ours", "Torch-Pruning, 400 steps"
+STEPS = {RECIPE: 400, "Torch-Pruning, 20 steps": 20, "Torch-Pruning, 1 step": 1}
+
+Job = Callable[[], dict]  # one run: seconds and the share of the operations that it kept
+
+
+def keras_net(name: str):
+    """The Keras network, stock or ours."""
+    import keras
+
+    import nets
+
+    if name.startswith("ResNet"):
+        from nets.resnet import resnet
+
+        return resnet(nets.NetSpec(name, input_shape=(SIDE, SIDE, 3), num_classes=CLASSES))
+    body = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
+    x = keras.layers.Flatten()(body.output)
+    return keras.Model(body.inputs, keras.layers.Dense(CLASSES)(x))
+
+
+def ours(name: str) -> Job:
+    """Our job on one network; compaction copies, so the network is as it was."""
+    from pruning import compact, complexity, make_plan
+
+    model = keras_net(name)
+    dense = complexity(model).macs
+
+    def run() -> dict:
+        made = []
+        seconds = timed(
+            lambda: made.append(
+                compact(model, make_plan(model, "group_l1", keep_macs=KEEP, allocation="global"))
+            )
+        )
+        return {"seconds": seconds, "kept": complexity(made[0]).macs / dense}
+
+    return run
+
+
+def work(job: str) -> None:
+    """The worker: "competitor on network" → one line of JSON for each line."""
+    competitor, _, name = job.partition(" on ")
+    if competitor == OURS:
+        start_tensorflow()
+        run = ours(name)
+        run()  # warms up
+    else:
+        from benchmarks.torch_pruner import job
+
+        run = job(name, CLASSES, KEEP, STEPS[competitor])
+    serve(lambda _: json.dumps(run()))
+
+
+def compare(name: str, competitors: list[str], turns: int) -> list[dict]:
+    """Rows of the table for one network, each with the share of the operations that was kept."""
+    workers, kept = {}, {}
+
+    def turn(competitor: str) -> float:
+        answer = json.loads(workers[competitor].ask("run"))
+        kept[competitor] = answer["kept"]
+        return answer["seconds"]
+
+    try:
+        for competitor in competitors:
+            workers[competitor] = Worker("benchmarks.torch_pruning", f"{competitor} on {name}")
+        calls = {c: lambda c=c: turn(c) for c in competitors}
+        return [row | {"kept": kept[row["name"]]} for row in summary(take_turns(calls, turns), OURS)]
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def linearity(turns: int) -> dict:
+    """Seconds of ours by depth, and the slope of log(seconds) over log(depth): 1 is linear."""
+    import numpy as np
+
+    start_tensorflow()
+    rows = []
+    for depth in DEPTHS:
+        run = ours(f"ResNet-{depth}")
+        rows.append({"depth": depth, "seconds": statistics.median(run()["seconds"] for _ in range(turns))})
+    depths, seconds = np.log([[row["depth"], row["seconds"]] for row in rows]).T
+    return {"rows": rows, "slope": float(np.polyfit(depths, seconds, 1)[0])}
+
+
+def main() -> None:
+    """argv → tables and JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.torch_pruning", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--turns", type=int, default=5, help="how often each takes its turn")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return work(args.worker)
+    if args.turns < 1:
+        raise UsageError(f"At least 1 turn. Received: turns={args.turns}")
+    competitors = [OURS]
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("torch_pruning"):
+        competitors += STEPS
+    else:
+        print("Torch-Pruning is not installed: its rows are left out (make bench installs it)")
+    tables = {name: compare(name, competitors, args.turns) for name in NETS}
+    for name, rows in tables.items():
+        print_summary(f"{name} to {KEEP:.0%} of the operations, CPU, {os.cpu_count()} cores", rows, OURS, "s")
+        print(", ".join(f"{row['name']} keeps {row['kept']:.4f}" for row in rows))
+    deep = linearity(args.turns)
+    cells = [(f"ResNet-{row['depth']}", f"{row['seconds']:.3f}") for row in deep["rows"]]
+    print_table(f"ours by depth: slope {deep['slope']:.2f}", ("", "seconds"), cells)
+    save("torch_pruning", {"keep": KEEP, "nets": tables, "depths": deep, "goals": _verdicts(tables)})
+
+
+def _verdicts(tables: dict[str, list[dict]]) -> list[dict]:
+    found = []
+    for name, rows in tables.items():
+        for row in rows:
+            if row["name"] == RECIPE:
+                ratio = 1 / row["ratio"]
+                met = "met" if ratio <= GOAL else "missed"
+                print(f"{name}: ours / {RECIPE} = {ratio:.3f} (goal ≤ {GOAL:g}): {met}")
+                found.append({"net": name, "ours_over_peer": ratio, "goal": GOAL, "met": ratio <= GOAL})
+    return found
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,76 @@
+"""How a model is timed: on which program, with how many threads and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from exports.frozen import frozen_runner
+from exports.litert import litert_runner, to_litert
+from exports.signature import sample_inputs
+from exports.timing import least
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+BACKENDS = ("litert", "frozen")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What milliseconds are measured with.
+
+    Attributes:
+        backend: "litert", or "frozen" for a TensorFlow function whose weights are constants.
+        threads: processor threads of one call; 0 is the program's own choice.
+        batch: images per call.
+    """
+
+    backend: str = "litert"
+    threads: int = 1
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            hint = nearest(self.backend, BACKENDS)
+            raise UsageError(f"Unknown backend. Received: backend={self.backend!r}. {hint}")
+        for name, least_ in (("threads", 0), ("batch", 1)):
+            if getattr(self, name) < least_:
+                raise UsageError(f"{name} must be at least {least_}. Received: {name}={getattr(self, name)}")
+
+    def caller(self, model: keras.Model) -> Callable[[], object]:
+        """One call of the model on made-up inputs."""
+        inputs = sample_inputs(model, self.batch)
+        if self.backend == "litert":
+            run = litert_runner(to_litert(model), self.batch, self.threads or None)
+        else:
+            self.claim_threads()
+            run = frozen_runner(model, self.batch)
+        return lambda: run(*inputs)
+
+    def measure(self, models: Mapping[str, keras.Model], seconds: float = 1.0) -> dict[str, float]:
+        """Name → milliseconds of the fastest call; all take turns for about so many seconds."""
+        return least({name: self.caller(model) for name, model in models.items()}, seconds)
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.threads else "any threads"
+        return f"{self.backend}, {threads}, batch {self.batch}"
+
+    def claim_threads(self) -> None:
+        """Tells TensorFlow its number of threads, which it takes only until it has computed something.
+
+        Raises `UsageError` when it is too late.
+        """
+        threading = tf.config.threading
+        own = threading.get_intra_op_parallelism_threads()
+        if self.backend != "frozen" or self.threads in (0, own):
+            return
+        try:
+            threading.set_intra_op_parallelism_threads(self.threads)
+        except RuntimeError as error:
+            raise UsageError(
+                "TensorFlow is running already and keeps its number of threads. Received: "
+                f"threads={self.threads}\nsay it before anything is computed, or threads=0"
+            ) from error

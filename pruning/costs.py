@@ -1,0 +1,82 @@
+"""What a network costs as a function of the widths of its groups: operations, parameters, bytes.
+
+Every layer costs a sum of products of what is left of its axes: the terms of a `Polynomial`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import keras
+import numpy as np
+
+from pruning.conventions import Convention
+from pruning.graph import Call
+from pruning.groups import Analysis
+from pruning.kinds import cost_of
+from pruning.polynomial import Rows, Term
+from pruning.weights import named_variables
+
+
+def operations(analysis: Analysis, rule: Convention) -> list[Term]:
+    """Operations of all calls under a convention."""
+    return [term for call, found in _costly(analysis, rule) for term in _bilinear(analysis, call, found, 1)]
+
+
+def parameters(analysis: Analysis, rule: Convention) -> list[Term]:
+    """Parameters under a convention; a layer that is called twice has them once."""
+    once = {call.name: (call, found) for call, found in _costly(analysis, rule)}
+    return [term for call, found in once.values() for term in _bilinear(analysis, call, found, 0)]
+
+
+def stored_bytes(analysis: Analysis) -> list[Term]:
+    """Bytes of all weights and statistics of the smaller model, in the types that they have."""
+    cuts: dict[tuple[str, str], dict[int, Rows]] = defaultdict(lambda: defaultdict(list))
+    for group in analysis.groups:
+        for member in group.members:
+            for weight, axis in member.axes.items():
+                cuts[member.layer, weight][axis].append((group.name, member.index))
+    terms = []
+    for name, layer in analysis.graph.layers.items():
+        own = named_variables(layer) if getattr(layer, "variables", ()) else {}
+        for weight, variable in own.items():
+            if weight != "mask":  # no part of the plain model
+                terms.append(_stored(variable, cuts.get((name, weight), {})))
+    return terms
+
+
+def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int]:
+    """Group → what its last channel costs while all others are there."""
+    last = {group.name: group.size - 1 for group in analysis.groups}
+    found = dict.fromkeys(last, 0.0)
+    for factor, axes in terms:
+        gone = [{name: np.count_nonzero(index == last[name]) for name, index in rows} for _, rows in axes]
+        for name in {name for row in gone for name in row} if factor else ():
+            left = [size - row.get(name, 0) for (size, _), row in zip(axes, gone, strict=True)]
+            found[name] += factor * (math.prod(size for size, _ in axes) - math.prod(left))
+    return {name: round(cost) for name, cost in found.items()}
+
+
+def _stored(variable: keras.Variable, cut: Mapping[int, Rows]) -> Term:
+    whole = [n for axis, n in enumerate(variable.shape) if axis not in cut]
+    size = np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+    return float(size * np.prod(whole)), tuple((variable.shape[axis], rows) for axis, rows in cut.items())
+
+
+def _costly(analysis: Analysis, rule: Convention) -> Iterator[tuple[Call, Callable]]:
+    """Calls that cost anything, with a function of channels in and out → parameters and operations."""
+    for call in analysis.calls:
+        if cost := cost_of(call):
+            yield call, lambda n_in, n_out, call=call, cost=cost: cost(rule, call, n_in, n_out)
+
+
+def _bilinear(analysis: Analysis, call: Call, cost: Callable, part: int) -> list[Term]:
+    """A cost a·in·out + b·in + c·out + d, known at four points, is known everywhere."""
+    tensors = call.inputs[0], call.outputs[0]
+    n, m = call.input_shapes[0][-1] or 1, call.shapes[0][-1] or 1  # one word for each example has no size
+    none, read, made, both = (cost(i, o)[part] for i, o in ((0, 0), (n, 0), (0, m), (n, m)))
+    x, y = ((size, analysis.parts[t]) for t, size in zip(tensors, (n, m), strict=True))
+    product = (both - read - made + none) / (n * m)
+    return [(product, (x, y)), ((read - none) / n, (x,)), ((made - none) / m, (y,)), (none, ())]

@@ -1,0 +1,117 @@
+"""Labels that flow through a graph: which positions of which tensors are the same channel.
+
+Every position of every tensor has a label. A layer that makes channels hands out fresh ones, a layer that
+passes channels on passes their labels on, and a merge makes the labels that it joins equal. What is equal in
+the end is one channel, wherever it appears: residual streams, concatenations and shared layers need no
+special case. An axis along which the label does not change is stored with size 1: a feature map costs no more
+than its channels. Labels change along one axis at most, so that what is cut out of a tensor is a box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Use:
+    """Labels along one axis of a layer's weights: `axes` maps weight name → axis."""
+
+    layer: str
+    role: str  # producer, follower, consumer or padding
+    axes: dict[str, int]
+    labels: np.ndarray
+
+
+@dataclass
+class Labels:
+    """What is learnt on the way through a graph."""
+
+    count: int = 0
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    locked: list[tuple[np.ndarray, str]] = field(default_factory=list)
+    uses: dict[tuple, Use] = field(default_factory=dict)
+    shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
+    whole: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer → its channels, why they stay
+
+    def fresh(self, size: int) -> np.ndarray:
+        """`size` labels that nothing has yet."""
+        self.count += size
+        return np.arange(self.count - size, self.count)
+
+    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Makes labels equal, position by position; shapes broadcast."""
+        a, b = np.broadcast_arrays(a, b)
+        different = a != b
+        if different.any():
+            self.pairs.append((a[different], b[different]))
+
+    def use(self, layer: str, role: str, axes: dict[str, int], labels: np.ndarray) -> None:
+        """Notes which channels a layer's weights serve: a layer that is called twice serves the same ones."""
+        key = (layer, role, *axes.items())
+        if key in self.uses:
+            self.unite(self.uses[key].labels, labels)
+        else:
+            self.uses[key] = Use(layer, role, axes, labels)
+
+    def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
+        """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""
+        for i, labels in enumerate(made):
+            self.unite(self.shaped.setdefault((layer, i), labels), labels)
+
+    def lock(self, labels: np.ndarray, reason: str) -> None:
+        """Marks channels that must stay."""
+        self.locked.append((np.unique(labels), reason))
+
+
+def representatives(count: int, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The smallest label that each of `count` labels is connected to by the pairs (of equal-sized arrays)."""
+    parent = np.arange(count)
+    a = np.concatenate([p[0].ravel() for p in pairs]) if pairs else np.arange(0)
+    b = np.concatenate([p[1].ravel() for p in pairs]) if pairs else np.arange(0)
+    while len(a):
+        a, b = parent[a], parent[b]
+        open_ = a != b
+        a, b = a[open_], b[open_]
+        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+        while (parent[parent] != parent).any():
+            parent = parent[parent]
+    return parent
+
+
+def compressed(labels: np.ndarray) -> np.ndarray:
+    """Axes along which nothing changes get size 1."""
+    for axis in range(labels.ndim):
+        if labels.shape[axis] > 1 and (labels == (first := labels.take([0], axis))).all():
+            labels = first
+    return labels
+
+
+def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
+    """Labels that change along one axis at most, the last one that they changed along.
+
+    What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
+    """
+    varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
+    for axis in varying[:-1]:
+        first = labels.take([0], axis)
+        state.unite(first, labels)
+        labels = first
+    return labels
+
+
+def expanded(labels: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
+    """Inverse of `compressed` for a tensor of this shape (without batch); open sizes stay 1."""
+    return np.broadcast_to(
+        labels, [n if n is not None else size for n, size in zip(shape, labels.shape, strict=True)]
+    )
+
+
+def channel_vector(labels: np.ndarray, size: int) -> np.ndarray | None:
+    """Labels (size,) along the last axis; None where they change along another axis as well."""
+    if labels.ndim < 1 or any(n != 1 for n in labels.shape[:-1]):
+        return None
+    return np.broadcast_to(labels.reshape(-1), (size,))

@@ -1,0 +1,92 @@
+"""One layer by itself, at any width: what its time is a function of, and a model to measure it with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from pruning.graph import Call
+from pruning.latency.table import Table
+from pruning.plan import FAST_WIDTH
+
+# kind → the plain layer, and the option that holds the width of what it makes
+TIMED: dict[str, tuple[type, str]] = {
+    name.__name__: (name, "filters")
+    for name in (
+        keras.layers.Conv1D,
+        keras.layers.Conv2D,
+        keras.layers.Conv3D,
+        keras.layers.Conv1DTranspose,
+        keras.layers.Conv2DTranspose,
+        keras.layers.Conv3DTranspose,
+        keras.layers.SeparableConv1D,
+        keras.layers.SeparableConv2D,
+    )
+} | {
+    "DepthwiseConv1D": (keras.layers.DepthwiseConv1D, ""),
+    "DepthwiseConv2D": (keras.layers.DepthwiseConv2D, ""),
+    "Dense": (keras.layers.Dense, "units"),
+    "MaskedConv2D": (keras.layers.Conv2D, "filters"),
+    "MaskedDense": (keras.layers.Dense, "units"),
+}
+OPTIONS = (
+    "kernel_size", "strides", "padding", "dilation_rate", "groups", "depth_multiplier", "use_bias",
+)  # fmt: skip
+POINTS = 8  # of a grid of widths
+
+
+@dataclass(frozen=True)
+class TimedLayer:
+    """A call whose time depends on how many channels it reads and makes.
+
+    Attributes:
+        call: of the graph.
+        table: where its times are.
+    """
+
+    call: Call
+    table: Table
+
+    def milliseconds(self, n_in: float, n_out: float) -> float:
+        """Time at these widths: linear between the widths that it reads, in steps along those that it makes.
+
+        Convolutions compute `FAST_WIDTH` channels or a multiple of them at once, so 17 take as long as 24.
+        """
+        sizes = self.call.input_shapes[0][-1], self.call.shapes[0][-1]
+        makes = grid(sizes[1])
+        reads = [max(1, grid(sizes[0])[0] // 4), *grid(sizes[0])]
+        up = makes[min(int(np.searchsorted(makes, n_out)), len(makes) - 1)]
+        below = max(int(np.searchsorted(reads, n_in, side="right")) - 1, 0)
+        left, right = reads[below], reads[min(below + 1, len(reads) - 1)]
+        first = self._measured(left, up)
+        if n_in <= left or left == right:
+            return first
+        return first + (self._measured(right, up) - first) * (n_in - left) / (right - left)
+
+    def _measured(self, n_in: int, n_out: int) -> float:
+        make, width = TIMED[self.call.kind]
+        config = self.call.layer.get_config()
+        options = {name: config[name] for name in OPTIONS if name in config}
+        groups, whole = options.get("groups", 1), self.call.input_shapes[0][-1]
+        if groups == whole > 1:  # a depthwise convolution in other words: its width follows what it reads
+            options["groups"], n_out = n_in, n_in * (config["filters"] // groups)
+        elif groups > 1:
+            n_in, n_out = (max(1, round(n / groups)) * groups for n in (n_in, n_out))
+        options |= {width: n_out} if width else {}
+        shape = (*self.call.input_shapes[0][1:-1], n_in)
+        key = f"{make.__name__} {json.dumps(options)} {list(shape)}"
+        return self.table.milliseconds(key, lambda: _model(make, shape, options))
+
+
+def _model(make: type, shape: tuple, options: dict) -> keras.Model:
+    x = keras.Input(shape)
+    return keras.Model(x, make(**options)(x))
+
+
+def grid(size: int) -> list[int]:
+    """The widths to measure a layer at: about `POINTS` multiples of `FAST_WIDTH`, and the full width."""
+    step = FAST_WIDTH * -(-size // (FAST_WIDTH * POINTS))
+    return [*range(step, size, step), size]

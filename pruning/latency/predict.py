@@ -1,0 +1,59 @@
+"""The milliseconds of a network from those of its layers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from pruning.groups import Analysis
+from pruning.latency.layers import TIMED, TimedLayer
+from pruning.latency.table import Table
+
+Part = tuple[str, int]  # a group, and how many positions of a tensor belong to it
+
+
+class Predictor:
+    """Widths of groups → the sum of the times of the layers that compute most: convolutions and dense ones.
+
+    It is proportional to the time of the network at best: normalisation and activations are part of the
+    convolution before them on a device, sums and poolings come on top. `pruning.latency.fit` corrects it.
+    """
+
+    def __init__(self, analysis: Analysis, table: Table) -> None:
+        self._sizes = {group.name: group.size for group in analysis.groups}
+        self._layers: list[TimedLayer] = []
+        self._parts: list[tuple[tuple[int, list[Part]], tuple[int, list[Part]]]] = []
+        self.touching: dict[str, set[int]] = defaultdict(set)
+        for call in analysis.calls:
+            if call.kind in TIMED and None not in (*call.input_shapes[0][1:], *call.shapes[0][1:]):
+                ends = (
+                    _parts(analysis, call.inputs[0], call.input_shapes[0]),
+                    _parts(analysis, call.outputs[0], call.shapes[0]),
+                )
+                for group in {name for _, rows in ends for name, _ in rows}:
+                    self.touching[group].add(len(self._layers))
+                self._layers.append(TimedLayer(call, table))
+                self._parts.append(ends)
+        self._seen: dict[tuple, float] = {}
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        """Milliseconds at these widths of groups (group → channels)."""
+        return sum(self._of(i, widths) for i in range(len(self._layers)))
+
+    def around(self, group: str, widths: Mapping[str, int]) -> float:
+        """The part of the sum that changes with the width of one group."""
+        return sum(self._of(i, widths) for i in self.touching[group])
+
+    def _of(self, i: int, widths: Mapping[str, int]) -> float:
+        n_in, n_out = (self._kept(size, rows, widths) for size, rows in self._parts[i])
+        key = (i, n_in, n_out)
+        if key not in self._seen:
+            self._seen[key] = self._layers[i].milliseconds(n_in, n_out)
+        return self._seen[key]
+
+    def _kept(self, size: int, rows: list[Part], widths: Mapping[str, int]) -> float:
+        return size - sum(count * (1 - widths[name] / self._sizes[name]) for name, count in rows)
+
+
+def _parts(analysis: Analysis, tensor: int, shape: tuple) -> tuple[int, list[Part]]:
+    return shape[-1], [(name, int((index >= 0).sum())) for name, index in analysis.parts[tensor]]

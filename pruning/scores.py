@@ -1,0 +1,150 @@
+"""From a criterion to one score for each channel of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from pruning.criteria import Criterion, get_criterion
+from pruning.criteria.registry import NORMALISERS
+from pruning.evidence import Evidence, Loss, Place
+from pruning.groups import Analysis, analyse
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+REDUCTIONS = ("mean", "sum", "max", "first")
+Scores = dict[str, np.ndarray]
+
+
+def score_groups(
+    model: keras.Model,
+    criterion: str = "l1",
+    *,
+    analysis: Analysis | None = None,
+    data: Any = None,
+    loss: Loss | None = None,
+    batch_size: int = 128,
+    reduce: str = "mean",
+    normalise: str | None = None,
+    seed: int = 1,
+) -> Scores:
+    """Group name → scores (channels,), larger = keep.
+
+    Args:
+        model: functional model.
+        criterion: name of a registered criterion.
+        analysis: of the model, if it is there already.
+        data: (images, labels) for criteria that look at gradients; images are enough for activations.
+        loss: (labels, outputs) → losses; None is the cross-entropy.
+        batch_size: images that are run at a time.
+        reduce: how the members of a group, such as the convolutions that are added up in a residual stream,
+            share a score: "mean", "sum", "max", or that of the "first" one that has the channel.
+        normalise: divide the scores of a group by the "mean", "max" or "sum" of their absolute values, or
+            "none"; None is the criterion's own choice.
+        seed: of the random criterion.
+
+    A group in which the criterion sees nothing (BN's scale, where there is no BN) is left out. Raises
+    `UsageError` for unknown names, missing data, or scores that are not finite.
+    """
+    found = get_criterion(criterion)
+    _check("reduce", reduce, REDUCTIONS)
+    _check("normalise", normalise or found.normalise, NORMALISERS)
+    analysis = analysis or analyse(model)
+    evidence = Evidence(model, analysis, data, loss, batch_size)
+    seen = {group.name: evidence.places(group, found) for group in analysis.groups}
+    places = list(dict.fromkeys(place for rows in seen.values() for place, _ in rows))
+    by_place = _scored(found, evidence, places, np.random.default_rng(seed))
+    scores = {}
+    for group in analysis.groups:
+        if rows := [(by_place[place], index) for place, index in seen[group.name]]:
+            score = normalised(reduced(rows, group.size, reduce), normalise or found.normalise)
+            if not np.isfinite(score).all():
+                raise UsageError(
+                    f"Criterion {criterion!r} gives scores that are not finite. "
+                    f"Received: group {group.name!r}"
+                )
+            scores[group.name] = score
+    if not scores and analysis.groups:
+        raise UsageError(f"No group has what this criterion looks at. Received: criterion={criterion!r}")
+    return scores
+
+
+def reduced(rows: Iterable[tuple[np.ndarray, np.ndarray]], size: int, how: str = "mean") -> np.ndarray:
+    """Scores of positions with their channels, member by member → scores (size,) of the channels.
+
+    What a member says of one channel at several positions is added up. A channel that no member has: 0.
+    """
+    values, has = [], []
+    for scores, index in rows:
+        ours = index >= 0
+        values.append(np.bincount(index[ours], scores[ours], size))
+        has.append(np.bincount(index[ours], minlength=size) > 0)
+    values, has = np.array(values), np.array(has)
+    if how == "first":
+        return values[has.argmax(0), np.arange(size)]
+    if how == "max":
+        return np.where(has.any(0), np.where(has, values, -np.inf).max(0), 0.0)
+    total = values.sum(0)
+    return total if how == "sum" else total / np.maximum(has.sum(0), 1)
+
+
+def normalised(scores: np.ndarray, how: str) -> np.ndarray:
+    """Divided by the mean, maximum or sum of absolute values; as they are where that is 0."""
+    if how == "none":
+        return scores
+    scale = float(getattr(np.abs(scores), how)())
+    return scores / scale if scale > 0 else scores
+
+
+def _scored(
+    criterion: Criterion, evidence: Evidence, places: list[Place], rng: np.random.Generator
+) -> dict[Place, np.ndarray]:
+    inputs = {place: _still(criterion, evidence, place, rng) for place in places}
+    if not criterion.needs_data:
+        return {place: _score(criterion, inputs[place]) for place in places}
+    parts = evidence.batches(places, criterion)
+    if criterion.batches == "all":
+        gradients = _mean((n, {p: a["gradients"] for p, a in arrays.items()}) for n, arrays in parts)
+        return {p: _score(criterion, inputs[p] | {"gradients": gradients[p]}) for p in places}
+    scored = ((n, {p: _score(criterion, inputs[p] | a) for p, a in arrays.items()}) for n, arrays in parts)
+    return _mean(scored) if criterion.batches == "mean" else _mean(((1, s) for _, s in scored), divide=False)
+
+
+def _score(criterion: Criterion, arrays: dict[str, Any]) -> np.ndarray:
+    """What the criterion says of some channels, one score for each."""
+    name = next(name for name in arrays if name != "rng")
+    channels = arrays[name].shape[-1 if criterion.source == "activations" else 0]
+    scores = criterion.score(**{name: arrays[name] for name in criterion.inputs})
+    if np.shape(scores) != (channels,):
+        raise UsageError(
+            f"Criterion {criterion.name!r} must give one score for each channel, shape ({channels},). "
+            f"Received: shape {np.shape(scores)}"
+        )
+    return scores
+
+
+def _still(criterion: Criterion, evidence: Evidence, place: Place, rng: np.random.Generator) -> dict:
+    """What does not change from batch to batch."""
+    if criterion.source == "scales":
+        found = {"gamma": evidence.weights(place)[:, 0]}
+    else:
+        found = {"filters": evidence.weights(place)} if "filters" in criterion.inputs else {}
+    return found | ({"rng": rng} if "rng" in criterion.inputs else {})
+
+
+def _mean(parts: Iterable[tuple[int, dict]], divide: bool = True) -> dict:
+    total: dict = {}
+    count = 0
+    for n, arrays in parts:
+        count += n
+        for place, array in arrays.items():
+            total[place] = total[place] + n * array if place in total else n * array
+    return {place: array / count for place, array in total.items()} if divide else total
+
+
+def _check(option: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")

@@ -1,0 +1,85 @@
+"""`python -m pruning`: a saved Keras model in, a smaller plain one out, everything measured on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from exports import FORMATS, compare, export, require
+from exports.signature import outputs, sample_inputs
+from pruning import Plan, compact, mask
+from pruning.groups import analyse
+from pruning.limits import check_prunable
+from pruning.tables import summary
+from recipes.prune_data import load_images
+from recipes.prune_options import RANGES_OF_PIXELS, PruneOptions
+from recipes.prune_plan import choose
+from recipes.prune_report import costs_table, measure, widths_table, write_report
+from recipes.prune_subject import Subject, check_places, load, setup_of
+from recipes.prune_training import accuracy, fine_tune, mend_statistics
+from runs import warn
+from runs.text import table
+
+SAME = 1e-4  # of an output's largest number: masked and compact model in float32
+SAMPLES = 4
+
+
+def run(options: PruneOptions) -> None:
+    """Everything that the options ask for."""
+    require(options.export)
+    check_places(options)
+    setup_of(options).claim_threads()
+    model = load(options.model)
+    analysis = analyse(model)
+    check_prunable(analysis, model.name)
+    data = None
+    if options.data:
+        data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
+    subject = Subject(options, model, analysis, data)
+    print(summary(model), end="\n\n")
+    plan = choose(subject)
+    print(widths_table(plan), end="\n\n")
+    small = compact(model, plan)
+    measure(subject, small)
+    print(costs_table(subject.rows), end="\n\n")
+    if not options.dry_run:
+        finish(subject, plan, small)
+    if options.report:
+        write_report(subject, plan)
+
+
+def finish(subject: Subject, plan: Plan, small: keras.Model) -> None:
+    """Compares, trains, writes; the model itself comes first, since an export may fail."""
+    compare_masked(subject, plan, small)
+    if subject.data:
+        recover(subject, small)
+    for name in dict.fromkeys(("keras", *subject.options.export)):
+        path = Path(subject.options.output).with_suffix(FORMATS[name].suffix)
+        subject.parities[name] = export(small, path, name)
+        print(f"{path}: {subject.parities[name]}")
+
+
+def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> None:
+    """Prints how far the smaller model is from the model with its channels zeroed; warns above `SAME`."""
+    inputs = sample_inputs(subject.model, SAMPLES)
+    same = compare(outputs(mask(subject.model, plan), inputs), outputs(small, inputs))
+    subject.parities["masked model"] = same
+    print(f"masked and compact model: {same}")
+    if not same.relative <= SAME:
+        warn(f"the compact model should equal the masked one. Received: a difference of {same.relative:.1e}")
+
+
+def recover(subject: Subject, small: keras.Model) -> None:
+    """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each."""
+    options, data = subject.options, subject.data
+    stages = {"before": accuracy(subject.model, data), "pruned": accuracy(small, data)}
+    if mend_statistics(small, data, options.batch_size):
+        stages["averages of BN re-estimated"] = accuracy(small, data)
+    if options.finetune_epochs:
+        fine_tune(small, data, options)
+        stages["fine-tuned"] = accuracy(small, data)
+    rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
+    print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
+    for row, value in zip(subject.rows, (stages["before"], [*stages.values()][-1]), strict=True):
+        row["holdout_accuracy"] = value

@@ -1,0 +1,92 @@
+"""Options of `python -m pruning MODEL.keras`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recipes.options import check_ranges, option, parse_into
+from runs.errors import UsageError
+
+PROG = "python -m pruning MODEL.keras"
+TARGETS = ("keep", "keep_macs", "keep_params", "keep_bytes", "keep_ms", "max_ms")
+RATIOS = {"above": 0, "below": 1}
+RANGES_OF_PIXELS = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions:
+    """What to prune, how much, by which rule, and what to write."""
+
+    model: str = option("", "the .keras file to prune; it comes first and needs no flag")
+    output: str | None = option(None, "the smaller model, a .keras file (also -o)")
+    dry_run: bool = option(False, "print groups, widths and costs, write nothing")
+
+    keep: float | None = option(None, "ratio of the channels to keep", **RATIOS)
+    keep_macs: float | None = option(None, "ratio of the operations to keep", **RATIOS)
+    keep_params: float | None = option(None, "ratio of the parameters to keep", **RATIOS)
+    keep_bytes: float | None = option(None, "ratio of the bytes of the weights to keep", **RATIOS)
+    keep_ms: float | None = option(None, "ratio of the measured milliseconds to keep", **RATIOS)
+    max_ms: float | None = option(None, "measured milliseconds of one call at most", above=0)
+
+    criterion: str = option("l1", "which channels stay")
+    allocation: str | None = option(
+        None, "how the budget is spread over groups: uniform, global, isomorphic, sensitivity "
+        "(default: uniform; with --keep_ms and --max_ms a rule of their own)"
+    )  # fmt: skip
+    round_to: int = option(1, "widths are multiples of this", at_least=1)
+    min_channels: int = option(1, "that every group keeps", at_least=1)
+    max_drop: float = option(1.0, "largest ratio of its channels that a group loses", above=0, at_most=1)
+    ignore: list[str] = option([], "layers whose channels all stay; patterns may be used", nargs="+")
+    seed: int = option(1, "of the random criterion and of fine-tuning", at_least=0)
+
+    data: str | None = option(None, "images: a folder with a sub-folder for each class, or tfds:NAME")
+    data_path: str | None = option(None, "data_dir of tfds")
+    pixels: str = option("0..255", "what the model reads", choices=tuple(RANGES_OF_PIXELS))
+    finetune_epochs: int = option(0, "epochs of fine-tuning", at_least=0)
+    optimizer: str = option("sgd", "of fine-tuning", choices=("sgd", "adam"))
+    learning_rate: float = option(1e-2, "of fine-tuning, falling to 0 along a cosine", above=0)
+    batch_size: int = option(64, "images at a time", at_least=1)
+
+    backend: str = option("litert", "what milliseconds are measured on", choices=("litert", "frozen"))
+    threads: int = option(1, "of the measured call; 0 is the program's own choice", at_least=0)
+    ms_batch: int = option(1, "images of the measured call", at_least=1)
+    cache: str | None = option(None, "folder of measured layers (default: the user's cache folder)")
+
+    export: list[str] = option([], "also write these: litert, onnx, savedmodel", nargs="+")
+    report: str | None = option(None, "an HTML page; its numbers go to a .json file beside it")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.model:
+            raise UsageError(f"Which model? Its file comes first: {PROG} --keep_macs 0.5 -o SMALL.keras")
+        if not self.dry_run and not self.output:
+            raise UsageError("Where to? Give -o SMALL.keras, or --dry_run to write nothing")
+        given = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            flags = ", ".join(f"--{name}" for name in TARGETS)
+            got = " and ".join(f"--{name}" for name in given) or "none"
+            raise UsageError(f"Give one of {flags}. Received: {got}")
+        if self.finetune_epochs and not self.data:
+            raise UsageError("Fine-tuning needs images: give --data FOLDER or tfds:NAME. Received: data=None")
+
+    @property
+    def target(self) -> tuple[str, float]:
+        """Which budget was given, and its value."""
+        return next((name, value) for name in TARGETS if (value := getattr(self, name)) is not None)
+
+
+def parse(argv: Sequence[str] | None = None) -> PruneOptions:
+    """Command line → `PruneOptions`. Raises `UsageError` for what cannot be understood."""
+    words = []
+    for word in sys.argv[1:] if argv is None else argv:
+        if re.match(r"-[\d.]", word) and words and re.fullmatch(r"--\w+", words[-1]):
+            words[-1] += f"={word}"  # argparse takes -1..1 for a flag
+        else:
+            words.append("--output" if word == "-o" else word)
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--model")
+    description = "Make a Keras model smaller: whole channels go, plain Keras layers stay."
+    return parse_into(PruneOptions, words, prog=PROG, description=description)

@@ -1,0 +1,87 @@
+"""What a pruned model costs, as tables on the terminal, as JSON and as a page."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pruning import Plan, complexity
+from recipes.prune_subject import Subject
+from recipes.report import machine
+from runs import warn, write_atomic, write_json
+from runs.errors import UsageError
+from runs.page_pruned import COSTS, render_pruned
+from runs.text import table
+from runs.wording import cost
+
+
+def measure(subject: Subject, small: keras.Model) -> None:
+    """A row of costs for the model and one for the smaller one."""
+    models = {"before": subject.model, "after": small}
+    times = _milliseconds(subject, models)
+    for name, model in models.items():
+        cost = complexity(model)
+        stored = sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in model.variables)
+        row = {"name": name, "params": cost.params, "macs": cost.macs, "bytes": stored, "ms": times[name]}
+        subject.rows.append(row)
+
+
+def _milliseconds(subject: Subject, models: dict[str, keras.Model]) -> dict[str, float | None]:
+    """The two take turns on the clock; None for models that cannot be timed, unless time is the budget."""
+    try:
+        return subject.setup.measure(models, seconds=2.0)
+    except (UsageError, ValueError, RuntimeError) as error:
+        if subject.options.target[0] in ("keep_ms", "max_ms"):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        warn(f"milliseconds are not measured: {reason}")
+        return dict.fromkeys(models)
+
+
+def widths_table(plan: Plan) -> str:
+    """Width of every group before and after."""
+    rows = [(name, str(plan.sizes[name]), str(width)) for name, width in plan.widths().items()]
+    return table(("group", "before", "after"), rows)
+
+
+def costs_table(rows: list[dict]) -> str:
+    """Costs of the model and of the smaller one, and what is left of them."""
+    before, after = rows
+    lines = [
+        (
+            title,
+            cost(before[key], style),
+            cost(after[key], style),
+            f"{after[key] / before[key]:.1%}" if before[key] else "–",
+        )
+        for key, title, style in COSTS
+    ]
+    return table(("", "before", "after", "left"), lines)
+
+
+def write_report(subject: Subject, plan: Plan) -> None:
+    """The HTML page, and its numbers beside it as JSON."""
+    options = subject.options
+    name, value = options.target
+    report = {
+        "model": subject.model.name,
+        "target": {name: value},
+        "criterion": options.criterion,
+        "setup": str(subject.setup),
+        "rows": subject.rows,
+        "widths": [{"group": g, "before": plan.sizes[g], "after": len(k)} for g, k in plan.keep.items()],
+        "untouched": [vars(row) for row in subject.analysis.untouched],
+        "parities": {name: vars(parity) for name, parity in subject.parities.items()},
+        "plan": plan.to_json(),
+        "command": shlex.join(["python", "-m", "pruning", *sys.argv[1:]]),
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    write_json(Path(options.report).with_suffix(".json"), report)
+    write_atomic(options.report, render_pruned(report).encode())
+    print(f"report: {options.report}")

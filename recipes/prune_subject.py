@@ -1,0 +1,75 @@
+"""What `python -m pruning` works on: the model, its images, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from exports import Parity
+from exports.setup import Setup
+from pruning.groups import Analysis
+from recipes.prune_data import ImageData
+from recipes.prune_options import PruneOptions
+from runs import RunFolderError, SnapshotError
+
+
+@dataclass
+class Subject:
+    """The model under the shears: what is known of it and of what became of it."""
+
+    options: PruneOptions
+    model: keras.Model
+    analysis: Analysis
+    data: ImageData | None
+    rows: list[dict] = field(default_factory=list)
+    parities: dict[str, Parity] = field(default_factory=dict)
+
+    @property
+    def setup(self) -> Setup:
+        """What milliseconds are measured with."""
+        return setup_of(self.options)
+
+
+def setup_of(options: PruneOptions) -> Setup:
+    """What milliseconds are measured with."""
+    return Setup(options.backend, options.threads, options.ms_batch)
+
+
+def check_places(options: PruneOptions) -> None:
+    """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for a bad place."""
+    if not Path(options.model).is_file():
+        raise SnapshotError(f"There is no such file. Received: model={options.model}")
+    for name in ("output", "report"):
+        path = getattr(options, name)
+        if path is None or (options.dry_run and name == "output"):
+            continue
+        suffix = {"output": ".keras", "report": ".html"}[name]
+        if Path(path).suffix != suffix:
+            raise RunFolderError(f"The file needs the ending {suffix}. Received: {name}={path}")
+        if os.path.exists(path) and os.path.samefile(path, options.model):
+            raise RunFolderError(f"This is the model itself; choose another file. Received: {name}={path}")
+        folder = Path(path).absolute().parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise RunFolderError(
+                f"There is no such folder, or nothing may be written there. Received: {name}={path}"
+            )
+
+
+def load(path: str) -> keras.Model:
+    """A saved model. Raises `SnapshotError` for a file that Keras cannot read."""
+    if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SnapshotError(
+            f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
+        ) from error
+    except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise SnapshotError(f"Keras cannot read this model ({reason}). Received: model={path}") from error

@@ -1,0 +1,28 @@
+"""Tables for the terminal, in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns under their titles, two spaces apart; columns of numbers lie to the right."""
+    rows = [tuple(map(str, row)) for row in rows]
+    columns = list(zip(titles, *rows, strict=True))
+    sizes = [max(map(len, column)) for column in columns]
+    right = [bool(rows) and all(map(_number, column[1:])) for column in columns]
+    lines = [
+        "  ".join(c.rjust(n) if r else c.ljust(n) for c, n, r in zip(row, sizes, right, strict=True)).rstrip()
+        for row in (tuple(titles), *rows)
+    ]
+    return "\n".join(lines)
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
+
+
+def _number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").isdigit()

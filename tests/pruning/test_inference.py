@@ -1,0 +1,68 @@
+"""What is run to be scored is the model at inference."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from pruning.evidence import Evidence
+from pruning.gates import Gated
+from pruning.groups import analyse
+
+L = keras.layers
+
+
+@pytest.fixture(scope="module")
+def net():
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 3, activation="relu", name="stem")(L.RandomTranslation(0.4, 0.4)(images))
+    return keras.Model(images, L.Dense(3, name="classes")(L.Flatten()(x)))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+
+
+def test_a_gated_network_does_not_augment(net, images):
+    gated = Gated(analyse(net))
+    found = [gated(images, {"stem": np.ones(4, bool)}) for _ in range(2)]
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], net(images, training=False), atol=1e-5)
+
+
+def test_evidence_does_not_augment(net, images):
+    analysis = analyse(net)
+    values = Evidence(net, analysis, images)._run([images])
+    np.testing.assert_allclose(
+        values[analysis.graph.outputs[0]], net(images, training=False), rtol=0, atol=1e-5
+    )
+
+
+def test_the_source_of_layers_is_run_as_it_is():
+    class Halved(L.Layer):
+        def call(self, x):
+            self.stack = [frame.filename for frame in inspect.stack(0)]
+            return x / 2
+
+    images = keras.Input((4,))
+    halved = Halved()
+    model = keras.Model(images, L.Dense(2)(halved(L.Dense(3)(images))))
+    Gated(analyse(model))(np.ones((2, 4), np.float32), {})
+    assert __file__ in halved.stack
+    assert not [name for name in halved.stack if "autograph_generated" in name]  # a rewritten copy
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_nested_model_called_with_more_than_it_reads(as_dict):
+    keras.utils.set_random_seed(0)
+    b, a = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    made = L.Subtract()([L.Dense(3, name="of_b")(b), L.Dense(3, name="of_a")(a)])
+    inner = keras.Model({"a": a, "b": b} if as_dict else [b, a], made, name="inner")
+    x, y, z = (keras.Input((4,)) for _ in range(3))
+    model = keras.Model([x, y, z], L.Dense(2)(inner({"a": x, "b": y, "c": z})))
+    values = [np.random.default_rng(i).normal(size=(2, 4)).astype(np.float32) for i in range(3)]
+    found = Gated(analyse(model))(values, {"inner/of_b": np.ones(3, bool)})
+    np.testing.assert_allclose(found, model(values), atol=1e-5)

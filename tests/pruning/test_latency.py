@@ -1,0 +1,181 @@
+"""Budgets of milliseconds, on devices whose times follow a known rule."""
+
+import json
+
+import keras
+import pytest
+from toys import plain_net, small_resnet
+
+from exports.setup import Setup
+from pruning import complexity, make_plan
+from pruning.budgets import Budget
+from pruning.groups import analyse
+from pruning.latency.fit import fit
+from pruning.latency.greedy import loss_of, widths_for
+from pruning.latency.layers import grid
+from pruning.latency.predict import Predictor
+from pruning.latency.table import Table
+from pruning.limits import Limits, Ranking
+from pruning.scores import score_groups
+from runs.errors import UsageError
+
+
+class Device(Setup):
+    """A processor that computes 16 output channels of a convolution at once, 1e5 operations in a millisecond.
+
+    A call costs `overhead` milliseconds more, and everything takes `slower` times as long in a whole network.
+    """
+
+    overhead, slower = 0.02, 1.3
+
+    def measure(self, models, seconds=1.0):
+        return {name: self.time(model) for name, model in models.items()}
+
+    def time(self, model: keras.Model) -> float:
+        total, layers = 0.0, 0
+        for row in complexity(model).layers:
+            kernel = getattr(model.get_layer(row.name), "kernel", None)
+            if kernel is not None:
+                made = kernel.shape[-1]
+                total += row.macs * (-(-made // 16) * 16 / made) / 1e5
+                layers += 1
+        return total if layers == 1 else self.overhead + self.slower * total
+
+
+def subject(model=None, limits=None, criterion="l1"):
+    model = model or small_resnet(depth=8)
+    analysis = analyse(model)
+    return (
+        model,
+        analysis,
+        Ranking.of(analysis, score_groups(model, criterion, analysis=analysis), limits or Limits()),
+    )
+
+
+@pytest.mark.parametrize("keep", [0.8, 0.5, 0.3])
+def test_the_network_found_takes_what_was_asked_for(keep, tmp_path):
+    model, analysis, ranking = subject()
+    fitted = fit(model, analysis, ranking, keep_ms=keep, setup=Device(), cache=tmp_path)
+    assert fitted.best.measured == pytest.approx(keep * fitted.before, rel=0.05)
+    assert fitted.before == Device().time(model)
+    assert len(fitted.attempts) <= 2 + 8
+
+
+def test_at_equal_time_it_keeps_more_of_the_scores_than_a_budget_of_operations(tmp_path):
+    model, analysis, ranking = subject()
+    fitted = fit(model, analysis, ranking, keep_ms=0.5, setup=Device(), cache=tmp_path)
+    losses = {group.name: loss_of(group, ranking) for group in analysis.groups}
+
+    def loss(plan) -> float:
+        return sum(losses[name](width) for name, width in plan.widths().items())
+
+    cost = Predictor(analysis, Table(Device(), tmp_path))
+    for allocation in ("uniform", "global"):
+        plans = [make_plan(model, keep_macs=k / 50, allocation=allocation) for k in range(10, 50)]
+        as_fast = [plan for plan in plans if cost(plan.widths()) <= cost(fitted.best.plan.widths())]
+        assert as_fast and loss(fitted.best.plan) < min(map(loss, as_fast))
+
+
+def test_no_group_could_be_wider_in_the_same_time(tmp_path):
+    model, analysis, ranking = subject()
+    cost = Predictor(analysis, Table(Device(), tmp_path))
+    target = 0.6 * cost(ranking.sizes)
+    widths = widths_for(analysis.groups, ranking, cost, target)
+    assert cost(widths) <= target
+    narrowed = [name for name in widths if widths[name] < ranking.sizes[name]]
+    assert narrowed
+    assert all(cost({**widths, name: widths[name] + 1}) > target for name in narrowed)
+
+
+def test_layers_of_one_shape_are_measured_once_and_times_survive_the_process(tmp_path):
+    model, analysis, ranking = subject()
+    table = Table(Device(), tmp_path)
+    first = Predictor(analysis, table)(ranking.sizes)
+    # ResNet-8: stem, 16→16, 16→32, 32→32, 32→64, 64→64, two shortcuts, dense
+    assert len(table) == 9
+    table.save()
+    again = Table(Device(), tmp_path)
+    assert len(again) == len(table) and Predictor(analysis, again)(ranking.sizes) == first
+    again.save()
+    assert len(json.loads(table.path.read_text())["ms"]) == len(table)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"ms": {"a": "b"}}', b'{"setup": "other", "ms": {"a": 1}}']
+)
+def test_a_cache_that_is_damaged_or_of_another_version_is_measured_again(damage, tmp_path):
+    table = Table(Device(), tmp_path)
+    table.path.write_bytes(damage)
+    assert len(Table(Device(), tmp_path)) == 0
+
+
+def test_two_processes_add_to_one_cache(tmp_path):
+    one, two = Table(Device(), tmp_path), Table(Device(), tmp_path)
+    for table, width in ((one, 3), (two, 5)):
+        x = keras.Input((8,))
+        table.milliseconds(f"dense {width}", lambda x=x, w=width: keras.Model(x, keras.layers.Dense(w)(x)))
+        table.save()
+    assert len(Table(Device(), tmp_path)) == 2
+
+
+def test_limits_hold(tmp_path):
+    limits = Limits(round_to=4, min_channels=8, ignore=("BasicBlock1*",))
+    model, analysis, ranking = subject(limits=limits)
+    widths = fit(model, analysis, ranking, keep_ms=0.6, setup=Device(), cache=tmp_path).best.plan.widths()
+    assert all(width % 4 == 0 and width >= 8 for width in widths.values())
+    assert all(widths[name] == ranking.sizes[name] for name in widths if name.startswith("BasicBlock1"))
+
+
+def test_the_predictor_is_a_cost_like_any_other(tmp_path):
+    model, analysis, ranking = subject(plain_net())
+    cost = Predictor(analysis, Table(Device(), tmp_path))
+    plan = make_plan(model, budget=Budget("ms", cost, 0.7 * cost(ranking.sizes)), allocation="global")
+    assert cost(plan.widths()) <= 0.7 * cost(ranking.sizes)
+    for name, size in ranking.sizes.items():
+        narrower = {**ranking.sizes, name: size - 1}
+        saved = cost(ranking.sizes) - cost(narrower)
+        assert cost.around(name, ranking.sizes) - cost.around(name, narrower) == pytest.approx(
+            saved, abs=1e-12
+        )
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({"max_ms": 1e-6}, "out of reach: the smallest network takes"),
+        ({"max_ms": 1e6}, "takes no more than"),
+        ({"keep_ms": 1.5}, "Received: keep_ms=1.5"),
+        ({}, "either keep_ms or max_ms"),
+    ],
+)
+def test_budgets_that_cannot_be_met_are_refused(budget, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        fit(*subject(plain_net()), **budget, setup=Device(), cache=tmp_path)
+
+
+@pytest.mark.parametrize(("options", "said"), [({"backend": "gpu"}, "litert"), ({"batch": 0}, "batch=0")])
+def test_a_setup_that_does_not_exist_is_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        Setup(**options)
+
+
+def test_grids_end_at_the_full_width():
+    assert (grid(3), grid(16), grid(64)) == ([3], [8, 16], [8, 16, 24, 32, 40, 48, 56, 64])
+    assert grid(100) == [16, 32, 48, 64, 80, 96, 100]
+
+
+@pytest.mark.parametrize("backend", ["litert", "frozen"])
+def test_real_devices_time_every_kind_of_layer(backend, tmp_path):
+    layers = keras.layers
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(8, 3, activation="relu")(layers.Conv2D(8, 3, padding="same")(x))
+    x = layers.DepthwiseConv2D(3, padding="same")(x)
+    x = layers.Conv2D(8, 3, groups=4, padding="same", activation="relu")(x)
+    x = layers.Conv2DTranspose(8, 2, strides=2)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Dense(8, activation="relu")(x))))
+    analysis = analyse(model)
+    table = Table(Setup(backend, threads=0), tmp_path)
+    cost = Predictor(analysis, table)
+    sizes = {group.name: group.size for group in analysis.groups}
+    assert cost(sizes) > 0 and len(table) == 7
+    assert cost({name: size // 2 for name, size in sizes.items()}) > 0 and len(table) > 7

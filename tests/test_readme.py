@@ -1,0 +1,35 @@
+"""What README promises in Python is run as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+
+REPO = Path(__file__).resolve().parents[1]
+LINES = 10
+
+
+def snippet(heading: str) -> str:
+    """The first block of Python under a heading of README.md."""
+    section = re.search(
+        rf"^## {heading}\n(.*?)^## ", (REPO / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
+    blocks = re.findall(r"(?:^ {4}.*\n)+", section, re.MULTILINE)
+    return next(block for block in blocks if block.lstrip().startswith("import ")).replace("\n    ", "\n")[4:]
+
+
+def test_prune_your_own_model_in_ten_lines(tmp_path):
+    code = snippet("Prune your own model")
+    assert len(code.splitlines()) <= LINES
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, after = map(int, done.stdout.splitlines()[-1].split(" → "))
+    assert 0.45 * before < after <= 0.5 * before
+    small = keras.models.load_model(tmp_path / "small.keras")
+    assert all(type(layer).__module__.startswith("keras.") for layer in small.layers)
+    assert small.get_layer("block_1_expand").filters % 8 == 0
