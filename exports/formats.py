@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ import tensorflow as tf
 from exports.litert import litert_runner, to_litert
 from exports.parity import TOLERANCE, Parity, compare
 from exports.signature import Runner, alone, outputs, sample_inputs
-from runs.errors import RunFolderError, SnapshotError, UsageError, disk_errors
-from runs.files import TEMP_PREFIX, make_atomic
+from runs.errors import SnapshotError, UsageError, disk_errors
+from runs.files import make_atomic, temporary
 from runs.quiet import quiet_stderr
 from runs.suggest import nearest
 
@@ -97,12 +96,8 @@ def _make_folder(path: str | os.PathLike, make: Callable[[Path], None]) -> None:
     When anything fails it is moved back.
     """
     target = Path(path)
-    temp = target.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}")
+    temp = temporary(target)
     old = temp.with_name(f"{temp.name}.old")
-    if not target.parent.is_dir():
-        raise RunFolderError(
-            f"the folder of a file to write does not exist. Received: path={path}\nmake the folder first"
-        )
     with disk_errors(path):
         try:
             make(temp)

@@ -19,6 +19,15 @@ from runs.errors import RunFolderError, disk_errors, warn
 TEMP_PREFIX = ".tmp-"
 
 
+def temporary(target: Path, suffix: str = "") -> Path:
+    """A name beside `target` that nothing has. Raises `RunFolderError` where there is no such folder."""
+    if not target.parent.is_dir():
+        raise RunFolderError(
+            f"the folder of a file to write does not exist. Received: path={target}\nmake the folder first"
+        )
+    return target.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+
+
 def make_atomic(path: str | os.PathLike, make: Callable[[Path], None]) -> str:
     """Let `make` write a temporary file, then put it in the place of `path`; return its SHA-256 in hex.
 
@@ -30,11 +39,7 @@ def make_atomic(path: str | os.PathLike, make: Callable[[Path], None]) -> str:
         RunFolderError: the disk is full, or the folder is missing or cannot be written.
     """
     target = Path(os.path.realpath(path))
-    temp = target.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
-    if not target.parent.is_dir():
-        raise RunFolderError(
-            f"the folder of a file to write does not exist. Received: path={path}\nmake the folder first"
-        )
+    temp = temporary(target, target.suffix)
     with disk_errors(path):
         try:
             make(temp)
