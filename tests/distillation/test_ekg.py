@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from distillation import cross_entropy, kept_teachers, kl_divergence, labels_only, two_view_knowledge
-from distillation.losses import temperature_for
+from distillation.basics import temperature_for
 
 
 def log_softmax(z: np.ndarray) -> np.ndarray:

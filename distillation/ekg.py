@@ -1,4 +1,4 @@
-"""Losses as pure functions of logits. TensorFlow; all of them compile under XLA."""
+"""EKG's fine-tuning (Lee & Song 2022): two views, and the teachers of the bank that know more."""
 
 from __future__ import annotations
 
@@ -6,26 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-
-def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """−log softmax(z)[y] per sample. labels (b,) integers, logits (b, classes) → (b,)."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-
-
-def kl_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
-    """KL(σ_T(teacher) ‖ σ_T(student)) per sample, from logits (…, classes) → (…,). No factor of T."""
-    p, q = tf.nn.log_softmax(teacher / temperature), tf.nn.log_softmax(student / temperature)
-    return tf.reduce_sum(tf.exp(p) * (p - q), -1)
-
-
-def temperature_for(num_classes: int) -> float:
-    """EKG's temperature: 4, and 10 from a thousand classes on."""
-    return 4.0 if num_classes < 1000 else 10.0
-
-
-def labels_only(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Plain training: mean cross-entropy and accuracy of a batch with "labels"."""
-    return tf.reduce_mean(cross_entropy(batch["labels"], logits)), _accuracy(logits, batch["labels"])
+from distillation.basics import accuracy, cross_entropy, kl_divergence, temperature_for
 
 
 def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -43,7 +24,7 @@ def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tup
     labels = tf.concat([batch["labels"]] * 2, 0)
     knowledge = temperature * kl_divergence(target[None], views, temperature)
     loss = tf.reduce_mean(cross_entropy(labels, logits)) + tf.reduce_mean(knowledge)
-    return loss, _accuracy(logits, labels)
+    return loss, accuracy(logits, labels)
 
 
 def kept_teachers(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
@@ -65,8 +46,3 @@ def _mean_of_kept(bank: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
 
 def _classes_last(bank: tf.Tensor) -> tf.Tensor:
     return tf.transpose(bank, [0, 2, 1])
-
-
-def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), tf.cast(labels, tf.int32))
-    return tf.reduce_mean(tf.cast(hits, tf.float32))

@@ -1,0 +1,34 @@
+"""What all losses are made of: pure functions of logits that compile under XLA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """−log softmax(z)[y] per sample. labels (b,) integers, logits (b, classes) → (b,)."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+
+
+def kl_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """KL(σ_T(teacher) ‖ σ_T(student)) per sample, from logits (…, classes) → (…,). No factor of T."""
+    p, q = tf.nn.log_softmax(teacher / temperature), tf.nn.log_softmax(student / temperature)
+    return tf.reduce_sum(tf.exp(p) * (p - q), -1)
+
+
+def temperature_for(num_classes: int) -> float:
+    """EKG's temperature: 4, and 10 from a thousand classes on."""
+    return 4.0 if num_classes < 1000 else 10.0
+
+
+def labels_only(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Plain training: mean cross-entropy and accuracy of a batch with "labels"."""
+    return tf.reduce_mean(cross_entropy(batch["labels"], logits)), accuracy(logits, batch["labels"])
+
+
+def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Share of the rows (b, classes) whose largest logit is that of the label (b,)."""
+    hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), tf.cast(labels, tf.int32))
+    return tf.reduce_mean(tf.cast(hits, tf.float32))

@@ -1,0 +1,152 @@
+"""A loss between teacher and student, with the interface of `keras.distillation`, and the registry."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+READS = ("logits", "stages", "blocks", "pooled")
+"""What a loss may look at: logits (b, classes), or (b, classes, teachers) of several teachers; the maps
+(b, h, w, c) at the end of each stage; those of each block; the pooled vector (b, c)."""
+
+_LOSSES: dict[str, type[Loss]] = {}  # by key
+
+
+class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
+    """Base of all losses. A subclass sets `key`, `reads` and `beta`, and writes `compare`.
+
+    It is a layer so that a loss may own weights: they train with the student wherever Keras tracks it.
+
+    Attributes:
+        key: what `build` and `--distill` call it.
+        reads: the one of `READS` that it compares; "all" hands it everything, by name.
+        beta: its published weight beside the cross-entropy, and where that is from.
+    """
+
+    key: ClassVar[str] = ""
+    reads: ClassVar[str] = "logits"
+    beta: ClassVar[float] = 1.0
+
+    def __init__(self, teacher_layer_name: str | None = None, student_layer_name: str | None = None) -> None:
+        super().__init__(name=self.key or None, dtype="float32")
+        self.teacher_layer_name, self.student_layer_name = teacher_layer_name, student_layer_name
+
+    def compare(self, teacher: Any, student: Any) -> tf.Tensor:
+        """The loss, a scalar, from what is read on both sides (float32). A third parameter: `labels`."""
+        raise NotImplementedError(type(self).__name__)
+
+    def prepare(self, teacher: Any, student: Any) -> None:
+        """Makes own weights; called once with the shapes of what is read on both sides."""
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, **_) -> tf.Tensor:
+        """A scalar float32.
+
+        Args:
+            teacher_outputs, student_outputs: {name of `READS`: tensor or list of tensors}, or what this
+                loss reads alone.
+            labels: (b,) integers, for losses that need them.
+
+        No gradient reaches the teacher. Raises `UsageError` for a side that lacks what the loss reads.
+        """
+        teacher, student = self._select(teacher_outputs, "teacher"), self._select(student_outputs, "student")
+        teacher, student = keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), (teacher, student))
+        if not self.built:
+            self.build_for(
+                *(keras.tree.map_structure(lambda x: x.shape, side) for side in (teacher, student))
+            )
+        more = {"labels": self._needed(labels)} if _wants_labels(type(self)) else {}
+        return self.compare(keras.tree.map_structure(tf.stop_gradient, teacher), student, **more)
+
+    def build_for(self, teacher: Any, student: Any) -> None:
+        """`prepare`, and remembers that it is done. Shapes are those of what the loss reads."""
+        with keras.name_scope(self.key):
+            self.prepare(teacher, student)
+        self.built = True
+
+    def _select(self, outputs: Any, side: str) -> Any:
+        if isinstance(outputs, Mapping) and self.reads != "all":
+            if self.reads not in outputs:
+                raise UsageError(f"Loss {self.key!r} reads {self.reads}. Received: {side} gives {[*outputs]}")
+            outputs = outputs[self.reads]
+        if self.reads in ("stages", "blocks") and not isinstance(outputs, (list, tuple)):
+            outputs = [outputs]
+        return outputs
+
+    def _needed(self, labels: Any) -> Any:
+        if labels is None:
+            raise UsageError(f"Loss {self.key!r} needs the labels. Received: labels=None")
+        return labels
+
+    # --- keras.distillation.Distiller asks these -----------------------------------------------------------
+
+    def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """Both sides may differ in shape and number: each loss says itself what it cannot compare."""
+
+    def validate_model_compatibility(self, teacher: keras.Model, student: keras.Model) -> None:
+        """Makes own weights before the optimizer looks for them."""
+        if not self.built:
+            names = (self.teacher_layer_name, self.student_layer_name)
+            outputs = [_output(m, name) for m, name in zip((teacher, student), names, strict=True)]
+            read = [self._select(o, who) for o, who in zip(outputs, ("teacher", "student"), strict=True)]
+            self.build_for(*keras.tree.map_structure(lambda x: x.shape, read))
+
+
+def _output(model: keras.Model, layer: str | None) -> Any:
+    if layer:
+        return model.get_layer(layer).output
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
+def register(cls: type[Loss]) -> type[Loss]:
+    """Class decorator: makes a loss known by its `key`. Raises `UsageError` for one that is taken."""
+    old = _LOSSES.get(cls.key)
+    if not cls.key or (old and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__)):
+        raise UsageError(f"A loss needs a key of its own. Received: key={cls.key!r} of {cls.__qualname__}")
+    _LOSSES[cls.key] = cls
+    return cls
+
+
+def get_loss(key: str) -> type[Loss]:
+    """A registered loss. Raises `UsageError` with the nearest valid name."""
+    known = _known()
+    if key not in known:
+        raise UsageError(f"Unknown loss. Received: loss={key!r}. {nearest(key, known)}")
+    return known[key]
+
+
+def list_losses() -> list[str]:
+    """Names that `build` accepts."""
+    return sorted(_known())
+
+
+def build(key: str, **options: Any) -> Loss:
+    """A loss by name: `build("kd", temperature=4)`. Raises `UsageError` for a name or an option unknown."""
+    cls = get_loss(key)
+    valid = [name for name in inspect.signature(cls).parameters]
+    if wrong := next((name for name in options if name not in valid), None):
+        raise UsageError(
+            f"Unknown option of loss {key!r}. Received: {wrong}={options[wrong]!r}. {nearest(wrong, valid)}"
+        )
+    return cls(**options)
+
+
+def _known() -> dict[str, type[Loss]]:
+    import distillation.losses as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return _LOSSES
+
+
+def _wants_labels(cls: type[Loss]) -> bool:
+    compare: Callable = cls.compare
+    return "labels" in inspect.signature(compare).parameters
