@@ -14,7 +14,7 @@ import nets
 from dataloader import Facts
 from distillation import labels_only
 from op_utils import make_forward
-from recipes.config import Config
+from recipes.config import TrainingOptions
 from recipes.context import RunContext
 from recipes.schedules import step_decay
 from recipes.training import TrainingSpec, epochs_done, fit
@@ -29,7 +29,7 @@ def baseline(context: RunContext, given: keras.Model | None) -> Path:
     return context.step("baseline", "snap_baseline.pkl", make)
 
 
-def build(config: Config, facts: Facts) -> keras.Model:
+def build(config: TrainingOptions, facts: Facts) -> keras.Model:
     """A network with random weights for a data set."""
     return nets.build(
         config.arch, num_classes=facts.num_classes, input_shape=facts.shape, shortcut=config.shortcut

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruning.settings import SearchSettings
 from recipes.options import check_ranges, option, parse_into
@@ -43,17 +44,19 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Common):
-    """Every option of `train_cifar.py`; names and defaults are EKG's where EKG has them."""
+class TrainingOptions(Common):
+    """What every recipe needs to know: where to, from what, and how to train. EKG's defaults.
+
+    A recipe's class adds its own options, and names its `STEPS` in their order: an option with a `stage` may
+    differ when a folder goes on, and the steps from that one on are done again (`recipes.stages`).
+    """
+
+    STEPS: ClassVar[tuple[str, ...]] = ()
 
     train_path: str = option("../test", "run folder; the same command continues a run that was killed")
     trained_param: str | None = option(
-        None, "snapshot to prune, published or ours; without it the baseline is trained"
+        None, "snapshot to start from, published or ours; without it the baseline is trained"
     )
-    Knowledge: bool | None = option(
-        None, "fine-tune with the memory bank (default: on with --criterion ekg)", stage="fine-tune"
-    )
-    num_teacher: int = option(5, "interim networks in the memory bank", at_least=1, stage="bank")
     learning_rate: float = option(1e-2, "of the fine-tuning", above=0, stage="fine-tune")
     decay_points: list[float] = option(
         [0.3, 0.6, 0.8],
@@ -69,24 +72,58 @@ class Config(Common):
     )
     batch_size: int = option(128, "of training", at_least=1)
     train_epoch: int = option(100, "epochs of fine-tuning", at_least=1, stage="fine-tune")
+    seed: int = option(1, "of training", at_least=0, below=2**31)
+    accum: int = option(1, "micro-batches per batch (gradient accumulation)", at_least=1)
+    do_log: int = option(200, "steps between two updates of the progress line", at_least=1)
+    setting: str | None = option(None, "a label for this run, shown in its report")
+    round_to: int = option(1, "widths are multiples of this", at_least=1)
+    baseline_epoch: int = option(300, "epochs of the baseline, when it has to be trained", at_least=1)
+    shortcut: str = option("B", "shortcut of a baseline that has to be trained", choices=("A", "A'", "B"))
+    per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.accum:
+            raise UsageError(
+                f"--accum must divide --batch_size {self.batch_size}. Received: accum={self.accum}"
+            )
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Those of `STEPS` that a run with these options has."""
+        return self.STEPS
+
+    @property
+    def system(self) -> str:
+        """What reports call the method."""
+        raise NotImplementedError(type(self).__name__)
+
+    def to_json(self) -> dict:
+        """Plain types, for config.json."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingOptions):
+    """Every option of EKG; names and defaults are its own where it has them."""
+
+    STEPS: ClassVar[tuple[str, ...]] = (
+        "baseline", "warm-up", "search", "slim", "bank", "fine-tune", "compact", "litert", "report"
+    )  # fmt: skip
+
+    Knowledge: bool | None = option(
+        None, "fine-tune with the memory bank (default: on with --criterion ekg)", stage="fine-tune"
+    )
+    num_teacher: int = option(5, "interim networks in the memory bank", at_least=1, stage="bank")
     searching: bool = option(False, "stop after the search and the slimmed network", stage="report")
     search_target_rate: float = option(0.45, "operations to keep, EKG's count", alias="target_rate")
     search_step: float = option(0.2, "ratio of channels that one step of the search removes")
     search_batch_size: int = option(256, "of warm-up and search")
     search_seed: int = option(1, "of the warm-up and of --criterion random", at_least=0, below=2**31)
-    seed: int = option(1, "of training", at_least=0, below=2**31)
-    accum: int = option(1, "micro-batches per batch (gradient accumulation)", at_least=1)
-    do_log: int = option(200, "steps between two updates of the progress line", at_least=1)
-    setting: str | None = option(None, "a label for this run, shown in its report")
-
     criterion: str = option(
         "ekg", "how to choose channels: ekg searches, the others prune uniformly", choices=CRITERIA
     )
-    round_to: int = option(1, "widths are multiples of this")
     search_dtype: str = option("float32", "of the search", choices=("float32", "bfloat16"))
-    baseline_epoch: int = option(300, "epochs of the baseline, when it has to be trained", at_least=1)
-    shortcut: str = option("B", "shortcut of a baseline that has to be trained", choices=("A", "A'", "B"))
-    per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,11 +133,20 @@ class Config(Common):
             )
         if self.Knowledge is None:  # said or not, it is the same run
             object.__setattr__(self, "Knowledge", self.criterion == "ekg")
-        if self.batch_size % self.accum:
-            raise UsageError(
-                f"--accum must divide --batch_size {self.batch_size}. Received: accum={self.accum}"
-            )
         self.search_settings()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Without a search no warm-up, without knowledge no bank, with `--searching` nothing behind it."""
+        left_out = set() if self.criterion == "ekg" else {"warm-up", "search"}
+        left_out |= set() if self.Knowledge else {"bank"}
+        left_out |= {"fine-tune", "compact", "litert"} if self.searching else set()
+        return tuple(step for step in self.STEPS if step not in left_out)
+
+    @property
+    def system(self) -> str:
+        """EKG, or the criterion that takes its place."""
+        return "EKG" if self.criterion == "ekg" else f"{self.criterion}, uniform"
 
     def search_settings(self) -> SearchSettings:
         """The options of the search; raises `UsageError` when one is out of range."""
@@ -111,10 +157,6 @@ class Config(Common):
             self.round_to,
             self.search_dtype,
         )
-
-    def to_json(self) -> dict:
-        """Plain types, for config.json."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

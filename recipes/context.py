@@ -14,7 +14,7 @@ from dataloader import Images, Splits
 from dataloader.augment import augment, normalise, two_views
 from op_utils import make_forward
 from pruning import Plan, complexity
-from recipes.config import Config
+from recipes.config import TrainingOptions
 from recipes.scoring import score
 from runs import MetricsLog, RunFolder, save_snapshot
 
@@ -23,7 +23,7 @@ from runs import MetricsLog, RunFolder, save_snapshot
 class RunContext:
     """A run: its options, the folder that it holds, its log, its data and its devices."""
 
-    config: Config
+    config: TrainingOptions
     folder: RunFolder
     log: MetricsLog
     splits: Splits

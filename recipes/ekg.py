@@ -1,6 +1,6 @@
 """EKG from a checkpoint to a small plain Keras model (Lee & Song 2022), one function and one file per step.
 
-baseline → warm-up → search → memory bank → slim → fine-tune → compact → report. A step whose file is complete
+baseline → warm-up → search → slim → memory bank → fine-tune → compact → report. A step whose file is complete
 is not done again; search and training go on from their last committed candidate or epoch.
 """
 
@@ -23,7 +23,7 @@ from recipes.finetune import fine_tune, slim
 from recipes.inputs import check_names, load_fitting, normalisation_of
 from recipes.report import finish
 from recipes.search import bank, search, warm_up
-from recipes.stages import STAGE_OF, forget_outdated
+from recipes.stages import forget_outdated, stages
 from runs import DataError, MetricsLog, RunFolder, UsageError, load_snapshot
 
 
@@ -37,7 +37,7 @@ def run(config: Config) -> dict:
     _check_target(config, given)
     splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
     _check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
-    may_differ = (*VOLATILE, *STAGE_OF)
+    may_differ = (*VOLATILE, *stages(Config))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:
         forget_outdated(folder, log, config)
         return _chain(RunContext(config, folder, log, splits, strategy), given)
@@ -49,11 +49,11 @@ def _chain(context: RunContext, given: keras.Model | None) -> dict:
     if config.criterion == "ekg":
         start = warm_up(context, dense)
         history = search(context, start)
-        teachers = bank(context, start, history) if config.Knowledge else None
         plan = history[-1].plan
     else:
-        start, history, teachers, plan = dense, (), None, _uniform_plan(context, dense)
+        start, history, plan = dense, (), _uniform_plan(context, dense)
     snapshots = {"baseline": dense, "slimmed": slim(context, start, plan)}
+    teachers = bank(context, start, history) if config.Knowledge else None
     if not config.searching:
         snapshots["fine-tuned"] = tuned = fine_tune(context, start, plan, teachers)
         save_compact(context, tuned)

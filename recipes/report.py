@@ -25,7 +25,6 @@ from pruning import Plan, compact, complexity
 from pruning.search import Interim
 from recipes.context import RunContext
 from recipes.scoring import score
-from recipes.stages import steps_of
 from runs import read_json, write_json
 from runs.html import render_html
 from runs.page_table import COLUMNS
@@ -36,7 +35,9 @@ TIMED_BATCH = 128
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 
-def finish(context: RunContext, snapshots: dict[str, Path], plan: Plan, history: tuple[Interim, ...]) -> dict:
+def finish(
+    context: RunContext, snapshots: dict[str, Path], plan: Plan | None, history: tuple[Interim, ...] = ()
+) -> dict:
     """Measures every snapshot, writes the reports, prints the table. Only here is the test split read."""
 
     def make(path: Path) -> None:
@@ -57,14 +58,14 @@ def _write_page(context: RunContext, report: dict) -> None:
 
 
 def _measure(
-    context: RunContext, snapshots: dict[str, Path], plan: Plan, history: tuple[Interim, ...]
+    context: RunContext, snapshots: dict[str, Path], plan: Plan | None, history: tuple[Interim, ...]
 ) -> dict:
-    config, steps = context.config, steps_of(context.config)
+    config, steps = context.config, context.config.steps
     entries = {name: entry for name in steps if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
     dense = history[0].macs if history else None
     return {
-        "system": "EKG" if config.criterion == "ekg" else f"{config.criterion}, uniform",
+        "system": config.system,
         "setting": config.setting,
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -72,7 +73,7 @@ def _measure(
         "config": config.to_json(),
         "bn": config.bn,
         "rows": _rows(context, {name: context.load(path) for name, path in snapshots.items()}),
-        "widths": [{"group": g, "before": plan.sizes[g], "after": len(k)} for g, k in plan.keep.items()],
+        "widths": plan_widths(plan),
         "stages": facts.get("slim", {}),
         "bank": facts.get("bank", {}),
         "litert": facts.get("litert", {}),
@@ -83,6 +84,12 @@ def _measure(
         "epochs": [row for row in context.log.rows() if row["phase"] in steps],
         "test_reads": context.splits.test_reads,
     }
+
+
+def plan_widths(plan: Plan | None) -> list[dict]:
+    """A row for each group: its width before and after."""
+    keep = plan.keep.items() if plan else ()
+    return [{"group": name, "before": plan.sizes[name], "after": len(kept)} for name, kept in keep]
 
 
 def machine() -> dict:

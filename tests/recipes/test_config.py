@@ -9,7 +9,7 @@ import pytest
 from forked import REPO
 
 from recipes.config import VOLATILE, Config, parse, parse_evaluate
-from recipes.stages import DEPENDENT, STAGE_OF, STEPS, steps_of
+from recipes.stages import stages
 from runs import UsageError
 
 PUBLISHED = {
@@ -101,7 +101,7 @@ def test_the_readme_of_ekg_calls_the_target_by_another_name():
 )
 def test_knowledge_is_the_method_unless_there_was_no_search(line, expected):
     config = parse(line.split())
-    assert config.Knowledge is expected and ("bank" in steps_of(config)) is expected
+    assert config.Knowledge is expected and ("bank" in config.steps) is expected
 
 
 @pytest.mark.parametrize(("line", "expected"), [("", None), ("--compile", True), ("--no-compile", False)])
@@ -193,17 +193,15 @@ def test_help_names_every_flag_and_imports_no_tensorflow(program):
 def test_options_that_change_the_search_bind_the_run_folder():
     """Teachers and re-estimated averages take BN statistics over --val_batch_size images."""
     names = {field.name for field in dataclasses.fields(Config)}
-    free = {*VOLATILE, *STAGE_OF}
-    assert free < names and not set(VOLATILE) & set(STAGE_OF)
+    free = {*VOLATILE, *stages(Config)}
+    assert free < names and not set(VOLATILE) & set(stages(Config))
     assert not {"val_batch_size", "seed", "search_seed", "accum", "batch_size", "dataset", "criterion"} & free
     assert not {"search_target_rate", "search_step", "search_dtype", "round_to", "baseline_epoch"} & free
 
 
 def test_what_is_done_again_is_never_the_search():
-    assert set(STAGE_OF.values()) == set(DEPENDENT)
-    for stage, steps in DEPENDENT.items():
-        assert steps[0] == stage and list(steps) == [step for step in STEPS if step in steps]
-        assert not {"baseline", "warm-up", "search", "slim"} & set(steps)
+    first = min(Config.STEPS.index(stage) for stage in stages(Config).values())
+    assert not {"baseline", "warm-up", "search", "slim"} & set(Config.STEPS[first:])
 
 
 def test_the_parser_takes_no_abbreviations():

@@ -29,7 +29,7 @@ def test_after_searching_the_whole_command_goes_on(published, programs, tmp_path
     folder, source = tmp_path / "run", ["--trained_param", published.folder / "snap_baseline.pkl"]
     again(programs, folder, *source, "--searching")
     before = times(folder)
-    assert list(before) == ["baseline", "warm-up", "search", "bank", "slim", "report"]
+    assert list(before) == ["baseline", "warm-up", "search", "slim", "bank", "report"]
     assert again(programs, folder, *source).endswith("searching=True is now False; to be done again: report")
     after = times(folder)
     assert {name: after[name] for name in before if name != "report"} == {
