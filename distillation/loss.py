@@ -72,7 +72,18 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             self.prepare(teacher, student)
         self.built = True
 
+    def build_from(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """`build_for` from outputs as `compute_loss` takes them, symbolic or not, unless it is done."""
+        if not self.built:
+            sides = zip((teacher_outputs, student_outputs), ("teacher", "student"), strict=True)
+            read = [self._select(outputs, who) for outputs, who in sides]
+            self.build_for(*keras.tree.map_structure(lambda x: x.shape, read))
+
     def _select(self, outputs: Any, side: str) -> Any:
+        if self.reads == "all" and not isinstance(outputs, Mapping):
+            raise UsageError(
+                f"Loss {self.key!r} reads outputs by name. Received: {side} gives a {type(outputs).__name__}"
+            )
         if isinstance(outputs, Mapping) and self.reads != "all":
             if self.reads not in outputs:
                 raise UsageError(f"Loss {self.key!r} reads {self.reads}. Received: {side} gives {[*outputs]}")
@@ -86,6 +97,11 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             raise UsageError(f"Loss {self.key!r} needs the labels. Received: labels=None")
         return labels
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Loss:
+        """A loss with the options of `get_config`; a layer's further entries are the same for every loss."""
+        return cls(**{name: config[name] for name in inspect.signature(cls).parameters if name in config})
+
     # --- keras.distillation.Distiller asks these -----------------------------------------------------------
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
@@ -93,11 +109,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
 
     def validate_model_compatibility(self, teacher: keras.Model, student: keras.Model) -> None:
         """Makes own weights before the optimizer looks for them."""
-        if not self.built:
-            names = (self.teacher_layer_name, self.student_layer_name)
-            outputs = [_output(m, name) for m, name in zip((teacher, student), names, strict=True)]
-            read = [self._select(o, who) for o, who in zip(outputs, ("teacher", "student"), strict=True)]
-            self.build_for(*keras.tree.map_structure(lambda x: x.shape, read))
+        names = (self.teacher_layer_name, self.student_layer_name)
+        self.build_from(*(_output(m, name) for m, name in zip((teacher, student), names, strict=True)))
 
 
 def _output(model: keras.Model, layer: str | None) -> Any:

@@ -1,0 +1,216 @@
+"""What every registered loss promises; a new file in distillation/losses/ is tested by being there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from loss_inputs import BATCH, build_from, labels, network, one_voice, said, wants_labels
+
+from distillation import Loss, build, list_losses
+from distillation.loss import READS
+from runs import UsageError
+
+KEYS = list_losses()
+TEACHER, STUDENT = said(0, channels=8, blocks=6), said(1)
+every_loss = pytest.mark.parametrize("key", KEYS)
+
+
+def built(key: str) -> Loss:
+    keras.utils.set_random_seed(0)
+    return build_from(build(key), TEACHER, STUDENT)
+
+
+def mapped(function, tensors):
+    return keras.tree.map_structure(function, tensors)
+
+
+@every_loss
+def test_it_reads_something_known_and_is_called_by_its_key(key):
+    assert build(key).key == key and build(key).reads in (*READS, "all") and build(key).beta > 0
+
+
+@every_loss
+def test_it_is_a_finite_scalar_not_below_zero_for_a_teacher_of_another_size(key):
+    loss = built(key).compute_loss(TEACHER, STUDENT, labels())
+    assert loss.shape == () and loss.dtype == tf.float32 and 0 <= float(loss) < np.inf
+
+
+@every_loss
+def test_it_is_finite_for_dead_maps_and_equal_logits(key):
+    """Of a student whose maps died (all zero after ReLU); the gradient too."""
+    dead = mapped(tf.zeros_like, STUDENT)
+    loss, gradients = gradients_of(built(key), TEACHER, dead)[:2]
+    assert np.isfinite(float(loss))
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@every_loss
+def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(key):
+    """Zero at equality. A loss with weights of its own compares what these make of both sides."""
+    loss = build_from(build(key), one_voice(2), one_voice(2))
+    value, gradients, _ = gradients_of(loss, one_voice(2), one_voice(2))
+    if loss.trainable_variables:
+        pytest.skip("owns weights")
+    assert abs(float(value)) < 1e-6
+    assert all(np.abs(g).max() < 1e-3 for g in gradients)
+
+
+@every_loss
+def test_the_order_of_the_batch_does_not_matter(key):
+    loss, order = built(key), np.random.default_rng(0).permutation(BATCH)
+    turned = [mapped(lambda x: tf.gather(x, order), side) for side in (TEACHER, STUDENT, labels())]
+    assert float(loss.compute_loss(*turned)) == pytest.approx(
+        float(loss.compute_loss(TEACHER, STUDENT, labels())), rel=1e-5
+    )
+
+
+@every_loss
+def test_it_compiles_under_xla_to_the_same_number(key):
+    loss = built(key)
+    compiled = tf.function(loss.compute_loss, jit_compile=True, autograph=False)
+    assert float(compiled(TEACHER, STUDENT, labels())) == pytest.approx(
+        float(loss.compute_loss(TEACHER, STUDENT, labels())), rel=1e-5, abs=1e-7
+    )
+
+
+def gradients_of(loss: Loss, teacher: dict, student: dict):
+    """Loss, its gradients of the student, where there are any, and of the teacher, None among them."""
+    with tf.GradientTape() as tape:
+        tape.watch((teacher, student))
+        value = loss.compute_loss(teacher, student, labels())
+    of_student, of_teacher = tape.gradient(value, (keras.tree.flatten(student), keras.tree.flatten(teacher)))
+    return value, [g.numpy() for g in of_student if g is not None], of_teacher
+
+
+@every_loss
+def test_the_gradient_reaches_the_student_and_never_the_teacher(key):
+    _, of_student, of_teacher = gradients_of(built(key), TEACHER, STUDENT)
+    assert any(np.abs(g).max() > 0 for g in of_student) and all(np.isfinite(g).all() for g in of_student)
+    assert all(g is None for g in of_teacher)
+
+
+@every_loss
+def test_all_weights_of_its_own_learn(key):
+    loss = built(key)
+    with tf.GradientTape() as tape:
+        value = loss.compute_loss(TEACHER, STUDENT, labels())
+    names = [v.path for v in loss.trainable_variables]
+    gradients = tape.gradient(value, [v.value for v in loss.trainable_variables])
+    assert [n for n, g in zip(names, gradients, strict=True) if g is None] == []
+
+
+@every_loss
+def test_a_small_step_along_the_gradient_lowers_it(key):
+    loss, student = built(key), mapped(tf.identity, STUDENT)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        before = loss.compute_loss(TEACHER, student, labels())
+    flat = keras.tree.flatten(student)
+    gradients = [0.0 if g is None else g for g in tape.gradient(before, flat)]
+    length = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+    moved = [x - 0.02 * g / length for x, g in zip(flat, gradients, strict=True)]
+    after = loss.compute_loss(TEACHER, keras.tree.pack_sequence_as(student, moved), labels())
+    assert float(after) < float(before)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_read_as_float32(key, dtype):
+    """The same number as of the rounded inputs in float32."""
+    loss = built(key)
+    half = [mapped(lambda x: tf.cast(x, dtype), side) for side in (TEACHER, STUDENT)]
+    rounded = [mapped(lambda x: tf.cast(x, tf.float32), side) for side in half]
+    found = loss.compute_loss(*half, labels())
+    assert found.dtype == tf.float32
+    assert float(found) == pytest.approx(float(loss.compute_loss(*rounded, labels())), rel=1e-6)
+
+
+@every_loss
+def test_its_options_make_an_equal_loss(key):
+    loss = build(key)
+    again = type(loss).from_config(loss.get_config())
+    values = []
+    for one in (loss, again):
+        keras.utils.set_random_seed(0)
+        values.append(float(one.compute_loss(TEACHER, STUDENT, labels())))
+    assert values[0] == values[1]
+
+
+# --- keras.distillation ------------------------------------------------------------------------------------
+
+
+def fit(losses, reads: str, **options) -> tuple[dict, keras.distillation.Distiller]:
+    """One epoch of a Distiller on 12 random images; what it reports."""
+    teacher, student = network(reads, 0), network(reads, 1)
+    distiller = keras.distillation.Distiller(teacher, student, losses, **options)
+    distiller.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    images, classes = rng.random((12, 8, 8, 3), np.float32), rng.integers(0, 3, 12)
+    return distiller.fit(images, classes, batch_size=6, verbose=0).history, distiller
+
+
+@every_loss
+def test_it_works_in_keras_distiller(key):
+    """Its weights train there too. Keras hands no labels to a loss: one that needs them says so."""
+    loss = build(key)
+    if wants_labels(loss):
+        with pytest.raises(UsageError, match="labels"):
+            fit(loss, loss.reads, student_loss_weight=0.0)
+        return
+    history, distiller = fit(loss, loss.reads, student_loss_weight=0.0)
+    assert np.isfinite(history["distillation_loss"]).all() and history["distillation_loss"][0] > 0
+    tracked = {id(v) for v in distiller.trainable_variables}
+    assert {id(v) for v in loss.trainable_variables} <= tracked
+
+
+def test_keras_own_loss_works_beside_ours():
+    """Theirs is KL of tempered softmaxes times T², KD's number, where it is handed an object for the KL.
+
+    Its default, the string "kl_divergence", becomes a function in Keras 3.15 and takes no softmax.
+    """
+    ours = build("kd", temperature=3)
+    theirs = keras.distillation.LogitsDistillation(3, keras.losses.KLDivergence())
+    value = float(ours.compute_loss(TEACHER["logits"], STUDENT["logits"]))
+    assert float(theirs.compute_loss(TEACHER["logits"], STUDENT["logits"])) == pytest.approx(value, rel=1e-4)
+    both, _ = fit([ours, theirs], "logits", distillation_loss_weights=[0.5, 0.5])
+    alone, _ = fit(build("kd", temperature=3), "logits")
+    np.testing.assert_allclose(both["total_loss"], alone["total_loss"], rtol=1e-4)
+
+
+# --- replicas ----------------------------------------------------------------------------------------------
+
+REPLICAS = """
+import sys
+sys.path[:0] = sys.argv[1:]
+import keras, tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from distillation import build, list_losses
+from loss_inputs import build_from, labels, said
+whole = said(0, 8, 6, batch=8), said(1, batch=8), labels(batch=8)
+half = lambda i: keras.tree.map_structure(lambda x: tf.reshape(x, [2, 4, *x.shape[1:]])[i], whole)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for key in list_losses():
+    with strategy.scope():
+        loss = build_from(build(key), *whole)
+    def step():
+        i = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return loss.compute_loss(*half(i))
+    found = strategy.experimental_local_results(tf.function(lambda: strategy.run(step), autograph=False)())
+    expected = [loss.compute_loss(*half(i)) for i in range(2)]
+    for f, e in zip(found, expected, strict=True):
+        assert abs(float(f) - float(e)) <= 1e-5 * abs(float(e)) + 1e-7, (key, float(f), float(e))
+"""
+
+
+def test_each_replica_gets_the_loss_of_its_own_part_of_the_batch():
+    """Under two replicas of MirroredStrategy every loss is that of the half that the replica holds."""
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    done = subprocess.run(
+        [sys.executable, "-c", REPLICAS, *folders], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
