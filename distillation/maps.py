@@ -1,0 +1,89 @@
+"""What losses on feature maps are made of: pure functions that compile under XLA. Maps are (b, h, w, c)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+EPSILON = 1e-12  # the least norm that is divided by (HAP's program, and AT's)
+
+
+def energy(maps: tf.Tensor) -> tf.Tensor:
+    """mean over channels of F²: (b, h, w, c) → (b, h, w)."""
+    return tf.reduce_mean(tf.square(maps), -1)
+
+
+def unit(rows: tf.Tensor) -> tf.Tensor:
+    """Each row (…, n) divided by its L2 norm. A row of zeros stays zero, and so does its gradient."""
+    return tf.math.l2_normalize(rows, -1, epsilon=EPSILON**2)
+
+
+def flat(x: tf.Tensor) -> tf.Tensor:
+    """(b, …) → (b, product of the rest)."""
+    return tf.reshape(x, [tf.shape(x)[0], int(np.prod(x.shape[1:]))])
+
+
+def attention(maps: tf.Tensor) -> tf.Tensor:
+    """a(F) = vec(mean_c F²) / ‖·‖₂ per sample: (b, h, w, c) → (b, h·w) (Zagoruyko & Komodakis 2017, §3.1).
+
+    A sum over channels instead of the mean gives the same.
+    """
+    return unit(flat(energy(maps)))
+
+
+def similarity(rows: tf.Tensor) -> tf.Tensor:
+    """X Xᵀ with rows of unit norm: (…, b, n) → (…, b, b) (Tung & Mori 2019, eq. 1 and 2)."""
+    return unit(tf.matmul(rows, rows, transpose_b=True))
+
+
+def attention_similarities(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
+    """`similarity` of `attention` of each block: n times (b, h, w, c) → (n, b, b), in their order.
+
+    Neighbours of one resolution are multiplied as one batch.
+    """
+    rows = [flat(energy(maps)) for maps in blocks]
+    runs = [list(run) for _, run in itertools.groupby(rows, key=lambda r: r.shape[-1])]
+    return tf.concat([similarity(unit(tf.stack(run))) for run in runs], 0)
+
+
+def mean_squares(students: tf.Tensor, teachers: Sequence[tf.Tensor] | tf.Tensor) -> tf.Tensor:
+    """Mean squared difference of each student to each teacher: (s, …), t times (…) → (s, t).
+
+    One teacher at a time, so that no array of s × t maps is ever held.
+    """
+    teachers = tf.unstack(teachers) if tf.is_tensor(teachers) else teachers
+    axes = list(range(1, len(students.shape)))
+    return tf.stack([tf.reduce_mean(tf.square(students - t), axes) for t in teachers], 1)
+
+
+def adaptive_pool(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Average pooling to a given size, which need not divide: (b, h, w, c) → (b, height, width, c).
+
+    Cell i averages rows ⌊i·h/height⌋ to ⌈(i+1)·h/height⌉ − 1, as `AdaptiveAvgPool2d` of the published
+    programs does. A size above that of the maps repeats rows.
+    """
+    _, h, w, c = maps.shape
+    if (h, w) == (height, width):
+        return maps
+    if h % height == 0 and w % width == 0:
+        cells = tf.reshape(maps, [-1, height, h // height, width, w // width, c])
+        return tf.reduce_mean(cells, [2, 4])
+    rows, columns = _averages(h, height), _averages(w, width)
+    return tf.einsum("jw,biwc->bijc", columns, tf.einsum("ih,bhwc->biwc", rows, maps))
+
+
+def _averages(size: int, cells: int) -> np.ndarray:
+    """(cells, size): row i holds the weights of cell i."""
+    starts = np.arange(cells) * size // cells
+    ends = -(-np.arange(1, cells + 1) * size // cells)
+    inside = (np.arange(size) >= starts[:, None]) & (np.arange(size) < ends[:, None])
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+
+
+def to_smaller(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Both maps at the lesser height and the lesser width of the two."""
+    height, width = (min(first.shape[axis], second.shape[axis]) for axis in (1, 2))
+    return adaptive_pool(first, height, width), adaptive_pool(second, height, width)
