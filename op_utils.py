@@ -11,6 +11,7 @@ export it to other runtimes, and the tests hold `Trainer` against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,8 +22,8 @@ from runs.errors import TrainingError, UsageError, warn
 
 Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
-Preprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # uint8 images, seed → network input
-Objective = Callable[[tf.Tensor, Batch], tuple[tf.Tensor, tf.Tensor]]  # logits, batch → mean loss, accuracy
+Preprocess = Callable[[Batch, tf.Tensor], Any]  # batch, seed → what the model reads
+Objective = Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]  # outputs, batch → mean loss, accuracy
 Gradients = Callable[[Tensors, Tensors, Batch, tf.Tensor], tuple[Tensors, Tensors, tf.Tensor]]
 
 
@@ -94,8 +95,8 @@ def pure_gradients(
     """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, [loss, accuracy])`.
 
     Args:
-        model: built functional model with logits as output.
-        preprocess: normalisation and augmentation.
+        model: built; with logits as output, or whatever `objective` understands.
+        preprocess: normalisation and augmentation; what else of the batch the model reads.
         objective: mean loss and accuracy of a batch.
         weight_decay: coupled L2 on all trainable weights, as the published systems have it.
         accum: micro-batches that a batch is cut into; gradients and BN statistics are their means.
@@ -103,11 +104,11 @@ def pure_gradients(
     """
 
     def once(params, stats, batch, seed):
-        inputs = preprocess(batch["images"], seed)
+        inputs = preprocess(batch, seed)
         with tf.GradientTape() as tape:
             tape.watch(params)
-            logits, new_stats = model.stateless_call(params, stats, inputs, training=True)
-            loss, accuracy = objective(logits, batch)
+            outputs, new_stats = model.stateless_call(params, stats, inputs, training=True)
+            loss, accuracy = objective(outputs, batch)
             scaled = loss * loss_scale
         return tape.gradient(scaled, params), new_stats, tf.stack([loss, accuracy])
 
@@ -194,6 +195,10 @@ class Trainer:
         with self.strategy.scope():
             self.optimizer = keras.optimizers.SGD(0.0, momentum=momentum, nesterov=nesterov)
             self.optimizer.build(model.trainable_variables)
+        own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
+        self._moving = [
+            v.synchronization == "on_read" and id(v) in own for v in model.non_trainable_variables
+        ]  # BN statistics; masks never change in a step
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, 1 / self.replicas)
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
         self._run = tf.function(self._many)
@@ -268,8 +273,9 @@ class Trainer:
         stats = [v.value + 0 for v in self.model.non_trainable_variables]
         grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
         self.optimizer.apply(grads, self.model.trainable_variables)
-        for variable, value in zip(self.model.non_trainable_variables, new_stats, strict=True):
-            if variable.synchronization == "on_read":  # BN statistics; masks never change in a step
+        old = zip(self.model.non_trainable_variables, self._moving, strict=True)
+        for (variable, moves), value in zip(old, new_stats, strict=True):
+            if moves:
                 variable.value.assign(value)
         return metrics
 

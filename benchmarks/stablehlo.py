@@ -61,7 +61,7 @@ def flat_step(model: keras.Model, facts: dataloader.Facts, course: Course) -> tu
     step = pure_step(
         pure_gradients(
             model,
-            lambda images, seed: normalise(views(images, seed, **options), facts.mean, facts.std),
+            lambda batch, seed: normalise(views(batch["images"], seed, **options), facts.mean, facts.std),
             two_view_knowledge if course.teachers else labels_only,
             course.weight_decay,
         )

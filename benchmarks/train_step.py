@@ -58,10 +58,13 @@ def ours(
         plan = make_plan(model, keep_macs=keep, convention="ekg", fill=False)
         # As the recipe trains it: surplus channels up to the next multiple are masked.
         model = narrow(mask(model, plan), plan.padded(FAST_WIDTH)) if pad else narrow(model, plan)
-    preprocess = (
-        (lambda x, seed: normalise(two_views(x, seed), MEAN, STD)) if teachers else crop_flip_normalise
-    )
     objective = two_view_knowledge if teachers else labels_only
+
+    def preprocess(batch, seed):
+        images = batch["images"]
+        views = normalise(two_views(images, seed), MEAN, STD) if teachers else None
+        return views if teachers else crop_flip_normalise(images, seed)
+
     trainer = Trainer(model, preprocess, objective, weight_decay=DECAY, momentum=MOMENTUM, compile_=compile_)
     data, steps = batch(teachers), iter(range(10**9))
     return lambda: list(trainer.train([data], [(1, next(steps))], [RATE]))

@@ -12,7 +12,7 @@ import tensorflow as tf
 import nets
 from dataloader import Images, Splits
 from dataloader.augment import augment, normalise, two_views
-from op_utils import make_forward
+from op_utils import Batch, make_forward
 from pruning import Plan, complexity
 from recipes.config import TrainingOptions
 from recipes.scoring import score
@@ -66,17 +66,17 @@ class RunContext:
         """uint8 (n, h, w, 3) → float32, normalised."""
         return normalise(images, self.splits.facts.mean, self.splits.facts.std)
 
-    def plain(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """`inputs` as a `Preprocess`: nothing is drawn."""
-        return self.inputs(images)
+    def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
+        return self.inputs(batch["images"])
 
-    def augmented(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def augmented(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """Cropped and mirrored at random; a `Preprocess`."""
-        return self.inputs(augment(images, seed, **self._augmentation()))
+        return self.inputs(augment(batch["images"], seed, **self._augmentation()))
 
-    def two_views(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def two_views(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """Two augmented views of every image, (2n, h, w, 3); a `Preprocess`."""
-        return self.inputs(two_views(images, seed, **self._augmentation()))
+        return self.inputs(two_views(batch["images"], seed, **self._augmentation()))
 
     def _augmentation(self) -> dict[str, bool]:
         return {"per_batch_crop": self.config.per_batch_crop, "flip": self.splits.facts.flip}

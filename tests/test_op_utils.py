@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from replicated_training import data, network, scaled
+from replicated_training import data, network, read, scaled
 
 import op_utils
 from distillation import labels_only
@@ -22,7 +22,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 def trainer_of(model: keras.Model, **options) -> Trainer:
-    return Trainer(model, scaled, labels_only, **options)
+    return Trainer(model, read, labels_only, **options)
 
 
 def train(trainer: Trainer, batches: list, rate: float = 0.05, first: int = 0) -> list:
@@ -141,8 +141,8 @@ def test_weight_decay_is_the_gradient_of_half_the_squared_norm_of_every_weight(a
     model, (batch,) = network("live"), data(1)
     params, stats = list(model.trainable_variables), list(model.non_trainable_variables)
     arguments = [p.value for p in params], [s.value for s in stats], batch, tf.constant([1, 0])
-    plain, _, _ = pure_gradients(model, scaled, labels_only, 0.0, accum)(*arguments)
-    decayed, _, _ = pure_gradients(model, scaled, labels_only, 0.3, accum)(*arguments)
+    plain, _, _ = pure_gradients(model, read, labels_only, 0.0, accum)(*arguments)
+    decayed, _, _ = pure_gradients(model, read, labels_only, 0.3, accum)(*arguments)
     assert {p.name for p in params} == {"kernel", "gamma", "beta", "bias"}
     for a, b, p in zip(plain, decayed, params, strict=True):
         np.testing.assert_allclose(b - a, 0.3 * p.numpy(), atol=1e-6)
@@ -152,7 +152,7 @@ def test_gradients_agree_with_finite_differences():
     model, (batch,) = network("live"), data(1)
     stats = [s.value for s in model.non_trainable_variables]
     params = [tf.constant(p.numpy()) for p in model.trainable_variables]
-    function = pure_gradients(model, scaled, labels_only)
+    function = pure_gradients(model, read, labels_only)
     gradients, _, _ = function(params, stats, batch, tf.constant([1, 0]))
     rng, step = np.random.default_rng(1), 1e-3
     direction = [rng.normal(size=p.shape).astype("float32") for p in params]
@@ -171,7 +171,7 @@ def test_the_pure_step_is_the_trainers_step():
     params = [tf.constant(v.numpy()) for v in model.trainable_variables]
     stats = [tf.constant(v.numpy()) for v in model.non_trainable_variables]
     momenta = [tf.zeros_like(p) for p in params]
-    step = pure_step(pure_gradients(model, scaled, labels_only, 5e-4))
+    step = pure_step(pure_gradients(model, read, labels_only, 5e-4))
     losses = []
     for i, batch in enumerate(batches):
         params, momenta, stats, metrics = step(params, momenta, stats, batch, tf.constant([1, i]), 0.05)

@@ -48,8 +48,8 @@ def _network() -> keras.Model:
 
 
 def _train_with_tensorflow(model: keras.Model, train: Images) -> np.ndarray:
-    def preprocess(images, seed):
-        return normalise(augment(images, seed), FACTS.mean, FACTS.std)
+    def preprocess(batch, seed):
+        return normalise(augment(batch["images"], seed), FACTS.mean, FACTS.std)
 
     trainer = Trainer(model, preprocess, labels_only, weight_decay=COURSE.weight_decay, compile_=False)
     rates = step_decay(COURSE.learning_rate, STEPS, COURSE.decay_points, COURSE.decay_rate)

@@ -40,9 +40,14 @@ def data(steps: int = STEPS, size: int = 16, seed: int = 3) -> list[dict[str, np
     ]
 
 
-def scaled(images, seed=None):
+def scaled(images):
     """uint8 → about −1 … 1."""
     return tf.cast(images, tf.float32) / 128 - 1
+
+
+def read(batch, seed=None):
+    """What the network reads of a batch."""
+    return scaled(batch["images"])
 
 
 def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
@@ -50,7 +55,7 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
     with strategy.scope():
         model = network(norm)
     trainer = Trainer(
-        model, scaled, labels_only, weight_decay=5e-4, accum=accum, strategy=strategy, compile_=compiled
+        model, read, labels_only, weight_decay=5e-4, accum=accum, strategy=strategy, compile_=compiled
     )
     seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]
     metrics = list(trainer.train(data(), seeds, rates))

@@ -1,0 +1,160 @@
+"""What losses read off a network: logits, maps of stages and blocks, the pooled vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from distillation.graph import Call, calls_of, producers
+from distillation.loss import READS
+from runs.errors import UsageError
+from runs.recursion import deep
+from runs.suggest import nearest
+
+
+def view(
+    model: keras.Model,
+    reads: Iterable[str],
+    layers: Mapping[str, Sequence[str]] | None = None,
+    more: Iterable[str] = (),
+) -> keras.Model:
+    """A model on the same weights that returns `{"logits": tensor, "stages": [tensors], …}`.
+
+    Args:
+        model: functional or Sequential, images (b, h, w, c) → logits or their softmax (b, classes).
+        reads: which of `READS`; the logits always come. Without `layers` they are found in the graph:
+            blocks are the outputs of residual additions, behind their non-linearity, or in a network without
+            these all non-linear maps; stages the last such map of each resolution; pooled what the last
+            dense layer reads. For our ResNets: all "*_relu2", the last of each stage, and "pool".
+        layers: {"stages": [names of layers], …} instead of what would be found.
+        more: names of layers whose outputs come under their own names.
+
+    Returns only what was asked for. Raises `UsageError` with the nearest valid name, or with the remedy when
+    a network has no such features.
+    """
+    layers, calls = layers or {}, calls_of(model)
+    wanted = [read for read in READS if read in {*_checked(reads), *layers}]
+    outputs: dict[str, Any] = {"logits": logits_of(model, calls)}
+    for read in wanted:
+        if read in layers:
+            tensors = [_named(calls, name, model) for name in _list(layers[read])]
+            outputs[read] = tensors if read in ("stages", "blocks") else tensors[0]
+        elif read != "logits":
+            outputs[read] = _FINDERS[read](calls, model)
+    outputs |= {name: _named(calls, name, model) for name in more}
+    with deep(max(call.depth for call in calls)):
+        return keras.Model(model.inputs, outputs, name=f"{model.name}_view")
+
+
+def _checked(reads: Iterable[str]) -> list[str]:
+    reads = list(reads)
+    if wrong := next((read for read in reads if read not in READS), None):
+        raise UsageError(f"Unknown feature. Received: reads={wrong!r}. {nearest(wrong, READS)}")
+    return reads
+
+
+def _list(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _named(calls: list[Call], name: str, model: keras.Model) -> Any:
+    known = {call.layer.name: call.output for call in calls}
+    if name not in known:
+        raise UsageError(f"{model.name} has no such layer. Received: layer={name!r}. {nearest(name, known)}")
+    return known[name]
+
+
+# --- found in the graph -------------------------------------------------------------------------------------
+
+
+def _maps(calls: list[Call]) -> list[Call]:
+    """Non-linear maps; those of squeeze-and-excitation, 1×1, are left out where there are larger ones."""
+    bent = sorted((call for call in calls if call.bends), key=lambda call: call.depth)
+    return [call for call in bent if _size(call) != (1, 1)] or bent
+
+
+def _size(call: Call) -> tuple:
+    return tuple(call.output.shape[1:3])
+
+
+def _merges(calls: list[Call]) -> list[Call]:
+    """Additions, each replaced by the non-linearity that reads it, if there is one."""
+    readers = {id(t): call for call in calls if call.bends for t in call.inputs}
+    return sorted(
+        (readers.get(id(call.output), call) for call in calls if call.adds), key=lambda call: call.depth
+    )
+
+
+def _blocks(calls: list[Call], model: keras.Model) -> list:
+    return [call.output for call in _needed(_merges(calls) or _maps(calls), "blocks", model)]
+
+
+def _stages(calls: list[Call], model: keras.Model) -> list:
+    """Of residual networks: only resolutions with a block (no stem), and a non-linear block where it can."""
+    merges, last = _merges(calls), {}
+    sizes = {_size(call) for call in merges}
+    bent = {_size(call): call for call in merges if call.bends}
+    for call in _needed(_maps(calls), "stages", model):
+        if not merges or _size(call) in sizes:
+            last[_size(call)] = bent.get(_size(call), call)
+    return [call.output for call in sorted(last.values(), key=lambda call: call.depth)]
+
+
+def _pooled(calls: list[Call], model: keras.Model) -> Any:
+    made, call = producers(calls), calls[-1]
+    while not _has_kernel(call.layer):
+        if not call.inputs:
+            _needed([], "pooled", model)
+        call = made[id(call.inputs[0])]
+    x = call.inputs[0]
+    return keras.layers.GlobalAveragePooling2D(name="pooled")(x) if len(x.shape) == 4 else x
+
+
+def _has_kernel(layer: Any) -> bool:
+    return getattr(layer, "kernel", None) is not None
+
+
+def _needed(found: list[Call], read: str, model: keras.Model) -> list[Call]:
+    if not found:
+        raise UsageError(
+            f"No {read} were found in {model.name}. Received: reads={read!r}\n"
+            f'Name its layers: layers={{"{read}": ["first layer", …]}}'
+        )
+    return found
+
+
+_FINDERS = {"stages": _stages, "blocks": _blocks, "pooled": _pooled}
+
+
+# --- logits -------------------------------------------------------------------------------------------------
+
+
+def logits_of(model: keras.Model, calls: list[Call]) -> Any:
+    """The output, or what its softmax is taken of. Raises `UsageError` for any other end."""
+    last = calls[-1]
+    if last.activation == "softmax":
+        if type(last.layer).__name__ in ("Softmax", "Activation"):
+            return last.inputs[0]
+        if isinstance(last.layer, keras.layers.Dense):
+            return BeforeActivation(last.layer)(last.inputs[0])
+    if last.activation in ("softmax", "sigmoid"):
+        raise UsageError(
+            f"{model.name} has no logits. Received: last layer {last.layer.name!r}, activation="
+            f"{last.activation!r}\nBuild it without one (in keras.applications: classifier_activation=None)"
+        )
+    return last.output
+
+
+class BeforeActivation(keras.layers.Layer):
+    """What a dense layer computes before its activation, with that layer's own weights."""
+
+    def __init__(self, dense: keras.layers.Dense) -> None:
+        super().__init__(name=f"{dense.name}_logits", dtype=dense.dtype_policy)
+        self.dense = dense
+
+    def call(self, x: Any) -> Any:
+        """(b, features) → (b, classes)."""
+        x = keras.ops.matmul(x, self.dense.kernel)
+        return x if self.dense.bias is None else x + self.dense.bias

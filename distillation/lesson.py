@@ -1,0 +1,121 @@
+"""A student, its teacher and the losses between them as one model, which any loop can train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from distillation.basics import accuracy, cross_entropy
+from distillation.features import view
+from distillation.loss import READS, Loss
+from distillation.teachers import Live, Teacher
+from op_utils import Batch
+from runs.errors import UsageError
+
+Weighted = tuple[keras.distillation.DistillationLoss, float]
+
+
+class Lesson(keras.Model):
+    """{"images", "labels", optional "bank"} → {"logits", "loss"}: label_weight · CE + Σ weight · loss.
+
+    What trains are the student's weights and the losses' own. The teacher's are handed to the step as values
+    that it does not change: they get no update and no decay and are in no checkpoint.
+
+    Args:
+        student: see `view`.
+        teacher: a `Teacher`, or a Keras model that then runs on the student's images.
+        losses: (loss, weight) pairs, ours or Keras' own; [] trains on labels alone.
+        label_weight: of the cross-entropy; 0 learns from the teacher alone.
+        layers: names of the student's layers, see `view`.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: Teacher | keras.Model,
+        losses: Sequence[Weighted],
+        label_weight: float = 1.0,
+        layers: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(name=f"{student.name}_lesson", dtype="float32")
+        self.terms, self.label_weight = [(loss, float(weight)) for loss, weight in losses], label_weight
+        self.student = student
+        self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
+        reads = reads_of([loss for loss, _ in losses])
+        self.view = view(student, reads, layers, _names(losses, "student"))
+        if isinstance(teacher, keras.Model):
+            teacher = Live(teacher, reads, more=_names(losses, "teacher"))
+        self.teacher = teacher
+        for loss in self.own:
+            loss.build_from(_of(loss, teacher.symbols, "teacher"), _of(loss, self.view.output, "student"))
+        self.built = True
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """The student's, the losses' and all that the teacher reads."""
+        known = {id(variable) for variable in self.variables}
+        return super().non_trainable_variables + [v for v in self.teacher.variables if id(v) not in known]
+
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
+        """One batch.
+
+        Args:
+            inputs: "images" as the student reads them, "labels" (b,) integers, "bank" (b, classes, teachers).
+                With v views of every image, all first views, then all second ones, "images" has v·b rows.
+
+        Returns "logits" float32 (v·b, classes) and "loss", a float32 scalar.
+        """
+        student = dict(self.view(inputs["images"], training=training))
+        student["logits"] = logits = tf.cast(student["logits"], tf.float32)
+        labels = per_view(inputs["labels"], logits)
+        taught = dict(self.teacher(inputs, logits)) if self.terms else {}
+        loss = self.label_weight * tf.reduce_mean(cross_entropy(labels, logits))
+        if taught:
+            taught["logits"] = per_view(taught["logits"], logits)
+        for term, weight in self.terms:
+            sides = _of(term, taught, "teacher"), _of(term, student, "student")
+            loss += weight * tf.cast(term.compute_loss(*sides, labels=labels), tf.float32)
+        return {"logits": logits, "loss": loss}
+
+
+def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Repeats (b, …) for each view of logits (v·b, classes)."""
+    return tf.concat([values] * (logits.shape[0] // values.shape[0]), 0)
+
+
+def lesson_loss(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """A `Lesson`'s own loss, and the accuracy over all views: an objective for `op_utils.Trainer`."""
+    logits = outputs["logits"]
+    return outputs["loss"], accuracy(logits, per_view(batch["labels"], logits))
+
+
+def for_lesson(preprocess: Callable) -> Callable:
+    """(batch, seed) → images, made into (batch, seed) → all that a `Lesson` reads."""
+    return lambda batch, seed: {**batch, "images": preprocess(batch, seed)}
+
+
+def reads_of(losses: Sequence[Any]) -> list[str]:
+    """What these losses look at together, of `READS`."""
+    found = {loss.reads for loss in losses if isinstance(loss, Loss)}
+    return list(READS) if "all" in found else [read for read in READS if read in found | {"logits"}]
+
+
+def _names(losses: Sequence[Weighted], side: str) -> list[str]:
+    named = {getattr(loss, f"{side}_layer_name", None) for loss, _ in losses}
+    return sorted(named - {None})
+
+
+def _of(loss: Any, outputs: Mapping[str, Any], side: str) -> Any:
+    """What this loss is handed: all, the one layer that it names, or logits for losses of Keras."""
+    name = getattr(loss, f"{side}_layer_name", None) or ("logits" if not isinstance(loss, Loss) else None)
+    if name is None:
+        return outputs
+    if name not in outputs:
+        raise UsageError(
+            f"A loss reads layer {name!r}, which the {side} does not give. Received: {sorted(outputs)}\n"
+            f"Pass the {side} as a model, or make it with Live(model, more=[{name!r}])"
+        )
+    return outputs[name]

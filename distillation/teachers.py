@@ -1,0 +1,118 @@
+"""Who teaches. A teacher is a callable: what a step reads, and the student's logits → logits and features.
+
+    teacher(inputs, student=None) -> {"logits": (b, classes) or (b, classes, teachers), "stages": […], …}
+
+`inputs["images"]` is what networks read, `inputs["bank"]` (b, classes, teachers) are stored logits. Only
+filters look at the student. A loss cannot tell one teacher from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+import nets
+from distillation.features import view
+from runs.errors import UsageError
+from runs.snapshot import Snapshot
+
+Outputs = Mapping[str, Any]
+
+
+class Teacher(Protocol):
+    """What every teacher has.
+
+    Attributes:
+        variables: Keras variables that it reads; nothing ever writes them.
+        symbols: its outputs as symbolic tensors, so that losses can make their own weights beforehand.
+    """
+
+    variables: list[keras.Variable]
+    symbols: Outputs
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
+        """Outputs for a batch."""
+
+
+class Live:
+    """A network that runs on the same images as the student, with its moving averages.
+
+    Args:
+        model: see `view`; its weights are shared, not copied.
+        reads, layers, more: see `view`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        reads: Iterable[str] = ("logits",),
+        layers: Mapping[str, Sequence[str]] | None = None,
+        more: Iterable[str] = (),
+    ) -> None:
+        self.view = view(model, reads, layers, more)
+        self.variables, self.symbols = self.view.variables, self.view.output
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
+        """Logits float32 (b, classes), and features in the type that the network computes in."""
+        outputs = self.view(inputs["images"], training=False)
+        return {**outputs, "logits": tf.cast(outputs["logits"], tf.float32)}
+
+
+class Ensemble:
+    """Several teachers side by side: logits (b, classes, teachers), features of the first.
+
+    Raises `UsageError` for none, and for different numbers of classes.
+    """
+
+    def __init__(self, members: Sequence[Teacher]) -> None:
+        if not members:
+            raise UsageError("An ensemble needs a member. Received: members=[]")
+        classes = [member.symbols["logits"].shape[1] for member in members]
+        if len(set(classes)) > 1:
+            raise UsageError(f"Teachers of one ensemble know the same classes. Received: classes={classes}")
+        self.members = list(members)
+        self.variables = [variable for member in members for variable in member.variables]
+        first = members[0].symbols
+        self.symbols = {**first, "logits": keras.KerasTensor((None, classes[0], len(members)))}
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
+        """Logits (b, classes, teachers); members of several teachers stand one after the other."""
+        outputs = [member(inputs, student) for member in self.members]
+        logits = [o["logits"] if len(o["logits"].shape) == 3 else o["logits"][..., None] for o in outputs]
+        return {**outputs[0], "logits": tf.concat(logits, -1)}
+
+
+class Banked:
+    """Logits that were stored beforehand, from `inputs["bank"]` (b, classes, teachers)."""
+
+    def __init__(self) -> None:
+        self.variables: list[keras.Variable] = []
+        self.symbols = {"logits": keras.KerasTensor((None, None, None))}
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
+        """Logits float32 (b, classes, teachers)."""
+        if "bank" not in inputs:
+            raise UsageError(f"The stored logits are missing. Received: inputs={sorted(inputs)}\nAdd 'bank'")
+        return {"logits": tf.cast(inputs["bank"], tf.float32)}
+
+
+def ensemble(members: Sequence[str | Path | Snapshot | keras.Model | Teacher], **options: Any) -> Teacher:
+    """Teachers side by side from snapshots (paths too), models, or teachers.
+
+    Args:
+        members: at least one.
+        options: see `Live`; for those that are not teachers yet.
+
+    Errors are those of `nets.load_params`, `view` and `Ensemble`.
+    """
+    return Ensemble([_teacher(member, options) for member in members])
+
+
+def _teacher(member: Any, options: Mapping[str, Any]) -> Teacher:
+    if isinstance(member, (str, Path, Snapshot)):
+        member = nets.load_params(None, member)
+    return Live(member, **options) if isinstance(member, keras.Model) else member
