@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from distillation.basics import kl_divergence
@@ -15,18 +17,25 @@ FACTORS = {"T2": lambda t: t * t, "T": lambda t: t, "1": lambda t: 1.0}
 MEANS = ("kl", "logits", "softmax", "tempered")
 
 
-def mean_of_teachers(logits: tf.Tensor, how: str, temperature: float) -> tf.Tensor:
+def mean_of_teachers(logits: tf.Tensor, weights: tf.Tensor, how: str, temperature: float) -> tf.Tensor:
     """Logits (b, classes, teachers) → (b, classes) of the mean of logits, of softmaxes, or of tempered ones.
 
-    Means of probabilities come back as logits: softmax(result) is the mean, and softmax(result / T) for
-    "tempered".
+    `weights` (teachers,) sum to 1. Means of probabilities come back as logits: softmax(result) is the mean,
+    and softmax(result / T) for "tempered".
     """
     if how == "logits":
-        return tf.reduce_mean(logits, -1)
+        return tf.linalg.matvec(logits, weights)
     scale = temperature if how == "tempered" else 1.0
-    count = tf.cast(tf.shape(logits)[-1], tf.float32)
     log_p = tf.nn.log_softmax(logits / scale, axis=1)
-    return scale * (tf.reduce_logsumexp(log_p, -1) - tf.math.log(count))
+    return scale * tf.reduce_logsumexp(log_p + tf.math.log(weights), -1)
+
+
+def mean_divergence(
+    teachers: tf.Tensor, weights: tf.Tensor, student: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """Σ_k w_k · KL(σ_T(teacher k) ‖ σ_T(student)) per sample. (b, classes, teachers), (b, classes) → (b,)."""
+    each = kl_divergence(tf.transpose(teachers, [0, 2, 1]), student[:, None], temperature)
+    return tf.linalg.matvec(each, weights)
 
 
 @register
@@ -39,13 +48,21 @@ class KD(Loss):
         mean: of several teachers: "kl" averages their divergences (KESI; the gradient is that of "tempered"),
             the others average what they say: "logits" (EKG), "softmax", "tempered".
         over_classes: divide by the number of classes too, as KESI's program does.
+        weights: one for each teacher, not below 0, of any sum; None weighs all alike.
+
+    Raises `UsageError` for options out of range, and for weights that are not as many as the teachers.
     """
 
     key: ClassVar[str] = "kd"
     beta: ClassVar[float] = 0.9  # HAP's α beside a full cross-entropy
 
     def __init__(
-        self, temperature: float = 4.0, factor: str = "T2", mean: str = "kl", over_classes: bool = False
+        self,
+        temperature: float = 4.0,
+        factor: str = "T2",
+        mean: str = "kl",
+        over_classes: bool = False,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -53,16 +70,31 @@ class KD(Loss):
         for option, value, valid in (("factor", factor, FACTORS), ("mean", mean, MEANS)):
             if value not in valid:
                 raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
+        if weights is not None and not (min(weights, default=-1) >= 0 and 0 < sum(weights) < np.inf):
+            raise UsageError(
+                f"Weights of teachers must be 0 or above, one of them above. Received: {weights=}"
+            )
         self.temperature, self.factor, self.mean, self.over_classes = temperature, factor, mean, over_classes
+        self.weights_of_teachers = weights
 
     def compare(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
         """teacher (b, classes) or (b, classes, teachers), student (b, classes) → scalar."""
-        several = len(teacher.shape) == 3
-        if several and self.mean != "kl":
-            teacher, several = mean_of_teachers(teacher, self.mean, self.temperature), False
-        if several:
-            teacher, student = tf.transpose(teacher, [2, 0, 1]), student[None]
+        if len(teacher.shape) == 2:
+            teacher = teacher[..., None]
+        weights = self._shares(teacher)
+        if self.mean != "kl":
+            teacher = mean_of_teachers(teacher, weights, self.mean, self.temperature)[..., None]
+            weights = tf.ones(1)
         loss = FACTORS[self.factor](self.temperature) * tf.reduce_mean(
-            kl_divergence(teacher, student, self.temperature)
+            mean_divergence(teacher, weights, student, self.temperature)
         )
         return loss / student.shape[-1] if self.over_classes else loss
+
+    def _shares(self, teachers: tf.Tensor) -> tf.Tensor:
+        """(teachers,) weights of sum 1."""
+        weights, count = self.weights_of_teachers, teachers.shape[-1]
+        if weights is None:
+            return tf.ones_like(teachers[0, 0]) / tf.cast(tf.shape(teachers)[-1], tf.float32)
+        if count not in (None, len(weights)):
+            raise UsageError(f"{count} teachers need as many weights. Received: {weights=}")
+        return tf.constant(np.array(weights) / np.sum(weights), tf.float32)
