@@ -1,16 +1,18 @@
 """What to learn from: teachers and losses."""
 
-from distillation.bank import MemoryBank, choose_teachers
+from distillation.bank import MemoryBank, choose_teachers, write_bank
 from distillation.basics import cross_entropy, kl_divergence, labels_only
 from distillation.ekg import kept_teachers, two_view_knowledge
 from distillation.features import view
-from distillation.lesson import Lesson, for_lesson, lesson_loss
+from distillation.filters import Filtered, kept_per_sample
+from distillation.lesson import Lesson, for_lesson, lesson_objective
 from distillation.loss import Loss, build, get_loss, list_losses, register
 from distillation.teachers import Banked, Ensemble, Live, Teacher, ensemble
 
 __all__ = [
     "Banked",
     "Ensemble",
+    "Filtered",
     "Lesson",
     "Live",
     "Loss",
@@ -22,12 +24,14 @@ __all__ = [
     "ensemble",
     "for_lesson",
     "get_loss",
+    "kept_per_sample",
     "kept_teachers",
     "kl_divergence",
     "labels_only",
-    "lesson_loss",
+    "lesson_objective",
     "list_losses",
     "register",
     "two_view_knowledge",
     "view",
+    "write_bank",
 ]

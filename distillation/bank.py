@@ -1,15 +1,19 @@
-"""EKG's memory bank: logits of interim networks of the search, looked up by image id. Plain NumPy."""
+"""Memory banks: what teachers say of un-augmented images, looked up by image id. Plain NumPy."""
 
 from __future__ import annotations
 
+import io
 import tokenize  # NumPy reads the header of a file with it
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from runs.errors import DataError
+from runs.errors import DataError, UsageError
+from runs.files import write_atomic
+from runs.suggest import nearest
 
 
 def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
@@ -33,12 +37,61 @@ def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
     return chosen
 
 
+DTYPES = ("float32", "float16")
+
+
+def write_bank(
+    path: str | Path,
+    forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
+    images: np.ndarray,
+    ids: np.ndarray,
+    dtype: str = "float32",
+) -> str:
+    """Runs every teacher once on all images and writes what they say; returns the file's SHA-256.
+
+    The file is a `.npy` of the logits (n, classes, teachers), as EKG's is, with a second one behind it for
+    the ids of its rows. It appears whole or not at all.
+
+    Args:
+        forwards: images uint8 (n, h, w, c) → logits (n, classes), or (n, classes, several), in the order in
+            which they are to be found; see `op_utils.make_forward`.
+        images: un-augmented.
+        ids: (n,) different integers ≥ 0.
+        dtype: of the logits on disk; "float16" halves the file and rounds to 3 digits.
+
+    Raises `UsageError` for another type or for ids that do not fit, `DataError` for logits out of its range.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"Unknown type of a bank. Received: dtype={dtype!r}. {nearest(dtype, DTYPES)}")
+    if len(ids) != len(images) or len(np.unique(ids)) < len(ids):
+        raise UsageError(f"Each of {len(images)} images needs an id of its own. Received: {len(ids)} ids")
+    columns = []
+    for forward in tqdm(forwards, desc="memory bank", unit="teacher"):
+        logits = np.asarray(forward(images))
+        columns.append(_within(logits.reshape(*logits.shape[:2], -1), dtype, path))
+    logits = np.concatenate(columns, -1)
+    buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full
+    np.save(buffer, logits)
+    np.save(buffer, np.asarray(ids, np.int64))
+    return write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def _within(logits: np.ndarray, dtype: str, path: str | Path) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        stored = logits.astype(dtype)
+    if not np.isfinite(stored).all():
+        largest = float(np.abs(logits).max())
+        remedy = "Store them as float32" if np.isfinite(largest) else "Look at the teacher's weights"
+        raise DataError(f"{path}: logits do not fit into {dtype}. Received: up to {largest:g}\n{remedy}")
+    return stored
+
+
 @dataclass(frozen=True)
 class MemoryBank:
     """Teachers' logits on un-augmented training images.
 
     Attributes:
-        logits: float32 (n, classes, teachers), memory-mapped when read from disk.
+        logits: float32 or float16 (n, classes, teachers), memory-mapped when read from disk.
         row_of_id: int64; image id → row of `logits`, −1 where the image has none.
     """
 
@@ -47,30 +100,45 @@ class MemoryBank:
 
     @classmethod
     def open(cls, path: str | Path, ids: np.ndarray) -> MemoryBank:
-        """Maps a `.npy` file whose rows belong to `ids` (n,), in that order.
+        """Maps a file of `write_bank`, or a bare `.npy` whose rows belong to `ids` (n,) in that order.
 
-        Raises `DataError` when it is missing, damaged, or of another shape or type.
+        Raises `DataError` when it is missing, damaged, of another shape or type, or of other images.
         """
         try:
             logits = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it reads nothing but .npy
+            own = _ids_behind(path, logits)
         except (OSError, ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
             reason = str(error).splitlines()[0][:120]
             raise DataError(
                 f"{path} is not a memory bank ({reason})\nDelete it and run the same command again"
             ) from error
-        if logits.ndim != 3 or len(logits) != len(ids) or logits.dtype != np.float32:
+        fits = logits.ndim == 3 and len(logits) == len(ids) and logits.dtype.name in DTYPES
+        if not fits or not (own is None or np.array_equal(np.sort(own), np.sort(ids))):
             raise DataError(
                 f"{path} does not belong to this training set of {len(ids)} images. "
                 f"Received: shape={logits.shape}, dtype={logits.dtype}\n"
                 "Delete it and run the same command again"
             )
-        row_of_id = np.full(int(ids.max()) + 1, -1, np.int64)
-        row_of_id[ids] = np.arange(len(ids))
+        row_of_id = np.full(int(np.max(ids, initial=-1)) + 1, -1, np.int64)
+        row_of_id[ids if own is None else own] = np.arange(len(ids))
         return cls(logits, row_of_id)
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """Logits (b, classes, teachers) of the images with these ids (b,); `IndexError` if one has none."""
+        """Logits float32 (b, classes, teachers) by the images' ids (b,); `IndexError` if one has none."""
         rows = self.row_of_id[ids]
         if np.min(rows, initial=0) < 0:
             raise IndexError(f"The memory bank has no row for image {np.asarray(ids)[rows < 0][0]}")
-        return np.asarray(self.logits[rows])
+        return np.asarray(self.logits[rows], np.float32)
+
+
+def _ids_behind(path: str | Path, logits: np.memmap) -> np.ndarray | None:
+    """The ids of the rows, from behind the logits; None in files that hold logits alone."""
+    with open(path, "rb") as file:
+        file.seek(logits.offset + logits.nbytes)
+        if not file.read(1):
+            return None
+        file.seek(-1, io.SEEK_CUR)
+        ids = np.lib.format.read_array(file, allow_pickle=False)
+    if ids.shape != logits.shape[:1] or ids.dtype != np.int64:
+        raise ValueError(f"ids of shape {ids.shape}, {ids.dtype}")
+    return ids

@@ -24,7 +24,7 @@ def view(
 
     Args:
         model: functional or Sequential, images (b, h, w, c) → logits or their softmax (b, classes).
-        reads: which of `READS`; the logits always come. Without `layers` they are found in the graph:
+        reads: which of `READS`, or "all"; the logits always come. What `layers` does not name is found:
             blocks are the outputs of residual additions, behind their non-linearity, or in a network without
             these all non-linear maps; stages the last such map of each resolution; pooled what the last
             dense layer reads. For our ResNets: all "*_relu2", the last of each stage, and "pool".
@@ -49,7 +49,7 @@ def view(
 
 
 def _checked(reads: Iterable[str]) -> list[str]:
-    reads = list(reads)
+    reads = [one for read in reads for one in (READS if read == "all" else [read])]
     if wrong := next((read for read in reads if read not in READS), None):
         raise UsageError(f"Unknown feature. Received: reads={wrong!r}. {nearest(wrong, READS)}")
     return reads

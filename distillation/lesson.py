@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from distillation.basics import accuracy, cross_entropy
 from distillation.features import view
-from distillation.loss import READS, Loss
+from distillation.loss import Loss
 from distillation.teachers import Live, Teacher
 from op_utils import Batch
 from runs.errors import UsageError
@@ -26,7 +26,7 @@ class Lesson(keras.Model):
 
     Args:
         student: see `view`.
-        teacher: a `Teacher`, or a Keras model that then runs on the student's images.
+        teacher: a `Teacher`, or a Keras model that then runs on the student's images; None without losses.
         losses: (loss, weight) pairs, ours or Keras' own; [] trains on labels alone.
         label_weight: of the cross-entropy; 0 learns from the teacher alone.
         layers: names of the student's layers, see `view`.
@@ -35,7 +35,7 @@ class Lesson(keras.Model):
     def __init__(
         self,
         student: keras.Model,
-        teacher: Teacher | keras.Model,
+        teacher: Teacher | keras.Model | None,
         losses: Sequence[Weighted],
         label_weight: float = 1.0,
         layers: Mapping[str, Sequence[str]] | None = None,
@@ -48,16 +48,19 @@ class Lesson(keras.Model):
         self.view = view(student, reads, layers, _names(losses, "student"))
         if isinstance(teacher, keras.Model):
             teacher = Live(teacher, reads, more=_names(losses, "teacher"))
+        if losses and teacher is None:
+            raise UsageError("Losses compare with a teacher. Received: teacher=None")
         self.teacher = teacher
-        for loss in self.own:
+        for loss in [loss for loss in self.own if isinstance(loss, Loss)]:
             loss.build_from(_of(loss, teacher.symbols, "teacher"), _of(loss, self.view.output, "student"))
         self.built = True
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
         """The student's, the losses' and all that the teacher reads."""
+        read = self.teacher.variables if self.teacher else []
         known = {id(variable) for variable in self.variables}
-        return super().non_trainable_variables + [v for v in self.teacher.variables if id(v) not in known]
+        return super().non_trainable_variables + [v for v in read if id(v) not in known]
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """One batch.
@@ -86,7 +89,7 @@ def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.concat([values] * (logits.shape[0] // values.shape[0]), 0)
 
 
-def lesson_loss(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def lesson_objective(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """A `Lesson`'s own loss, and the accuracy over all views: an objective for `op_utils.Trainer`."""
     logits = outputs["logits"]
     return outputs["loss"], accuracy(logits, per_view(batch["labels"], logits))
@@ -98,9 +101,8 @@ def for_lesson(preprocess: Callable) -> Callable:
 
 
 def reads_of(losses: Sequence[Any]) -> list[str]:
-    """What these losses look at together, of `READS`."""
-    found = {loss.reads for loss in losses if isinstance(loss, Loss)}
-    return list(READS) if "all" in found else [read for read in READS if read in found | {"logits"}]
+    """What these losses look at together."""
+    return sorted({"logits"} | {loss.reads for loss in losses if isinstance(loss, Loss)})
 
 
 def _names(losses: Sequence[Weighted], side: str) -> list[str]:

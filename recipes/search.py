@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from distillation import MemoryBank, choose_teachers, labels_only
+from distillation import MemoryBank, choose_teachers, labels_only, write_bank
 from op_utils import Objective
 from pruning import Plan
 from pruning.search import Interim, Searcher, SearchState
@@ -144,16 +144,13 @@ def bank(context: RunContext, warm: Path, history: tuple[Interim, ...]) -> Memor
 
 
 def _fill_bank(context: RunContext, warm: Path, history: tuple[Interim, ...], path: Path) -> dict:
-    config, images = context.config, context.splits.train.images
+    config, train = context.config, context.splits.train
     interim = history[:-1] or history
     chosen = choose_teachers([i.loss for i in interim], config.num_teacher)
     searcher = _searcher(context, context.load(warm))
-    logits = np.empty((len(images), context.splits.facts.num_classes, len(chosen)), np.float32)
-    for k, index in enumerate(tqdm(chosen, desc="memory bank", unit="teacher")):
-        logits[:, :, k] = searcher.logits_of(
-            interim[index].plan, images, context.inputs, config.val_batch_size
-        )
-    buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full
-    np.save(buffer, logits)
-    path.write_bytes(buffer.getbuffer())
+    forwards = [
+        partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=config.val_batch_size)
+        for i in chosen
+    ]
+    write_bank(path, forwards, train.images, train.ids)
     return {"teachers": chosen, "losses": [interim[i].loss for i in chosen]}

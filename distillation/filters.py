@@ -1,0 +1,103 @@
+"""Which of several teachers to listen to: those that know more than the student (Lee & Song 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from distillation.basics import kl_divergence, temperature_for
+from distillation.ekg import kept_teachers
+from distillation.teachers import Outputs, Teacher
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+SCOPES = ("batch", "sample", "dataset")
+MEANS = ("logits", "softmax", "tempered")
+
+
+def kept_per_sample(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """`kept_teachers` for each sample alone: k stays where KL(M₀ ‖ M_k) < KL(M₀ ‖ student); M₀ always.
+
+    bank (b, classes, K), student (b, classes) → float mask (b, K).
+    """
+    bank = tf.transpose(bank, [0, 2, 1])
+    distance = kl_divergence(bank[:, :1], bank, temperature)
+    of_student = kl_divergence(bank[:, 0], student, temperature)
+    kept = tf.cast(distance < of_student[:, None], tf.float32)
+    return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[1])))
+
+
+def mean_of_kept(logits: tf.Tensor, kept: tf.Tensor, mean: str, temperature: float) -> tf.Tensor:
+    """Mean of what the kept teachers say, as logits (b, classes).
+
+    Args:
+        logits: (b, classes, K).
+        kept: (K,) or (b, K), 1 for those that are heard, at least one of each row.
+        mean: of their "logits" (EKG), of "softmax" (then softmax(result) is the mean), or of "tempered" ones
+            (then softmax(result / temperature) is).
+    """
+    shares = (kept / tf.reduce_sum(kept, -1, keepdims=True))[..., None, :]
+    if mean == "logits":
+        return tf.reduce_sum(logits * shares, -1)
+    scale = temperature if mean == "tempered" else 1.0
+    log_p = tf.nn.log_softmax(logits / scale, axis=1)
+    return scale * tf.reduce_logsumexp(log_p + tf.math.log(shares), -1)
+
+
+class Filtered:
+    """The mean of those of several teachers that are nearer to the best one than the student is.
+
+    Args:
+        teacher: gives logits (b, classes, K), K > 1, the best first; its features are passed on.
+        by: whether the divergences are summed over each "batch" (EKG's program), taken for each "sample", or
+            were summed once over the "dataset" (EKG's poster).
+        mean: see `mean_of_kept`.
+        temperature: of the divergences; None takes EKG's, 4, and 10 from a thousand classes on.
+        kept: for "dataset": (K,), 1 for those that stay, as `kept_teachers` finds them on the logits of the
+            whole training set.
+
+    A batch is that of one replica, and one micro-batch with accumulation. Where the student has several
+    views of each image, the mean of their logits is compared. Raises `UsageError` for wrong options.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        by: str = "batch",
+        mean: str = "logits",
+        temperature: float | None = None,
+        kept: Sequence[float] | None = None,
+    ) -> None:
+        for option, value, valid in (("by", by, SCOPES), ("mean", mean, MEANS)):
+            if value not in valid:
+                raise UsageError(f"Unknown filter. Received: {option}={value!r}. {nearest(value, valid)}")
+        if (by == "dataset") != (kept is not None):
+            raise UsageError(
+                f"A filter by 'dataset', and no other, needs kept=. Received: by={by!r}, kept={kept}\n"
+                "Pass kept_teachers(bank, student's logits, temperature) of the whole training set"
+            )
+        shape = teacher.symbols["logits"].shape
+        if len(shape) != 3:
+            raise UsageError(f"A filter chooses among several teachers. Received: logits of shape {shape}")
+        self.teacher, self.by, self.mean, self.temperature, self.kept = teacher, by, mean, temperature, kept
+        self.variables = teacher.variables
+        self.symbols = {**teacher.symbols, "logits": keras.KerasTensor(shape[:2])}
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
+        """Logits float32 (b, classes). `student`: its logits (v·b, classes), needed unless by "dataset"."""
+        outputs = self.teacher(inputs, student)
+        logits = outputs["logits"]
+        temperature = self.temperature or temperature_for(logits.shape[1])
+        kept = self._kept(logits, student, temperature)
+        return {**outputs, "logits": mean_of_kept(logits, kept, self.mean, temperature)}
+
+    def _kept(self, logits: tf.Tensor, student: tf.Tensor | None, temperature: float) -> tf.Tensor:
+        if self.by == "dataset":
+            return tf.constant(self.kept, tf.float32)
+        if student is None:
+            raise UsageError(f"A filter by {self.by!r} needs the student's logits. Received: student=None")
+        views = tf.split(student, student.shape[0] // logits.shape[0])
+        keep = kept_teachers if self.by == "batch" else kept_per_sample
+        return keep(logits, tf.stop_gradient(tf.reduce_mean(tf.stack(views), 0)), temperature)
