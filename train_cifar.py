@@ -1,4 +1,4 @@
-"""Prunes and fine-tunes a CIFAR network: python train_cifar.py --help"""
+"""Prunes, distils and fine-tunes a CIFAR network: python train_cifar.py --help, or --recipe list"""
 
 import sys
 
@@ -7,14 +7,13 @@ from runs.quiet import start_tensorflow
 
 
 def main() -> None:
-    """argv → config → recipe → report."""
-    from recipes.config import parse
+    """argv → recipe and its options → report."""
+    from recipes.registry import choose
 
-    config = parse()
-    start_tensorflow()
-    from recipes.ekg import run
-
-    run(config)
+    recipe, options = choose()
+    if recipe:
+        start_tensorflow()
+        recipe.start(options)
 
 
 if __name__ == "__main__":

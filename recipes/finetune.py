@@ -21,7 +21,7 @@ def slim(context: RunContext, warm: Path, plan: Plan) -> Path:
     def make(path: Path) -> dict:
         holdout = context.splits.holdout
         stale = narrow(context.load(warm), plan, preserve_norm=True)
-        model, inner = _trainable(context, warm, plan)
+        model, inner = trainable(context, warm, plan)
         small = narrow(model, inner)
         facts = {
             "holdout_batch_statistics": context.accuracy(small, holdout, batch_statistics=True),
@@ -37,7 +37,7 @@ def fine_tune(context: RunContext, warm: Path, plan: Plan, bank: MemoryBank | No
     """Trains the sub-network: writes trained_param.pkl."""
 
     def make(path: Path) -> dict:
-        model, inner = _trainable(context, warm, plan)
+        model, inner = trainable(context, warm, plan)
         fit(context, model, training_spec(context, bank))
         return context.save(path, narrow(model, inner), plan)
 
@@ -63,7 +63,7 @@ def training_spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
     )
 
 
-def _trainable(context: RunContext, warm: Path, plan: Plan) -> tuple[keras.Model, Plan]:
+def trainable(context: RunContext, warm: Path, plan: Plan) -> tuple[keras.Model, Plan]:
     """The sub-network in widths that train fast, surplus masked; and the plan that cuts the surplus off."""
     outer = plan.padded(FAST_WIDTH)
     with context.strategy.scope():

@@ -32,9 +32,9 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
 
 
 def load_fitting(
-    path: str, snapshot: Snapshot, arch: str, dataset: str, strategy: tf.distribute.Strategy
+    path: str, snapshot: Snapshot, arch: str | None, dataset: str, strategy: tf.distribute.Strategy
 ) -> keras.Model:
-    """The network of a snapshot that was read from `path`.
+    """The network of a snapshot that was read from `path`; `arch` None takes any architecture.
 
     Raises `SnapshotError` when it is of another architecture or has another number of classes.
     """
@@ -43,12 +43,13 @@ def load_fitting(
     spec, classes = model.spec, find_dataset(dataset).num_classes
     alike = [name for name, entry in DATASETS.items() if entry.num_classes == spec.num_classes]
     for name, found, expected, remedy in (
-        ("arch", spec.arch, arch, f"--arch {spec.arch}"),
+        ("arch", spec.arch, arch or spec.arch, f"--arch {spec.arch}"),
         ("classes", spec.num_classes, classes, f"--dataset {' or '.join(alike) or 'with as many classes'}"),
     ):
         if found != expected:
+            wanted = f"--arch {arch} --dataset {dataset}" if arch else f"--dataset {dataset}"
             raise SnapshotError(
-                f"{path} does not fit --arch {arch} --dataset {dataset}, whose {name} is {expected}. "
+                f"{path} does not fit {wanted}, whose {name} is {expected}. "
                 f"Received: {name}={found}\nPass {remedy}"
             )
     return model

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from runs.errors import UsageError
@@ -49,14 +49,22 @@ def _inside(number: float, limits: dict[str, float]) -> bool:
     return math.isfinite(number) and all(RANGES[name](number, limit) for name, limit in limits.items())
 
 
-def parse_into(kind: type[Options], argv: Sequence[str] | None, *, prog: str, description: str) -> Options:
+def parse_into(
+    kind: type[Options],
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> Options:
     """Command line (default: this process's) → an object of the options class `kind`.
 
+    `defaults` replaces those of some fields.
     Raises `UsageError` for what cannot be understood; an unknown flag is answered with the nearest one.
     """
     parser = Parser(prog=prog, description=description)
     for field in dataclasses.fields(kind):
-        _add_option(parser, field)
+        _add_option(parser, field, defaults or {})
     return kind(**vars(parser.parse_args(argv)))
 
 
@@ -75,10 +83,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
 
-def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+def _add_option(
+    parser: argparse.ArgumentParser, field: dataclasses.Field, defaults: Mapping[str, Any]
+) -> None:
     """One field of a dataclass as a flag; its type comes from the annotation."""
     flags = [f"--{name}" for name in (field.name, field.metadata.get("alias")) if name]
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    own = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    default = defaults.get(field.name, own)
     options = {"dest": field.name, "default": default, "help": _help(field.metadata["help"], default)}
     if field.type.startswith("bool"):
         parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)

@@ -48,15 +48,18 @@ class TrainingSpec:
     extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
 
 
-def fit(context: RunContext, model: keras.Model, spec: TrainingSpec) -> None:
+def fit(
+    context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
+) -> None:
     """Trains in place. Every epoch ends in a checkpoint; after a kill the epoch under way is done again.
 
+    `scored` is the network that the holdout is shown, where `model` is more than that.
     Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop being finite.
     """
     config = context.config
     trainer = _trainer(context, model, spec)
     first = _resume(context, trainer, spec.name)
-    forward = make_forward(model, context.inputs, compile_=config.compile)
+    forward = make_forward(scored or model, context.inputs, compile_=config.compile)
     per_epoch = len(spec.images) // spec.batch_size
     learning_rates = spec.learning_rates(per_epoch * spec.epochs)
     for epoch in range(first, spec.epochs):

@@ -28,7 +28,8 @@ class StandardisedKD(KD):
     """KD of Z-scores: the student need not match the scale of the teacher's logits (Sun et al. 2024).
 
     Options are those of `KD`. The published temperature is 2. Shift and positive scale of either side's
-    logits change nothing. The deviation is the paper's, over all classes; the authors' program divides by one less.
+    logits change nothing. The deviation is the paper's, over all classes; the authors' program divides by
+    one less.
     """
 
     key: ClassVar[str] = "kd_std"

@@ -33,7 +33,7 @@ def said(seed: int, channels: int = CHANNELS, blocks: int = 4, batch: int = BATC
 def one_voice(seed: int) -> dict:
     """A network whose stages, blocks and logits all say the same of an image, the energy of one map."""
     last = said(seed)["blocks"][-1]
-    energy = tf.reshape(tf.reduce_mean(last**2, -1), [BATCH, -1])
+    energy = tf.math.l2_normalize(tf.reshape(tf.reduce_mean(last**2, -1), [BATCH, -1]), -1)
     return {
         "logits": energy,
         "stages": [last] * 3,

@@ -1,0 +1,81 @@
+"""Options of `--recipe distill` and `--recipe hap`: teachers, losses, and what is pruned before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recipes.config import TrainingOptions
+from recipes.options import option
+from runs.errors import UsageError
+
+NO_LOSS = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingOptions):
+    """Every option of distillation. The loss is CE · label_weight + Σ beta · loss."""
+
+    STEPS: ClassVar[tuple[str, ...]] = ("student", "slim", "bank", "fine-tune", "compact", "litert", "report")
+
+    teacher: list[str] = option([], "snapshots to learn from; several are an ensemble", nargs="+")
+    copy_teacher: bool = option(False, "the student starts with the weights of the first teacher")
+    distill: str = option("kd", "losses joined by +, such as kd+hap, or none: labels alone", stage="bank")
+    betas: list[float] = option(
+        [], "weights of the losses, of the last ones if fewer (default: published)", nargs="+",
+        at_least=0, stage="fine-tune",
+    )  # fmt: skip
+    label_weight: float = option(1.0, "of the cross-entropy with the labels", at_least=0, stage="fine-tune")
+    temperature: float = option(4.0, "of kd", above=0, stage="fine-tune")
+    mean: str = option(
+        "kl", "of several teachers in kd: kl of divergences, or logits, softmax, tempered", stage="fine-tune"
+    )
+    teacher_filter: str = option(
+        "none", "leave out teachers farther from the best than the student: EKG's rule for each of these",
+        choices=("none", "batch", "sample", "dataset"), stage="fine-tune",
+    )  # fmt: skip
+    hap_ts: int = option(3, "last blocks of the teacher that hap looks at", at_least=1, stage="fine-tune")
+    augment: bool = option(True, "crop and mirror at random; without it teachers run once", stage="bank")
+    bank_dtype: str = option("float32", "of stored logits", choices=("float32", "float16"), stage="bank")
+    train_images: int | None = option(None, "train on this many images only", at_least=1, stage="bank")
+
+    criterion: str = option("l1", "which channels stay, with --keep below 1")
+    keep: float = option(1.0, "ratio of the channels of each group that stay", above=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.losses
+        if len(self.betas) > len(names):
+            raise UsageError(f"--betas has a weight for each loss, {len(names)}. Received: {len(self.betas)}")
+        if names and not self.teacher:
+            raise UsageError(
+                "Who teaches? Give --teacher FILE.pkl …, or --distill none. Received: no teacher"
+            )
+        if self.copy_teacher and (self.trained_param or not self.teacher):
+            raise UsageError(
+                "--copy_teacher starts from the first --teacher, so it excludes --trained_param. "
+                f"Received: teacher={self.teacher}, trained_param={self.trained_param}"
+            )
+        if not names and self.label_weight == 0:
+            raise UsageError(
+                "Nothing to learn from: --distill none needs the labels. Received: label_weight=0.0"
+            )
+
+    @property
+    def losses(self) -> list[str]:
+        """Names of the losses."""
+        return [] if self.distill == NO_LOSS else self.distill.split("+")
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Nothing is sliced while all channels stay, and no logits are stored for images that change."""
+        left_out = set() if self.keep < 1 else {"slim"}
+        left_out |= set() if self.losses and not self.augment else {"bank"}
+        return tuple(step for step in self.STEPS if step not in left_out)
+
+    @property
+    def system(self) -> str:
+        """Losses, and the criterion if something was pruned."""
+        return " · ".join(
+            [self.distill, *([f"{self.criterion}, keep {self.keep:g}"] if self.keep < 1 else [])]
+        )

@@ -1,0 +1,157 @@
+"""Distillation: student → slim → bank → fine-tune → compact → report. HAP's runs are among these."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import dataloader
+from distillation import Lesson, MemoryBank, lesson_objective, write_bank
+from op_utils import make_forward, make_strategy
+from pruning import Plan, make_plan, narrow
+from recipes.baseline import build
+from recipes.config import VOLATILE
+from recipes.config_distill import DistillConfig
+from recipes.context import RunContext
+from recipes.export import save_compact
+from recipes.finetune import slim, trainable
+from recipes.inputs import check_names, load_fitting, normalisation_of
+from recipes.lessons import losses_of, teacher_of
+from recipes.report import finish
+from recipes.schedules import step_decay
+from recipes.stages import forget_outdated, stages
+from recipes.training import TrainingSpec, fit
+from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot
+
+SCORED = 3200  # training images behind a criterion that looks at gradients: 25 batches of 128 (HAP)
+
+
+def run(config: DistillConfig) -> dict:
+    """Runs or continues the whole chain in `config.train_path`; returns what report.json holds."""
+    check_names(config.arch, config.dataset)
+    losses_of(config)  # unknown names, before anything is read
+    sources = {path: load_snapshot(path) for path in (*config.teacher, config.trained_param) if path}
+    strategy = make_strategy(config.gpu_id, config.tpu)
+    for path, source in sources.items():
+        student = path == config.trained_param or (config.copy_teacher and path == config.teacher[0])
+        load_fitting(path, source, config.arch if student else None, config.dataset, strategy)
+    splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, sources))
+    may_differ = (*VOLATILE, *stages(DistillConfig))
+    with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:
+        forget_outdated(folder, log, config)
+        return _chain(RunContext(config, folder, log, splits, strategy))
+
+
+def _normalisation(config: DistillConfig, sources: dict[str, Snapshot]) -> str:
+    """One for all, since all read the same images."""
+    found = {path: normalisation_of(config.normalisation, source) for path, source in sources.items()}
+    if len(set(found.values())) > 1:
+        got = ", ".join(f"{path} {name}" for path, name in found.items())
+        raise SnapshotError(
+            f"Teachers and student must be normalised alike: --normalisation forces one. Received: {got}"
+        )
+    return next(iter(found.values()), normalisation_of(config.normalisation, None))
+
+
+def _chain(context: RunContext) -> dict:
+    config = context.config
+    several = len(config.teacher) > 1
+    rows = {f"teacher {i + 1}" if several else "teacher": Path(p) for i, p in enumerate(config.teacher)}
+    start = rows["student"] = _student(context)
+    plan = _plan(context, start) if config.keep < 1 else None
+    if plan:
+        rows["slimmed"] = slim(context, start, plan)
+    bank = _bank(context) if "bank" in config.steps else None
+    tuned = rows["fine-tuned"] = _learn(context, start, plan, bank)
+    save_compact(context, tuned)
+    return finish(context, rows, plan)
+
+
+def _student(context: RunContext) -> Path:
+    """snap_student.pkl: the given one, a copy of the first teacher, or one with random weights."""
+    config = context.config
+    given = config.teacher[0] if config.copy_teacher else config.trained_param
+
+    def make(path: Path) -> dict:
+        if given:
+            return context.save(path, context.load(Path(given)))
+        with context.strategy.scope():
+            keras.utils.set_random_seed(config.seed)
+            return context.save(path, build(config, context.splits.facts))
+
+    return context.step("student", "snap_student.pkl", make)
+
+
+def _plan(context: RunContext, start: Path) -> Plan:
+    """The same ratio of every group; gradients are those of the first training images."""
+    config, train = context.config, context.splits.train
+    images = context.inputs(train.images[:SCORED]).numpy()
+    plan = make_plan(
+        context.load(start),
+        config.criterion,
+        keep=config.keep,
+        round_to=config.round_to,
+        data=(images, train.labels[:SCORED]),
+        seed=config.seed,
+    )
+    context.folder.write_json(f"plan_{config.criterion}.json", plan.to_json())
+    return plan
+
+
+def _bank(context: RunContext) -> MemoryBank:
+    """bank.npy: what every teacher says of every training image, once."""
+    config, images = context.config, _images(context)
+
+    def make(path: Path) -> dict:
+        forwards = [
+            partial(
+                make_forward(context.load(Path(p)), context.inputs, compile_=config.compile),
+                batch_size=config.val_batch_size,
+            )
+            for p in config.teacher
+        ]
+        write_bank(path, forwards, images.images, config.bank_dtype)
+        return {"teachers": len(forwards), "images": len(images)}
+
+    return MemoryBank.open(context.step("bank", "bank.npy", make), images.ids)
+
+
+def _images(context: RunContext) -> dataloader.Images:
+    train, count = context.splits.train, context.config.train_images
+    return train if count is None else train.take(np.arange(min(count, len(train))))
+
+
+def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank | None) -> Path:
+    """trained_param.pkl: the student after its lessons."""
+    config = context.config
+
+    def make(path: Path) -> dict:
+        student, inner = trainable(context, start, plan) if plan else (context.load(start), None)
+        with context.strategy.scope():
+            lesson = Lesson(student, teacher_of(context, bank), losses_of(config), config.label_weight)
+        fit(context, lesson, _spec(context, bank), scored=student)
+        return context.save(path, narrow(student, inner) if inner else student, plan)
+
+    return context.step("fine-tune", "trained_param.pkl", make)
+
+
+def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
+    config = context.config
+    look = context.augmented if config.augment else context.plain
+    return TrainingSpec(
+        name="fine-tune",
+        images=_images(context),
+        epochs=config.train_epoch,
+        learning_rates=lambda n: step_decay(config.learning_rate, n, config.decay_points, config.decay_rate),
+        objective=lesson_objective,
+        preprocess=lambda batch, seed: {**batch, "images": look(batch, seed)},
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
+        accum=config.accum,
+        extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if bank else None,
+    )

@@ -1,0 +1,106 @@
+"""The recipes of `train_cifar.py --recipe NAME`: options, defaults and flags as data. Plain Python."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from recipes.options import parse_into
+from recipes.published_flags import HAP_FLAGS, Ours, translate
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+PROG = "train_cifar.py"
+FLAG = "--recipe"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A system from beginning to end.
+
+    Attributes:
+        about: a line for `--recipe list` and `--help`.
+        options: class of the options, as "module:name".
+        run: function of the options, as "module:name".
+        defaults: option → value, where it is not the class's own.
+        flags: a published flag → ours (see `recipes.published_flags`).
+    """
+
+    about: str
+    options: str
+    run: str
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    flags: Mapping[str, Ours] = field(default_factory=dict)
+
+    def start(self, options: object) -> object:
+        """Runs it."""
+        return _named(self.run)(options)
+
+
+RECIPES = {
+    "ekg": Recipe(
+        "sub-network search guided by an ensemble of its own interim networks (Lee & Song 2022)",
+        "recipes.config:Config",
+        "recipes.ekg:run",
+    ),
+    "distill": Recipe(
+        "a network learns from trained ones: any loss, any number of teachers, pruned before or not",
+        "recipes.config_distill:DistillConfig",
+        "recipes.distill:run",
+    ),
+    "hap": Recipe(
+        "filters pruned by NGGM, then attention-preserving self-distillation from the whole network",
+        "recipes.config_distill:DistillConfig",
+        "recipes.distill:run",
+        {
+            "copy_teacher": True,
+            "criterion": "nggm",
+            "keep": 0.6,
+            "distill": "kd+hap",
+            "train_epoch": 200,
+        },
+        HAP_FLAGS,
+    ),
+}
+
+
+def choose(argv: Sequence[str] | None = None) -> tuple[Recipe | None, object]:
+    """Command line → the recipe and its options; (None, None) once `--recipe list` has been answered.
+
+    Raises `UsageError` for what cannot be understood, with the nearest valid name.
+    """
+    name, words = _split(list(sys.argv[1:] if argv is None else argv))
+    if name == "list":
+        width = max(map(len, RECIPES))
+        print("\n".join(f"{key.ljust(width)}  {recipe.about}" for key, recipe in RECIPES.items()))
+        return None, None
+    if name not in RECIPES:
+        raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {nearest(name, [*RECIPES, 'list'])}")
+    recipe = RECIPES[name]
+    about = f"{recipe.about}. Other recipes: {FLAG} list"
+    words = translate(words, recipe.flags)
+    kind = _named(recipe.options)
+    return recipe, parse_into(kind, words, prog=PROG, description=about, defaults=recipe.defaults)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The name behind the last `--recipe`, and the other words."""
+    name, rest = "ekg", []
+    while words:
+        word = words.pop(0)
+        if word == FLAG and not words:
+            raise UsageError(f"Which recipe? {FLAG} list prints them. Received: {FLAG} without a name")
+        if word == FLAG:
+            name = words.pop(0)
+        elif word.startswith(f"{FLAG}="):
+            name = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return name, rest
+
+
+def _named(path: str) -> Callable:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
