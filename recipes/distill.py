@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import dataloader
-from distillation import Lesson, MemoryBank, lesson_objective, write_bank
+from distillation import Lesson, MemoryBank, for_lesson, lesson_objective, write_bank
 from op_utils import make_forward, make_strategy
 from pruning import Plan, make_plan, narrow
 from recipes.baseline import build
@@ -59,8 +59,10 @@ def _normalisation(config: DistillConfig, sources: dict[str, Snapshot]) -> str:
 def _chain(context: RunContext) -> dict:
     config = context.config
     several = len(config.teacher) > 1
-    rows = {f"teacher {i + 1}" if several else "teacher": Path(p) for i, p in enumerate(config.teacher)}
-    start = rows["student"] = _student(context)
+    rows = {f"teacher {i}" if several else "teacher": Path(p) for i, p in enumerate(config.teacher, 1)}
+    start = _student(context)
+    if config.trained_param:
+        rows["student"] = start
     plan = _plan(context, start) if config.keep < 1 else None
     if plan:
         rows["slimmed"] = slim(context, start, plan)
@@ -113,7 +115,7 @@ def _bank(context: RunContext) -> MemoryBank:
             )
             for p in config.teacher
         ]
-        write_bank(path, forwards, images.images, config.bank_dtype)
+        write_bank(path, forwards, images.images, images.ids, config.bank_dtype)
         return {"teachers": len(forwards), "images": len(images)}
 
     return MemoryBank.open(context.step("bank", "bank.npy", make), images.ids)
@@ -140,14 +142,13 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
 
 def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
     config = context.config
-    look = context.augmented if config.augment else context.plain
     return TrainingSpec(
         name="fine-tune",
         images=_images(context),
         epochs=config.train_epoch,
         learning_rates=lambda n: step_decay(config.learning_rate, n, config.decay_points, config.decay_rate),
         objective=lesson_objective,
-        preprocess=lambda batch, seed: {**batch, "images": look(batch, seed)},
+        preprocess=for_lesson(context.augmented if config.augment else context.plain),
         weight_decay=config.weight_decay,
         seed=config.seed,
         batch_size=config.batch_size,

@@ -1,0 +1,108 @@
+"""What learning from a teacher costs: a train step with each loss beside plain cross-entropy, on the CPU.
+
+    python -m benchmarks.distill_step
+
+ResNet-20 learns from ResNet-56, batch 128, crop and flip; teachers run on the same augmented batch. Then five
+teachers that run beside five whose logits on un-augmented images are read from a bank. All take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
+from runs import UsageError, cli
+from runs.quiet import start_tensorflow
+
+BATCH, SHAPE, CLASSES, TEACHERS = 128, (32, 32, 3), 10, 5
+STUDENT, TEACHER = "ResNet-20", "ResNet-56"
+PLAIN, LIVE, BANK = "cross-entropy", f"kd, {TEACHERS} live teachers", f"kd, bank of {TEACHERS}"
+GOAL = 3.0  # times that the bank is faster than live teachers
+WARM = 3
+
+Step = Callable[[], object]
+
+
+def batch(bank: bool) -> dict[str, np.ndarray]:
+    """Random images and labels, and logits of five teachers."""
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (BATCH, *SHAPE), np.uint8)
+    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    logits = {"bank": rng.normal(size=(BATCH, CLASSES, TEACHERS)).astype(np.float32)} if bank else {}
+    return {"images": images, "labels": labels, **logits}
+
+
+def step(losses: list[str], teachers: int = 1, bank: bool = False, augment: bool = True) -> Step:
+    """One step of a fresh student that learns from fresh teachers."""
+    import nets
+    from dataloader.augment import augment as crop_flip
+    from dataloader.augment import normalise
+    from distillation import Banked, Ensemble, Lesson, Live, build, for_lesson, lesson_objective
+    from op_utils import Trainer
+
+    built = [build(name) for name in losses]
+    reads = [loss.reads for loss in built]
+    live = [Live(nets.build(TEACHER), reads) for _ in range(0 if bank or not built else teachers)]
+    teacher = Banked() if bank else Ensemble(live) if len(live) > 1 else live[0] if live else None
+    lesson = Lesson(nets.build(STUDENT), teacher, [(loss, loss.beta) for loss in built])
+
+    def look(data, seed):
+        return normalise(crop_flip(data["images"], seed) if augment else data["images"], MEAN, STD)
+
+    trainer = Trainer(lesson, for_lesson(look), lesson_objective, weight_decay=5e-4, compile_=False)
+    data, steps = batch(bank), iter(range(10**9))
+    return lambda: list(trainer.train([data], [(1, next(steps))], [1e-4]))
+
+
+def compare(steps: dict[str, Step], reference: str, turns: int) -> list[dict]:
+    """Rows of the table; a turn is the median of three steps."""
+    for one in steps.values():
+        for _ in range(WARM):
+            one()
+    turn = {
+        name: lambda one=one: statistics.median(timed(one) for _ in range(3)) for name, one in steps.items()
+    }
+    return summary(take_turns(turn, turns), reference)
+
+
+def main() -> None:
+    """argv → tables and JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.distill_step", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--turns", type=int, default=7, help="how often each takes its turn")
+    args = parser.parse_args()
+    if args.turns < 1:
+        raise UsageError(f"At least 1 turn. Received: turns={args.turns}")
+    start_tensorflow()
+    from distillation import list_losses
+
+    named = {PLAIN: step([])} | {name: step([name]) for name in list_losses()}
+    losses = compare(named, PLAIN, args.turns)
+    named.clear()
+    stored = compare(
+        {
+            LIVE: step(["kd"], TEACHERS, augment=False),
+            BANK: step(["kd"], bank=True, augment=False),
+            f"{PLAIN}, un-augmented": step([], augment=False),
+        },
+        LIVE,
+        args.turns,
+    )
+    print_summary(f"{STUDENT} learns from {TEACHER}, batch {BATCH}, {os.cpu_count()} cores", losses, PLAIN)
+    print_summary("the same targets on un-augmented images", stored, LIVE)
+    faster = 1 / next(row["ratio"] for row in stored if row["name"] == BANK)
+    met = faster >= GOAL
+    print(f"the bank is {faster:.2f} times faster (goal ≥ {GOAL:g}): {'met' if met else 'missed'}")
+    goals = {"bank_faster": faster, "goal": GOAL, "met": met}
+    save("distill_step", {"batch": BATCH, "losses": losses, "bank": stored, "goals": goals})
+
+
+if __name__ == "__main__":
+    sys.exit(cli(main))
