@@ -1,6 +1,6 @@
 """Losses side by side on real images: `train_cifar.py --recipe distill` for each loss and seed, one table.
 
-    python -m benchmarks.distill_accuracy --teacher res56.pkl --teachers a.pkl b.pkl c.pkl --data_path DATA --runs RUNS
+    python -m benchmarks.distill_accuracy --teacher res56.pkl --teachers b.pkl c.pkl --runs RUNS
 
 Every run has a folder of its own under RUNS: what is finished is read, what was killed goes on. The first
 table is a fresh ResNet-20; the second is HAP's setting: the teacher itself, 60 % of its channels left.

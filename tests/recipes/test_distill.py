@@ -1,0 +1,102 @@
+"""The recipes distill and hap on the digits, from the published run's networks."""
+
+import numpy as np
+import pytest
+
+from pruning import Plan
+from runs import load_snapshot, read_json, sha256
+
+BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1]
+HAP = (
+    "--t-model resnet20 --s-copy-t --dataset digits --prune-rates 0.6 --prune-mode filter-nggm --distill hap"
+)
+
+
+@pytest.fixture(scope="module")
+def run(programs, tmp_path_factory):
+    """Runs `train_cifar.py` with these words in a new folder; returns that and what the program said."""
+
+    def start(*words, folder=None):
+        folder = folder or tmp_path_factory.mktemp("distill") / "run"
+        return folder, programs.run("train_cifar.py", *words, "--train_path", folder, cwd=folder.parent)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def hap(run, published):
+    """HAP's own command, with NGGM and HAP's loss."""
+    words = [*HAP.split(), "--t-path", published.folder / "snap_baseline.pkl", "--betas", 700]
+    folder, done = run("--recipe", "hap", *words, "--train_epoch", 1)
+    assert done.code == 0, done.err[-2000:]
+    return folder
+
+
+def test_haps_command_ends_in_a_smaller_plain_network(hap):
+    report = read_json(hap / "report.json")
+    assert [row["name"] for row in report["rows"]] == ["teacher", "slimmed", "fine-tuned"]
+    assert report["rows"][-1]["params"] < 0.4 * report["rows"][0]["params"]
+    assert {"compact.keras", "model.tflite", "report.html"} <= {path.name for path in hap.iterdir()}
+    plan = Plan.from_json(read_json(hap / "plan_nggm.json"))
+    assert all(abs(width / plan.sizes[name] - 0.6) < 0.04 for name, width in plan.widths().items())
+    assert report["test_reads"] == 1
+
+
+def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap, run, published):
+    before = read_json(hap / "manifest.json")["steps"]
+    words = [*HAP.split(), "--t-path", published.folder / "snap_baseline.pkl", "--betas", 70]
+    _, done = run("--recipe", "hap", *words, "--train_epoch", 1, folder=hap)
+    assert "betas=[700.0] is now [70.0]; to be done again: fine-tune, compact, litert, report" in done.out
+    after = read_json(hap / "manifest.json")["steps"]
+    assert {name for name in before if before[name] != after[name]} == {
+        "fine-tune",
+        "compact",
+        "litert",
+        "report",
+    }
+
+
+def test_stored_logits_are_those_of_the_teachers(run, published):
+    teachers = [published.folder / name for name in ("snap_baseline.pkl", "trained_param.pkl")]
+    words = ["--recipe", "distill", *BASE, "--no-augment", "--teacher", *teachers, "--mean", "logits"]
+    folder, done = run(*words, "--bank_dtype", "float16", "--train_images", 320, "--teacher_filter", "sample")
+    assert done.code == 0, done.err[-2000:]
+    logits = np.load(folder / "bank.npy")
+    assert (logits.shape, logits.dtype) == ((320, 10, 2), np.float16)
+    report = read_json(folder / "report.json")
+    assert [row["name"] for row in report["rows"]] == ["teacher 1", "teacher 2", "fine-tuned"]
+    assert "bank" in report["seconds"]
+
+
+def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
+    teacher = published.folder / "trained_param.pkl"
+    before = sha256(teacher)
+    words = [
+        "--recipe",
+        "distill",
+        "--arch",
+        "ResNet-8",
+        *BASE[2:],
+        "--distill",
+        "kd+sp",
+        "--teacher",
+        teacher,
+    ]
+    folder, done = run(*words)
+    assert done.code == 0, done.err[-2000:]
+    assert load_snapshot(folder / "trained_param.pkl").spec["arch"] == "ResNet-8"
+    assert sha256(teacher) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "received"),
+    [
+        (["--distill", "kd+hop", "--teacher", "x.pkl"], "loss='hop'"),
+        (["--distill", "kd", "--mean", "median", "--teacher", "x.pkl"], "mean='median'"),
+        (["--distill", "kd", "--teacher", "nowhere.pkl"], "nowhere.pkl"),
+    ],
+)
+def test_what_does_not_exist_is_named_before_anything_is_written(run, words, received):
+    folder, done = run("--recipe", "distill", *BASE, *words)
+    assert done.code != 0 and received in done.err and len(done.err.strip().splitlines()) <= 2
+    assert not folder.exists()

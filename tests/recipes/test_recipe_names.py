@@ -1,0 +1,77 @@
+"""`--recipe`: which system runs, with whose words for its options. Nothing is trained here."""
+
+import pytest
+
+from recipes.published_flags import HAP_FLAGS, translate
+from recipes.registry import RECIPES, choose
+from runs.errors import UsageError
+
+# As HAP's README prints it, behind `python3 pruning.py`.
+HAP = (
+    "--t-model resnet56 --s-copy-t --dataset cifar10 --prune-rates 0.6 --prune-mode filter-r "
+    "--t-path saves/1625594011/model_best.pt --distill at --betas 1000 --log-name PRUNED-CIFAR10.txt "
+    "--seed 8152"
+)
+
+
+def test_haps_own_command_says_the_same_here():
+    _, options = choose(["--recipe", "hap", *HAP.split()])
+    assert (options.arch, options.dataset, options.seed) == ("ResNet-56", "CIFAR10", 8152)
+    assert options.teacher == ["saves/1625594011/model_best.pt"] and options.copy_teacher
+    assert (options.criterion, options.keep) == ("random", 0.6)
+    assert (options.losses, options.betas) == (["kd", "at"], [1000.0])
+    assert options.setting == "PRUNED-CIFAR10.txt"
+
+
+@pytest.mark.parametrize(
+    ("mode", "criterion"),
+    [("filter-r", "random"), ("filter-a", "l1"), ("filter-gm", "fpgm_squared"), ("filter-nggm", "nggm")],
+)
+def test_haps_modes_are_our_criteria(mode, criterion):
+    assert translate(["--prune-mode", mode], HAP_FLAGS) == ["--criterion", criterion]
+    assert translate([f"--prune-mode={mode}"], HAP_FLAGS) == ["--criterion", criterion]
+
+
+def test_haps_defaults_are_its_method():
+    _, options = choose(["--recipe", "hap", "--teacher", "a.pkl"])
+    assert (options.criterion, options.keep, options.losses) == ("nggm", 0.6, ["kd", "hap"])
+    assert options.steps == ("student", "slim", "fine-tune", "compact", "litert", "report")
+
+
+def test_what_is_not_a_published_flag_stays_as_it_is():
+    words = ["--distill", "kd+hap", "--betas", "0.9", "700", "--seed=3"]
+    assert translate(words, HAP_FLAGS) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--recipe hop", "Did you mean 'hap'"),
+        ("--recipe", "Which recipe"),
+        ("--recipe hap --prune-mode filter-x --t-path a.pkl", "--prune-mode filter-x"),
+        ("--recipe distill", "Who teaches"),
+        ("--recipe distill --teacher a.pkl --betas 1 2", "--betas"),
+        ("--recipe distill --teacher a.pkl --copy_teacher --trained_param b.pkl", "--copy_teacher"),
+        ("--recipe distill --distill none --label_weight 0", "label_weight=0.0"),
+        ("--recipe distill --teacher a.pkl --temperature 0", "temperature=0.0"),
+        ("--recipe distill --teacher a.pkl --keep 1.5", "keep=1.5"),
+    ],
+)
+def test_what_cannot_be_understood_is_named(line, message):
+    with pytest.raises(UsageError, match=message.replace("--", "-{2}").replace(".", r"\.")):
+        choose(line.split())
+
+
+def test_the_list_names_every_recipe(capsys):
+    assert choose(["--recipe", "list"]) == (None, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(RECIPES)
+
+
+def test_without_a_name_it_is_ekg():
+    assert choose(["--target_rate", "0.3"])[1].search_target_rate == 0.3
+
+
+def test_logits_are_stored_only_for_images_that_do_not_change():
+    words = ["--recipe", "distill", "--teacher", "a.pkl"]
+    assert "bank" not in choose(words)[1].steps and "bank" in choose([*words, "--no-augment"])[1].steps
