@@ -87,3 +87,11 @@ def to_smaller(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     """Both maps at the lesser height and the lesser width of the two."""
     height, width = (min(first.shape[axis], second.shape[axis]) for axis in (1, 2))
     return adaptive_pool(first, height, width), adaptive_pool(second, height, width)
+
+
+def repeat_to(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Nearest-neighbour resizing, cell i from row ⌊i·h/height⌋: (b, h, w, c) → (b, height, width, c)."""
+    for axis, size in ((1, height), (2, width)):
+        if maps.shape[axis] != size:
+            maps = tf.gather(maps, np.arange(size) * maps.shape[axis] // size, axis=axis)
+    return maps
