@@ -1,5 +1,6 @@
 """Losses of logits and of pooled vectors: by the papers' formulas in float64 NumPy, one pair at a time."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -330,3 +331,50 @@ def test_lsp_says_what_it_misses(missing):
         build("lsp").compute_loss(teacher, student)
     with pytest.raises(UsageError, match="by name"):
         build("lsp").compute_loss(teacher, student.popitem()[1])
+
+
+# --- CRD: projections of its own ---------------------------------------------------------------------------
+
+
+def crd(t, s, temperature, ratio) -> float:
+    """Tian et al. 2020: −log h(i, i) − Σ_{j ≠ i} log(1 − h(i, j)), by the definition of h."""
+    total = 0.0
+    for i, own in enumerate(s):
+        for j, other in enumerate(t):
+            e = np.exp(own @ other / np.linalg.norm(own) / np.linalg.norm(other) / temperature)
+            total -= np.log(e / (e + ratio)) if i == j else np.log(ratio / (e + ratio))
+    return total / len(t)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(("temperature", "ratio"), [(0.07, 16_384 / 50_000), (0.5, 2.0)])
+def test_crd_is_the_papers_critic_on_the_batch(batch, temperature, ratio):
+    loss = build("crd", temperature=temperature, size=7, ratio=ratio)
+    teacher, student = case(14, batch, classes=6)[0], case(15, batch, classes=3)[1]
+    found = loss_of(loss, teacher, student)
+    projected = [
+        values @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
+        for values, layer in ((teacher, loss.of_teacher), (student, loss.of_student))
+    ]
+    assert found == pytest.approx(crd(*projected, temperature, ratio), rel=1e-4)
+
+
+def test_crd_trains_its_projections_until_each_image_meets_itself():
+    """Teacher and student of unrelated vectors: after 60 steps the nearest is the one of the same image."""
+    teacher, student, _ = (tf.constant(x, tf.float32) for x in case(16, batch=6, classes=12))
+    loss, adam = build("crd", size=16), keras.optimizers.Adam(0.02)
+    before = loss_of(loss, teacher, student)
+    for _ in range(60):
+        with tf.GradientTape() as tape:
+            value = loss.compute_loss(teacher, student)
+        own = loss.trainable_variables
+        adam.apply(tape.gradient(value, [v.value for v in own]), own)
+    assert loss_of(loss, teacher, student) < before / 2
+    t, s = (tf.nn.l2_normalize(f(x), -1) for f, x in ((loss.of_teacher, teacher), (loss.of_student, student)))
+    assert np.argmax(s @ tf.transpose(t), 1).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("option", ["temperature", "size", "ratio"])
+def test_crd_refuses_options_out_of_range(option):
+    with pytest.raises(UsageError, match=f"Received: {option}=0"):
+        build("crd", **{option: 0})

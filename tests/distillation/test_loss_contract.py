@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from loss_inputs import BATCH, build_from, labels, network, one_voice, said, wants_labels
 
-from distillation import Loss, build, list_losses
+from distillation import Loss, build, get_loss, list_losses
 from distillation.loss import READS
 from runs import UsageError
 
@@ -39,24 +40,27 @@ def test_it_is_a_finite_scalar_not_below_zero_for_a_teacher_of_another_size(key)
     assert loss.shape == () and loss.dtype == tf.float32 and 0 <= float(loss) < np.inf
 
 
-@every_loss
-def test_it_is_finite_for_dead_maps_and_equal_logits(key):
-    """Of a student whose maps died (all zero after ReLU); the gradient too."""
-    dead = mapped(tf.zeros_like, STUDENT)
-    loss, gradients = gradients_of(built(key), TEACHER, dead)[:2]
-    assert np.isfinite(float(loss))
-    assert all(np.isfinite(g).all() for g in gradients)
+def value_and_gradients(loss: Loss, teacher: dict, student: dict, targets: tf.Tensor):
+    """The loss, and its gradients of all that it reads of the student."""
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        value = loss.compute_loss(teacher, student, targets)
+    gradients = tape.gradient(value, keras.tree.flatten(student))
+    return value, [g for g in gradients if g is not None]
 
 
 @every_loss
+def test_it_is_finite_for_a_student_whose_maps_died(key):
+    """All zero, as after a ReLU that never fires; the logits are equal. In the gradient too."""
+    value, gradients = value_and_gradients(built(key), TEACHER, mapped(tf.zeros_like, STUDENT), labels())
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("key", [k for k in KEYS if get_loss(k).prepare is Loss.prepare])
 def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(key):
-    """Zero at equality. A loss with weights of its own compares what these make of both sides."""
-    loss = build_from(build(key), one_voice(2), one_voice(2))
-    value, gradients, _ = gradients_of(loss, one_voice(2), one_voice(2))
-    if loss.trainable_variables:
-        pytest.skip("owns weights")
-    assert abs(float(value)) < 1e-6
-    assert all(np.abs(g).max() < 1e-3 for g in gradients)
+    """Zero at equality, and flat; losses with weights compare what these make of both sides, and are not."""
+    value, gradients = value_and_gradients(build(key), one_voice(2), one_voice(2), labels())
+    assert abs(float(value)) < 1e-6 and all(np.abs(g).max() < 1e-3 for g in gradients)
 
 
 @every_loss
@@ -69,28 +73,25 @@ def test_the_order_of_the_batch_does_not_matter(key):
 
 
 @every_loss
-def test_it_compiles_under_xla_to_the_same_number(key):
+def test_it_compiles_under_xla_to_the_same_number_and_gradient(key):
     loss = built(key)
-    compiled = tf.function(loss.compute_loss, jit_compile=True, autograph=False)
-    assert float(compiled(TEACHER, STUDENT, labels())) == pytest.approx(
-        float(loss.compute_loss(TEACHER, STUDENT, labels())), rel=1e-5, abs=1e-7
+    compiled = tf.function(partial(value_and_gradients, loss), jit_compile=True, autograph=False)
+    found, expected = (
+        of(TEACHER, STUDENT, labels()) for of in (compiled, partial(value_and_gradients, loss))
     )
-
-
-def gradients_of(loss: Loss, teacher: dict, student: dict):
-    """Loss, its gradients of the student, where there are any, and of the teacher, None among them."""
-    with tf.GradientTape() as tape:
-        tape.watch((teacher, student))
-        value = loss.compute_loss(teacher, student, labels())
-    of_student, of_teacher = tape.gradient(value, (keras.tree.flatten(student), keras.tree.flatten(teacher)))
-    return value, [g.numpy() for g in of_student if g is not None], of_teacher
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
+    for f, e in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(f, e, atol=1e-4 * np.abs(e).max())
 
 
 @every_loss
 def test_the_gradient_reaches_the_student_and_never_the_teacher(key):
-    _, of_student, of_teacher = gradients_of(built(key), TEACHER, STUDENT)
-    assert any(np.abs(g).max() > 0 for g in of_student) and all(np.isfinite(g).all() for g in of_student)
+    with tf.GradientTape() as tape:
+        tape.watch((TEACHER, STUDENT))
+        value = built(key).compute_loss(TEACHER, STUDENT, labels())
+    of_teacher, of_student = tape.gradient(value, [keras.tree.flatten(side) for side in (TEACHER, STUDENT)])
     assert all(g is None for g in of_teacher)
+    assert any(np.abs(g).max() > 0 for g in of_student if g is not None)
 
 
 @every_loss
@@ -131,24 +132,22 @@ def test_half_precision_is_read_as_float32(key, dtype):
 
 @every_loss
 def test_its_options_make_an_equal_loss(key):
-    loss = build(key)
-    again = type(loss).from_config(loss.get_config())
-    values = []
-    for one in (loss, again):
-        keras.utils.set_random_seed(0)
-        values.append(float(one.compute_loss(TEACHER, STUDENT, labels())))
+    first = built(key)
+    keras.utils.set_random_seed(0)
+    again = build_from(type(first).from_config(first.get_config()), TEACHER, STUDENT)
+    values = [float(loss.compute_loss(TEACHER, STUDENT, labels())) for loss in (first, again)]
     assert values[0] == values[1]
 
 
 # --- keras.distillation ------------------------------------------------------------------------------------
 
 
-def fit(losses, reads: str, jit_compile=False, **options) -> tuple[dict, keras.distillation.Distiller]:
+def fit(losses, reads: str, eagerly=False, **options) -> tuple[dict, keras.distillation.Distiller]:
     """One epoch of a Distiller on 12 random images; what it reports."""
     teacher, student = network(reads, 0), network(reads, 1)
     distiller = keras.distillation.Distiller(teacher, student, losses, **options)
     entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    distiller.compile(keras.optimizers.SGD(0.1), entropy, jit_compile=jit_compile)
+    distiller.compile(keras.optimizers.SGD(0.1), entropy, run_eagerly=eagerly)
     rng = np.random.default_rng(0)
     images, classes = rng.random((12, 8, 8, 3), np.float32), rng.integers(0, 3, 12)
     return distiller.fit(images, classes, batch_size=6, verbose=0).history, distiller
@@ -160,9 +159,9 @@ def test_it_works_in_keras_distiller(key):
     loss = build(key)
     if wants_labels(loss):
         with pytest.raises(UsageError, match="labels"):
-            fit(loss, loss.reads, student_loss_weight=0.0)
+            fit(loss, loss.reads, student_loss_weight=0.0, eagerly=True)
         return
-    history, distiller = fit(loss, loss.reads, student_loss_weight=0.0)
+    history, distiller = fit(loss, loss.reads, student_loss_weight=0.0, eagerly=True)
     assert np.isfinite(history["distillation_loss"]).all() and history["distillation_loss"][0] > 0
     tracked = {id(v) for v in distiller.trainable_variables}
     assert {id(v) for v in loss.trainable_variables} <= tracked
@@ -178,7 +177,7 @@ def test_keras_own_loss_works_beside_ours():
     value = float(ours.compute_loss(TEACHER["logits"], STUDENT["logits"]))
     assert float(theirs.compute_loss(TEACHER["logits"], STUDENT["logits"])) == pytest.approx(value, rel=1e-4)
     both, _ = fit([ours, theirs], "logits", distillation_loss_weights=[0.5, 0.5])
-    alone, _ = fit(build("kd", temperature=3), "logits", jit_compile=True)
+    alone, _ = fit(build("kd", temperature=3), "logits")
     np.testing.assert_allclose(both["total_loss"], alone["total_loss"], rtol=1e-4)
 
 
