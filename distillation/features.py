@@ -45,7 +45,7 @@ def view(
             outputs[read] = _FINDERS[read](calls, model)
     outputs |= {name: _named(calls, name, model) for name in more}
     with deep(max(call.depth for call in calls)):
-        return keras.Model(model.inputs, outputs, name=f"{model.name}_view")
+        return keras.Model(model.inputs[0], outputs, name=f"{model.name}_view")
 
 
 def _checked(reads: Iterable[str]) -> list[str]:
@@ -70,43 +70,47 @@ def _named(calls: list[Call], name: str, model: keras.Model) -> Any:
 
 
 def _maps(calls: list[Call]) -> list[Call]:
-    """Non-linear maps; those of squeeze-and-excitation, 1×1, are left out where there are larger ones."""
-    bent = sorted((call for call in calls if call.bends), key=lambda call: call.depth)
-    return [call for call in bent if _size(call) != (1, 1)] or bent
+    """Non-linear maps, from the input on."""
+    return sorted((call for call in calls if call.bends), key=_depth)
+
+
+def _large(maps: list[Call]) -> list[Call]:
+    """Without those of 1×1, which are heads and gates, where there are larger ones."""
+    return [call for call in maps if _size(call) != (1, 1)] or maps
+
+
+def _merges(calls: list[Call]) -> list[Call]:
+    """Additions, each replaced by the non-linearity that reads it, if there is one."""
+    readers = {id(t): call for call in calls if call.bends for t in call.inputs}
+    return sorted((readers.get(id(call.output), call) for call in calls if call.adds), key=_depth)
 
 
 def _size(call: Call) -> tuple:
     return tuple(call.output.shape[1:3])
 
 
-def _merges(calls: list[Call]) -> list[Call]:
-    """Additions, each replaced by the non-linearity that reads it, if there is one."""
-    readers = {id(t): call for call in calls if call.bends for t in call.inputs}
-    return sorted(
-        (readers.get(id(call.output), call) for call in calls if call.adds), key=lambda call: call.depth
-    )
+def _depth(call: Call) -> int:
+    return call.depth
 
 
 def _blocks(calls: list[Call], model: keras.Model) -> list:
-    return [call.output for call in _needed(_merges(calls) or _maps(calls), "blocks", model)]
+    return [call.output for call in _found(_merges(calls) or _large(_maps(calls)), calls, "blocks", model)]
 
 
 def _stages(calls: list[Call], model: keras.Model) -> list:
-    """Of residual networks: only resolutions with a block (no stem), and a non-linear block where it can."""
-    merges, last = _merges(calls), {}
+    """Of residual networks only resolutions with a block, so no stem; blocks rather than what is inside."""
+    maps, merges = _maps(calls), _merges(calls)
     sizes = {_size(call) for call in merges}
-    bent = {_size(call): call for call in merges if call.bends}
-    for call in _needed(_maps(calls), "stages", model):
-        if not merges or _size(call) in sizes:
-            last[_size(call)] = bent.get(_size(call), call)
-    return [call.output for call in sorted(last.values(), key=lambda call: call.depth)]
+    ends = [call for call in maps if _size(call) in sizes] if merges else _large(maps)
+    last = {_size(call): call for call in [*ends, *(call for call in merges if call.bends)]}
+    return [call.output for call in sorted(_found(last.values(), calls, "stages", model), key=_depth)]
 
 
 def _pooled(calls: list[Call], model: keras.Model) -> Any:
     made, call = producers(calls), calls[-1]
     while not _has_kernel(call.layer):
         if not call.inputs:
-            _needed([], "pooled", model)
+            _found([], calls, "pooled", model)
         call = made[id(call.inputs[0])]
     x = call.inputs[0]
     return keras.layers.GlobalAveragePooling2D(name="pooled")(x) if len(x.shape) == 4 else x
@@ -116,7 +120,14 @@ def _has_kernel(layer: Any) -> bool:
     return getattr(layer, "kernel", None) is not None
 
 
-def _needed(found: list[Call], read: str, model: keras.Model) -> list[Call]:
+def _found(found: Iterable[Call], calls: list[Call], read: str, model: keras.Model) -> list[Call]:
+    found = list(found)
+    inner = next((call.layer.name for call in calls if isinstance(call.layer, keras.Model)), None)
+    if inner and read != "pooled":
+        raise UsageError(
+            f"The {read} of {model.name} are hidden in a model inside it. Received: layer={inner!r}\n"
+            "Build it of one piece: keras.Model(base.input, head(base.output))"
+        )
     if not found:
         raise UsageError(
             f"No {read} were found in {model.name}. Received: reads={read!r}\n"

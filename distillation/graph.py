@@ -61,11 +61,12 @@ def calls_of(model: keras.Model) -> list[Call]:
 
     Raises `UsageError` for a model that is no graph from one input to one output.
     """
-    outputs = getattr(model, "outputs", None) or []
-    if len(outputs) != 1:
+    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
+    if (len(inputs), len(outputs)) != (1, 1):
         raise UsageError(
-            f"Features are read off functional models of one output. Received: {type(model).__name__} "
-            f"{model.name!r} with {len(outputs)} outputs\nBuild it with keras.Model(inputs, outputs)"
+            f"Features are read off functional models with one input and one output. Received: "
+            f"{type(model).__name__} {model.name!r} with {len(inputs)} and {len(outputs)}\n"
+            "Build it with keras.Model(images, logits)"
         )
     found: dict[int, Call] = {}  # by id of the output tensor
     waiting = [outputs[0]]

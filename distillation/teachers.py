@@ -71,13 +71,15 @@ class Ensemble:
     def __init__(self, members: Sequence[Teacher]) -> None:
         if not members:
             raise UsageError("An ensemble needs a member. Received: members=[]")
-        classes = [member.symbols["logits"].shape[1] for member in members]
+        shapes = [member.symbols["logits"].shape for member in members]
+        classes = [shape[1] for shape in shapes if shape[1]]
         if len(set(classes)) > 1:
             raise UsageError(f"Teachers of one ensemble know the same classes. Received: classes={classes}")
         self.members = list(members)
         self.variables = [variable for member in members for variable in member.variables]
-        first = members[0].symbols
-        self.symbols = {**first, "logits": keras.KerasTensor((None, classes[0], len(members)))}
+        count = len(members) if all(len(shape) == 2 for shape in shapes) else None
+        logits = keras.KerasTensor((None, max(classes, default=None), count))
+        self.symbols = {**members[0].symbols, "logits": logits}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits (b, classes, teachers); members of several teachers stand one after the other."""
