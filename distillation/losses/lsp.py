@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -41,8 +41,16 @@ class LSP(Loss):
         for side in (teacher, student):
             if missing := {"blocks", "logits"} - set(side):
                 raise UsageError(f"LSP reads blocks and logits. Received: no {sorted(missing)[0]}")
-        blocks, logits = attention_similarities(student["blocks"]), similarity(student["logits"])[None]
-        target = similarity(teacher["logits"])[None]
-        targets = tf.concat([attention_similarities(teacher["blocks"][-self.teacher_blocks :]), target], 0)
-        total = tf.reduce_sum(mean_squares(blocks, targets)) + tf.reduce_sum(mean_squares(logits, target))
+        last = teacher["blocks"][-self.teacher_blocks :]
+        blocks, logits = _rows(student["blocks"]), _row(student["logits"])
+        targets = tf.concat([_rows(last), _row(teacher["logits"])], 0)
+        total = tf.reduce_sum(mean_squares(blocks, targets)) + mean_squares(logits, targets[-1:])[0, 0]
         return total / (len(student["blocks"]) + 1)
+
+
+def _rows(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.reshape(attention_similarities(blocks), [len(blocks), -1])
+
+
+def _row(logits: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(similarity(logits), [1, -1])

@@ -1,0 +1,198 @@
+"""A student, a teacher and losses as one model, in the trainer."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from lessons import SHAPE, batches, lesson, network, read, trained
+
+from distillation import Banked, Filtered, Lesson, Live, build, lesson_objective, two_view_knowledge
+from op_utils import Trainer
+from runs import UsageError
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def inputs_of(batch) -> dict[str, tf.Tensor]:
+    return {k: tf.convert_to_tensor(v) for k, v in read(batch, None).items()}
+
+
+# --- what it computes --------------------------------------------------------------------------------------
+
+
+def test_without_losses_it_is_cross_entropy():
+    student, inputs = network(1), inputs_of(batches(1)[0])
+    found = Lesson(student, None, [])(inputs)
+    logits = student(inputs["images"]).numpy().astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -log_p[np.arange(len(logits)), inputs["labels"]].mean()
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(found["logits"], logits, atol=1e-6)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    student, teacher, inputs = network(1), network(2), inputs_of(batches(1)[0])
+    terms = [(build("kd"), 0.9), (build("at"), 1000.0), (build("sp"), 3000.0)]
+
+    def loss(losses, label_weight=0.0):
+        return float(Lesson(student, teacher, losses, label_weight)(inputs)["loss"])
+
+    parts = sum(loss([term]) for term in terms) + 0.5 * loss([], 1.0)
+    assert loss(terms, 0.5) == pytest.approx(parts, rel=1e-5)
+    assert all(loss([term]) > 0 for term in terms)
+
+
+@pytest.mark.parametrize("key", ["kd", "at", "sp", "hap"])
+def test_nobody_learns_from_himself(key):
+    """Loss and gradient are zero; the averages of BN are in use on both sides."""
+    model, inputs = network(1), inputs_of(batches(1)[0])
+    lesson = Lesson(model, model, [(build(key), 1.0)], label_weight=0.0)
+    with tf.GradientTape() as tape:
+        loss = lesson(inputs, training=False)["loss"]
+    gradients = tape.gradient(loss, model.trainable_variables, unconnected_gradients="zero")
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert max(float(tf.reduce_max(tf.abs(g))) for g in gradients) < 1e-5
+
+
+def test_ekg_is_a_lesson_of_a_filtered_bank_over_two_views():
+    student, rng, batch = network(1), np.random.default_rng(0), batches(1)[0]
+    bank = rng.normal(size=(16, 4, 5)).astype(np.float32) * np.linspace(1, 3, 5, dtype=np.float32)
+    inputs = inputs_of({**batch, "bank": bank})
+    views = tf.concat([inputs["images"], inputs["images"][:, ::-1]], 0)
+    ekg = Lesson(student, Filtered(Banked()), [(build("kd", factor="T"), 1.0)])
+    found = ekg({**inputs, "images": views})
+    expected = two_view_knowledge(student(views), {"labels": inputs["labels"], "bank": bank})
+    objective = lesson_objective(found, inputs)
+    np.testing.assert_allclose(objective, expected, rtol=1e-5)
+
+
+def test_losses_of_keras_are_losses_of_a_lesson():
+    student, teacher, inputs = network(1), network(2), inputs_of(batches(1)[0])
+    feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")
+    logits = keras.distillation.LogitsDistillation(temperature=3.0)
+    pooled = [
+        keras.Model(m.inputs[0], m.get_layer("pool").output)(inputs["images"]) for m in (student, teacher)
+    ]
+    expected = np.square(pooled[0] - pooled[1]).mean()
+    found = Lesson(student, teacher, [(feature, 2.0)], label_weight=0.0)(inputs)["loss"]
+    assert float(found) == pytest.approx(2 * expected, rel=1e-5)
+    ours = Lesson(student, teacher, [(build("kd", temperature=3.0), 1.0)], label_weight=0.0)(inputs)["loss"]
+    theirs = Lesson(student, teacher, [(logits, 1.0)], label_weight=0.0)(inputs)["loss"]
+    assert float(theirs) == pytest.approx(float(ours), rel=1e-3)
+
+
+def test_a_student_in_bfloat16_has_a_float32_loss_near_that_of_float32():
+    inputs, teacher = inputs_of(batches(1)[0]), network(2)
+
+    def found(dtype):
+        student = network(1, dtype=dtype)
+        assert student.layers[-1].compute_dtype == ("float32" if dtype == "float32" else "bfloat16")
+        return Lesson(student, teacher, [(build("kd"), 1.0), (build("at"), 1.0)])(inputs, training=True)
+
+    half, full = found("mixed_bfloat16"), found("float32")
+    assert half["loss"].dtype == half["logits"].dtype == tf.float32
+    assert float(half["loss"]) == pytest.approx(float(full["loss"]), rel=0.03)
+    assert float(half["loss"]) != float(full["loss"])
+
+
+# --- what it trains ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("accum", [1, 3])
+def test_the_teacher_is_never_touched(accum, compiled):
+    """Not by the gradient, not by the decay, not by rounding of BN's averages over three micro-batches."""
+    teacher = network(2)
+    before = teacher.get_weights()
+    student = network(1)
+    start = student.get_weights()
+    both = Lesson(student, Live(teacher, ["logits", "stages"]), [(build("kd"), 1.0), (build("at"), 10.0)])
+    trainer = Trainer(both, read, lesson_objective, weight_decay=5e-4, accum=accum, compile_=compiled)
+    list(trainer.train(batches(2, 12), [(1, 0), (1, 1)], [0.1, 0.1]))
+    for a, b in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(start, student.get_weights(), strict=True))
+
+
+def test_checkpoints_hold_the_student_and_what_losses_own_but_no_teacher():
+    both = lesson(network(1), network(2))
+    afd = both.terms[-1][0]
+    own = [*both.student.variables, *afd.variables]
+    assert afd.trainable_variables and {id(v) for v in both.variables} == {id(v) for v in own}
+    trainer = Trainer(both, read, lesson_objective, compile_=False)
+    assert len(trainer.state()) == len(own) + len(both.trainable_variables)
+
+
+def test_what_a_loss_owns_trains_along():
+    both = lesson(network(1), network(2))
+    before = [v.numpy() for v in both.terms[-1][0].trainable_variables]
+    trainer = Trainer(both, read, lesson_objective, compile_=False)
+    list(trainer.train(batches(2), [(1, 0), (1, 1)], [0.1, 0.1]))
+    moved = [np.abs(a - v.numpy()).max() for a, v in zip(before, both.terms[-1][0].trainable_variables)]
+    assert max(moved) > 0
+
+
+def test_a_restored_lesson_goes_on_in_the_same_bits():
+    def fresh():
+        return Trainer(lesson(network(1), network(2)), read, lesson_objective, compile_=False)
+
+    data, seeds, rates = batches(3), [(1, i) for i in range(3)], [0.1] * 3
+    whole, first, second = fresh(), fresh(), fresh()
+    expected = list(whole.train(data, seeds, rates))
+    found = list(first.train(data[:1], seeds[:1], rates[:1]))
+    second.restore(first.state())
+    assert found + list(second.train(data[1:], seeds[1:], rates[1:])) == expected
+
+
+# --- divided -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory) -> dict[str, np.ndarray]:
+    path = tmp_path_factory.mktemp("lessons") / "found.npz"
+    command = [sys.executable, str(REPO / "tests" / "distillation" / "lessons.py"), str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    return dict(np.load(path))
+
+
+@pytest.mark.parametrize("way", ["1/1/True", "1/4/False", "1/4/True", "2/1/False", "2/1/True", "2/2/False"])
+def test_a_lesson_may_be_divided_in_any_way(divided, way):
+    """Means over samples only, and BN frozen: replicas, micro-batches and XLA change nothing but rounding."""
+    expected = {k: v for k, v in divided.items() if k.startswith("1/1/False/")}
+    for key, value in expected.items():
+        np.testing.assert_allclose(divided[key.replace("1/1/False", way)], value, atol=4e-6, rtol=0)
+
+
+def test_those_weights_have_moved(divided):
+    start = network(1, trainable_norm=False).get_layer("conv").kernel.numpy()
+    assert np.abs(divided["1/1/False/0000"] - start).max() > 1e-3
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_losses_with_weights_of_their_own_train_on_two_replicas(divided, compiled):
+    """Their BN and Gram matrices are those of a replica; the teacher is as it was, on both."""
+    assert np.isfinite(divided[f"own/{compiled}/metrics"]).all()
+    assert divided[f"own/{compiled}/teacher moved"] == 0 and divided[f"own/{compiled}/loss moved"] > 0
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+def test_losses_need_a_teacher_that_gives_what_they_read():
+    with pytest.raises(UsageError, match="teacher=None"):
+        Lesson(network(1), None, [(build("kd"), 1.0)])
+    with pytest.raises(UsageError, match=r"'at' reads stages. Received: teacher gives \['logits'\]"):
+        Lesson(network(1), Live(network(2)), [(build("at"), 1.0)])
+    feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")
+    with pytest.raises(UsageError, match=r"layer 'pool'.*\n.*more=\['pool'\]"):
+        Lesson(network(1), Live(network(2)), [(feature, 1.0)])(inputs_of(batches(1)[0]))
+
+
+def test_the_programs_shape_is_that_of_the_tests():
+    assert trained(tf.distribute.get_strategy(), 1, False)[0].model.student.input_shape[1:] == SHAPE
