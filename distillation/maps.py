@@ -40,23 +40,26 @@ def similarity(rows: tf.Tensor) -> tf.Tensor:
 
 
 def attention_similarities(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
-    """`similarity` of `attention` of each block: n times (b, h, w, c) → (n, b, b), in their order.
+    """`similarity` of `attention` of each block, as a row: n times (b, h, w, c) → (n, b²), in their order.
 
     Neighbours of one resolution are multiplied as one batch.
     """
     rows = [flat(energy(maps)) for maps in blocks]
     runs = [list(run) for _, run in itertools.groupby(rows, key=lambda r: r.shape[-1])]
-    return tf.concat([similarity(unit(tf.stack(run))) for run in runs], 0)
+    return tf.concat([tf.reshape(similarity(unit(tf.stack(run))), [len(run), -1]) for run in runs], 0)
 
 
-def mean_squares(students: tf.Tensor, teachers: Sequence[tf.Tensor] | tf.Tensor) -> tf.Tensor:
-    """Mean squared difference of each student to each teacher: (s, …), t times (…) → (s, t).
+def mean_squares(students: tf.Tensor, teachers: tf.Tensor) -> tf.Tensor:
+    """Mean squared difference of each student's row to each teacher's: (…, s, n), (…, t, n) → (…, s, t).
 
-    One teacher at a time, so that no array of s × t maps is ever held.
+    By ‖x‖² + ‖y‖² − 2⟨x, y⟩, so that no array of s × t rows is held for the gradient. Moving the origin to
+    the mean of the teachers first keeps small differences from drowning in long rows.
     """
-    teachers = tf.unstack(teachers) if tf.is_tensor(teachers) else teachers
-    axes = list(range(1, len(students.shape)))
-    return tf.stack([tf.reduce_mean(tf.square(students - t), axes) for t in teachers], 1)
+    origin = tf.reduce_mean(teachers, -2, keepdims=True)
+    students, teachers = students - origin, teachers - origin
+    lengths = tf.reduce_sum(tf.square(students), -1)[..., None], tf.reduce_sum(tf.square(teachers), -1)
+    squares = lengths[0] + lengths[1][..., None, :] - 2 * tf.matmul(students, teachers, transpose_b=True)
+    return tf.maximum(squares, 0.0) / tf.cast(tf.shape(students)[-1], tf.float32)
 
 
 def adaptive_pool(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:

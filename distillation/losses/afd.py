@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from distillation.loss import Loss, register
-from distillation.maps import adaptive_pool, energy, flat, unit
+from distillation.maps import adaptive_pool, energy, flat, mean_squares, unit
 from distillation.parts import OwnBatchNorm
 from runs.errors import UsageError
 
@@ -29,26 +29,25 @@ def project(pooled: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Ten
     return tf.transpose(tf.concat(parts, 0), [1, 0, 2])
 
 
-def rows_at(student: Sequence[tf.Tensor], height: int, width: int) -> tf.Tensor:
-    """Unit rows of energies, n times (b, h, w), pooled to one size: (n, b, height·width).
+def values(energies: Sequence[tf.Tensor], height: int, width: int) -> tf.Tensor:
+    """Energies, n times (b, h, w), pooled to one size, as unit rows: (b, n, height·width).
 
-    Blocks of one resolution are pooled together, as channels.
+    Neighbours of one resolution are pooled together, as channels.
     """
-    runs = [list(run) for _, run in itertools.groupby(student, key=lambda e: tuple(e.shape[1:]))]
+    runs = [list(run) for _, run in itertools.groupby(energies, key=lambda e: tuple(e.shape[1:]))]
     pooled = tf.concat([adaptive_pool(tf.stack(run, -1), height, width) for run in runs], -1)
-    pooled = tf.transpose(pooled, [3, 0, 1, 2])
-    return unit(tf.reshape(pooled, [len(student), -1, height * width]))
+    rows = tf.reshape(pooled, [-1, height * width, len(energies)])
+    return unit(tf.transpose(rows, [0, 2, 1]))
 
 
 def value_gaps(teacher: Sequence[tf.Tensor], student: Sequence[tf.Tensor]) -> tf.Tensor:
     """mean over positions of (v_s − v_t)², per sample, v the unit energy: blocks of both → (b, t, s)."""
-    energies, by_size, gaps = [energy(maps) for maps in student], {}, []
-    for target in teacher:
-        size = tuple(target.shape[1:3])
-        if size not in by_size:
-            by_size[size] = rows_at(energies, *size)
-        gaps.append(tf.reduce_mean(tf.square(by_size[size] - unit(flat(energy(target)))), -1))
-    return tf.transpose(tf.stack(gaps), [2, 0, 1])
+    of_student, known, gaps = [energy(maps) for maps in student], {}, []
+    for size, run in itertools.groupby(teacher, key=lambda maps: tuple(maps.shape[1:3])):
+        if size not in known:
+            known[size] = values(of_student, *size)
+        gaps.append(mean_squares(known[size], values([energy(maps) for maps in run], *size)))
+    return tf.linalg.matrix_transpose(tf.concat(gaps, -1))
 
 
 @register

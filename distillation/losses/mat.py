@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from distillation.loss import Loss, register
-from distillation.maps import adaptive_pool, attention, mean_squares
+from distillation.maps import adaptive_pool, attention, energy, flat, mean_squares, unit
 from runs.errors import UsageError
 
 
@@ -25,16 +26,29 @@ def strided_windows(students: int, teachers: int, size: int | None) -> np.ndarra
     return (np.arange(teachers) >= first) & (np.arange(teachers) < first + size)
 
 
+def attention_at(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """`attention` of maps pooled to a size: (b, h, w, c) → (b, height·width)."""
+    if height % maps.shape[1] == 0 and width % maps.shape[2] == 0:  # cells repeat: no need to repeat channels
+        return unit(flat(adaptive_pool(energy(maps)[..., None], height, width)))
+    return attention(adaptive_pool(maps, height, width))
+
+
 def attention_distances(teacher: Sequence[tf.Tensor], student: Sequence[tf.Tensor]) -> tf.Tensor:
-    """AT's distance of each pair, the student pooled to the teacher's size: (students, teachers)."""
-    rows: dict[tuple[int, int], tf.Tensor] = {}  # by resolution: (students, b, h·w)
-    columns = []
-    for target in teacher:
-        size = tuple(target.shape[1:3])
-        if size not in rows:
-            rows[size] = tf.stack([attention(adaptive_pool(maps, *size)) for maps in student])
-        columns.append(mean_squares(rows[size], [attention(target)]))
-    return tf.concat(columns, 1)
+    """AT's distance of each pair, the student pooled to the teacher's size: (students, teachers).
+
+    Neighbouring teachers of one resolution are compared as one batch.
+    """
+    distances, known = [], {}  # the student's rows by resolution
+    for size, run in itertools.groupby(teacher, key=lambda maps: tuple(maps.shape[1:3])):
+        if size not in known:
+            known[size] = _rows([attention_at(maps, *size) for maps in student])
+        distances.append(mean_squares(known[size], _rows([attention(maps) for maps in run])))
+    return tf.concat(distances, 1)
+
+
+def _rows(attentions: Sequence[tf.Tensor]) -> tf.Tensor:
+    """n times (b, m) → (n, b·m)."""
+    return tf.reshape(tf.stack(attentions), [len(attentions), -1])
 
 
 def weigh_by_nearness(distances: tf.Tensor, inside: np.ndarray) -> tf.Tensor:
