@@ -75,7 +75,7 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
         "--recipe",
         "distill",
         "--arch",
-        "ResNet-8",
+        "ResNet-32",
         *BASE[2:],
         "--distill",
         "kd+sp",
@@ -84,7 +84,7 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
     ]
     folder, done = run(*words)
     assert done.code == 0, done.err[-2000:]
-    assert load_snapshot(folder / "trained_param.pkl").spec["arch"] == "ResNet-8"
+    assert load_snapshot(folder / "trained_param.pkl").spec["arch"] == "ResNet-32"
     assert sha256(teacher) == before
 
 
