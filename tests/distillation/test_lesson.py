@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from lessons import SHAPE, batches, lesson, network, read, trained
+from lessons import batches, lesson, network, read
 
 from distillation import Banked, Filtered, Lesson, Live, build, lesson_objective, two_view_knowledge
 from op_utils import Trainer
@@ -47,7 +47,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     assert all(loss([term]) > 0 for term in terms)
 
 
-@pytest.mark.parametrize("key", ["kd", "at", "sp", "hap"])
+@pytest.mark.parametrize("key", ["kd", "at", "sp"])
 def test_nobody_learns_from_himself(key):
     """Loss and gradient are zero; the averages of BN are in use on both sides."""
     model, inputs = network(1), inputs_of(batches(1)[0])
@@ -74,7 +74,7 @@ def test_ekg_is_a_lesson_of_a_filtered_bank_over_two_views():
 def test_losses_of_keras_are_losses_of_a_lesson():
     student, teacher, inputs = network(1), network(2), inputs_of(batches(1)[0])
     feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")
-    logits = keras.distillation.LogitsDistillation(temperature=3.0)
+    logits = keras.distillation.LogitsDistillation(3.0, keras.losses.KLDivergence())
     pooled = [
         keras.Model(m.inputs[0], m.get_layer("pool").output)(inputs["images"]) for m in (student, teacher)
     ]
@@ -110,13 +110,14 @@ def test_the_teacher_is_never_touched(accum, compiled):
     teacher = network(2)
     before = teacher.get_weights()
     student = network(1)
-    start = student.get_weights()
+    start = [v.numpy() for v in student.trainable_variables]
     both = Lesson(student, Live(teacher, ["logits", "stages"]), [(build("kd"), 1.0), (build("at"), 10.0)])
     trainer = Trainer(both, read, lesson_objective, weight_decay=5e-4, accum=accum, compile_=compiled)
     list(trainer.train(batches(2, 12), [(1, 0), (1, 1)], [0.1, 0.1]))
     for a, b in zip(before, teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert all(np.abs(a - b).max() > 0 for a, b in zip(start, student.get_weights(), strict=True))
+    moved = zip(start, student.trainable_variables, strict=True)
+    assert all(np.abs(a - v.numpy()).max() > 0 for a, v in moved)
 
 
 def test_checkpoints_hold_the_student_and_what_losses_own_but_no_teacher():
@@ -133,8 +134,8 @@ def test_what_a_loss_owns_trains_along():
     before = [v.numpy() for v in both.terms[-1][0].trainable_variables]
     trainer = Trainer(both, read, lesson_objective, compile_=False)
     list(trainer.train(batches(2), [(1, 0), (1, 1)], [0.1, 0.1]))
-    moved = [np.abs(a - v.numpy()).max() for a, v in zip(before, both.terms[-1][0].trainable_variables)]
-    assert max(moved) > 0
+    moved = zip(before, both.terms[-1][0].trainable_variables, strict=True)
+    assert any(np.abs(a - v.numpy()).max() > 0 for a, v in moved)
 
 
 def test_a_restored_lesson_goes_on_in_the_same_bits():
@@ -161,7 +162,7 @@ def divided(tmp_path_factory) -> dict[str, np.ndarray]:
     return dict(np.load(path))
 
 
-@pytest.mark.parametrize("way", ["1/1/True", "1/4/False", "1/4/True", "2/1/False", "2/1/True", "2/2/False"])
+@pytest.mark.parametrize("way", ["1/4/True", "2/1/True", "2/2/False"])
 def test_a_lesson_may_be_divided_in_any_way(divided, way):
     """Means over samples only, and BN frozen: replicas, micro-batches and XLA change nothing but rounding."""
     expected = {k: v for k, v in divided.items() if k.startswith("1/1/False/")}
@@ -174,11 +175,10 @@ def test_those_weights_have_moved(divided):
     assert np.abs(divided["1/1/False/0000"] - start).max() > 1e-3
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_losses_with_weights_of_their_own_train_on_two_replicas(divided, compiled):
+def test_losses_with_weights_of_their_own_train_on_two_replicas(divided):
     """Their BN and Gram matrices are those of a replica; the teacher is as it was, on both."""
-    assert np.isfinite(divided[f"own/{compiled}/metrics"]).all()
-    assert divided[f"own/{compiled}/teacher moved"] == 0 and divided[f"own/{compiled}/loss moved"] > 0
+    assert np.isfinite(divided["own/metrics"]).all()
+    assert divided["own/teacher moved"] == 0 and divided["own/loss moved"] > 0
 
 
 # --- errors ------------------------------------------------------------------------------------------------
@@ -192,7 +192,3 @@ def test_losses_need_a_teacher_that_gives_what_they_read():
     feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")
     with pytest.raises(UsageError, match=r"layer 'pool'.*\n.*more=\['pool'\]"):
         Lesson(network(1), Live(network(2)), [(feature, 1.0)])(inputs_of(batches(1)[0]))
-
-
-def test_the_programs_shape_is_that_of_the_tests():
-    assert trained(tf.distribute.get_strategy(), 1, False)[0].model.student.input_shape[1:] == SHAPE
