@@ -68,12 +68,14 @@ def adaptive_pool(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:
     Cell i averages rows ⌊i·h/height⌋ to ⌈(i+1)·h/height⌉ − 1, as `AdaptiveAvgPool2d` of the published
     programs does. A size above that of the maps repeats rows.
     """
-    _, h, w, c = maps.shape
+    h, w = maps.shape[1:3]
     if (h, w) == (height, width):
         return maps
     if h % height == 0 and w % width == 0:
-        cells = tf.reshape(maps, [-1, height, h // height, width, w // width, c])
-        return tf.reduce_mean(cells, [2, 4])
+        cell = [h // height, w // width]
+        return tf.nn.avg_pool2d(maps, cell, cell, "VALID")
+    if height % h == 0 and width % w == 0:
+        return repeat_to(maps, height, width)
     rows, columns = _averages(h, height), _averages(w, width)
     return tf.einsum("jw,biwc->bijc", columns, tf.einsum("ih,bhwc->biwc", rows, maps))
 
@@ -95,6 +97,8 @@ def to_smaller(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 def repeat_to(maps: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Nearest-neighbour resizing, cell i from row ⌊i·h/height⌋: (b, h, w, c) → (b, height, width, c)."""
     for axis, size in ((1, height), (2, width)):
-        if maps.shape[axis] != size:
+        if size % maps.shape[axis] == 0:
+            maps = tf.repeat(maps, size // maps.shape[axis], axis)
+        else:
             maps = tf.gather(maps, np.arange(size) * maps.shape[axis] // size, axis=axis)
     return maps
