@@ -92,9 +92,9 @@ class KD(Loss):
 
     def _shares(self, teachers: tf.Tensor) -> tf.Tensor:
         """(teachers,) weights of sum 1."""
-        weights, count = self.weights_of_teachers, teachers.shape[-1]
+        weights, count = self.weights_of_teachers, tf.shape(teachers)[-1]
         if weights is None:
-            return tf.ones_like(teachers[0, 0]) / tf.cast(tf.shape(teachers)[-1], tf.float32)
-        if count not in (None, len(weights)):
-            raise UsageError(f"{count} teachers need as many weights. Received: {weights=}")
+            return tf.fill([count], 1 / tf.cast(count, tf.float32))
+        if teachers.shape[-1] not in (None, len(weights)):
+            raise UsageError(f"{teachers.shape[-1]} teachers need as many weights. Received: {weights=}")
         return tf.constant(np.array(weights) / np.sum(weights), tf.float32)

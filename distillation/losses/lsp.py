@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -42,14 +42,10 @@ class LSP(Loss):
             if missing := {"blocks", "logits"} - set(side):
                 raise UsageError(f"LSP reads blocks and logits. Received: no {sorted(missing)[0]}")
         last = teacher["blocks"][-self.teacher_blocks :]
-        blocks, logits = _rows(student["blocks"]), _row(student["logits"])
-        targets = tf.concat([_rows(last), _row(teacher["logits"])], 0)
+        blocks, logits = attention_similarities(student["blocks"]), _row(student["logits"])
+        targets = tf.concat([attention_similarities(last), _row(teacher["logits"])], 0)
         total = tf.reduce_sum(mean_squares(blocks, targets)) + mean_squares(logits, targets[-1:])[0, 0]
         return total / (len(student["blocks"]) + 1)
-
-
-def _rows(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.reshape(attention_similarities(blocks), [len(blocks), -1])
 
 
 def _row(logits: tf.Tensor) -> tf.Tensor:

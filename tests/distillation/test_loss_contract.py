@@ -17,6 +17,7 @@ from runs import UsageError
 
 KEYS = list_losses()
 TEACHER, STUDENT = said(0, channels=8, blocks=6), said(1)
+INPUTS = TEACHER, STUDENT, labels()
 every_loss = pytest.mark.parametrize("key", KEYS)
 
 
@@ -36,7 +37,7 @@ def test_it_reads_something_known_and_is_called_by_its_key(key):
 
 @every_loss
 def test_it_is_a_finite_scalar_not_below_zero_for_a_teacher_of_another_size(key):
-    loss = built(key).compute_loss(TEACHER, STUDENT, labels())
+    loss = built(key).compute_loss(*INPUTS)
     assert loss.shape == () and loss.dtype == tf.float32 and 0 <= float(loss) < np.inf
 
 
@@ -66,19 +67,15 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(key):
 @every_loss
 def test_the_order_of_the_batch_does_not_matter(key):
     loss, order = built(key), np.random.default_rng(0).permutation(BATCH)
-    turned = [mapped(lambda x: tf.gather(x, order), side) for side in (TEACHER, STUDENT, labels())]
-    assert float(loss.compute_loss(*turned)) == pytest.approx(
-        float(loss.compute_loss(TEACHER, STUDENT, labels())), rel=1e-5
-    )
+    turned = [mapped(lambda x: tf.gather(x, order), side) for side in INPUTS]
+    assert float(loss.compute_loss(*turned)) == pytest.approx(float(loss.compute_loss(*INPUTS)), rel=1e-5)
 
 
 @every_loss
 def test_it_compiles_under_xla_to_the_same_number_and_gradient(key):
     loss = built(key)
     compiled = tf.function(partial(value_and_gradients, loss), jit_compile=True, autograph=False)
-    found, expected = (
-        of(TEACHER, STUDENT, labels()) for of in (compiled, partial(value_and_gradients, loss))
-    )
+    found, expected = compiled(*INPUTS), value_and_gradients(loss, *INPUTS)
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
     for f, e in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(f, e, atol=1e-4 * np.abs(e).max())
@@ -88,7 +85,7 @@ def test_it_compiles_under_xla_to_the_same_number_and_gradient(key):
 def test_the_gradient_reaches_the_student_and_never_the_teacher(key):
     with tf.GradientTape() as tape:
         tape.watch((TEACHER, STUDENT))
-        value = built(key).compute_loss(TEACHER, STUDENT, labels())
+        value = built(key).compute_loss(*INPUTS)
     of_teacher, of_student = tape.gradient(value, [keras.tree.flatten(side) for side in (TEACHER, STUDENT)])
     assert all(g is None for g in of_teacher)
     assert any(np.abs(g).max() > 0 for g in of_student if g is not None)
@@ -98,7 +95,7 @@ def test_the_gradient_reaches_the_student_and_never_the_teacher(key):
 def test_all_weights_of_its_own_learn(key):
     loss = built(key)
     with tf.GradientTape() as tape:
-        value = loss.compute_loss(TEACHER, STUDENT, labels())
+        value = loss.compute_loss(*INPUTS)
     names = [v.path for v in loss.trainable_variables]
     gradients = tape.gradient(value, [v.value for v in loss.trainable_variables])
     assert [n for n, g in zip(names, gradients, strict=True) if g is None] == []
@@ -135,7 +132,7 @@ def test_its_options_make_an_equal_loss(key):
     first = built(key)
     keras.utils.set_random_seed(0)
     again = build_from(type(first).from_config(first.get_config()), TEACHER, STUDENT)
-    values = [float(loss.compute_loss(TEACHER, STUDENT, labels())) for loss in (first, again)]
+    values = [float(loss.compute_loss(*INPUTS)) for loss in (first, again)]
     assert values[0] == values[1]
 
 
