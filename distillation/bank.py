@@ -107,8 +107,8 @@ class MemoryBank:
         try:
             logits = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it reads nothing but .npy
             own = _ids_behind(path, logits)
-        except (OSError, ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-            reason = str(error).splitlines()[0][:120]
+        except (OSError, ValueError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             raise DataError(
                 f"{path} is not a memory bank ({reason})\nDelete it and run the same command again"
             ) from error

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from distillation import MemoryBank, choose_teachers
-from runs import DataError
+from distillation import MemoryBank, choose_teachers, write_bank
+from runs import DataError, UsageError
 
 # --- choice ------------------------------------------------------------------------------------------------
 
@@ -132,3 +132,75 @@ def test_any_change_of_the_header_is_read_or_refused(path, logits):
             except DataError:
                 refused += 1
     assert refused > 150
+
+
+# --- written ------------------------------------------------------------------------------------------------
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (5, 4, 4, 3), np.uint8)
+
+
+def says(k: int):
+    """A teacher of three classes that knows one image from another."""
+    return lambda images: images.astype(np.float32).reshape(len(images), -1)[:, k : k + 3] / 7
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 2.0**-11)])
+def test_what_is_written_is_found_by_id_in_any_order(tmp_path, dtype, tolerance):
+    """Also when the training set comes in another order; rounding to float16 is at most half a unit."""
+    expected = np.stack([says(k)(IMAGES) for k in range(4)], -1)
+    write_bank(tmp_path / "bank.npy", [says(k) for k in range(4)], IMAGES, IDS, dtype)
+    for order in ([0, 1, 2, 3, 4], [3, 1, 4, 0, 2]):
+        bank = MemoryBank.open(tmp_path / "bank.npy", IDS[order])
+        assert isinstance(bank.logits, np.memmap) and bank.logits.dtype == dtype
+        found = bank(IDS[[4, 4, 2]])
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected[[4, 4, 2]], rtol=tolerance, atol=0)
+
+
+def test_several_teachers_at_once_stand_in_their_place(tmp_path):
+    both = [says(0), lambda images: np.stack([says(1)(images), says(2)(images)], -1)]
+    write_bank(tmp_path / "bank.npy", both, IMAGES, IDS)
+    expected = np.stack([says(k)(IMAGES) for k in range(3)], -1)
+    np.testing.assert_array_equal(MemoryBank.open(tmp_path / "bank.npy", IDS)(IDS), expected)
+
+
+def test_the_file_is_an_npy_of_the_published_form(tmp_path):
+    write_bank(tmp_path / "bank.npy", [says(0), says(1)], IMAGES, IDS)
+    np.testing.assert_array_equal(np.load(tmp_path / "bank.npy")[..., 1], says(1)(IMAGES))
+
+
+def test_a_bank_of_other_images_is_refused_though_as_many(tmp_path):
+    write_bank(tmp_path / "bank.npy", [says(0)], IMAGES, IDS)
+    with pytest.raises(DataError, match="does not belong to this training set of 5 images"):
+        MemoryBank.open(tmp_path / "bank.npy", IDS + 1)
+
+
+@pytest.mark.parametrize("kept", [0.999, 0.97, 0.8])
+def test_a_bank_cut_short_is_refused(tmp_path, kept):
+    path = tmp_path / "bank.npy"
+    write_bank(path, [says(0)], IMAGES, IDS)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(DataError, match="Delete it"):
+        MemoryBank.open(path, IDS)
+
+
+def test_a_teacher_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "bank.npy"
+    write_bank(path, [says(0)], IMAGES, IDS)
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        write_bank(path, [says(1), lambda images: 1 // 0], IMAGES, IDS)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_wrong_banks_say_what_is_right(tmp_path):
+    path = tmp_path / "bank.npy"
+    for ids, dtype, error, message in (
+        (IDS, "float61", UsageError, "dtype='float61'.*'float16'"),
+        (IDS[:4], "float32", UsageError, "5 images.*4 ids"),
+        (IDS // 10, "float32", UsageError, "id of its own"),
+        (IDS, "float16", DataError, "float16. Received: up to .*\nStore them as float32"),
+    ):
+        with pytest.raises(error, match=message):
+            write_bank(path, [lambda images: 1e5 * (1 + says(0)(images))], IMAGES, ids, dtype)
+    assert not path.exists()
