@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learnt_formulas import afd_by_the_paper, fitnet_by_the_paper, norm, review_by_the_paper
+from map_formulas import maps
 
 from distillation import build
 from distillation.losses.reviewkd import hierarchical_context
@@ -12,11 +14,6 @@ from runs import UsageError
 
 WIDE = [(6, 8, 8, 4), (6, 8, 8, 4), (6, 4, 4, 6), (6, 2, 2, 6)]
 SLIM = [(6, 6, 6, 3), (6, 6, 6, 3), (6, 3, 3, 5), (6, 2, 2, 5), (6, 2, 2, 5)]
-
-
-def maps(seed: int, shapes) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [np.maximum(rng.normal(0.2, 1, shape), 0).astype(np.float32) for shape in shapes]
 
 
 def own(key: str, teacher, student, **options):
@@ -39,107 +36,6 @@ def called(loss, variable) -> str:
     return "/".join(part for part in variable.path.split("/") if part != loss.key)
 
 
-# --- the formulas in float64 -------------------------------------------------------------------------------
-
-
-def norm(x, gamma, beta):
-    """Batch normalisation of (samples, …, c) in training, epsilon 1e-5."""
-    axes = tuple(range(x.ndim - 1))
-    return gamma * (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5) + beta
-
-
-def pooled(x, height, width):
-    rows = np.array(
-        [x[:, i * x.shape[1] // height : -(-(i + 1) * x.shape[1] // height)].mean(1) for i in range(height)]
-    )
-    x = rows.transpose(1, 0, 2, 3)
-    columns = [
-        x[:, :, j * x.shape[2] // width : -(-(j + 1) * x.shape[2] // width)].mean(2) for j in range(width)
-    ]
-    return np.array(columns).transpose(1, 2, 0, 3)
-
-
-def value(x, size):
-    """Mean of squares over channels, pooled, as rows of unit norm."""
-    rows = pooled((x**2).mean(-1, keepdims=True), *size).reshape(len(x), -1)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def projections(w, role, blocks, units):
-    """BN(W·pooled) of each block, with the batch norm of its own."""
-    kernels = [
-        k for name in sorted(n for n in w if n.startswith(f"{role}_") and n[-1].isdigit()) for k in w[name]
-    ]
-    gamma, beta = (w[f"{role}_norm/{n}"].reshape(len(blocks), units) for n in ("gamma", "beta"))
-    return [norm(x.mean((1, 2)) @ k, g, b) for x, k, g, b in zip(blocks, kernels, gamma, beta, strict=True)]
-
-
-def afd_by_the_paper(w, teacher, student, units):
-    teacher, student = [np.float64(t) for t in teacher], [np.float64(s) for s in student]
-    queries = projections(w, "query", teacher, units)
-    keys = np.array([np.maximum(k, 0) for k in projections(w, "key", student, units)])  # (s, b, units)
-    links = norm(keys @ w["links"], w["link_norm/gamma"], w["link_norm/beta"])
-    total = 0.0
-    for t, (target, query) in enumerate(zip(teacher, queries, strict=True)):
-        own_keys = links[..., t * units : (t + 1) * units]
-        places = w["student_places"] @ w["teacher_places"][t]
-        scores = ((own_keys * query).sum(-1) + places[:, None]) / np.sqrt(units)  # (s, b)
-        alpha = np.exp(scores) / np.exp(scores).sum(0)
-        size = target.shape[1:3]
-        gaps = np.array([((value(s, size) - value(target, size)) ** 2).mean(1) for s in student])
-        total += (alpha * gaps).sum(0).mean()
-    return total
-
-
-def conv3(x, kernel):
-    """3×3 convolution with zeros around."""
-    b, h, w, _ = x.shape
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return sum(padded[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
-
-
-def nearest(x, height, width):
-    return x[:, np.arange(height) * x.shape[1] // height][:, :, np.arange(width) * x.shape[2] // width]
-
-
-def hcl(t, s):
-    total, weight, weights_ = ((t - s) ** 2).mean(), 1.0, 1.0
-    for side in (4, 2, 1):
-        if side < s.shape[1]:
-            weight /= 2
-            total += weight * ((pooled(t, side, side) - pooled(s, side, side)) ** 2).mean()
-            weights_ += weight
-    return total / weights_
-
-
-def review_by_the_paper(w, teacher, student):
-    teacher, student = ([*map(np.float64, side)] for side in (teacher, student))
-    teacher, student = ([*side, side[-1].mean((1, 2), keepdims=True)] for side in (teacher, student))
-    total, deeper = 0.0, None
-    for i, (t, s) in enumerate(zip(teacher[::-1], student[::-1], strict=True)):
-
-        def part(name, i=i):
-            return w[f"fusion_{i}/{name}"]
-
-        x = norm(s @ part("narrow/kernel")[0, 0], part("narrow_norm/gamma"), part("narrow_norm/beta"))
-        if deeper is not None:
-            y = nearest(deeper, *s.shape[1:3])
-            z = np.concatenate([x, y], -1) @ part("gate/kernel")[0, 0] + part("gate/bias")
-            z = 1 / (1 + np.exp(-z))
-            x = x * z[..., :1] + y * z[..., 1:]
-        deeper = nearest(x, *t.shape[1:3])
-        out = norm(conv3(deeper, part("widen/kernel")), part("widen_norm/gamma"), part("widen_norm/beta"))
-        total += hcl(t, out)
-    return total
-
-
-def fitnet_by_the_paper(w, teacher, student):
-    """The middle of three."""
-    t, s = np.float64(teacher[1]), np.float64(student[1]) @ w["kernel"] + w["bias"]
-    size = [min(n, k) for n, k in zip(t.shape[1:3], s.shape[1:3], strict=True)]
-    return ((pooled(t, *size) - pooled(s, *size)) ** 2).mean()
-
-
 CASES = {
     "afd": (WIDE, SLIM, lambda w, t, s: afd_by_the_paper(w, t, s, 16), {"units": 16}),
     "reviewkd": (WIDE[1:], SLIM[1:4], review_by_the_paper, {"most_channels": 4}),
@@ -150,7 +46,7 @@ every_case = pytest.mark.parametrize("key", CASES)
 
 def case(key: str, seed: int = 0):
     wide, slim, formula, options = CASES[key]
-    teacher, student = maps(seed, wide), maps(seed + 20, slim)
+    teacher, student = maps(seed, *wide), maps(seed + 20, *slim)
     return own(key, teacher, student, **options), teacher, student, formula
 
 
@@ -204,7 +100,7 @@ def test_its_gradients_are_those_of_finite_differences_of_the_formula(key):
 
 def test_afd_of_one_block_of_each_is_attention_transfer():
     """One block leaves the attention no choice."""
-    teacher, student = maps(0, WIDE[:1]), maps(1, WIDE[:1])
+    teacher, student = maps(0, *WIDE[:1]), maps(1, *WIDE[:1])
     expected = float(build("at").compute_loss(teacher, student))
     assert float(build("afd").compute_loss(teacher, student)) == pytest.approx(expected, rel=1e-5)
 
@@ -217,20 +113,20 @@ def test_afd_looks_at_every_block_of_the_student_with_weights_of_sum_one():
 
 
 def test_a_copy_of_the_teacher_has_no_hint_to_learn_at_first():
-    teacher = maps(0, WIDE[1:])
+    teacher = maps(0, *WIDE[1:])
     assert float(build("fitnet").compute_loss(teacher, teacher)) == 0
 
 
 def test_hcl_of_a_constant_gap_is_its_square():
     """Every scale sees the same gap, and the weights have mean 1."""
-    (x,) = maps(0, [(2, 8, 8, 3)])
+    (x,) = maps(0, (2, 8, 8, 3))
     assert float(hierarchical_context(tf.constant(x), tf.constant(x + 0.5))) == pytest.approx(0.25, rel=1e-6)
     assert float(hierarchical_context(tf.constant(x), tf.constant(x))) == 0
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, -1])
 def test_fitnet_compares_the_stage_that_it_is_told(stage):
-    teacher, student = maps(0, WIDE[1:]), maps(1, WIDE[1:])
+    teacher, student = maps(0, *WIDE[1:]), maps(1, *WIDE[1:])
     expected = np.mean((np.float64(teacher[stage]) - student[stage]) ** 2)
     found = build("fitnet", stage=stage).compute_loss(teacher, student)
     assert float(found) == pytest.approx(expected, rel=1e-5)
@@ -242,12 +138,12 @@ def test_fitnet_compares_the_stage_that_it_is_told(stage):
 ])  # fmt: skip
 def test_options_without_a_meaning_are_refused(key, option, text):
     with pytest.raises(UsageError, match=f"Received: {text}"):
-        build(key, **option).compute_loss(maps(0, WIDE[1:]), maps(1, SLIM[1:4]))
+        build(key, **option).compute_loss(maps(0, *WIDE[1:]), maps(1, *SLIM[1:4]))
 
 
 def test_reviewkd_refuses_unequal_numbers_of_stages():
     with pytest.raises(UsageError, match="Received: 4 of the teacher, 3 of the student"):
-        build("reviewkd").compute_loss(maps(0, WIDE), maps(1, SLIM[:3]))
+        build("reviewkd").compute_loss(maps(0, *WIDE), maps(1, *SLIM[:3]))
 
 
 # --- training ----------------------------------------------------------------------------------------------
