@@ -32,7 +32,7 @@ class DistillConfig(TrainingOptions):
     )
     teacher_filter: str = option(
         "none", "leave out teachers farther from the best than the student: EKG's rule for each of these",
-        choices=("none", "batch", "sample", "dataset"), stage="fine-tune",
+        choices=("none", "batch", "sample", "dataset"), stage="bank",
     )  # fmt: skip
     hap_ts: int = option(3, "last blocks of the teacher that hap looks at", at_least=1, stage="fine-tune")
     augment: bool = option(True, "crop and mirror at random; without it teachers run once", stage="bank")
@@ -56,6 +56,11 @@ class DistillConfig(TrainingOptions):
                 "--copy_teacher starts from the first --teacher, so it excludes --trained_param. "
                 f"Received: teacher={self.teacher}, trained_param={self.trained_param}"
             )
+        if self.teacher_filter != "none" and len(self.teacher) < 2:
+            raise UsageError(
+                f"A filter chooses among several teachers. Received: teacher_filter={self.teacher_filter}, "
+                f"{len(self.teacher)} teachers"
+            )
         if not names and self.label_weight == 0:
             raise UsageError(
                 "Nothing to learn from: --distill none needs the labels. Received: label_weight=0.0"
@@ -68,9 +73,10 @@ class DistillConfig(TrainingOptions):
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Nothing is sliced while all channels stay, and no logits are stored for images that change."""
+        """Nothing is sliced while all channels stay; logits are stored for images that do not change."""
         left_out = set() if self.keep < 1 else {"slim"}
-        left_out |= set() if self.losses and not self.augment else {"bank"}
+        stored = self.losses and (not self.augment or self.teacher_filter == "dataset")
+        left_out |= set() if stored else {"bank"}
         return tuple(step for step in self.STEPS if step not in left_out)
 
     @property

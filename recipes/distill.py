@@ -19,7 +19,7 @@ from recipes.context import RunContext
 from recipes.export import save_compact
 from recipes.finetune import slim, trainable
 from recipes.inputs import check_names, load_fitting, normalisation_of
-from recipes.lessons import losses_of, teacher_of
+from recipes.lessons import losses_of, teacher_of, training_images
 from recipes.report import finish
 from recipes.schedules import step_decay
 from recipes.stages import forget_outdated, stages
@@ -105,7 +105,7 @@ def _plan(context: RunContext, start: Path) -> Plan:
 
 def _bank(context: RunContext) -> MemoryBank:
     """bank.npy: what every teacher says of every training image, once."""
-    config, images = context.config, _images(context)
+    config, images = context.config, training_images(context)
 
     def make(path: Path) -> dict:
         forwards = [
@@ -121,11 +121,6 @@ def _bank(context: RunContext) -> MemoryBank:
     return MemoryBank.open(context.step("bank", "bank.npy", make), images.ids)
 
 
-def _images(context: RunContext) -> dataloader.Images:
-    train, count = context.splits.train, context.config.train_images
-    return train if count is None else train.take(np.arange(min(count, len(train))))
-
-
 def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank | None) -> Path:
     """trained_param.pkl: the student after its lessons."""
     config = context.config
@@ -133,7 +128,9 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
     def make(path: Path) -> dict:
         student, inner = trainable(context, start, plan) if plan else (context.load(start), None)
         with context.strategy.scope():
-            lesson = Lesson(student, teacher_of(context, bank), losses_of(config), config.label_weight)
+            lesson = Lesson(
+                student, teacher_of(context, bank, student), losses_of(config), config.label_weight
+            )
         fit(context, lesson, _spec(context, bank), scored=student)
         return context.save(path, narrow(student, inner) if inner else student, plan)
 
@@ -144,7 +141,7 @@ def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
     config = context.config
     return TrainingSpec(
         name="fine-tune",
-        images=_images(context),
+        images=training_images(context),
         epochs=config.train_epoch,
         learning_rates=lambda n: step_decay(config.learning_rate, n, config.decay_points, config.decay_rate),
         objective=lesson_objective,
@@ -154,5 +151,5 @@ def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
         batch_size=config.batch_size,
         remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
         accum=config.accum,
-        extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if bank else None,
+        extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if bank and not config.augment else None,
     )

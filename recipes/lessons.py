@@ -6,7 +6,24 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
-from distillation import Banked, Ensemble, Filtered, Live, Loss, MemoryBank, build, get_loss
+import keras
+import numpy as np
+
+from dataloader import Images
+from distillation import (
+    Banked,
+    Ensemble,
+    Filtered,
+    Live,
+    Loss,
+    MemoryBank,
+    Teacher,
+    build,
+    get_loss,
+    kept_teachers,
+)
+from distillation.basics import temperature_for
+from op_utils import make_forward
 from recipes.config_distill import DistillConfig
 from recipes.context import RunContext
 
@@ -23,19 +40,41 @@ def losses_of(config: DistillConfig) -> list[tuple[Loss, float]]:
     return list(zip(built, betas, strict=True))
 
 
-def teacher_of(context: RunContext, bank: MemoryBank | None) -> object | None:
-    """One network, several, or what they said of the same images before; None without a loss."""
+def training_images(context: RunContext) -> Images:
+    """The training images, or the first `--train_images` of them."""
+    train, count = context.splits.train, context.config.train_images
+    return train if count is None else train.take(np.arange(min(count, len(train))))
+
+
+def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Model) -> Teacher | None:
+    """One network, several, or what they said of the same images before; None without a loss.
+
+    A filter for the whole data set compares the teachers with the `student` as it is now.
+    """
     config = context.config
     reads = tuple(dict.fromkeys(loss.reads for loss, _ in losses_of(config)))
     if not reads:
         return None
-    if bank and reads == ("logits",):
+    if bank and not config.augment and reads == ("logits",):
         teacher = Banked()
     else:
         live = [Live(context.load(Path(path)), reads) for path in config.teacher]
         teacher = live[0] if len(live) == 1 else Ensemble(live)
-    by = config.teacher_filter
-    return teacher if by == "none" else Filtered(teacher, by=by)
+    if (by := config.teacher_filter) == "none":
+        return teacher
+    kept = _kept(context, bank, student) if by == "dataset" else None
+    return Filtered(teacher, by=by, mean="logits" if config.mean == "kl" else config.mean, kept=kept)
+
+
+def _kept(context: RunContext, bank: MemoryBank, student: keras.Model) -> list[float]:
+    """EKG's rule once for all training images, as its poster has it; prints who stays."""
+    config, images = context.config, training_images(context)
+    forward = make_forward(student, context.inputs, compile_=config.compile)
+    own = forward(images.images, config.val_batch_size)
+    kept = kept_teachers(bank(images.ids), own, temperature_for(own.shape[1])).numpy().tolist()
+    names = [path for path, stays in zip(config.teacher, kept, strict=True) if stays]
+    print(f"teachers nearer to the first than the student is: {', '.join(names)}", flush=True)
+    return kept
 
 
 def _accepted(loss: type[Loss], given: Mapping[str, object]) -> dict[str, object]:

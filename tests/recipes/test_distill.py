@@ -68,6 +68,17 @@ def test_stored_logits_are_those_of_the_teachers(run, published):
     assert "bank" in report["seconds"]
 
 
+def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, published):
+    """A copy of the first teacher leaves no room: of all teachers only the first one stays."""
+    teachers = [published.folder / name for name in ("trained_param.pkl", "slimmed_param.pkl")]
+    copied = ["--trained_param", teachers[0], "--arch", "ResNet-20", *BASE[2:], "--train_images", 320]
+    words = [*copied, "--teacher", *teachers, "--teacher_filter", "dataset"]
+    _, done = run("--recipe", "distill", *words)
+    assert done.code == 0, done.err[-2000:]
+    line = next(line for line in done.out.splitlines() if line.startswith("teachers nearer"))
+    assert line.split(": ")[1] == str(teachers[0])
+
+
 def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
     teacher = published.folder / "trained_param.pkl"
     before = sha256(teacher)
