@@ -20,6 +20,23 @@ def snippet(heading: str) -> str:
     return next(block for block in blocks if block.lstrip().startswith("import ")).replace("\n    ", "\n")[4:]
 
 
+def test_losses_work_in_both_loops(tmp_path):
+    code = snippet("Learn from trained networks")
+    more = """
+import numpy as np
+images, labels = np.random.rand(4, 32, 32, 3).astype("float32"), np.arange(4, dtype="int32")
+assert float(lesson({"images": images, "labels": labels})["loss"]) > 0
+distiller.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(), run_eagerly=True)
+assert np.isfinite(distiller.fit(images, labels, verbose=0).history["distillation_loss"][0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code + more],
+        cwd=tmp_path, env={"PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_prune_your_own_model_in_ten_lines(tmp_path):
     code = snippet("Prune your own model")
     assert len(code.splitlines()) <= LINES
