@@ -82,7 +82,7 @@ class Filtered:
         if len(shape) != 3:
             raise UsageError(f"A filter chooses among several teachers. Received: logits of shape {shape}")
         self.teacher, self.by, self.mean, self.temperature, self.kept = teacher, by, mean, temperature, kept
-        self.variables = teacher.variables
+        self.variables, self.convolutions = teacher.variables, teacher.convolutions
         self.symbols = {**teacher.symbols, "logits": keras.KerasTensor(shape[:2])}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from distillation.basics import accuracy, cross_entropy
 from distillation.features import view
+from distillation.kernels import Changed, Changes, call_with
 from distillation.loss import Loss
 from distillation.teachers import Live, Teacher
 from op_utils import Batch
@@ -27,7 +28,8 @@ class Lesson(keras.Model):
     Args:
         student: see `view`.
         teacher: a `Teacher`, or a Keras model that then runs on the student's images; None without losses.
-        losses: (loss, weight) pairs, ours or Keras' own; [] trains on labels alone.
+        losses: (loss, weight) pairs, ours or Keras' own; [] trains on labels alone. One that moves kernels
+            adds nothing to the loss: the student computes with the kernels that it makes, see `settle`.
         label_weight: of the cross-entropy; 0 learns from the teacher alone.
         layers: names of the student's layers, see `view`.
     """
@@ -41,8 +43,9 @@ class Lesson(keras.Model):
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(name=f"{student.name}_lesson", dtype="float32")
-        self.terms, self.label_weight = [(loss, float(weight)) for loss, weight in losses], label_weight
-        self.student = student
+        self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
+        moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
+        self.label_weight, self.student = label_weight, student
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
         reads = reads_of([loss for loss, _ in losses])
         self.view = view(student, reads, layers, _names(losses, "student"))
@@ -51,7 +54,8 @@ class Lesson(keras.Model):
         if losses and teacher is None:
             raise UsageError("Losses compare with a teacher. Received: teacher=None")
         self.teacher = teacher
-        for loss in [loss for loss in self.own if isinstance(loss, Loss)]:
+        self.changes = Changes(moving, self.view, teacher.convolutions if moving else [])
+        for loss in [loss for loss, _ in self.terms if isinstance(loss, Loss)]:
             loss.build_from(_of(loss, teacher.symbols, "teacher"), _of(loss, self.view.output, "student"))
         self.built = True
 
@@ -71,7 +75,7 @@ class Lesson(keras.Model):
 
         Returns "logits" float32 (v·b, classes) and "loss", a float32 scalar.
         """
-        student = dict(self.view(inputs["images"], training=training))
+        student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
         student["logits"] = logits = tf.cast(student["logits"], tf.float32)
         labels = per_view(inputs["labels"], logits)
         taught = dict(self.teacher(inputs, logits)) if self.terms else {}
@@ -82,6 +86,15 @@ class Lesson(keras.Model):
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
             loss += weight * tf.cast(term.compute_loss(*sides, labels=labels), tf.float32)
         return {"logits": logits, "loss": loss}
+
+    @property
+    def learner(self) -> keras.Model:
+        """The student as it acts: itself, or with the kernels that a loss moves, which it will keep."""
+        return Changed(self.student, self.changes) if self.changes.losses else self.student
+
+    def settle(self) -> None:
+        """Writes kernels that a loss moves into the student, where training ends; else does nothing."""
+        self.changes.settle()
 
 
 def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -98,6 +111,11 @@ def lesson_objective(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor
 def for_lesson(preprocess: Callable) -> Callable:
     """(batch, seed) → images, made into (batch, seed) → all that a `Lesson` reads."""
     return lambda batch, seed: {**batch, "images": preprocess(batch, seed)}
+
+
+def moves_kernels(loss: Any) -> bool:
+    """Whether it changes the student instead of comparing outputs; none of Keras' own does."""
+    return isinstance(loss, Loss) and loss.moves_kernels
 
 
 def reads_of(losses: Sequence[Any]) -> list[str]:

@@ -30,11 +30,14 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         key: what `build` and `--distill` call it.
         reads: the one of `READS` that it compares; "all" hands it everything, by name.
         beta: its published weight beside the cross-entropy, and where that is from.
+        moves_kernels: it compares nothing. A `Lesson` computes with what its `adapt(student's kernels,
+            teacher's kernels, weight)` makes of the student's; see `distillation.kernels`.
     """
 
     key: ClassVar[str] = ""
     reads: ClassVar[str] = "logits"
     beta: ClassVar[float] = 1.0
+    moves_kernels: ClassVar[bool] = False
 
     def __init__(self, teacher_layer_name: str | None = None, student_layer_name: str | None = None) -> None:
         super().__init__(name=self.key or None, dtype="float32")

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 import nets
 from distillation.features import view
+from distillation.kernels import convolutions
 from runs.errors import UsageError
 from runs.snapshot import Snapshot
 
@@ -29,10 +30,12 @@ class Teacher(Protocol):
     Attributes:
         variables: Keras variables that it reads; nothing ever writes them.
         symbols: its outputs as symbolic tensors, so that losses can make their own weights beforehand.
+        convolutions: its layers of that kind, see `distillation.kernels`; [] without a network at hand.
     """
 
     variables: list[keras.Variable]
     symbols: Outputs
+    convolutions: list[keras.layers.Layer]
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Outputs for a batch."""
@@ -55,6 +58,7 @@ class Live:
     ) -> None:
         self.view = view(model, reads, layers, more)
         self.variables, self.symbols = self.view.variables, self.view.output
+        self.convolutions = convolutions(self.view)
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes), and features in the type that the network computes in."""
@@ -63,7 +67,7 @@ class Live:
 
 
 class Ensemble:
-    """Several teachers side by side: logits (b, classes, teachers), features of the first.
+    """Several teachers side by side: logits (b, classes, teachers), features and kernels of the first.
 
     Raises `UsageError` for none, and for different numbers of classes.
     """
@@ -80,6 +84,7 @@ class Ensemble:
         count = len(members) if all(len(shape) == 2 for shape in shapes) else None
         logits = keras.KerasTensor((None, max(classes, default=None), count))
         self.symbols = {**members[0].symbols, "logits": logits}
+        self.convolutions = members[0].convolutions
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits (b, classes, teachers); members of several teachers stand one after the other."""
@@ -93,6 +98,7 @@ class Banked:
 
     def __init__(self) -> None:
         self.variables: list[keras.Variable] = []
+        self.convolutions: list[keras.layers.Layer] = []
         self.symbols = {"logits": keras.KerasTensor((None, None, None))}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:

@@ -131,7 +131,8 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
             lesson = Lesson(
                 student, teacher_of(context, bank, student), losses_of(config), config.label_weight
             )
-        fit(context, lesson, _spec(context, bank), scored=student)
+        fit(context, lesson, _spec(context, bank), scored=lesson.learner)
+        lesson.settle()
         return context.save(path, narrow(student, inner) if inner else student, plan)
 
     return context.step("fine-tune", "trained_param.pkl", make)

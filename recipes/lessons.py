@@ -52,10 +52,12 @@ def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Mode
     A filter for the whole data set compares the teachers with the `student` as it is now.
     """
     config = context.config
-    reads = tuple(dict.fromkeys(loss.reads for loss, _ in losses_of(config)))
+    losses = [loss for loss, _ in losses_of(config)]
+    reads = tuple(dict.fromkeys(loss.reads for loss in losses))
     if not reads:
         return None
-    if bank and not config.augment and reads == ("logits",):
+    stored = bank and not config.augment and reads == ("logits",)
+    if stored and not any(loss.moves_kernels for loss in losses):
         teacher = Banked()
     else:
         live = [Live(context.load(Path(path)), reads) for path in config.teacher]

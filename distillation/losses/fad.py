@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
 
 import keras
 import tensorflow as tf
 
+from distillation.loss import Loss, register
 from runs.errors import UsageError
 
 SLOPE = 0.2  # of the leaky ReLU before the softmax
@@ -34,12 +36,13 @@ def attended(
     return tf.matmul(tf.nn.softmax(tf.nn.leaky_relu(scores, SLOPE), 1), values)
 
 
-class FAD(keras.layers.Layer):
-    """kernel + scale · attended filters of the teacher: a change of the student, not a comparison of outputs.
+@register
+class FAD(Loss):
+    """kernel + weight · scale · attended filters of the teacher: a change of the student, no comparison.
 
-    So it is no `Loss` and `build` does not know it. Whoever trains calls `adapt` in the forward pass and
-    convolves with what it returns; the gradient of any loss then trains the student's kernels and FAD's own
-    weights. What is kept after training are the adapted kernels. (HAP's further methods; its program adds
+    A `Lesson` calls `adapt` in the forward pass and convolves with what it returns; the gradient of the
+    cross-entropy and of its other losses then trains the student's kernels and FAD's own weights. What is
+    kept after training are the adapted kernels, see `Lesson.settle`. (HAP's further methods; its program adds
     into the stored kernels at each step instead.)
 
     Args:
@@ -47,8 +50,11 @@ class FAD(keras.layers.Layer):
         scale: of what is added; published: 1e-3.
     """
 
+    key: ClassVar[str] = "fad"
+    moves_kernels: ClassVar[bool] = True
+
     def __init__(self, units: int = 128, scale: float = 1e-3) -> None:
-        super().__init__(name="fad", dtype="float32")
+        super().__init__()
         if units < 1:
             raise UsageError(f"FAD needs keys of at least one number. Received: units={units}")
         self.units, self.scale = units, scale
@@ -58,12 +64,26 @@ class FAD(keras.layers.Layer):
         _check_numbers(student, teacher)
         self.links = [self._link(i, *pair) for i, pair in enumerate(zip(student, teacher, strict=True))]
 
-    def adapt(self, student: Sequence[tf.Tensor], teacher: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def prepare(self, teacher: Any, student: Any) -> NoReturn:
+        """Outputs have nothing that it could compare: always a `UsageError`."""
+        raise UsageError(
+            "Loss 'fad' changes the student's kernels and compares no outputs. Received: outputs\n"
+            "Train with distillation.Lesson, which computes with the changed kernels"
+        )
+
+    def compare(self, teacher: Any, student: Any) -> NoReturn:
+        """See `prepare`."""
+        self.prepare(teacher, student)
+
+    def adapt(
+        self, student: Sequence[tf.Tensor], teacher: Sequence[tf.Tensor], weight: float = 1.0
+    ) -> list[tf.Tensor]:
         """Kernels to convolve with, float32, of the student's shapes.
 
         Args:
             student: the student's kernels (h, w, in, out).
             teacher: the teacher's that correspond, of any sizes; no gradient reaches them.
+            weight: factor on `scale`; with 0 nothing changes.
 
         The order of a teacher's filters does not matter. Raises `UsageError` for unequal numbers.
         """
@@ -71,14 +91,16 @@ class FAD(keras.layers.Layer):
         if not self.built:
             self.build([k.shape for k in student], [k.shape for k in teacher])
         pairs = zip(student, teacher, self.links, strict=True)
-        return [self._adapted(tf.cast(s, tf.float32), tf.cast(t, tf.float32), link) for s, t, link in pairs]
+        added = [self._added(tf.cast(s, tf.float32), tf.cast(t, tf.float32), link) for s, t, link in pairs]
+        scale = weight * self.scale
+        return [tf.cast(s, tf.float32) + scale * a for s, a in zip(student, added, strict=True)]
 
-    def _adapted(self, student: tf.Tensor, teacher: tf.Tensor, link: dict[str, keras.Variable]) -> tf.Tensor:
+    def _added(self, student: tf.Tensor, teacher: tf.Tensor, link: dict[str, keras.Variable]) -> tf.Tensor:
         keys = tf.matmul(filters(student), link["keys"]) + link["keys_bias"]
         queries = tf.matmul(filters(tf.stop_gradient(teacher)), link["queries"]) + link["queries_bias"]
         values = tf.matmul(queries, link["values"]) + link["values_bias"]
         added = attended(keys, queries, values, link["of_keys"], link["of_queries"])
-        return student + self.scale * tf.reshape(tf.transpose(added), student.shape)
+        return tf.reshape(tf.transpose(added), student.shape)
 
     def _link(self, index: int, student: Sequence[int], teacher: Sequence[int]) -> dict[str, keras.Variable]:
         """The own weights of one pair of convolutions."""

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from lessons import network
 
-from distillation import list_losses
+from distillation import build, get_loss
 from distillation.losses.fad import FAD
 from runs import UsageError
 
@@ -83,8 +84,12 @@ def test_gradients_reach_student_and_own_weights_but_not_the_teacher(fad):
     assert all(np.abs(g).max() > 0 for g in of_student + of_own)
 
 
-def test_it_compares_no_outputs_and_so_is_no_loss():
-    assert "fad" not in list_losses()
+def test_it_is_found_by_name_and_refuses_to_compare_outputs():
+    teacher, student = network(2), network(1)
+    assert isinstance(build("fad", scale=0.1), FAD) and get_loss("fad").moves_kernels
+    for compare in (build("fad").compute_loss, build("fad").validate_model_compatibility):
+        with pytest.raises(UsageError, match="changes the student's kernels.*\n.*distillation.Lesson"):
+            compare(*((teacher, student) if compare.__name__.startswith("validate") else ([0.0], [0.0])))
 
 
 def test_errors_name_the_remedy():
