@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+import dataloader
+import nets
+from dataloader.augment import normalise
 from pruning import Plan
-from runs import load_snapshot, read_json, sha256
+from recipes.scoring import score_logits
+from runs import load_snapshot, read_json, read_jsonl, sha256
 
 BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1]
 HAP = (
@@ -97,6 +101,21 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
     assert done.code == 0, done.err[-2000:]
     assert load_snapshot(folder / "trained_param.pkl").spec["arch"] == "ResNet-32"
     assert sha256(teacher) == before
+
+
+def test_filters_that_a_loss_moves_are_those_that_are_kept(run, published):
+    """What the holdout was shown behind the last epoch is the network that is saved, cut to size."""
+    words = ["--t-path", published.folder / "snap_baseline.pkl", "--train_images", 320, "--no-augment"]
+    folder, done = run(
+        "--recipe", "hap", *BASE, *words, "--distill", "fad", "--betas", 300, "--prune-rates", 0.6
+    )
+    assert done.code == 0, done.err[-2000:]
+    splits = dataloader.load("DIGITS")
+    logits = nets.load_params(None, folder / "trained_param.pkl")(
+        normalise(splits.holdout.images, splits.facts.mean, splits.facts.std), training=False
+    )
+    shown = read_jsonl(folder / "metrics.jsonl")[-1]
+    assert shown["holdout_loss"] == pytest.approx(score_logits(logits, splits.holdout.labels).loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(
