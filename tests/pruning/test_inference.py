@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from pruning import Plan, compact, find_groups, mask
 from pruning.evidence import Evidence
 from pruning.gates import Gated
 from pruning.groups import analyse
@@ -66,3 +67,27 @@ def test_a_nested_model_called_with_more_than_it_reads(as_dict):
     values = [np.random.default_rng(i).normal(size=(2, 4)).astype(np.float32) for i in range(3)]
     found = Gated(analyse(model))(values, {"inner/of_b": np.ones(3, bool)})
     np.testing.assert_allclose(found, model(values), atol=1e-5)
+
+
+class Shift(L.Layer):
+    """Adds 1 in training, which is its default, as that of augmentation is."""
+
+    def call(self, x, training=True):
+        return x + 1.0 if training else x
+
+
+@pytest.mark.parametrize("said", [None, False, True])
+@pytest.mark.parametrize("of_backbone", [None, False, True])
+def test_a_rebuilt_model_is_in_the_mode_that_keras_gives_it(of_backbone, said):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4,))
+    inner = keras.Model(x, Shift()(x), name="inner")
+    y = L.BatchNormalization()(L.Dense(4, name="dense")(x))
+    backbone = keras.Model(x, inner(Shift()(y), training=True), name="backbone")
+    z = keras.Input((4,))
+    model = keras.Model(
+        z, L.Dense(2)(backbone(z, **({} if of_backbone is None else {"training": of_backbone})))
+    )
+    batch = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    for again in (compact(model), mask(model, Plan.full(find_groups(model)))):
+        np.testing.assert_allclose(again(batch, training=said), model(batch, training=said), atol=1e-5)
