@@ -48,6 +48,10 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
 
     def run(*inputs: np.ndarray):
         for source, values in zip(sources, inputs, strict=True):
+            if -1 in source["shape_signature"][1:]:  # open sizes, which the file gives as 1
+                interpreter.resize_tensor_input(source["index"], values.shape)
+                interpreter.allocate_tensors()
+        for source, values in zip(sources, inputs, strict=True):
             interpreter.set_tensor(source["index"], values)
         interpreter.invoke()
         return alone([interpreter.get_tensor(target["index"]) for target in targets])

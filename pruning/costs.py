@@ -5,6 +5,7 @@ Every layer costs a sum of products of what is left of its axes: the terms of a 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,8 +28,17 @@ def operations(analysis: Analysis, rule: Convention) -> list[Term]:
 
 def parameters(analysis: Analysis, rule: Convention) -> list[Term]:
     """Parameters under a convention; a layer that is called twice has them once."""
-    once = {call.name: (call, found) for call, found in _costly(analysis, rule)}
+    once = {call.name: (call, found) for call, found in _costly(analysis, rule, sized)}
     return [term for call, found in once.values() for term in _bilinear(analysis, call, found, 0)]
+
+
+def sized(call: Call) -> Call:
+    """The call with 1 in place of open sizes, on which parameters do not depend."""
+    inputs, outputs = (
+        tuple((s[:1] + tuple(n or 1 for n in s[1:])) for s in shapes)
+        for shapes in (call.input_shapes, call.shapes)
+    )
+    return dataclasses.replace(call, input_shapes=inputs, shapes=outputs)
 
 
 def stored_bytes(analysis: Analysis) -> list[Term]:
@@ -65,9 +75,11 @@ def _stored(variable: keras.Variable, cut: Mapping[int, Rows]) -> Term:
     return float(size * np.prod(whole)), tuple((variable.shape[axis], rows) for axis, rows in cut.items())
 
 
-def _costly(analysis: Analysis, rule: Convention) -> Iterator[tuple[Call, Callable]]:
+def _costly(
+    analysis: Analysis, rule: Convention, change: Callable[[Call], Call] = lambda call: call
+) -> Iterator[tuple[Call, Callable]]:
     """Calls that cost anything, with a function of channels in and out → parameters and operations."""
-    for call in analysis.calls:
+    for call in map(change, analysis.calls):
         if cost := cost_of(call):
             yield call, lambda n_in, n_out, call=call, cost=cost: cost(rule, call, n_in, n_out)
 

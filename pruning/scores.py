@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -17,6 +17,16 @@ from runs.suggest import nearest
 
 REDUCTIONS = ("mean", "sum", "max", "first")
 Scores = dict[str, np.ndarray]
+
+
+class Scoring(TypedDict, total=False):
+    """Options of `score_groups` that `make_plan` hands on."""
+
+    loss: Loss | None
+    reduce: str
+    normalise: str | None
+    batch_size: int | None
+    seed: int
 
 
 def score_groups(

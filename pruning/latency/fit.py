@@ -17,6 +17,7 @@ from pruning.latency.table import Table
 from pruning.limits import Ranking, Widths
 from pruning.plan import Plan
 from pruning.surgery import compact
+from pruning.targets import Target
 from runs.errors import UsageError, warn
 
 CLOSE = 0.05  # of the budget
@@ -78,24 +79,21 @@ def fit(
 
     Raises `UsageError` for a budget out of reach; it says the smallest time.
     """
-    if (keep_ms is None) == (max_ms is None):
-        raise UsageError(f"Give either keep_ms or max_ms. Received: keep_ms={keep_ms}, max_ms={max_ms}")
-    if keep_ms is not None and not 0 < keep_ms < 1:
-        raise UsageError(f"keep_ms must lie in (0, 1). Received: keep_ms={keep_ms}")
+    target = Target.one_of(keep_ms=keep_ms, max_ms=max_ms)
     setup = setup or Setup()
     table = Table(setup, cache)
     predict = Predictor(analysis, table)
-    choose = choose or (lambda cost, target: widths_for(analysis.groups, ranking, cost, target))
+    choose = choose or (lambda cost, most: widths_for(analysis.groups, ranking, cost, most))
 
     def attempt(widths: Widths) -> Attempt:
         plan = ranking.plan(widths)
-        return Attempt(plan, predict(widths), setup.measure({"": compact(model, plan)}, SECONDS)[""])
+        return Attempt(plan, predict(widths), setup.milliseconds({"": compact(model, plan)}, SECONDS)[""])
 
     try:
         full, least = attempt(ranking.sizes), attempt(ranking.lowest)
-        budget = max_ms or keep_ms * full.measured
+        budget = target.milliseconds(full.measured)
         _check(budget, full, least)
-        tried = _search(lambda target: attempt(choose(predict, target)), least, full, budget)
+        tried = _search(lambda most: attempt(choose(predict, most)), least, full, budget)
     finally:
         table.save()
     best = _best(tried, budget)

@@ -54,7 +54,7 @@ class Table:
     def milliseconds(self, key: str, make: Callable[[], keras.Model]) -> float:
         """The entry `key`; where it is missing, that of the model that `make` gives."""
         if key not in self._known:
-            self._known[key] = self.setup.measure({key: make()}, SECONDS)[key]
+            self._known[key] = self.setup.milliseconds({key: make()}, SECONDS)[key]
             self._new += 1
             if self._new >= EVERY:
                 self.save()
