@@ -27,7 +27,7 @@ class Target:
         name: of the option: "keep" and the like are ratios, "max_ms" milliseconds, "budget" a `Budget`.
         value: what the user gave.
 
-    Raises `UsageError` for a ratio outside (0, 1) (`keep` may be 1) and for milliseconds that are not above 0.
+    Raises `UsageError` for a ratio outside (0, 1) (`keep` may be 1) and for milliseconds not above 0.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Target:
         return self.value * whole if self.name == "keep_ms" else self.value
 
     def budget(self, model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str) -> Budget:
-        """The bound as a number, of a cost that is counted. Raises `UsageError` for what cannot be counted."""
+        """The bound as a number, of a counted cost. Raises `UsageError` for what cannot be counted."""
         if self.name == "budget":
             return self.value
         cost = COUNTED[self.name](model, analysis, ranking, convention)

@@ -34,7 +34,7 @@ def measure(subject: Subject, small: keras.Model) -> None:
 def _milliseconds(subject: Subject, models: dict[str, keras.Model]) -> dict[str, float | None]:
     """The two take turns on the clock; None for models that cannot be timed, unless time is the budget."""
     try:
-        return subject.setup.measure(models, seconds=2.0)
+        return subject.setup.milliseconds(models, seconds=2.0)
     except (UsageError, ValueError, RuntimeError) as error:
         if subject.options.target[0] in ("keep_ms", "max_ms"):
             raise

@@ -7,7 +7,7 @@ import pytest
 from toys import plain_net, small_resnet
 
 from exports.setup import Setup
-from pruning import complexity, make_plan
+from pruning import compact, complexity, make_plan
 from pruning.budgets import Budget
 from pruning.groups import analyse
 from pruning.latency.fit import fit
@@ -28,7 +28,7 @@ class Device(Setup):
 
     overhead, slower = 0.02, 1.3
 
-    def measure(self, models, seconds=1.0):
+    def milliseconds(self, models, seconds=1.0):
         return {name: self.time(model) for name, model in models.items()}
 
     def time(self, model: keras.Model) -> float:
@@ -59,6 +59,18 @@ def test_the_network_found_takes_what_was_asked_for(keep, tmp_path):
     assert fitted.best.measured == pytest.approx(keep * fitted.before, rel=0.05)
     assert fitted.before == Device().time(model)
     assert len(fitted.attempts) <= 2 + 8
+
+
+@pytest.mark.parametrize("allocation", [None, "global"])
+def test_plans_are_made_for_the_setup_and_kept_in_the_folder_that_are_given(allocation, tmp_path):
+    model = small_resnet(depth=8)
+    device, whole = Device(threads=3), Device().time(model)
+    options = {"setup": device, "cache": tmp_path, "allocation": allocation}
+    plan = make_plan(model, keep_ms=0.5, **options)
+    assert device.time(compact(model, plan)) == pytest.approx(0.5 * whole, rel=0.05)
+    assert make_plan(model, max_ms=0.5 * whole, **options) == plan
+    (table,) = tmp_path.iterdir()
+    assert json.loads(table.read_text())["setup"] == "litert, 3 threads, batch 1"
 
 
 def test_at_equal_time_it_keeps_more_of_the_scores_than_a_budget_of_operations(tmp_path):
@@ -145,7 +157,7 @@ def test_the_predictor_is_a_cost_like_any_other(tmp_path):
         ({"max_ms": 1e-6}, "out of reach: the smallest network takes"),
         ({"max_ms": 1e6}, "takes no more than"),
         ({"keep_ms": 1.5}, "Received: keep_ms=1.5"),
-        ({}, "either keep_ms or max_ms"),
+        ({}, "Give one of keep_ms, max_ms. Received: none"),
     ],
 )
 def test_budgets_that_cannot_be_met_are_refused(budget, said, tmp_path):
