@@ -36,7 +36,7 @@ def test_a_gated_network_does_not_augment(net, images):
 
 def test_evidence_does_not_augment(net, images):
     analysis = analyse(net)
-    values = Evidence(net, analysis, images)._run([images])
+    values = Evidence(analysis, images)._run([images])
     np.testing.assert_allclose(
         values[analysis.graph.outputs[0]], net(images, training=False), rtol=0, atol=1e-5
     )

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 import toys
 
-from pruning.criteria import criterion, registry
+from pruning import batches
+from pruning.batches import fitting
+from pruning.criteria import criterion, get_criterion, list_criteria, registry
 from pruning.groups import analyse
 from pruning.scores import normalised, reduced, score_groups
 from pruning.weights import weights_of
@@ -87,6 +89,33 @@ def test_bn_scale_leaves_out_what_has_no_normalisation(model):
     found = raw(model, "bn_scale")
     assert found.keys() == {"stem"}
     np.testing.assert_allclose(found["stem"], np.abs(model.get_layer("stem_bn").gamma.numpy()))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in list_criteria() if get_criterion(n).needs_data and get_criterion(n).batches != "sum"]
+)
+def test_what_is_no_sum_over_batches_does_not_depend_on_their_size(model, data, name):
+    whole = raw(model, name, data)
+    for batch_size in (1, 5, 12):
+        for group, scores in raw(model, name, data, batch_size=batch_size).items():
+            np.testing.assert_allclose(scores, whole[group], rtol=1e-4, atol=1e-6)
+
+
+def test_the_images_that_fit_into_memory_by_hand(model):
+    analysis, images = analyse(model), toys.images(1)
+    numbers = 64 * (3 + 6 + 6 + 6 + 5 + 6 + 6 + 6) + 16 * (6 + 6) + 7 + 4  # from the images to the logits
+    assert fitting(analysis, images, memory=10 * 8 * numbers) == 10  # 4 bytes, and as many for the gradient
+    assert fitting(analysis, images, memory=10 * 8 * numbers - 1) == 9
+    assert (fitting(analysis, images, memory=1), fitting(analysis, images)) == (1, 128)
+
+
+@pytest.mark.parametrize("name", ["taylor", "g_a", "apoz", "mean_activation"])
+def test_little_memory_changes_no_score(model, data, name, monkeypatch):
+    expected = raw(model, name, data)
+    monkeypatch.setattr(batches, "MEMORY", 10**5)
+    assert fitting(analyse(model), data[0]) == 4
+    for group, scores in raw(model, name, data).items():
+        np.testing.assert_allclose(scores, expected[group], rtol=1e-4, atol=1e-6)
 
 
 def test_reduction_and_normalisation_by_hand():
