@@ -1,41 +1,107 @@
-"""The plan of `python -m pruning`: by arithmetic, or for a budget of milliseconds by measuring."""
+"""The plan of `python -m pruning`: from a file, by arithmetic, or for milliseconds by measuring."""
 
 from __future__ import annotations
 
 from pruning import Plan, make_plan
 from pruning.budgets import Budget
 from pruning.criteria import get_criterion
+from pruning.groups import Analysis
 from pruning.latency.fit import fit
 from pruning.limits import Limits, Ranking
-from pruning.scores import score_groups
+from pruning.scores import Scores, score_groups
+from pruning.sensitivity import measure_sensitivity
+from recipes.prune_options import SCORED, TIMED
+from recipes.prune_report import sensitivity_table
 from recipes.prune_subject import Subject
+from runs import RunFolderError, SnapshotError, read_json
 from runs.errors import UsageError
 from runs.text import table
 
 
 def choose(subject: Subject) -> Plan:
-    """Scores on the training images, widths by the target; decisions that need accuracy see the holdout."""
-    options, data = subject.options, subject.data
-    name, value = options.target
-    if not data and (get_criterion(options.criterion).needs_data or options.allocation == "sensitivity"):
+    """Scores on training images, widths by the target; decisions that need accuracy see the holdout."""
+    options = subject.options
+    curves = options.sensitivity or options.allocation == "sensitivity"
+    if not subject.data and (get_criterion(options.criterion).needs_data or curves):
         raise UsageError(
             f"This needs images: give --data FOLDER or tfds:NAME. Received: criterion={options.criterion}, "
-            f"allocation={options.allocation}, data=None"
+            f"allocation={options.allocation}, sensitivity={options.sensitivity}, data=None"
         )
-    common = {"seed": options.seed, "data": data and data.train}
-    limits = Limits(options.round_to, options.min_channels, options.max_drop, tuple(options.ignore))
-    spread = {"allocation": options.allocation or "uniform", **vars(limits), "data": data and data.holdout}
-    scores = score_groups(subject.model, options.criterion, analysis=subject.analysis, **common)
-    if name not in ("keep_ms", "max_ms"):
-        return make_plan(subject.model, scores, **{name: value}, **spread)
+    plan = read_plan(options.plan, subject.analysis) if options.plan else None
+    if plan and not curves:
+        return plan
+    scores = _scores(subject)
+    if curves:
+        holdout = subject.data.holdout
+        subject.sensitivity = measure_sensitivity(
+            subject.model, scores, data=holdout, analysis=subject.analysis, batch_size=options.batch_size
+        )
+        print(sensitivity_table(subject.sensitivity), end="\n\n")
+    return plan or (_timed if options.target[0] in TIMED else _counted)(subject, scores)
 
-    def widths(cost, target: float) -> dict[str, int]:
-        return make_plan(subject.model, scores, budget=Budget(name, cost, target), **spread).widths()
+
+def read_plan(path: str, analysis: Analysis) -> Plan:
+    """A plan that `--save_plan` wrote, or one in the same form.
+
+    Raises `SnapshotError` for a file that is missing or no JSON, and `UsageError` for other contents and for
+    a plan of another network.
+    """
+    try:
+        plan = Plan.from_json(read_json(path))
+    except FileNotFoundError as error:
+        raise SnapshotError(f"There is no such file. Received: plan={path}") from error
+    except (RunFolderError, OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SnapshotError(f"This plan cannot be read ({reason}). Received: plan={path}") from error
+    plan.check(analysis.groups)
+    return plan
+
+
+def _scores(subject: Subject) -> Scores:
+    options, data = subject.options, subject.data
+    return score_groups(
+        subject.model,
+        options.criterion,
+        analysis=subject.analysis,
+        data=data and data.some(SCORED, options.seed),
+        reduce=options.reduce,
+        normalise=options.normalise,
+        seed=options.seed,
+    )
+
+
+def _limits(subject: Subject) -> Limits:
+    options = subject.options
+    return Limits(options.round_to, options.min_channels, options.max_drop, tuple(options.ignore))
+
+
+def _counted(subject: Subject, scores: Scores, **other: Budget) -> Plan:
+    """The widest plan below a target; `other` is one that takes the place of the target of the options."""
+    options = subject.options
+    name, value = options.target
+    return make_plan(
+        subject.model,
+        scores,
+        **other or {name: value},
+        allocation=subject.sensitivity if options.allocation == "sensitivity" else options.allocation,
+        convention=options.convention,
+        fill=options.fill,
+        **vars(_limits(subject)),
+    )
+
+
+def _timed(subject: Subject, scores: Scores) -> Plan:
+    """The plan whose network takes the milliseconds; prints what was tried."""
+    options = subject.options
+    name, value = options.target
+
+    def widths(cost, most: float) -> dict[str, int]:
+        return _counted(subject, scores, budget=Budget(name, cost, most)).widths()
 
     fitted = fit(
         subject.model,
         subject.analysis,
-        Ranking.of(subject.analysis, scores, limits),
+        Ranking.of(subject.analysis, scores, _limits(subject)),
         **{name: value},
         setup=subject.setup,
         cache=options.cache,
