@@ -69,12 +69,8 @@ def check_places(options: PruneOptions) -> None:
             raise RunFolderError(
                 f"There is no such folder, or nothing may be written there. Received: {name}={path}"
             )
-
-    if (
-        options.report
-        and options.save_plan
-        and Path(options.report).with_suffix(".json") == Path(options.save_plan)
-    ):
+    numbers = options.report and Path(options.report).with_suffix(".json").absolute()
+    if options.save_plan and Path(options.save_plan).absolute() == numbers:
         raise RunFolderError(f"The report's numbers go to this file. Received: save_plan={options.save_plan}")
 
 
