@@ -7,7 +7,7 @@ from importlib import import_module
 
 _HOME = {
     "Budget": "pruning.budgets",
-    "ChannelGroup": "pruning.groups",
+    "ChannelGroup": "pruning.group",
     "Plan": "pruning.plan",
     "compact": "pruning.surgery",
     "complexity": "pruning.counting",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning.groups import Analysis, ChannelGroup
+from pruning.group import ChannelGroup
+from pruning.groups import Analysis
 from pruning.plan import Plan
 from runs.errors import UsageError
 from runs.suggest import nearest

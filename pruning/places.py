@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from pruning.criteria import Criterion
-from pruning.groups import Analysis, ChannelGroup, Member
+from pruning.group import ChannelGroup, Member
+from pruning.groups import Analysis
 
 Named = Mapping[str, Mapping[str, keras.Variable]]  # layer → its variables by name
 

@@ -6,7 +6,8 @@ import keras
 
 from pruning.costs import of_last_channels, operations, parameters
 from pruning.counting import find_convention, unsized
-from pruning.groups import Analysis, ChannelGroup, Member, analyse
+from pruning.group import ChannelGroup, Member
+from pruning.groups import Analysis, analyse
 from pruning.weights import named_variables
 from runs.text import few, table
 from runs.wording import number
@@ -23,7 +24,13 @@ def describe(group: ChannelGroup, model: keras.Model, convention: str = "mac") -
     A dash stands for operations of open sizes. Raises `UsageError` for an unknown convention.
     """
     analysis = analyse(model)
-    macs, params = (number(n, ",") for n in costs(analysis, convention)[group.name])
+    return as_table(group, analysis, convention)
+
+
+def as_table(group: ChannelGroup, analysis: Analysis, convention: str = "mac") -> str:
+    """What `describe` returns, for a group of an analysis; in MACs it is counted once for all groups."""
+    found = analysis.costs if convention == "mac" else costs(analysis, convention)
+    macs, params = (number(n, ",") for n in found[group.name])
     rows = [
         (role, member.layer, _axes(member, analysis), len(set(member.index.tolist()) - {-1}))
         for role in ROLES

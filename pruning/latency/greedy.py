@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pruning.groups import ChannelGroup
+from pruning.group import ChannelGroup
 from pruning.latency.layers import grid
 from pruning.limits import Ranking, Widths
 
