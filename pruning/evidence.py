@@ -12,7 +12,8 @@ import tensorflow as tf
 from pruning.batches import MOST, batches, check_data, fitting, parts
 from pruning.criteria import Criterion
 from pruning.cross_entropy import Loss, cross_entropy
-from pruning.groups import Analysis, ChannelGroup
+from pruning.group import ChannelGroup
+from pruning.groups import Analysis
 from pruning.places import Place, Seen, places_of
 from pruning.weights import named_variables
 
