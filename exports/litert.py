@@ -18,11 +18,11 @@ from runs.quiet import quiet_stderr
 def to_litert(model: keras.Model) -> bytes:
     """A float32 flat buffer of a model, weights included, any batch size.
 
-    Raises `UsageError` for a model with operations that LiteRT lacks.
+    Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
     try:
         return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]).convert()
-    except ConverterError as error:
+    except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
         raise UsageError(
             f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
             "export it as savedmodel or onnx"

@@ -87,7 +87,8 @@ def fit(
 
     def attempt(widths: Widths) -> Attempt:
         plan = ranking.plan(widths)
-        return Attempt(plan, predict(widths), setup.milliseconds({"": compact(model, plan)}, SECONDS)[""])
+        measured = setup.milliseconds({"": compact(model, plan)}, SECONDS)[""]  # first: it names the model
+        return Attempt(plan, predict(widths), measured)
 
     try:
         full, least = attempt(ranking.sizes), attempt(ranking.lowest)

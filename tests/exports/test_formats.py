@@ -144,6 +144,12 @@ def test_an_operation_that_litert_lacks_is_named():
         to_litert(model)
 
 
+def test_a_type_of_numbers_that_litert_lacks_is_named():
+    x = keras.Input((4,), dtype="bfloat16")
+    with pytest.raises(UsageError, match="that LiteRT lacks. Received: .*bfloat16"):
+        to_litert(keras.Model(x, keras.layers.Dense(2, dtype="bfloat16")(x)))
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_runners_take_one_array_per_input_and_give_the_models_outputs(count):
     model = two_in_two_out()

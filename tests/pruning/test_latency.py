@@ -1,5 +1,6 @@
 """Budgets of milliseconds, on devices whose times follow a known rule."""
 
+import importlib.metadata
 import json
 
 import keras
@@ -110,6 +111,22 @@ def test_layers_of_one_shape_are_measured_once_and_times_survive_the_process(tmp
     assert len(again) == len(table) and Predictor(analysis, again)(ranking.sizes) == first
     again.save()
     assert len(json.loads(table.path.read_text())["ms"]) == len(table)
+
+
+def test_layers_of_another_type_of_numbers_are_other_layers(tmp_path):
+    table, made = Table(Device(), tmp_path), []
+    for dtype in ("float32", "mixed_bfloat16"):
+        x = keras.Input((8,))
+        y = keras.layers.Dense(16, activation="relu", dtype=dtype)(x)
+        analysis = analyse(keras.Model(x, keras.layers.Dense(2, dtype=dtype)(y)))
+        made.append(Predictor(analysis, table)({group.name: group.size for group in analysis.groups}))
+    assert len(table) == 4 and made[0] == made[1]
+
+
+def test_every_version_of_the_measured_programs_has_its_own_file(tmp_path):
+    path = Table(Device(), tmp_path).path
+    for program in ("tensorflow", "ai-edge-litert"):
+        assert importlib.metadata.version(program) in path.name
 
 
 @pytest.mark.parametrize(
