@@ -9,11 +9,11 @@ _HOME = {
     "FORMATS": "exports.formats",
     "Parity": "exports.parity",
     "compare": "exports.parity",
-    "export": "exports.formats",
+    "export": "exports.checked",
     "frozen_runner": "exports.frozen",
     "litert_runner": "exports.litert",
     "least": "exports.timing",
-    "require": "exports.formats",
+    "require": "exports.checked",
     "to_litert": "exports.litert",
 }
 __all__ = list(_HOME)

@@ -56,10 +56,14 @@ def _takes(model: keras.Model, sizes: Sequence[tuple[int, ...]]) -> bool:
     return all(n is None or n > 0 for tensor in made for n in tensor.shape)
 
 
+def functional_of(model: Any) -> Any:
+    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
+    return getattr(model, "_functional", None) or model
+
+
 def call(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
     """Outputs of inference, flat, whatever structures the model itself takes and gives."""
-    functional = getattr(model, "_functional", None) or model  # a Sequential wraps the graph that it built
-    packed = keras.tree.pack_sequence_as(functional._inputs_struct, list(inputs))
+    packed = keras.tree.pack_sequence_as(functional_of(model)._inputs_struct, list(inputs))
     return keras.tree.flatten(model(packed, training=False))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from exports.signature import functional_of
 from runs.errors import UsageError
 
 OWN = ("keras", "nets")  # packages whose classes are known by their names
@@ -113,7 +114,7 @@ def trace(model: keras.Model) -> Graph:
 
 def _graph_of(layer: Any) -> Any:
     """The graph behind a model, None where there is none or where `call` has been replaced."""
-    functional = getattr(layer, "_functional", None) or layer  # a Sequential wraps the graph that it built
+    functional = functional_of(layer)
     if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
         return None
     own = type(functional).call.__module__.startswith("keras.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
-from exports.formats import _make_folder
+from exports.folders import make_folder
 from exports.parity import compare
 from exports.signature import outputs, sample_inputs
 from runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
@@ -101,14 +101,14 @@ def test_a_folder_whose_successor_cannot_be_moved_there_stays(tmp_path):
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "precious").write_text("weights")
     with pytest.raises(FileNotFoundError):  # the second of the two renames: nothing was written
-        _make_folder(tmp_path / "net", lambda temp: None)
+        make_folder(tmp_path / "net", lambda temp: None)
     assert (tmp_path / "net" / "precious").read_text() == "weights"
     assert os.listdir(tmp_path) == ["net"]
 
 
 def test_a_file_in_the_place_of_a_folder_leaves_no_rest(tmp_path):
     (tmp_path / "net").write_text("a file")
-    _make_folder(tmp_path / "net", lambda temp: temp.mkdir())
+    make_folder(tmp_path / "net", lambda temp: temp.mkdir())
     assert (tmp_path / "net").is_dir() and os.listdir(tmp_path) == ["net"]
 
 
