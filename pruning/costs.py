@@ -57,6 +57,16 @@ def stored_bytes(analysis: Analysis) -> list[Term]:
     return terms
 
 
+def bytes_of(model: keras.Model) -> int:
+    """Bytes of all weights and statistics of a model as it is."""
+    return sum(bytes_each(v) * math.prod(v.shape) for v in model.variables)
+
+
+def bytes_each(variable: keras.Variable) -> int:
+    """Bytes of one number of a variable."""
+    return np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+
+
 def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int]:
     """Group → what its last channel costs while all others are there."""
     last = {group.name: group.size - 1 for group in analysis.groups}
@@ -71,8 +81,9 @@ def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int
 
 def _stored(variable: keras.Variable, cut: Mapping[int, Rows]) -> Term:
     whole = [n for axis, n in enumerate(variable.shape) if axis not in cut]
-    size = np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
-    return float(size * np.prod(whole)), tuple((variable.shape[axis], rows) for axis, rows in cut.items())
+    return float(bytes_each(variable) * np.prod(whole)), tuple(
+        (variable.shape[axis], rows) for axis, rows in cut.items()
+    )
 
 
 def _costly(

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from pruning import Plan, complexity
-from pruning.costs import parameters
+from pruning.costs import bytes_of, parameters
 from pruning.counting import find_convention, unsized
 from pruning.groups import analyse
 from pruning.sensitivity import Sensitivity
@@ -32,8 +31,7 @@ def measure(subject: Subject, small: keras.Model) -> None:
     times = _milliseconds(subject, models)
     for name, model in models.items():
         params, macs = _counted(model, subject.options.convention)
-        stored = sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in model.variables)
-        row = {"name": name, "params": params, "macs": macs, "bytes": stored, "ms": times[name]}
+        row = {"name": name, "params": params, "macs": macs, "bytes": bytes_of(model), "ms": times[name]}
         subject.rows.append(row)
 
 
