@@ -102,6 +102,8 @@ class PruneOptions:
             raise UsageError(f"Give one of {flags}. Received: {got}")
         if self.finetune_epochs and not self.data:
             raise UsageError("Fine-tuning needs images: give --data FOLDER or tfds:NAME. Received: data=None")
+        if (self.sensitivity or self.allocation == "sensitivity") and not self.data:
+            raise UsageError("Sensitivity needs images: give --data FOLDER or tfds:NAME. Received: data=None")
         if self.plan:
             self._check_free()
 

@@ -22,10 +22,10 @@ def choose(subject: Subject) -> Plan:
     """Scores on training images, widths by the target; decisions that need accuracy see the holdout."""
     options = subject.options
     curves = options.sensitivity or options.allocation == "sensitivity"
-    if not subject.data and (get_criterion(options.criterion).needs_data or curves):
+    if not subject.data and get_criterion(options.criterion).needs_data:
         raise UsageError(
-            f"This needs images: give --data FOLDER or tfds:NAME. Received: criterion={options.criterion}, "
-            f"allocation={options.allocation}, sensitivity={options.sensitivity}, data=None"
+            f"This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
+            f"criterion={options.criterion}, data=None"
         )
     plan = read_plan(options.plan, subject.analysis) if options.plan else None
     if plan and not curves:

@@ -39,7 +39,8 @@ class Apart(Setup):
 
     @cached_property
     def _child(self) -> Executor:
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_start)
+        # The initializer comes from a module without TensorFlow, which would speak before it is silenced.
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=start_tensorflow)
 
 
 def setup_for(backend: str, threads: int, batch: int) -> Setup:
@@ -47,13 +48,9 @@ def setup_for(backend: str, threads: int, batch: int) -> Setup:
     return (Apart if backend == "frozen" and threads else Setup)(backend, threads, batch)
 
 
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the child
-    start_tensorflow()
-
-
 def _timed(setup: tuple[str, int, int], files: dict[str, str], seconds: float) -> dict[str, float]:
     """In the child, which claims its threads before anything is computed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the child
     own = Setup(*setup)
     own.claim_threads()
     models = {name: keras.models.load_model(file, compile=False) for name, file in files.items()}

@@ -1,0 +1,164 @@
+"""What chooses the plan of `python -m pruning`: files, sensitivity curves, options of the library."""
+
+import html
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from exports.setup import Setup
+from pruning import Plan, complexity, make_plan
+from pruning.allocation import ALLOCATIONS
+from pruning.conventions import CONVENTIONS
+from pruning.groups import analyse
+from pruning.scores import REDUCTIONS, score_groups
+from pruning.sensitivity import Sensitivity
+from pruning.weights import weights_of
+from recipes.prune_options import PruneOptions, parse
+from recipes.prune_plan import read_plan
+from recipes.prune_subject import check_places
+from recipes.prune_timing import setup_for
+from runs import RunFolderError, UsageError
+from runs.errors import SecateurError
+
+PROGRAM = "pruning/__main__.py"
+
+
+@pytest.fixture(scope="module")
+def model(stripes):
+    """The classifier of stripes."""
+    return keras.models.load_model(stripes / "stripes.keras")
+
+
+def test_a_plan_of_the_librarys_options_is_saved_and_applied(programs, stripes, model, tmp_path):
+    words = "--keep_macs 0.5 --reduce max --normalise sum --allocation global --convention ekg --no-fill"
+    options = [*words.split(), "--save_plan", "plan.json", "--dry_run"]
+    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
+    assert done.code == 0 and [file.name for file in tmp_path.iterdir()] == ["plan.json"], done.err
+    scores = score_groups(model, "l1", reduce="max", normalise="sum")
+    wanted = make_plan(model, scores, keep_macs=0.5, allocation="global", convention="ekg", fill=False)
+    plan = Plan.from_json(json.loads((tmp_path / "plan.json").read_text()))
+    assert plan == wanted
+    assert f"{complexity(model, 'ekg').macs:,}" in done.out and "operations (ekg)" in done.out
+    options = ["--plan", "plan.json", "--preserve_norm", "-o", "s.keras", "--report", "r.html"]
+    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert Plan.from_json(report["plan"]) == plan and report["target"] == {"plan": "plan.json"}
+    assert "plan plan.json" in html.unescape((tmp_path / "r.html").read_text())
+    before, after = weights_of(model), weights_of(keras.models.load_model(tmp_path / "s.keras"))
+    for layer in ("conv2d", "conv2d_1"):
+        kernels = [weights[layer]["kernel"] for weights in (before, after)]
+        assert np.isclose(*map(np.linalg.norm, kernels), rtol=1e-5) and kernels[0].size > kernels[1].size
+
+
+PLANS = {
+    "foreign.json": ('{"keep": {"a": [0]}, "sizes": {"a": 4}}', 2, "This plan is for another network"),
+    "list.json": ("[1, 2]", 2, "A plan is"),
+    "empty.json": ('{"keep": {"conv2d": []}, "sizes": {"conv2d": 16}}', 2, "between 1 and 16"),
+    "torn.json": ('{"keep": {"a', 4, "cannot be read"),
+    "bytes.json": (b"\xff\xfe\x00", 4, "cannot be read"),
+    "folder.json": (None, 4, "cannot be read"),
+    "missing.json": ("", 4, "no such file"),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_that_cannot_be_applied_is_one_or_two_lines_and_a_code(model, tmp_path, name):
+    content, code, said = PLANS[name]
+    if content is None:
+        (tmp_path / name).mkdir()
+    elif content:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SecateurError, match=said) as caught:
+        read_plan(str(tmp_path / name), analyse(model))
+    assert caught.value.exit_code == code and len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--plan p.json --keep 0.5", "Received: --keep and --plan"),
+        ("--plan p.json --criterion l2", "Received: --plan and --criterion"),
+        ("--plan p.json --no-fill", "Received: --plan and --fill"),
+        ("--plan p.json --ignore a b", "Received: --plan and --ignore"),
+        ("--keep 0.5 --sensitivity", "Sensitivity needs images"),
+        ("--keep 0.5 --allocation sensitivity", "Sensitivity needs images"),
+        ("--keep 0.5 --reduce median", "invalid choice: 'median'"),
+        ("--keep 0.5 --normalise l2", "invalid choice: 'l2'"),
+        ("--keep 0.5 --convention flops", "invalid choice: 'flops'"),
+        ("--keep 0.5 --allocation even", "invalid choice: 'even'"),
+        ("--keep 0.5 --augment crop", "invalid choice: 'crop'"),
+    ],
+)
+def test_options_that_contradict_and_names_that_are_unknown(words, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        parse(["m.keras", "--dry_run", *words.split()])
+
+
+def test_choices_are_those_of_the_library():
+    fields = PruneOptions.__dataclass_fields__
+    for name, known in (("reduce", REDUCTIONS), ("allocation", ALLOCATIONS), ("convention", CONVENTIONS)):
+        assert fields[name].metadata["choices"] == tuple(known)
+
+
+def test_a_plan_and_the_numbers_of_a_report_need_two_files(stripes, tmp_path):
+    files = ["--save_plan", str(tmp_path / "r.json"), "--report", str(tmp_path / "r.html")]
+    with pytest.raises(RunFolderError, match="Received: save_plan=.*r.json"):
+        check_places(parse([str(stripes / "stripes.keras"), "--keep", "0.5", "--dry_run", *files]))
+
+
+def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, tmp_path):
+    options = ["--keep", 0.5, "--allocation", "sensitivity", "--dry_run", "--report", "r.html"]
+    path, images = stripes / "stripes.keras", stripes / "images"
+    done = programs.run(PROGRAM, path, *options, "--data", images, cwd=tmp_path)
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    found = Sensitivity.from_json(report["sensitivity"])
+    assert (found.whole, found.images, set(found.curves)) == (1.0, 8, {"conv2d", "conv2d_1"})
+    for name, curve in found.curves.items():
+        numbers = " +".join(f"{100 * value:.2f}" for value in (*curve, found.whole))
+        assert re.search(f"^{name} +{numbers}$", done.out, re.M)
+    page = html.unescape((tmp_path / "r.html").read_text())
+    assert "Accuracy of 2 groups as each is narrowed by itself" in page
+    assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5, allocation=found)
+
+
+def test_a_frozen_function_has_its_threads_and_training_keeps_all(model):
+    threads = tf.config.threading.get_intra_op_parallelism_threads
+    mine = threads()
+    setup = setup_for("frozen", 1, 2)
+    found = setup.milliseconds({"a": model, "b": model}, 0.01)
+    assert found.keys() == {"a", "b"} and min(found.values()) > 0
+    assert setup._child.submit(threads).result() == 1 and threads() == mine != 1
+    assert str(setup) == str(Setup("frozen", 1, 2))
+    setup._child.shutdown()
+
+
+@pytest.mark.parametrize(("backend", "threads"), [("litert", 1), ("litert", 0), ("frozen", 0)])
+def test_other_setups_need_no_process_of_their_own(backend, threads):
+    assert type(setup_for(backend, threads, 1)) is Setup
+
+
+def test_frozen_milliseconds_curves_and_fine_tuning_in_one_command(programs, stripes, model, tmp_path):
+    options = [
+        "--keep",
+        0.5,
+        "--sensitivity",
+        "--backend",
+        "frozen",
+        "--data",
+        stripes / "images",
+        "--finetune_epochs",
+        1,
+    ]
+    options += ["--augment", "flip+crop", "-o", "s.keras", "--report", "r.html"]
+    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
+    assert done.code == 0 and done.err == "", done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert all(row["ms"] > 0 for row in report["rows"]) and report["setup"] == "frozen, 1 thread, batch 1"
+    assert "epoch 1/1" in done.out and report["sensitivity"]["images"] == 8
+    assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5)  # curves alone decide nothing
