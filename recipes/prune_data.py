@@ -54,11 +54,11 @@ def load_images(
 def _check_counts(counts: np.ndarray, names: Sequence[str], source: str) -> None:
     if len(names) < 2:
         raise DataError(f"At least 2 classes are needed. Received: data={source}, classes {list(names)}")
-    if (few := int(counts.argmin())) is not None and counts[few] < LEAST:
-        more = int((counts < LEAST).sum()) - 1
+    if len(few := np.flatnonzero(counts < LEAST)):
+        more = f" and too few of {len(few) - 1} more" if len(few) > 1 else ""
         raise DataError(
-            f"Every class needs at least {LEAST} images. Received: data={source}, {counts[few]} of class "
-            f"{names[few]!r}" + (f" and too few of {more} more" if more else "")
+            f"Every class needs at least {LEAST} images. Received: data={source}, {counts[few[0]]} of class "
+            f"{names[few[0]]!r}{more}"
         )
 
 
