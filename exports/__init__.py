@@ -8,6 +8,7 @@ from importlib import import_module
 _HOME = {
     "FORMATS": "exports.formats",
     "Parity": "exports.parity",
+    "Setup": "exports.setup",
     "compare": "exports.parity",
     "export": "exports.checked",
     "frozen_runner": "exports.frozen",
