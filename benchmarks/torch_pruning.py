@@ -111,6 +111,7 @@ def linearity(turns: int) -> dict:
     rows = []
     for depth in DEPTHS:
         run = ours(f"ResNet-{depth}")
+        run()  # warms up
         rows.append({"depth": depth, "seconds": statistics.median(run()["seconds"] for _ in range(turns))})
     depths, seconds = np.log([[row["depth"], row["seconds"]] for row in rows]).T
     return {"rows": rows, "slope": float(np.polyfit(depths, seconds, 1)[0])}
