@@ -104,6 +104,11 @@ class PruneOptions:
             raise UsageError("Fine-tuning needs images: give --data FOLDER or tfds:NAME. Received: data=None")
         if (self.sensitivity or self.allocation == "sensitivity") and not self.data:
             raise UsageError("Sensitivity needs images: give --data FOLDER or tfds:NAME. Received: data=None")
+        if self.target[0] in TIMED and not (self.fill or self.allocation):
+            raise UsageError(
+                "--no-fill needs an --allocation where milliseconds are measured. Received: "
+                f"--{self.target[0]} {self.target[1]:g}"
+            )
         if self.plan:
             self._check_free()
 

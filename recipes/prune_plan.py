@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pruning import Plan, make_plan
-from pruning.budgets import Budget
+from pruning.allocation import fit_plan
 from pruning.criteria import get_criterion
 from pruning.groups import Analysis
-from pruning.latency.fit import fit
 from pruning.limits import Limits, Ranking
 from pruning.scores import Scores, score_groups
-from pruning.sensitivity import measure_sensitivity
+from pruning.sensitivity import Sensitivity, measure_sensitivity
+from pruning.targets import Target
 from recipes.prune_options import SCORED, TIMED
 from recipes.prune_report import sensitivity_table
 from recipes.prune_subject import Subject
@@ -75,15 +75,21 @@ def _limits(subject: Subject) -> Limits:
     return Limits(options.round_to, options.min_channels, options.max_drop, tuple(options.ignore))
 
 
-def _counted(subject: Subject, scores: Scores, **other: Budget) -> Plan:
-    """The widest plan below a target; `other` is one that takes the place of the target of the options."""
+def _allocation(subject: Subject) -> str | Sensitivity | None:
+    """What the library takes: curves that are there are not measured again."""
+    name = subject.options.allocation
+    return subject.sensitivity if name == "sensitivity" else name
+
+
+def _counted(subject: Subject, scores: Scores) -> Plan:
+    """The widest plan below the target."""
     options = subject.options
     name, value = options.target
     return make_plan(
         subject.model,
         scores,
-        **other or {name: value},
-        allocation=subject.sensitivity if options.allocation == "sensitivity" else options.allocation,
+        **{name: value},
+        allocation=_allocation(subject),
         convention=options.convention,
         fill=options.fill,
         **vars(_limits(subject)),
@@ -93,19 +99,15 @@ def _counted(subject: Subject, scores: Scores, **other: Budget) -> Plan:
 def _timed(subject: Subject, scores: Scores) -> Plan:
     """The plan whose network takes the milliseconds; prints what was tried."""
     options = subject.options
-    name, value = options.target
-
-    def widths(cost, most: float) -> dict[str, int]:
-        return _counted(subject, scores, budget=Budget(name, cost, most)).widths()
-
-    fitted = fit(
+    fitted = fit_plan(
         subject.model,
         subject.analysis,
         Ranking.of(subject.analysis, scores, _limits(subject)),
-        **{name: value},
+        Target(*options.target),
+        allocation=_allocation(subject),
+        fill=options.fill,
         setup=subject.setup,
         cache=options.cache,
-        choose=widths if options.allocation else None,
     )
     rows = [(f"{a.predicted:.3f}", f"{a.measured:.3f}") for a in fitted.attempts]
     print(table(("ms of its layers", "ms measured"), rows), end="\n\n")

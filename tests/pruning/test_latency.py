@@ -74,6 +74,15 @@ def test_plans_are_made_for_the_setup_and_kept_in_the_folder_that_are_given(allo
     assert json.loads(table.read_text())["setup"] == "litert, 3 threads, batch 1"
 
 
+def test_without_single_steps_groups_of_one_size_stay_equal(tmp_path):
+    options = {"keep_ms": 0.5, "setup": Device(), "cache": tmp_path}
+    plan = make_plan(small_resnet(depth=8), **options, allocation="uniform", fill=False)
+    widths = {(plan.sizes[name], width) for name, width in plan.widths().items()}
+    assert len(widths) == len(set(plan.sizes.values())) == 3 and all(width < size for size, width in widths)
+    with pytest.raises(UsageError, match="fill=False needs an allocation"):
+        make_plan(small_resnet(depth=8), **options, fill=False)
+
+
 def test_at_equal_time_it_keeps_more_of_the_scores_than_a_budget_of_operations(tmp_path):
     model, analysis, ranking = subject()
     fitted = fit(model, analysis, ranking, keep_ms=0.5, setup=Device(), cache=tmp_path)

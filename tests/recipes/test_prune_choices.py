@@ -85,6 +85,7 @@ def test_a_plan_that_cannot_be_applied_is_one_or_two_lines_and_a_code(model, tmp
         ("--plan p.json --criterion l2", "Received: --plan and --criterion"),
         ("--plan p.json --no-fill", "Received: --plan and --fill"),
         ("--plan p.json --ignore a b", "Received: --plan and --ignore"),
+        ("--keep_ms 0.5 --no-fill", "--no-fill needs an --allocation"),
         ("--keep 0.5 --sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --allocation sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --reduce median", "invalid choice: 'median'"),
