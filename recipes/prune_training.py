@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,11 +13,8 @@ from pruning.cross_entropy import cross_entropy
 from pruning.graph import trace
 from pruning.groups import analyse
 from recipes.prune_images import Batches, ImageData
-from recipes.prune_options import AUGMENTATIONS
+from recipes.prune_options import AUGMENTATIONS, PruneOptions
 from runs.errors import TrainingError
-
-if TYPE_CHECKING:
-    from recipes.prune_options import PruneOptions
 
 MENDING = 2560  # images that the averages of BN are taken over
 
@@ -67,7 +62,7 @@ def fine_tune(model: keras.Model, data: ImageData, options: PruneOptions) -> Non
         loss = history.history["loss"][-1]
         if not np.isfinite(loss):
             raise TrainingError(
-                f"The loss of fine-tuning is not finite; nothing was written. Received: learning_rate="
+                f"The loss of fine-tuning is not finite; no model was written. Received: learning_rate="
                 f"{options.learning_rate:g}\ngive a smaller --learning_rate"
             )
         right = accuracy(trained, data)
