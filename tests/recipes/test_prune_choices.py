@@ -86,6 +86,7 @@ def test_a_plan_that_cannot_be_applied_is_one_or_two_lines_and_a_code(model, tmp
         ("--plan p.json --no-fill", "Received: --plan and --fill"),
         ("--plan p.json --ignore a b", "Received: --plan and --ignore"),
         ("--keep_ms 0.5 --no-fill", "--no-fill needs an --allocation"),
+        ("--keep 0.5 --seed 2147483648", "at most 2147483647. Received: seed=2147483648"),
         ("--keep 0.5 --sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --allocation sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --reduce median", "invalid choice: 'median'"),
@@ -106,10 +107,23 @@ def test_choices_are_those_of_the_library():
         assert fields[name].metadata["choices"] == tuple(known)
 
 
-def test_a_plan_and_the_numbers_of_a_report_need_two_files(stripes, tmp_path):
-    files = ["--save_plan", str(tmp_path / "r.json"), "--report", str(tmp_path / "r.html")]
-    with pytest.raises(RunFolderError, match="Received: save_plan=.*r.json"):
-        check_places(parse([str(stripes / "stripes.keras"), "--keep", "0.5", "--dry_run", *files]))
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--keep 0.5 --save_plan r.json --report r.html", "the numbers of the report.*save_plan=r.json"),
+        ("--plan r.json --report r.html", "plan that is applied.*numbers of the report=r.json"),
+        ("--plan link.json --report r.html", "plan that is applied"),
+        ("--plan r.json --save_plan link.json", "plan that is applied.*save_plan=link.json"),
+        ("--keep 0.5 -o link.keras", "model itself.*output=link.keras"),
+    ],
+)
+def test_no_file_takes_the_place_of_one_that_is_read_or_of_another(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.keras", "r.json"):
+        (tmp_path / name).write_text("precious")
+        (tmp_path / f"link{name[1:]}").symlink_to(name)
+    with pytest.raises(RunFolderError, match=said):
+        check_places(parse(["m.keras", *words.split(), *(["--dry_run"] * ("-o" not in words))]))
 
 
 def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, tmp_path):
