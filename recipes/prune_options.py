@@ -31,7 +31,7 @@ class PruneOptions:
 
     model: str = option("", "the .keras file to prune; it comes first and needs no flag")
     output: str | None = option(None, "the smaller model, a .keras file (also -o)")
-    dry_run: bool = option(False, "print groups, widths and costs, write nothing")
+    dry_run: bool = option(False, "print groups, widths and costs, write no model")
 
     keep: float | None = option(None, "ratio of the channels to keep", **RATIOS)
     keep_macs: float | None = option(None, "ratio of the operations to keep", **RATIOS)
@@ -65,7 +65,7 @@ class PruneOptions:
     min_channels: int = option(1, "that every group keeps", at_least=1)
     max_drop: float = option(1.0, "largest ratio of its channels that a group loses", above=0, at_most=1)
     ignore: list[str] = option([], "layers whose channels all stay; patterns may be used", nargs="+")
-    seed: int = option(1, "of the random criterion, its images and fine-tuning", at_least=0)
+    seed: int = option(1, "of all that is drawn: images, scores, batches", at_least=0, at_most=2**31 - 1)
 
     data: str | None = option(
         None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"
@@ -94,7 +94,7 @@ class PruneOptions:
         if not self.model:
             raise UsageError(f"Which model? Its file comes first: {PROG} --keep_macs 0.5 -o SMALL.keras")
         if not self.dry_run and not self.output:
-            raise UsageError("Where to? Give -o SMALL.keras, or --dry_run to write nothing")
+            raise UsageError("Where to? Give -o SMALL.keras, or --dry_run to write no model")
         given = [name for name in (*TARGETS, "plan") if getattr(self, name) is not None]
         if len(given) != 1:
             flags = ", ".join(f"--{name}" for name in (*TARGETS, "plan"))

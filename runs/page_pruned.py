@@ -99,7 +99,7 @@ def _whole(report: dict) -> Markup:
 def _parity(report: dict) -> Markup:
     found = report["parities"]
     if not found:
-        return section("Parity", note("A dry run: nothing was written or compared."))
+        return section("Parity", note("A dry run: no model was written or compared."))
     rows = [(name, f"{p['absolute']:.1e}", f"{p['relative']:.1e}") for name, p in found.items()]
     titles = ("compared with the compact model", "largest difference", "of an output's largest number")
     return section("Parity", table(titles, rows))

@@ -46,6 +46,10 @@ def test_what_depends_on_an_open_size_is_a_dash():
     assert "leaves open" in page.text and "of the MACs" not in page.text and "None" not in page.text
 
 
+def test_a_dry_run_says_that_no_model_was_written():
+    assert "no model was written" in Page(render_pruned(pruned() | {"parities": {}})).text
+
+
 def test_operations_are_called_by_what_is_counted():
     page = Page(render_pruned(pruned() | {"convention": "ekg"}))
     assert "operations (ekg)" in page.seen and "MACs" not in page.text
