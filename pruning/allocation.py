@@ -87,7 +87,7 @@ def make_plan(
     rule = _rule(allocation or "uniform", ranking, analysis)
     if target.name == "keep" and allocation in (None, "uniform"):
         return ranking.plan(rule.widths(keep))
-    return ranking.plan(widest(rule, ranking, target.budget(model, analysis, ranking, convention), fill))
+    return ranking.plan(widest(rule, ranking, target.budget(analysis, ranking, convention), fill))
 
 
 def fit_plan(
