@@ -15,10 +15,8 @@ from runs.errors import UsageError
 PROG = "python -m pruning MODEL.keras"
 TARGETS = ("keep", "keep_macs", "keep_params", "keep_bytes", "keep_ms", "max_ms")
 TIMED = ("keep_ms", "max_ms")
-OF_PLANS = (
-    "criterion", "reduce", "normalise", "allocation", "fill", "round_to", "min_channels", "max_drop",
-    "ignore",
-)  # fmt: skip
+OF_SCORES = ("criterion", "reduce", "normalise")
+OF_WIDTHS = ("allocation", "fill", "round_to", "min_channels", "max_drop", "ignore")
 RATIOS = {"above": 0, "below": 1}
 SCORED = 2560  # images that a criterion reads at most
 AUGMENTATIONS = {"none": (False, False), "flip": (True, False), "flip+crop": (True, True)}
@@ -113,9 +111,13 @@ class PruneOptions:
             self._check_free()
 
     def _check_free(self) -> None:
-        """Raises `UsageError` where a plan and something that makes another one were given."""
+        """Raises `UsageError` where a plan and something that makes another one were given.
+
+        Scores still say which channels of a group the curves of `--sensitivity` take first.
+        """
         defaults = {field.name: field.default for field in fields(self)} | {"ignore": []}
-        if made := [f"--{name}" for name in OF_PLANS if getattr(self, name) != defaults[name]]:
+        names = OF_WIDTHS if self.sensitivity else (*OF_SCORES, *OF_WIDTHS)
+        if made := [f"--{name}" for name in names if getattr(self, name) != defaults[name]]:
             raise UsageError(f"--plan says already which channels stay. Received: --plan and {made[0]}")
 
     @property

@@ -97,7 +97,7 @@ def write_report(subject: Subject, plan: Plan) -> None:
     report = {
         "model": subject.model.name,
         "target": {name: value},
-        "criterion": None if options.plan else options.criterion,
+        "criterion": None if options.plan and not subject.sensitivity else options.criterion,
         "convention": options.convention,
         "setup": str(subject.setup),
         "rows": subject.rows,

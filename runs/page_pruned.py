@@ -69,7 +69,7 @@ def _widths(report: dict) -> Markup:
         f"{before:,} → {after:,} channels in {len(widths)} groups. A group is the layers that must lose the "
         f"same channels together, named after the first."
     )
-    if report["criterion"]:
+    if "plan" not in report["target"]:
         caption += f" Criterion: {report['criterion']}."
     return section("Widths", figure(widths_picture(widths), caption, legend(*WIDTHS_KEY)))
 
@@ -80,7 +80,8 @@ def _sensitivity(report: dict) -> Markup:
         return Markup()
     caption = (
         f"Accuracy on {found['images']:,} images held out when one group keeps that share of its channels "
-        f"and all others are whole; {percent(found['whole'])} with all channels."
+        f"and all others are whole; {percent(found['whole'])} with all channels. Those that go "
+        f"are chosen by {report['criterion']}."
     )
     titles = ("group", *(f"{100 * ratio:g} % kept" for ratio in found["ratios"]))
     rows = [(name, *map(percent, curve)) for name, curve in found["curves"].items()]

@@ -7,9 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from exports.setup import Setup
 from pruning import Plan, complexity, make_plan
 from pruning.allocation import ALLOCATIONS
 from pruning.conventions import CONVENTIONS
@@ -20,7 +18,6 @@ from pruning.weights import weights_of
 from recipes.prune_options import PruneOptions, parse
 from recipes.prune_plan import read_plan
 from recipes.prune_subject import check_places
-from recipes.prune_timing import setup_for
 from runs import RunFolderError, UsageError
 from runs.errors import SecateurError
 
@@ -83,6 +80,8 @@ def test_a_plan_that_cannot_be_applied_is_one_or_two_lines_and_a_code(model, tmp
     [
         ("--plan p.json --keep 0.5", "Received: --keep and --plan"),
         ("--plan p.json --criterion l2", "Received: --plan and --criterion"),
+        ("--plan p.json --normalise max", "Received: --plan and --normalise"),
+        ("--plan p.json --sensitivity --data d --round_to 8", "Received: --plan and --round_to"),
         ("--plan p.json --no-fill", "Received: --plan and --fill"),
         ("--plan p.json --ignore a b", "Received: --plan and --ignore"),
         ("--keep_ms 0.5 --no-fill", "--no-fill needs an --allocation"),
@@ -140,22 +139,6 @@ def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, 
     page = html.unescape((tmp_path / "r.html").read_text())
     assert "Accuracy of 2 groups as each is narrowed by itself" in page
     assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5, allocation=found)
-
-
-def test_a_frozen_function_has_its_threads_and_training_keeps_all(model):
-    threads = tf.config.threading.get_intra_op_parallelism_threads
-    mine = threads()
-    setup = setup_for("frozen", 1, 2)
-    found = setup.milliseconds({"a": model, "b": model}, 0.01)
-    assert found.keys() == {"a", "b"} and min(found.values()) > 0
-    assert setup._child.submit(threads).result() == 1 and threads() == mine != 1
-    assert str(setup) == str(Setup("frozen", 1, 2))
-    setup._child.shutdown()
-
-
-@pytest.mark.parametrize(("backend", "threads"), [("litert", 1), ("litert", 0), ("frozen", 0)])
-def test_other_setups_need_no_process_of_their_own(backend, threads):
-    assert type(setup_for(backend, threads, 1)) is Setup
 
 
 def test_frozen_milliseconds_curves_and_fine_tuning_in_one_command(programs, stripes, model, tmp_path):

@@ -14,7 +14,7 @@ LESS = {
     "sensitivity": {"sensitivity": None},
     "dry run": {"parities": {}},
     "all groups understood": {"untouched": []},
-    "a plan from a file": {"target": {"plan": "plan.json"}, "criterion": None},
+    "a plan from a file": {"target": {"plan": "plan.json"}, "criterion": None, "sensitivity": None},
     "operations of EKG": {"convention": "ekg"},
 }
 
@@ -44,6 +44,12 @@ def test_what_depends_on_an_open_size_is_a_dash():
     page = Page(render_pruned(report))
     assert page.seen.count("–") == 6  # two lines of three
     assert "leaves open" in page.text and "of the MACs" not in page.text and "None" not in page.text
+
+
+def test_a_plan_from_a_file_is_no_choice_of_the_criterion_but_curves_are():
+    seen = Page(render_pruned(pruned() | {"target": {"plan": "plan.json"}})).text
+    assert "Criterion: taylor" not in seen and "chosen by taylor" in seen
+    assert "taylor" not in Page(render_pruned(pruned() | LESS["a plan from a file"])).text
 
 
 def test_a_dry_run_says_that_no_model_was_written():
