@@ -20,7 +20,7 @@ from recipes.prune_report import costs_table, measure, widths_table, write_repor
 from recipes.prune_subject import Subject, check_places, check_sizes, load
 from recipes.prune_timing import setup_for
 from recipes.prune_training import accuracy, fine_tune, mend_statistics
-from runs import warn, write_json
+from runs import UsageError, warn, write_json
 from runs.text import table
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
@@ -31,7 +31,7 @@ def run(options: PruneOptions) -> None:
     """Everything that the options ask for."""
     require(options.export)
     check_places(options)
-    get_criterion(options.criterion)
+    check_criterion(options)
     subject = _subject(options)
     model = subject.model
     print(summary(model, options.convention), end="\n\n")
@@ -46,6 +46,15 @@ def run(options: PruneOptions) -> None:
         finish(subject, plan, small)
     if options.report:
         write_report(subject, plan)
+
+
+def check_criterion(options: PruneOptions) -> None:
+    """Raises `UsageError` for a criterion that does not exist, and for one that lacks its images."""
+    if get_criterion(options.criterion).needs_data and not options.data:
+        raise UsageError(
+            "This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
+            f"criterion={options.criterion}, data=None"
+        )
 
 
 def _subject(options: PruneOptions) -> Subject:

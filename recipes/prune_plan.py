@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pruning import Plan, make_plan
 from pruning.allocation import fit_plan
-from pruning.criteria import get_criterion
 from pruning.groups import Analysis
 from pruning.limits import Limits, Ranking
 from pruning.scores import Scores, score_groups
@@ -14,7 +13,6 @@ from recipes.prune_options import SCORED, TIMED
 from recipes.prune_report import sensitivity_table
 from recipes.prune_subject import Subject
 from runs import RunFolderError, SnapshotError, read_json
-from runs.errors import UsageError
 from runs.text import table
 
 
@@ -22,11 +20,6 @@ def choose(subject: Subject) -> Plan:
     """Scores on training images, widths by the target; decisions that need accuracy see the holdout."""
     options = subject.options
     curves = options.sensitivity or options.allocation == "sensitivity"
-    if not subject.data and get_criterion(options.criterion).needs_data:
-        raise UsageError(
-            f"This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
-            f"criterion={options.criterion}, data=None"
-        )
     plan = read_plan(options.plan, subject.analysis) if options.plan else None
     if plan and not curves:
         return plan
