@@ -54,7 +54,7 @@ class PruneOptions:
         choices=("uniform", "global", "isomorphic", "sensitivity"),
     )  # fmt: skip
     sensitivity: bool = option(
-        False, "measure the accuracy with each group narrowed by itself, on the images held out"
+        False, "measure the accuracy with each group narrowed by itself, on training images"
     )
     convention: str = option("mac", "what is counted as an operation", choices=tuple(CONVENTIONS))
     fill: bool = option(True, "add single channels until none fits the budget")

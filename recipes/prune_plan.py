@@ -17,7 +17,11 @@ from runs.text import table
 
 
 def choose(subject: Subject) -> Plan:
-    """Scores on training images, widths by the target; decisions that need accuracy see the holdout."""
+    """Scores on training images, widths by the target.
+
+    Curves are measured on as many training images as are held out: the accuracy that is reported is that of
+    images which have decided nothing.
+    """
     options = subject.options
     curves = options.sensitivity or options.allocation == "sensitivity"
     plan = read_plan(options.plan, subject.analysis) if options.plan else None
@@ -25,9 +29,9 @@ def choose(subject: Subject) -> Plan:
         return plan
     scores = _scores(subject)
     if curves:
-        holdout = subject.data.holdout
+        some = subject.data.some(len(subject.data.holdout[1]), options.seed)
         subject.sensitivity = measure_sensitivity(
-            subject.model, scores, data=holdout, analysis=subject.analysis, batch_size=options.batch_size
+            subject.model, scores, data=some, analysis=subject.analysis, batch_size=options.batch_size
         )
         print(sensitivity_table(subject.sensitivity), end="\n\n")
     return plan or (_timed if options.target[0] in TIMED else _counted)(subject, scores)

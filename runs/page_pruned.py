@@ -79,7 +79,7 @@ def _sensitivity(report: dict) -> Markup:
     if not found:
         return Markup()
     caption = (
-        f"Accuracy on {found['images']:,} images held out when one group keeps that share of its channels "
+        f"Accuracy on {found['images']:,} training images when one group keeps that share of its channels "
         f"and all others are whole; {percent(found['whole'])} with all channels. Those that go "
         f"are chosen by {report['criterion']}."
     )

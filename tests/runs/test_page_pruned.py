@@ -35,7 +35,7 @@ def test_every_number_is_there_as_text():
         assert f"{row['ms']:.3f}" in seen and f"{100 * row['holdout_accuracy']:.2f} %" in seen
     curves = report["sensitivity"]["curves"]
     assert all(f"{100 * value:.2f} %" in seen for row in curves.values() for value in row)
-    assert all(name in seen for name in curves) and "200 images held out" in seen
+    assert all(name in seen for name in curves) and "200 training images" in seen
 
 
 def test_what_depends_on_an_open_size_is_a_dash():
