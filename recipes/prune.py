@@ -95,12 +95,13 @@ def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> None:
 def recover(subject: Subject, small: keras.Model) -> None:
     """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each."""
     options, data = subject.options, subject.data
-    stages = {"before": accuracy(subject.model, data), "pruned": accuracy(small, data)}
-    if mend_statistics(small, data, options.batch_size):
-        stages["averages of BN re-estimated"] = accuracy(small, data)
+    size = options.batch_size
+    stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
+    if mend_statistics(small, data, size):
+        stages["averages of BN re-estimated"] = accuracy(small, data, size)
     if options.finetune_epochs:
         fine_tune(small, data, options)
-        stages["fine-tuned"] = accuracy(small, data)
+        stages["fine-tuned"] = accuracy(small, data, size)
     rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
     print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
     for row, value in zip(subject.rows, (stages["before"], [*stages.values()][-1]), strict=True):

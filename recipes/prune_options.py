@@ -18,7 +18,7 @@ TIMED = ("keep_ms", "max_ms")
 OF_SCORES = ("criterion", "reduce", "normalise")
 OF_WIDTHS = ("allocation", "fill", "round_to", "min_channels", "max_drop", "ignore")
 RATIOS = {"above": 0, "below": 1}
-SCORED = 2560  # images that a criterion reads at most
+SCORED = 2560  # images that a criterion reads at most: its time has a bound, however many there are
 AUGMENTATIONS = {"none": (False, False), "flip": (True, False), "flip+crop": (True, True)}
 RANGES_OF_PIXELS = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 
@@ -77,7 +77,9 @@ class PruneOptions:
     )  # fmt: skip
     optimizer: str = option("sgd", "of fine-tuning", choices=("sgd", "adam"))
     learning_rate: float = option(1e-2, "of fine-tuning, falling to 0 along a cosine", above=0)
-    batch_size: int = option(64, "images at a time", at_least=1)
+    batch_size: int = option(
+        64, "images at a time, but for criteria, which take as many as fit into 1 GiB", at_least=1
+    )
 
     backend: str = option("litert", "what milliseconds are measured on", choices=("litert", "frozen"))
     threads: int = option(1, "of the measured call; 0 is the program's own choice", at_least=0)

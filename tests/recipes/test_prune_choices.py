@@ -3,21 +3,25 @@
 import html
 import json
 import re
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
+from exports.setup import BACKENDS, Setup
 from pruning import Plan, complexity, make_plan
 from pruning.allocation import ALLOCATIONS
 from pruning.conventions import CONVENTIONS
 from pruning.groups import analyse
 from pruning.scores import REDUCTIONS, score_groups
-from pruning.sensitivity import Sensitivity
+from pruning.sensitivity import Sensitivity, measure_sensitivity
+from pruning.targets import MEASURED
 from pruning.weights import weights_of
-from recipes.prune_options import PruneOptions, parse
-from recipes.prune_plan import read_plan
-from recipes.prune_subject import check_places
+from recipes.prune_data import load_images
+from recipes.prune_options import TIMED, PruneOptions, parse
+from recipes.prune_plan import choose, read_plan
+from recipes.prune_subject import Subject, check_places
 from runs import RunFolderError, UsageError
 from runs.errors import SecateurError
 
@@ -102,8 +106,10 @@ def test_options_that_contradict_and_names_that_are_unknown(words, said):
 
 def test_choices_are_those_of_the_library():
     fields = PruneOptions.__dataclass_fields__
-    for name, known in (("reduce", REDUCTIONS), ("allocation", ALLOCATIONS), ("convention", CONVENTIONS)):
-        assert fields[name].metadata["choices"] == tuple(known)
+    known = {"reduce": REDUCTIONS, "allocation": ALLOCATIONS, "convention": CONVENTIONS, "backend": BACKENDS}
+    for name, choices in known.items():
+        assert fields[name].metadata["choices"] == tuple(choices)
+    assert TIMED == MEASURED  # options are read before TensorFlow is there
 
 
 @pytest.mark.parametrize(
@@ -139,6 +145,31 @@ def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, 
     page = html.unescape((tmp_path / "r.html").read_text())
     assert "Accuracy of 2 groups as each is narrowed by itself" in page
     assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5, allocation=found)
+
+
+def test_images_held_out_decide_nothing(stripes, model):
+    options = parse(["m.keras", "--keep", "0.5", "--allocation", "sensitivity", "--data", "d", "--dry_run"])
+    data, plans = load_images(str(stripes / "images"), model, (0.0, 255.0)), []
+    images, labels = data.holdout
+    for answers in (labels, 1 - labels):
+        held = replace(data, holdout=(images, answers))
+        subject = Subject(options, model, analyse(model), held, Setup())
+        plans.append(choose(subject))
+        assert (subject.sensitivity.whole, subject.sensitivity.images) == (1.0, len(labels))
+    assert plans[0] == plans[1]
+
+
+def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(stripes, model, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps((plan := make_plan(model, keep=0.5)).to_json()))
+    words = f"--plan {tmp_path / 'p.json'} --sensitivity --criterion random --data d --dry_run"
+    options, data = (
+        parse(["m.keras", *words.split()]),
+        load_images(str(stripes / "images"), model, (0.0, 255.0)),
+    )
+    subject = Subject(options, model, analyse(model), data, Setup())
+    assert choose(subject) == plan
+    scores = score_groups(model, "random", seed=options.seed)
+    assert subject.sensitivity == measure_sensitivity(model, scores, data=data.some(8, options.seed))
 
 
 def test_frozen_milliseconds_curves_and_fine_tuning_in_one_command(programs, stripes, model, tmp_path):
