@@ -7,13 +7,13 @@ from runs.markup import Markup, element
 from runs.page_parts import details, figure, legend, note, section, table
 from runs.pictures import WIDTHS_KEY, widths_picture
 from runs.sensitivity_picture import sensitivity_picture
-from runs.wording import cost, percent, ratio
+from runs.wording import number, percent, ratio
 
 COSTS = (
-    ("macs", "MACs", "{:,}"),
-    ("params", "parameters", "{:,}"),
-    ("bytes", "bytes of weights", "{:,}"),
-    ("ms", "milliseconds", "{:.3f}"),
+    ("macs", "MACs", ","),
+    ("params", "parameters", ","),
+    ("bytes", "bytes of weights", ","),
+    ("ms", "milliseconds", ".3f"),
 )
 
 
@@ -24,7 +24,7 @@ def costs_of(convention: str = "mac") -> tuple[tuple[str, str, str], ...]:
 
 
 def render_pruned(report: dict) -> str:
-    """The page for what `recipes.prune.write_report` collects; every text in it is escaped."""
+    """The page for what `recipes.prune_report.write_report` collects; every text in it is escaped."""
     (wanted, value), *_ = report["target"].items()
     title = f"{report['model']} · {wanted} {value if isinstance(value, str) else f'{value:g}'}"
     header = element(
@@ -47,7 +47,7 @@ def _sentence(report: dict) -> str:
 def _costs(report: dict) -> Markup:
     before, after = report["rows"]
     rows = [
-        (title, cost(before[key], style), cost(after[key], style), ratio(after, before, key))
+        (title, number(before[key], style), number(after[key], style), ratio(after, before, key))
         for key, title, style in costs_of(report["convention"])
     ]
     if "holdout_accuracy" in before:
