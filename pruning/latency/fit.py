@@ -77,7 +77,7 @@ def fit(
     line between two measurements, and the network found is measured in its turn, until one lies within 5 % of
     the budget. Warns when none of 8 does: one step of a width takes more than that.
 
-    Raises `UsageError` for a budget out of reach; it says the smallest time.
+    Raises `UsageError` for open sizes and for a budget out of reach; then it says the smallest time.
     """
     target = Target.one_of(keep_ms=keep_ms, max_ms=max_ms)
     setup = setup or Setup()
@@ -87,7 +87,8 @@ def fit(
 
     def attempt(widths: Widths) -> Attempt:
         plan = ranking.plan(widths)
-        measured = setup.milliseconds({"": compact(model, plan)}, SECONDS)[""]  # first: it names the model
+        # Before its layers: what cannot be measured is then named as the model, not as one layer of it.
+        measured = setup.milliseconds({"": compact(model, plan)}, SECONDS)[""]
         return Attempt(plan, predict(widths), measured)
 
     try:
