@@ -133,20 +133,20 @@ def check_prunable(analysis: Analysis, name: str) -> None:
         raise UsageError(f"No channel of this model can be removed. Received: model {name!r}: {reason}")
 
 
-def kinds_of(group: ChannelGroup, kinds: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The structure of a group: its members' roles and kinds of layer, whatever their sizes and order."""
-    return tuple(sorted((member.role, kinds[member.layer]) for member in group.members))
-
-
 def structures(analysis: Analysis) -> list[list[str]]:
     """Groups of the same structure (Fang et al. 2024, Isomorphic Pruning), in the order of the graph."""
     kinds = {call.name: call.kind for call in analysis.calls}
     sets: dict[tuple, list[str]] = {}
     for group in analysis.groups:
-        sets.setdefault(kinds_of(group, kinds), []).append(group.name)
+        sets.setdefault(_kinds_of(group, kinds), []).append(group.name)
     return list(sets.values())
 
 
 def names(values: Iterable[str] | str) -> tuple[str, ...]:
     """One name or several, as a tuple."""
     return (values,) if isinstance(values, str) else tuple(values)
+
+
+def _kinds_of(group: ChannelGroup, kinds: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The structure of a group: its members' roles and kinds of layer, whatever their sizes and order."""
+    return tuple(sorted((member.role, kinds[member.layer]) for member in group.members))

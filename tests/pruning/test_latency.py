@@ -195,10 +195,9 @@ def test_milliseconds_of_an_open_size_are_no_number(tmp_path):
     x = keras.Input((None, None, 3))
     y = keras.layers.Conv2D(8, 3, activation="relu")(x)
     model = keras.Model(x, keras.layers.Conv2D(4, 3)(y))
-    setup = Device()
     for option in ("keep_ms", "max_ms"):
         with pytest.raises(UsageError, match="milliseconds need fixed sizes. Received: 'conv2d.*None, None"):
-            make_plan(model, **{option: 0.5}, setup=setup, cache=tmp_path)
+            make_plan(model, **{option: 0.5}, cache=tmp_path)
 
 
 @pytest.mark.parametrize(("options", "said"), [({"backend": "gpu"}, "litert"), ({"batch": 0}, "batch=0")])
