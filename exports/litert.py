@@ -21,7 +21,8 @@ def to_litert(model: keras.Model) -> bytes:
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
     try:
-        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]).convert()
+        # Its weights are constants: nothing else must be kept alive, which an empty module says.
+        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)], tf.Module()).convert()
     except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
         raise UsageError(
             f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"

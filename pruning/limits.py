@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -39,6 +39,11 @@ class Limits:
                 raise UsageError(f"{name} must be at least 1. Received: {name}={value}")
         if not 0 < self.max_drop <= 1:
             raise UsageError(f"max_drop must lie in (0, 1]. Received: max_drop={self.max_drop}")
+
+    def remedy(self) -> str:
+        """A line that names the limits behind which a target may lie; "" where there are none."""
+        limits = [f"{f.name}={v}" for f in fields(self) if (v := getattr(self, f.name)) != f.default]
+        return f"\nloosen {', '.join(limits)}, or give a larger budget" if limits else ""
 
     def rounded(self, width: float, size: int) -> int:
         """The nearest multiple of `round_to` in [min(round_to, size), size]."""

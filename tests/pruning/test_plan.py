@@ -21,6 +21,10 @@ def plans(draw):
 
 
 @given(plans())
+def test_a_plan_prints_its_widths():
+    assert str(Plan({"a": (0, 2), "b": (1,)}, {"a": 4, "b": 2})) == "a: 4 → 2\nb: 2 → 1"
+
+
 def test_json_and_masks_give_the_plan_back(plan):
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert Plan.from_masks(plan.masks()) == plan
