@@ -63,7 +63,7 @@ class PruneOptions:
     min_channels: int = option(1, "that every group keeps", at_least=1)
     max_drop: float = option(1.0, "largest ratio of its channels that a group loses", above=0, at_most=1)
     ignore: list[str] = option([], "layers whose channels all stay; patterns may be used", nargs="+")
-    seed: int = option(1, "of all that is drawn: images, scores, batches", at_least=0, at_most=2**31 - 1)
+    seed: int = option(1, "of scores, curves and fine-tuning", at_least=0, at_most=2**31 - 1)
 
     data: str | None = option(
         None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"

@@ -162,10 +162,8 @@ def test_images_held_out_decide_nothing(stripes, model):
 def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(stripes, model, tmp_path):
     (tmp_path / "p.json").write_text(json.dumps((plan := make_plan(model, keep=0.5)).to_json()))
     words = f"--plan {tmp_path / 'p.json'} --sensitivity --criterion random --data d --dry_run"
-    options, data = (
-        parse(["m.keras", *words.split()]),
-        load_images(str(stripes / "images"), model, (0.0, 255.0)),
-    )
+    options = parse(["m.keras", *words.split()])
+    data = load_images(str(stripes / "images"), model, (0.0, 255.0))
     subject = Subject(options, model, analyse(model), data, Setup())
     assert choose(subject) == plan
     scores = score_groups(model, "random", seed=options.seed)
