@@ -21,10 +21,6 @@ def plans(draw):
 
 
 @given(plans())
-def test_a_plan_prints_its_widths():
-    assert str(Plan({"a": (0, 2), "b": (1,)}, {"a": 4, "b": 2})) == "a: 4 → 2\nb: 2 → 1"
-
-
 def test_json_and_masks_give_the_plan_back(plan):
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert Plan.from_masks(plan.masks()) == plan
@@ -84,3 +80,7 @@ def test_unknown_groups_are_refused():
         PLAN.replace("c", [0])
     with pytest.raises(UsageError, match="different networks"):
         PLAN.diff(Plan({"a": (0,)}, {"a": 4}))
+
+
+def test_a_plan_prints_its_widths():
+    assert str(Plan({"a": (0, 2), "b": (1,)}, {"a": 4, "b": 2})) == "a: 4 → 2\nb: 2 → 1"
