@@ -116,7 +116,8 @@ class Plan:
             keep = {name: tuple(map(index, kept)) for name, kept in data["keep"].items()}
             sizes = {name: index(size) for name, size in data["sizes"].items()}
         except (KeyError, TypeError, AttributeError) as error:
+            wrong = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UsageError(
-                f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {error!r}'
+                f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {wrong}'
             ) from error
         return cls(keep, sizes)

@@ -12,7 +12,7 @@ from pruning.targets import Target
 from recipes.prune_options import SCORED, TIMED
 from recipes.prune_report import sensitivity_table
 from recipes.prune_subject import Subject
-from runs import RunFolderError, SnapshotError, read_json
+from runs import RunFolderError, SnapshotError, UsageError, read_json
 from runs.text import table
 
 
@@ -40,11 +40,13 @@ def choose(subject: Subject) -> Plan:
 def read_plan(path: str, analysis: Analysis) -> Plan:
     """A plan that `--save_plan` wrote, or one in the same form.
 
-    Raises `SnapshotError` for a file that is missing or no JSON, and `UsageError` for other contents and for
-    a plan of another network.
+    Raises `SnapshotError` for a file that is missing or holds no plan, and `UsageError` for a plan of another
+    network.
     """
     try:
         plan = Plan.from_json(read_json(path))
+    except UsageError as error:
+        raise SnapshotError(f"{path} holds no plan. {error}") from error
     except FileNotFoundError as error:
         raise SnapshotError(f"There is no such file. Received: plan={path}") from error
     except (RunFolderError, OSError, UnicodeDecodeError) as error:

@@ -58,8 +58,8 @@ def test_a_plan_of_the_librarys_options_is_saved_and_applied(programs, stripes, 
 
 PLANS = {
     "foreign.json": ('{"keep": {"a": [0]}, "sizes": {"a": 4}}', 2, "This plan is for another network"),
-    "list.json": ("[1, 2]", 2, "A plan is"),
-    "empty.json": ('{"keep": {"conv2d": []}, "sizes": {"conv2d": 16}}', 2, "between 1 and 16"),
+    "list.json": ("[1, 2]", 4, "A plan is"),
+    "empty.json": ('{"keep": {"conv2d": []}, "sizes": {"conv2d": 16}}', 4, "between 1 and 16"),
     "torn.json": ('{"keep": {"a', 4, "cannot be read"),
     "bytes.json": (b"\xff\xfe\x00", 4, "cannot be read"),
     "folder.json": (None, 4, "cannot be read"),
