@@ -21,7 +21,8 @@ def to_litert(model: keras.Model) -> bytes:
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
     try:
-        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]).convert()
+        # Its weights are constants: nothing else must be kept alive, which an empty module says.
+        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)], tf.Module()).convert()
     except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
         raise UsageError(
             f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
@@ -36,24 +37,34 @@ def _operations(message: str) -> str:
 
 
 def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runner:
-    """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter."""
+    """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter.
+
+    Open sizes become those of the arrays, call by call.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet_stderr():  # it announces its delegate
         interpreter = Interpreter(model_content=data, num_threads=threads)
-        sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
-        for source in sources:
-            interpreter.resize_tensor_input(source["index"], [batch_size, *source["shape"][1:]])
-        interpreter.allocate_tensors()
+    sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
+    open_sizes = any(-1 in source["shape_signature"][1:] for source in sources)
+    shapes: list[tuple[int, ...]] = []
+
+    def allocate(wanted: list[tuple[int, ...]]) -> None:
+        nonlocal shapes
+        for source, shape in zip(sources, wanted, strict=True):
+            interpreter.resize_tensor_input(source["index"], shape)
+        with quiet_stderr():
+            interpreter.allocate_tensors()
+        shapes = wanted
 
     def run(*inputs: np.ndarray):
-        for source, values in zip(sources, inputs, strict=True):
-            if -1 in source["shape_signature"][1:]:  # open sizes, which the file gives as 1
-                interpreter.resize_tensor_input(source["index"], values.shape)
-                interpreter.allocate_tensors()
+        if open_sizes and shapes != (wanted := [values.shape for values in inputs]):
+            allocate(wanted)
         for source, values in zip(sources, inputs, strict=True):
             interpreter.set_tensor(source["index"], values)
         interpreter.invoke()
         return alone([interpreter.get_tensor(target["index"]) for target in targets])
 
+    if not open_sizes:  # the file gives these as 1, on which not every layer can run
+        allocate([(batch_size, *source["shape"][1:]) for source in sources])
     return run

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it brings the programs that are measured
     import os
 
     from exports.setup import Setup
+    from pruning.latency.fit import Fitted
 
 ALLOCATIONS = ("uniform", "global", "isomorphic", "sensitivity")
 
@@ -53,7 +54,8 @@ def make_plan(
             which the accuracy on `data` falls equally in every group, or curves measured before. None is
             "uniform", and for measured milliseconds the widths that keep most of the scores.
         fill: whether single channels are added until none fits. Without it the groups of "uniform" have the
-            same ratio to a channel, and the next larger ratio exceeds the budget.
+            same ratio to a channel, and the next larger ratio exceeds the budget. Measured milliseconds need
+            an allocation then.
         round_to, min_channels, max_drop, ignore: see `Limits`.
         setup: what milliseconds are measured with (`exports.setup.Setup`): program, threads, images of a
             call. None is LiteRT, one thread, one image.
@@ -80,25 +82,45 @@ def make_plan(
     if allocation == "sensitivity":
         allocation = measure_sensitivity(model, scores, data=data, analysis=analysis)
     if target.measured:
-        rule = None if allocation is None else _rule(allocation, ranking, analysis)
-        return _timed(model, analysis, ranking, target, rule, setup, cache)
+        options = {"allocation": allocation, "fill": fill, "setup": setup, "cache": cache}
+        return fit_plan(model, analysis, ranking, target, **options).best.plan
     rule = _rule(allocation or "uniform", ranking, analysis)
     if target.name == "keep" and allocation in (None, "uniform"):
         return ranking.plan(rule.widths(keep))
-    return ranking.plan(widest(rule, ranking, target.budget(model, analysis, ranking, convention), fill))
+    return ranking.plan(widest(rule, ranking, target.budget(analysis, ranking, convention), fill))
 
 
-def _timed(
-    model: keras.Model, analysis: Analysis, ranking: Ranking, target: Target, rule: Rule | None,
-    setup: Setup | None, cache: str | os.PathLike | None,
-) -> Plan:  # fmt: skip
+def fit_plan(
+    model: keras.Model, analysis: Analysis, ranking: Ranking, target: Target, *,
+    allocation: str | Sensitivity | None = None, fill: bool = True, setup: Setup | None = None,
+    cache: str | os.PathLike | None = None,
+) -> Fitted:  # fmt: skip
+    """The plan of `make_plan` for measured milliseconds, with all that was tried on the way to it.
+
+    Args:
+        model, analysis: as `latency.fit.fit` takes them.
+        ranking: the channels of its groups, best first.
+        target: `keep_ms` or `max_ms`.
+        allocation: a rule of `ALLOCATIONS`, or curves for that of "sensitivity".
+        fill, setup, cache: as in `make_plan`.
+
+    Raises `UsageError` for a budget out of reach, and for `fill=False` without an allocation: the rule for
+    milliseconds goes from one width that is as fast as another to the next and knows no single channels.
+    """
     from pruning.latency.fit import fit  # brings the programs that are measured
 
+    if allocation is None and not fill:
+        raise UsageError(
+            f"fill=False needs an allocation where milliseconds are measured. Received: "
+            f"{target.name}={target.value}, allocation=None\ngive allocation='uniform' or another"
+        )
+    rule = None if allocation is None else _rule(allocation, ranking, analysis)
+
     def choose(cost: Cost, most: float) -> Widths:
-        return widest(rule, ranking, Budget(target.name, cost, most), fill=True)
+        return widest(rule, ranking, Budget(target.name, cost, most), fill)
 
     options = {target.name: target.value, "setup": setup, "cache": cache, "choose": rule and choose}
-    return fit(model, analysis, ranking, **options).best.plan
+    return fit(model, analysis, ranking, **options)
 
 
 def _check_names(allocation: str | Sensitivity | None, scoring: Mapping[str, Any]) -> None:

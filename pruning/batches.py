@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pruning.criteria import Criterion
 from pruning.groups import Analysis
 from runs.errors import UsageError
 
@@ -59,25 +58,3 @@ def fitting(analysis: Analysis, images: Any, memory: int | None = None) -> int:
     shapes = [shape for call in analysis.calls for shape in call.shapes]
     each = 8 * sum(prod(longest if n is None else n for n in shape[1:]) for shape in shapes)
     return max(1, min(MOST, (memory or MEMORY) // each))
-
-
-def check_data(criterion: Criterion, images: Any, labels: Any) -> None:
-    """Raises `UsageError` unless images and labels are arrays of one length, as far as they are needed."""
-    if images is None:
-        raise UsageError(
-            f"Criterion {criterion.name!r} looks at images: give data=(images, labels). Received: data=None"
-        )
-    arrays = keras.tree.flatten((images, labels))
-    if strange := [type(x).__name__ for x in arrays if x is not None and not hasattr(x, "shape")]:
-        raise UsageError(
-            "data needs arrays: data=(images, labels), such as one large batch of a pipeline. "
-            f"Received: {strange[0]}"
-        )
-    if labels is None and criterion.needs_labels:
-        raise UsageError(
-            f"Criterion {criterion.name!r} needs the gradient of a loss: give data=(images, labels). "
-            "Received: no labels"
-        )
-    sizes = {len(x) for x in arrays if x is not None}
-    if len(sizes) != 1 or sizes == {0}:
-        raise UsageError(f"data needs as many labels as images, and at least one. Received: {sorted(sizes)}")

@@ -74,4 +74,5 @@ def check_reachable(ranking: Ranking, budget: Budget) -> None:
         raise UsageError(
             f"The target is out of reach: the smallest net keeps {least / dense:.4f} of the cost. "
             f"Received: {budget.name}={budget.target / dense:.4g} ({budget.target:g} of {dense:g})"
+            f"{ranking.limits.remedy()}"
         )

@@ -28,17 +28,8 @@ def operations(analysis: Analysis, rule: Convention) -> list[Term]:
 
 def parameters(analysis: Analysis, rule: Convention) -> list[Term]:
     """Parameters under a convention; a layer that is called twice has them once."""
-    once = {call.name: (call, found) for call, found in _costly(analysis, rule, sized)}
+    once = {call.name: (call, found) for call, found in _costly(analysis, rule, _with_ones)}
     return [term for call, found in once.values() for term in _bilinear(analysis, call, found, 0)]
-
-
-def sized(call: Call) -> Call:
-    """The call with 1 in place of open sizes, on which parameters do not depend."""
-    inputs, outputs = (
-        tuple((s[:1] + tuple(n or 1 for n in s[1:])) for s in shapes)
-        for shapes in (call.input_shapes, call.shapes)
-    )
-    return dataclasses.replace(call, input_shapes=inputs, shapes=outputs)
 
 
 def stored_bytes(analysis: Analysis) -> list[Term]:
@@ -59,12 +50,7 @@ def stored_bytes(analysis: Analysis) -> list[Term]:
 
 def bytes_of(model: keras.Model) -> int:
     """Bytes of all weights and statistics of a model as it is."""
-    return sum(bytes_each(v) * math.prod(v.shape) for v in model.variables)
-
-
-def bytes_each(variable: keras.Variable) -> int:
-    """Bytes of one number of a variable."""
-    return np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+    return sum(_bytes_each(v) * math.prod(v.shape) for v in model.variables)
 
 
 def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int]:
@@ -79,11 +65,25 @@ def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int
     return {name: round(cost) for name, cost in found.items()}
 
 
+def _bytes_each(variable: keras.Variable) -> int:
+    """Bytes of one number of a variable."""
+    return np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+
+
 def _stored(variable: keras.Variable, cut: Mapping[int, Rows]) -> Term:
     whole = [n for axis, n in enumerate(variable.shape) if axis not in cut]
-    return float(bytes_each(variable) * np.prod(whole)), tuple(
+    return float(_bytes_each(variable) * np.prod(whole)), tuple(
         (variable.shape[axis], rows) for axis, rows in cut.items()
     )
+
+
+def _with_ones(call: Call) -> Call:
+    """The call with 1 in place of open sizes, on which parameters do not depend."""
+    inputs, outputs = (
+        tuple((s[:1] + tuple(n or 1 for n in s[1:])) for s in shapes)
+        for shapes in (call.input_shapes, call.shapes)
+    )
+    return dataclasses.replace(call, input_shapes=inputs, shapes=outputs)
 
 
 def _costly(

@@ -67,21 +67,25 @@ def unsized(analysis: Analysis) -> Call | None:
     return next((c for c in costly if any(None in s[1:] for s in (*c.input_shapes, *c.shapes))), None)
 
 
+def require_sizes(analysis: Analysis) -> None:
+    """Raises `UsageError` where operations and milliseconds depend on a size that is open."""
+    if call := unsized(analysis):
+        raise UsageError(
+            "Operations and milliseconds need fixed sizes. "
+            f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
+            "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
+        )
+
+
 class Counter:
     """The cost of a model as a function of its masks."""
 
-    def __init__(
-        self, model: keras.Model | None, convention: str = "mac", analysis: Analysis | None = None
-    ) -> None:
+    def __init__(self, model: keras.Model, convention: str = "mac", analysis: Analysis | None = None) -> None:
         self.name, self.rule = convention, find_convention(convention)
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
         self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
-        if call := unsized(analysis):
-            raise UsageError(
-                f"Counting needs fixed sizes. Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
-                "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
-            )
+        require_sizes(analysis)
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
         # Many tensors hold the same channels: count each distinct set of positions once.

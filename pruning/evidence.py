@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pruning.batches import MOST, batches, check_data, fitting, parts
+from pruning.batches import MOST, batches, fitting, parts
 from pruning.criteria import Criterion
 from pruning.cross_entropy import Loss, cross_entropy
 from pruning.group import ChannelGroup
 from pruning.groups import Analysis
 from pruning.places import Place, Seen, places_of
 from pruning.weights import named_variables
+from runs.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
 
@@ -64,7 +65,7 @@ class Evidence:
         more is run at once than fits into `pruning.batches.MEMORY`; by default it has 128 images. Activations
         are there for the whole batch, so that by default it has as many images as fit, 128 at most.
         """
-        check_data(criterion, self._images, self._labels)
+        _check_data(criterion, self._images, self._labels)
         count, fits = len(keras.tree.flatten(self._images)[0]), fitting(self._analysis, self._images)
         if criterion.source == "activations":
             for part, images in batches(self._analysis, self._images, self._batch_size or fits):
@@ -72,9 +73,11 @@ class Evidence:
             return
         for part in parts(count, count if criterion.batches == "all" else self._batch_size or MOST):
             chunks = batches(self._analysis, self._images, min(fits, self._batch_size or fits), part)
-            found = _mean([(p.stop - p.start, self._gradients(p, x, places)) for p, x in chunks])
-            pairs = zip(places, found, strict=True)
-            yield part.stop - part.start, {p: {"gradients": _filters(g, p.axis)} for p, g in pairs}
+            size, sums = part.stop - part.start, [0.0] * len(places)
+            for chunk, images in chunks:
+                self._add_gradients(sums, (chunk.stop - chunk.start) / size, chunk, images, places)
+            pairs = zip(places, sums, strict=True)
+            yield size, {p: {"gradients": _filters(g, p.axis)} for p, g in pairs}
 
     def _activations(
         self, part: slice, images: list[tf.Tensor], places: list[Place], criterion: Criterion
@@ -92,14 +95,17 @@ class Evidence:
             for p, g in zip(places, found, strict=True)
         }
 
-    def _gradients(self, part: slice, images: list[tf.Tensor], places: list[Place]) -> list[np.ndarray]:
-        """Of the mean loss, one for each place, in the shape of its weight."""
+    def _add_gradients(
+        self, sums: list, share: float, part: slice, images: list[tf.Tensor], places: list[Place]
+    ) -> None:
+        """Adds a share of those of the mean loss, one for each place, in the shape of its weight."""
         watched = [self._named[p.layer][p.weight].value for p in places]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(watched)
             loss = self._mean_loss(part, self._run(images))
-        found = tape.gradient(loss, watched, unconnected_gradients="zero")
-        return [tf.convert_to_tensor(g).numpy() for g in found]  # an embedding's gradient comes as slices
+        for i, g in enumerate(tape.gradient(loss, watched, unconnected_gradients="zero")):
+            # An embedding's comes as slices. As arrays there is one of them beside the sums.
+            sums[i] = sums[i] + share * tf.convert_to_tensor(g).numpy()
 
     def _mean_loss(self, part: slice, values: dict[int, tf.Tensor]) -> tf.Tensor:
         labels = keras.tree.map_structure(lambda y: y[part], self._labels)
@@ -128,11 +134,26 @@ class Evidence:
         return values
 
 
-def _mean(rows: Sequence[tuple[int, list[np.ndarray]]]) -> list[np.ndarray]:
-    """Of arrays, weighted by the number of images."""
-    total = sum(n for n, _ in rows)
-    columns = zip(*(arrays for _, arrays in rows), strict=True)
-    return [sum(n / total * array for (n, _), array in zip(rows, column, strict=True)) for column in columns]
+def _check_data(criterion: Criterion, images: Any, labels: Any) -> None:
+    """Raises `UsageError` unless images and labels are arrays of one length, as far as they are needed."""
+    if images is None:
+        raise UsageError(
+            f"Criterion {criterion.name!r} looks at images: give data=(images, labels). Received: data=None"
+        )
+    arrays = keras.tree.flatten((images, labels))
+    if strange := [type(x).__name__ for x in arrays if x is not None and not hasattr(x, "shape")]:
+        raise UsageError(
+            "data needs arrays: data=(images, labels), such as one large batch of a pipeline. "
+            f"Received: {strange[0]}"
+        )
+    if labels is None and criterion.needs_labels:
+        raise UsageError(
+            f"Criterion {criterion.name!r} needs the gradient of a loss: give data=(images, labels). "
+            "Received: no labels"
+        )
+    sizes = {len(x) for x in arrays if x is not None}
+    if len(sizes) != 1 or sizes == {0}:
+        raise UsageError(f"data needs as many labels as images, and at least one. Received: {sorted(sizes)}")
 
 
 def _filters(array: np.ndarray, axis: int) -> np.ndarray:

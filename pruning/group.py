@@ -70,6 +70,6 @@ class ChannelGroup:
 
     def __str__(self) -> str:
         """Who makes, follows and reads its channels, and what one of them costs, as a table."""
-        from pruning.tables import as_table  # which reads all groups
+        from pruning.tables import describe  # which reads all groups
 
-        return as_table(self, self.analysis)
+        return describe(self)

@@ -15,21 +15,16 @@ from runs.wording import number
 ROLES = ("producer", "follower", "consumer", "padding")
 
 
-def describe(group: ChannelGroup, model: keras.Model, convention: str = "mac") -> str:
-    """One group of `find_groups(model)` as a table with a row for each layer that its channels go through.
+def describe(group: ChannelGroup, convention: str = "mac") -> str:
+    """A group as a table with a row for each layer that its channels go through.
 
     "channels" are those of the group that the layer has on the axis; a flattened feature map has each of them
     at every pixel. Costs are those of the group's last channel while all others are there.
 
     A dash stands for operations of open sizes. Raises `UsageError` for an unknown convention.
     """
-    analysis = analyse(model)
-    return as_table(group, analysis, convention)
-
-
-def as_table(group: ChannelGroup, analysis: Analysis, convention: str = "mac") -> str:
-    """What `describe` returns, for a group of an analysis; in MACs it is counted once for all groups."""
-    found = analysis.costs if convention == "mac" else costs(analysis, convention)
+    analysis = group.analysis
+    found = analysis.costs if convention == "mac" else costs(analysis, convention)  # MACs are kept
     macs, params = (number(n, ",") for n in found[group.name])
     rows = [
         (role, member.layer, _axes(member, analysis), len(set(member.index.tolist()) - {-1}))

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from pruning.budgets import Budget, Cost
 from pruning.costs import operations, parameters, stored_bytes
-from pruning.counting import Counter, find_convention
+from pruning.counting import find_convention, require_sizes
 from pruning.groups import Analysis
 from pruning.limits import Ranking
 from pruning.polynomial import Polynomial
@@ -60,32 +58,32 @@ class Target:
         """The bound of a target that is measured, for a network that takes `whole` milliseconds."""
         return self.value * whole if self.name == "keep_ms" else self.value
 
-    def budget(self, model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str) -> Budget:
+    def budget(self, analysis: Analysis, ranking: Ranking, convention: str) -> Budget:
         """The bound as a number, of a counted cost. Raises `UsageError` for what cannot be counted."""
         if self.name == "budget":
             return self.value
-        cost = COUNTED[self.name](model, analysis, ranking, convention)
+        cost = COUNTED[self.name](analysis, ranking, convention)
         return Budget(self.name, cost, self.value * cost(ranking.sizes))
 
 
-def _channels(model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
+def _channels(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
     return lambda widths: sum(widths.values())
 
 
-def _operations(model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
-    rule = Counter(model, convention, analysis).rule  # says what cannot be counted
-    return Polynomial(operations(analysis, rule), ranking.orders)
+def _operations(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
+    require_sizes(analysis)
+    return Polynomial(operations(analysis, find_convention(convention)), ranking.orders)
 
 
-def _parameters(model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
+def _parameters(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
     return Polynomial(parameters(analysis, find_convention(convention)), ranking.orders)
 
 
-def _bytes(model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
+def _bytes(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
     return Polynomial(stored_bytes(analysis), ranking.orders)
 
 
-COUNTED: dict[str, Callable[[keras.Model, Analysis, Ranking, str], Cost]] = {
+COUNTED: dict[str, Callable[[Analysis, Ranking, str], Cost]] = {
     "keep": _channels,
     "keep_macs": _operations,
     "keep_params": _parameters,

@@ -20,7 +20,7 @@ from recipes.prune_report import costs_table, measure, widths_table, write_repor
 from recipes.prune_subject import Subject, check_places, check_sizes, load
 from recipes.prune_timing import setup_for
 from recipes.prune_training import accuracy, fine_tune, mend_statistics
-from runs import warn, write_json
+from runs import UsageError, warn, write_json
 from runs.text import table
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
@@ -31,7 +31,7 @@ def run(options: PruneOptions) -> None:
     """Everything that the options ask for."""
     require(options.export)
     check_places(options)
-    get_criterion(options.criterion)
+    check_criterion(options)
     subject = _subject(options)
     model = subject.model
     print(summary(model, options.convention), end="\n\n")
@@ -46,6 +46,15 @@ def run(options: PruneOptions) -> None:
         finish(subject, plan, small)
     if options.report:
         write_report(subject, plan)
+
+
+def check_criterion(options: PruneOptions) -> None:
+    """Raises `UsageError` for a criterion that does not exist, and for one that lacks its images."""
+    if get_criterion(options.criterion).needs_data and not options.data:
+        raise UsageError(
+            "This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
+            f"criterion={options.criterion}, data=None"
+        )
 
 
 def _subject(options: PruneOptions) -> Subject:
@@ -86,12 +95,13 @@ def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> None:
 def recover(subject: Subject, small: keras.Model) -> None:
     """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each."""
     options, data = subject.options, subject.data
-    stages = {"before": accuracy(subject.model, data), "pruned": accuracy(small, data)}
-    if mend_statistics(small, data, options.batch_size):
-        stages["averages of BN re-estimated"] = accuracy(small, data)
+    size = options.batch_size
+    stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
+    if mend_statistics(small, data, size):
+        stages["averages of BN re-estimated"] = accuracy(small, data, size)
     if options.finetune_epochs:
         fine_tune(small, data, options)
-        stages["fine-tuned"] = accuracy(small, data)
+        stages["fine-tuned"] = accuracy(small, data, size)
     rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
     print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
     for row, value in zip(subject.rows, (stages["before"], [*stages.values()][-1]), strict=True):

@@ -14,9 +14,9 @@ from recipes.prune_images import ImageData, Scaled
 from runs.errors import DataError, UsageError
 from runs.suggest import closest, nearest
 
-HOLDOUT = 10  # one image of so many decides; the others are trained on
-MOST = 256  # of a class
-LEAST = 2  # of a class: one to train on, one to decide with
+HOLDOUT = 10  # one image of so many is held out; the others are trained on
+MOST = 256  # held out of a class: a hundred classes of them give an accuracy to 0.3 %
+LEAST = 2  # of a class: one to train on, one to hold out
 
 
 Read = tuple[np.ndarray, np.ndarray, Sequence[str]]  # images uint8, labels int32, names of the classes
@@ -34,8 +34,9 @@ def load_images(
         pixels: what 0 and 255 become.
         data_path: data_dir of tfds.
 
-    The last tenth of each class, at least one image, is the holdout. Raises `DataError` for images that are
-    missing or damaged, and `UsageError` for a model that reads no images or has other classes.
+    The last tenth of each class, at least 1 image and at most 256, is the holdout. Raises `DataError` for
+    images that are missing or damaged, and `UsageError` for a model that reads no images or has other
+    classes.
     """
     shape = _input_shape(model)
     name = source.removeprefix("tfds:")

@@ -15,12 +15,10 @@ from runs.errors import UsageError
 PROG = "python -m pruning MODEL.keras"
 TARGETS = ("keep", "keep_macs", "keep_params", "keep_bytes", "keep_ms", "max_ms")
 TIMED = ("keep_ms", "max_ms")
-OF_PLANS = (
-    "criterion", "reduce", "normalise", "allocation", "fill", "round_to", "min_channels", "max_drop",
-    "ignore",
-)  # fmt: skip
+OF_SCORES = ("criterion", "reduce", "normalise")
+OF_WIDTHS = ("allocation", "fill", "round_to", "min_channels", "max_drop", "ignore")
 RATIOS = {"above": 0, "below": 1}
-SCORED = 2560  # images that a criterion reads at most
+SCORED = 2560  # images that a criterion reads at most: its time has a bound, however many there are
 AUGMENTATIONS = {"none": (False, False), "flip": (True, False), "flip+crop": (True, True)}
 RANGES_OF_PIXELS = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 
@@ -31,7 +29,7 @@ class PruneOptions:
 
     model: str = option("", "the .keras file to prune; it comes first and needs no flag")
     output: str | None = option(None, "the smaller model, a .keras file (also -o)")
-    dry_run: bool = option(False, "print groups, widths and costs, write nothing")
+    dry_run: bool = option(False, "print groups, widths and costs, write no model")
 
     keep: float | None = option(None, "ratio of the channels to keep", **RATIOS)
     keep_macs: float | None = option(None, "ratio of the operations to keep", **RATIOS)
@@ -56,7 +54,7 @@ class PruneOptions:
         choices=("uniform", "global", "isomorphic", "sensitivity"),
     )  # fmt: skip
     sensitivity: bool = option(
-        False, "measure the accuracy with each group narrowed by itself, on the images held out"
+        False, "measure the accuracy with each group narrowed by itself, on training images"
     )
     convention: str = option("mac", "what is counted as an operation", choices=tuple(CONVENTIONS))
     fill: bool = option(True, "add single channels until none fits the budget")
@@ -65,7 +63,7 @@ class PruneOptions:
     min_channels: int = option(1, "that every group keeps", at_least=1)
     max_drop: float = option(1.0, "largest ratio of its channels that a group loses", above=0, at_most=1)
     ignore: list[str] = option([], "layers whose channels all stay; patterns may be used", nargs="+")
-    seed: int = option(1, "of the random criterion, its images and fine-tuning", at_least=0)
+    seed: int = option(1, "of scores, curves and fine-tuning", at_least=0, at_most=2**31 - 1)
 
     data: str | None = option(
         None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"
@@ -79,7 +77,9 @@ class PruneOptions:
     )  # fmt: skip
     optimizer: str = option("sgd", "of fine-tuning", choices=("sgd", "adam"))
     learning_rate: float = option(1e-2, "of fine-tuning, falling to 0 along a cosine", above=0)
-    batch_size: int = option(64, "images at a time", at_least=1)
+    batch_size: int = option(
+        64, "images at a time, but for criteria, which take as many as fit into 1 GiB", at_least=1
+    )
 
     backend: str = option("litert", "what milliseconds are measured on", choices=("litert", "frozen"))
     threads: int = option(1, "of the measured call; 0 is the program's own choice", at_least=0)
@@ -94,7 +94,7 @@ class PruneOptions:
         if not self.model:
             raise UsageError(f"Which model? Its file comes first: {PROG} --keep_macs 0.5 -o SMALL.keras")
         if not self.dry_run and not self.output:
-            raise UsageError("Where to? Give -o SMALL.keras, or --dry_run to write nothing")
+            raise UsageError("Where to? Give -o SMALL.keras, or --dry_run to write no model")
         given = [name for name in (*TARGETS, "plan") if getattr(self, name) is not None]
         if len(given) != 1:
             flags = ", ".join(f"--{name}" for name in (*TARGETS, "plan"))
@@ -104,13 +104,22 @@ class PruneOptions:
             raise UsageError("Fine-tuning needs images: give --data FOLDER or tfds:NAME. Received: data=None")
         if (self.sensitivity or self.allocation == "sensitivity") and not self.data:
             raise UsageError("Sensitivity needs images: give --data FOLDER or tfds:NAME. Received: data=None")
+        if self.target[0] in TIMED and not (self.fill or self.allocation):
+            raise UsageError(
+                "--no-fill needs an --allocation where milliseconds are measured. Received: "
+                f"--{self.target[0]} {self.target[1]:g}"
+            )
         if self.plan:
             self._check_free()
 
     def _check_free(self) -> None:
-        """Raises `UsageError` where a plan and something that makes another one were given."""
+        """Raises `UsageError` where a plan and something that makes another one were given.
+
+        Scores still say which channels of a group the curves of `--sensitivity` take first.
+        """
         defaults = {field.name: field.default for field in fields(self)} | {"ignore": []}
-        if made := [f"--{name}" for name in OF_PLANS if getattr(self, name) != defaults[name]]:
+        names = OF_WIDTHS if self.sensitivity else (*OF_SCORES, *OF_WIDTHS)
+        if made := [f"--{name}" for name in names if getattr(self, name) != defaults[name]]:
             raise UsageError(f"--plan says already which channels stay. Received: --plan and {made[0]}")
 
     @property

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from pruning import Plan, make_plan
-from pruning.budgets import Budget
-from pruning.criteria import get_criterion
+from pruning.allocation import fit_plan
 from pruning.groups import Analysis
-from pruning.latency.fit import fit
 from pruning.limits import Limits, Ranking
 from pruning.scores import Scores, score_groups
-from pruning.sensitivity import measure_sensitivity
+from pruning.sensitivity import Sensitivity, measure_sensitivity
+from pruning.targets import Target
 from recipes.prune_options import SCORED, TIMED
 from recipes.prune_report import sensitivity_table
 from recipes.prune_subject import Subject
-from runs import RunFolderError, SnapshotError, read_json
-from runs.errors import UsageError
+from runs import RunFolderError, SnapshotError, UsageError, read_json
 from runs.text import table
 
 
 def choose(subject: Subject) -> Plan:
-    """Scores on training images, widths by the target; decisions that need accuracy see the holdout."""
+    """Scores on training images, widths by the target.
+
+    Curves are measured on as many training images as are held out: the accuracy that is reported is that of
+    images which have decided nothing.
+    """
     options = subject.options
     curves = options.sensitivity or options.allocation == "sensitivity"
-    if not subject.data and get_criterion(options.criterion).needs_data:
-        raise UsageError(
-            f"This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
-            f"criterion={options.criterion}, data=None"
-        )
     plan = read_plan(options.plan, subject.analysis) if options.plan else None
     if plan and not curves:
         return plan
     scores = _scores(subject)
     if curves:
-        holdout = subject.data.holdout
+        some = subject.data.some(len(subject.data.holdout[1]), options.seed)
         subject.sensitivity = measure_sensitivity(
-            subject.model, scores, data=holdout, analysis=subject.analysis, batch_size=options.batch_size
+            subject.model, scores, data=some, analysis=subject.analysis, batch_size=options.batch_size
         )
         print(sensitivity_table(subject.sensitivity), end="\n\n")
     return plan or (_timed if options.target[0] in TIMED else _counted)(subject, scores)
@@ -43,11 +40,13 @@ def choose(subject: Subject) -> Plan:
 def read_plan(path: str, analysis: Analysis) -> Plan:
     """A plan that `--save_plan` wrote, or one in the same form.
 
-    Raises `SnapshotError` for a file that is missing or no JSON, and `UsageError` for other contents and for
-    a plan of another network.
+    Raises `SnapshotError` for a file that is missing or holds no plan, and `UsageError` for a plan of another
+    network.
     """
     try:
         plan = Plan.from_json(read_json(path))
+    except UsageError as error:
+        raise SnapshotError(f"{path} holds no plan. {error}") from error
     except FileNotFoundError as error:
         raise SnapshotError(f"There is no such file. Received: plan={path}") from error
     except (RunFolderError, OSError, UnicodeDecodeError) as error:
@@ -75,15 +74,21 @@ def _limits(subject: Subject) -> Limits:
     return Limits(options.round_to, options.min_channels, options.max_drop, tuple(options.ignore))
 
 
-def _counted(subject: Subject, scores: Scores, **other: Budget) -> Plan:
-    """The widest plan below a target; `other` is one that takes the place of the target of the options."""
+def _allocation(subject: Subject) -> str | Sensitivity | None:
+    """What the library takes: curves that are there are not measured again."""
+    name = subject.options.allocation
+    return subject.sensitivity if name == "sensitivity" else name
+
+
+def _counted(subject: Subject, scores: Scores) -> Plan:
+    """The widest plan below the target."""
     options = subject.options
     name, value = options.target
     return make_plan(
         subject.model,
         scores,
-        **other or {name: value},
-        allocation=subject.sensitivity if options.allocation == "sensitivity" else options.allocation,
+        **{name: value},
+        allocation=_allocation(subject),
         convention=options.convention,
         fill=options.fill,
         **vars(_limits(subject)),
@@ -93,19 +98,15 @@ def _counted(subject: Subject, scores: Scores, **other: Budget) -> Plan:
 def _timed(subject: Subject, scores: Scores) -> Plan:
     """The plan whose network takes the milliseconds; prints what was tried."""
     options = subject.options
-    name, value = options.target
-
-    def widths(cost, most: float) -> dict[str, int]:
-        return _counted(subject, scores, budget=Budget(name, cost, most)).widths()
-
-    fitted = fit(
+    fitted = fit_plan(
         subject.model,
         subject.analysis,
         Ranking.of(subject.analysis, scores, _limits(subject)),
-        **{name: value},
+        Target(*options.target),
+        allocation=_allocation(subject),
+        fill=options.fill,
         setup=subject.setup,
         cache=options.cache,
-        choose=widths if options.allocation else None,
     )
     rows = [(f"{a.predicted:.3f}", f"{a.measured:.3f}") for a in fitted.attempts]
     print(table(("ms of its layers", "ms measured"), rows), end="\n\n")

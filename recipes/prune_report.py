@@ -22,7 +22,7 @@ from runs import warn, write_atomic, write_json
 from runs.errors import UsageError
 from runs.page_pruned import costs_of, render_pruned
 from runs.text import table
-from runs.wording import cost
+from runs.wording import number
 
 
 def measure(subject: Subject, small: keras.Model) -> None:
@@ -81,8 +81,8 @@ def costs_table(rows: list[dict], convention: str = "mac") -> str:
     lines = [
         (
             title,
-            cost(before[key], style),
-            cost(after[key], style),
+            number(before[key], style),
+            number(after[key], style),
             f"{after[key] / before[key]:.1%}" if before[key] else "–",
         )
         for key, title, style in costs_of(convention)
@@ -97,7 +97,7 @@ def write_report(subject: Subject, plan: Plan) -> None:
     report = {
         "model": subject.model.name,
         "target": {name: value},
-        "criterion": None if options.plan else options.criterion,
+        "criterion": None if options.plan and not subject.sensitivity else options.criterion,
         "convention": options.convention,
         "setup": str(subject.setup),
         "rows": subject.rows,

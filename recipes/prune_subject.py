@@ -62,16 +62,28 @@ def check_places(options: PruneOptions) -> None:
             continue
         if Path(path).suffix != suffix:
             raise RunFolderError(f"The file needs the ending {suffix}. Received: {name}={path}")
-        if os.path.exists(path) and os.path.samefile(path, options.model):
-            raise RunFolderError(f"This is the model itself; choose another file. Received: {name}={path}")
         folder = Path(path).absolute().parent
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise RunFolderError(
                 f"There is no such folder, or nothing may be written there. Received: {name}={path}"
             )
-    numbers = options.report and Path(options.report).with_suffix(".json").absolute()
-    if options.save_plan and Path(options.save_plan).absolute() == numbers:
-        raise RunFolderError(f"The report's numbers go to this file. Received: save_plan={options.save_plan}")
+    _check_apart(options)
+
+
+def _check_apart(options: PruneOptions) -> None:
+    """Raises `RunFolderError` where a file would take the place of one that is read, or of another one."""
+    taken = {os.path.realpath(options.model): "This is the model itself"}
+    if options.plan:
+        taken[os.path.realpath(options.plan)] = "This is the plan that is applied"
+    written = [("output", None if options.dry_run else options.output), ("report", options.report)]
+    if options.report:
+        written.append(("numbers of the report", str(Path(options.report).with_suffix(".json"))))
+    for name, path in (*written, ("save_plan", options.save_plan)):
+        if path is None:
+            continue
+        if place := taken.get(os.path.realpath(path)):
+            raise RunFolderError(f"{place}; choose another file. Received: {name}={path}")
+        taken[os.path.realpath(path)] = f"This file takes the {name}"
 
 
 def load(path: str) -> keras.Model:

@@ -7,13 +7,13 @@ from runs.markup import Markup, element
 from runs.page_parts import details, figure, legend, note, section, table
 from runs.pictures import WIDTHS_KEY, widths_picture
 from runs.sensitivity_picture import sensitivity_picture
-from runs.wording import cost, percent, ratio
+from runs.wording import number, percent, ratio
 
 COSTS = (
-    ("macs", "MACs", "{:,}"),
-    ("params", "parameters", "{:,}"),
-    ("bytes", "bytes of weights", "{:,}"),
-    ("ms", "milliseconds", "{:.3f}"),
+    ("macs", "MACs", ","),
+    ("params", "parameters", ","),
+    ("bytes", "bytes of weights", ","),
+    ("ms", "milliseconds", ".3f"),
 )
 
 
@@ -24,7 +24,7 @@ def costs_of(convention: str = "mac") -> tuple[tuple[str, str, str], ...]:
 
 
 def render_pruned(report: dict) -> str:
-    """The page for what `recipes.prune.write_report` collects; every text in it is escaped."""
+    """The page for what `recipes.prune_report.write_report` collects; every text in it is escaped."""
     (wanted, value), *_ = report["target"].items()
     title = f"{report['model']} · {wanted} {value if isinstance(value, str) else f'{value:g}'}"
     header = element(
@@ -47,7 +47,7 @@ def _sentence(report: dict) -> str:
 def _costs(report: dict) -> Markup:
     before, after = report["rows"]
     rows = [
-        (title, cost(before[key], style), cost(after[key], style), ratio(after, before, key))
+        (title, number(before[key], style), number(after[key], style), ratio(after, before, key))
         for key, title, style in costs_of(report["convention"])
     ]
     if "holdout_accuracy" in before:
@@ -69,7 +69,7 @@ def _widths(report: dict) -> Markup:
         f"{before:,} → {after:,} channels in {len(widths)} groups. A group is the layers that must lose the "
         f"same channels together, named after the first."
     )
-    if report["criterion"]:
+    if "plan" not in report["target"]:
         caption += f" Criterion: {report['criterion']}."
     return section("Widths", figure(widths_picture(widths), caption, legend(*WIDTHS_KEY)))
 
@@ -79,8 +79,9 @@ def _sensitivity(report: dict) -> Markup:
     if not found:
         return Markup()
     caption = (
-        f"Accuracy on {found['images']:,} images held out when one group keeps that share of its channels "
-        f"and all others are whole; {percent(found['whole'])} with all channels."
+        f"Accuracy on {found['images']:,} training images when one group keeps that share of its channels "
+        f"and all others are whole; {percent(found['whole'])} with all channels. Those that go "
+        f"are chosen by {report['criterion']}."
     )
     titles = ("group", *(f"{100 * ratio:g} % kept" for ratio in found["ratios"]))
     rows = [(name, *map(percent, curve)) for name, curve in found["curves"].items()]
@@ -99,7 +100,7 @@ def _whole(report: dict) -> Markup:
 def _parity(report: dict) -> Markup:
     found = report["parities"]
     if not found:
-        return section("Parity", note("A dry run: nothing was written or compared."))
+        return section("Parity", note("A dry run: no model was written or compared."))
     rows = [(name, f"{p['absolute']:.1e}", f"{p['relative']:.1e}") for name, p in found.items()]
     titles = ("compared with the compact model", "largest difference", "of an output's largest number")
     return section("Parity", table(titles, rows))

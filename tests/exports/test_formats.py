@@ -64,7 +64,19 @@ def words() -> keras.Model:
     )
 
 
-@pytest.mark.parametrize("make", [two_in_two_out, words])
+def open_pair() -> keras.Model:
+    """Two images of any one size, side by side: neither can change its size alone."""
+    a, b = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    return keras.Model([a, b], keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Concatenate()([a, b])))
+
+
+def open_window() -> keras.Model:
+    """Images of any size above 2 pixels, of which the convolution leaves 2 fewer."""
+    x = keras.Input((None, None, 3))
+    return keras.Model(x, keras.layers.Conv2D(4, 3)(x))
+
+
+@pytest.mark.parametrize("make", [two_in_two_out, words, open_pair, open_window])
 @pytest.mark.parametrize("name", FREE)
 def test_every_format_computes_what_the_model_does(make, name, tmp_path):
     path = tmp_path / f"net{FORMATS[name].suffix}"
@@ -158,6 +170,15 @@ def test_runners_take_one_array_per_input_and_give_the_models_outputs(count):
     for run in (frozen_runner(model, count), litert_runner(to_litert(model), count)):
         assert compare(expected, run(*inputs)).relative < 1e-5
         assert compare(expected, run(*inputs[::-1])).relative > 1e-2
+
+
+@pytest.mark.parametrize("make", [open_pair, open_window])
+def test_one_litert_file_takes_images_of_any_size(make):
+    model, rng = make(), np.random.default_rng(0)
+    run = litert_runner(to_litert(model), 2)
+    for shape in ((2, 5, 8), (2, 9, 4), (3, 9, 4), (2, 5, 8)):
+        inputs = [rng.normal(size=(*shape, x.shape[-1])).astype(np.float32) for x in model.inputs]
+        assert compare(outputs(model, inputs), [run(*inputs)]).relative < 1e-5
 
 
 def test_parity_by_hand():

@@ -36,7 +36,7 @@ def test_accuracy_of_logits_is_that_of_the_sigmoid_behind_them():
     shares.set_weights(weights)
     y = (rng.random(200) > 0.5).astype(int)
     holdout = Scaled(x, (0.0, 255.0)), y  # numbers as they are
-    found = [holdout_accuracy(m, ImageData(holdout, holdout, 2)) for m in (logits, shares)]
+    found = [holdout_accuracy(m, ImageData(holdout, holdout, 2), 64) for m in (logits, shares)]
     found += [measure_sensitivity(m, "l1", data=(x, y), ratios=(0.5,)).whole for m in (logits, shares)]
     assert ((shares.predict(x, verbose=0)[:, 0] > 0.5) != (logits.predict(x, verbose=0)[:, 0] > 0.5)).any()
     assert len(set(found)) == 1

@@ -3,24 +3,25 @@
 import html
 import json
 import re
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from exports.setup import Setup
+from exports.setup import BACKENDS, Setup
 from pruning import Plan, complexity, make_plan
 from pruning.allocation import ALLOCATIONS
 from pruning.conventions import CONVENTIONS
 from pruning.groups import analyse
 from pruning.scores import REDUCTIONS, score_groups
-from pruning.sensitivity import Sensitivity
+from pruning.sensitivity import Sensitivity, measure_sensitivity
+from pruning.targets import MEASURED
 from pruning.weights import weights_of
-from recipes.prune_options import PruneOptions, parse
-from recipes.prune_plan import read_plan
-from recipes.prune_subject import check_places
-from recipes.prune_timing import setup_for
+from recipes.prune_data import load_images
+from recipes.prune_options import TIMED, PruneOptions, parse
+from recipes.prune_plan import choose, read_plan
+from recipes.prune_subject import Subject, check_places
 from runs import RunFolderError, UsageError
 from runs.errors import SecateurError
 
@@ -57,8 +58,8 @@ def test_a_plan_of_the_librarys_options_is_saved_and_applied(programs, stripes, 
 
 PLANS = {
     "foreign.json": ('{"keep": {"a": [0]}, "sizes": {"a": 4}}', 2, "This plan is for another network"),
-    "list.json": ("[1, 2]", 2, "A plan is"),
-    "empty.json": ('{"keep": {"conv2d": []}, "sizes": {"conv2d": 16}}', 2, "between 1 and 16"),
+    "list.json": ("[1, 2]", 4, "A plan is"),
+    "empty.json": ('{"keep": {"conv2d": []}, "sizes": {"conv2d": 16}}', 4, "between 1 and 16"),
     "torn.json": ('{"keep": {"a', 4, "cannot be read"),
     "bytes.json": (b"\xff\xfe\x00", 4, "cannot be read"),
     "folder.json": (None, 4, "cannot be read"),
@@ -83,8 +84,12 @@ def test_a_plan_that_cannot_be_applied_is_one_or_two_lines_and_a_code(model, tmp
     [
         ("--plan p.json --keep 0.5", "Received: --keep and --plan"),
         ("--plan p.json --criterion l2", "Received: --plan and --criterion"),
+        ("--plan p.json --normalise max", "Received: --plan and --normalise"),
+        ("--plan p.json --sensitivity --data d --round_to 8", "Received: --plan and --round_to"),
         ("--plan p.json --no-fill", "Received: --plan and --fill"),
         ("--plan p.json --ignore a b", "Received: --plan and --ignore"),
+        ("--keep_ms 0.5 --no-fill", "--no-fill needs an --allocation"),
+        ("--keep 0.5 --seed 2147483648", "at most 2147483647. Received: seed=2147483648"),
         ("--keep 0.5 --sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --allocation sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --reduce median", "invalid choice: 'median'"),
@@ -101,14 +106,29 @@ def test_options_that_contradict_and_names_that_are_unknown(words, said):
 
 def test_choices_are_those_of_the_library():
     fields = PruneOptions.__dataclass_fields__
-    for name, known in (("reduce", REDUCTIONS), ("allocation", ALLOCATIONS), ("convention", CONVENTIONS)):
-        assert fields[name].metadata["choices"] == tuple(known)
+    known = {"reduce": REDUCTIONS, "allocation": ALLOCATIONS, "convention": CONVENTIONS, "backend": BACKENDS}
+    for name, choices in known.items():
+        assert fields[name].metadata["choices"] == tuple(choices)
+    assert TIMED == MEASURED  # options are read before TensorFlow is there
 
 
-def test_a_plan_and_the_numbers_of_a_report_need_two_files(stripes, tmp_path):
-    files = ["--save_plan", str(tmp_path / "r.json"), "--report", str(tmp_path / "r.html")]
-    with pytest.raises(RunFolderError, match="Received: save_plan=.*r.json"):
-        check_places(parse([str(stripes / "stripes.keras"), "--keep", "0.5", "--dry_run", *files]))
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--keep 0.5 --save_plan r.json --report r.html", "the numbers of the report.*save_plan=r.json"),
+        ("--plan r.json --report r.html", "plan that is applied.*numbers of the report=r.json"),
+        ("--plan link.json --report r.html", "plan that is applied"),
+        ("--plan r.json --save_plan link.json", "plan that is applied.*save_plan=link.json"),
+        ("--keep 0.5 -o link.keras", "model itself.*output=link.keras"),
+    ],
+)
+def test_no_file_takes_the_place_of_one_that_is_read_or_of_another(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.keras", "r.json"):
+        (tmp_path / name).write_text("precious")
+        (tmp_path / f"link{name[1:]}").symlink_to(name)
+    with pytest.raises(RunFolderError, match=said):
+        check_places(parse(["m.keras", *words.split(), *(["--dry_run"] * ("-o" not in words))]))
 
 
 def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, tmp_path):
@@ -127,20 +147,27 @@ def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, 
     assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5, allocation=found)
 
 
-def test_a_frozen_function_has_its_threads_and_training_keeps_all(model):
-    threads = tf.config.threading.get_intra_op_parallelism_threads
-    mine = threads()
-    setup = setup_for("frozen", 1, 2)
-    found = setup.milliseconds({"a": model, "b": model}, 0.01)
-    assert found.keys() == {"a", "b"} and min(found.values()) > 0
-    assert setup._child.submit(threads).result() == 1 and threads() == mine != 1
-    assert str(setup) == str(Setup("frozen", 1, 2))
-    setup._child.shutdown()
+def test_images_held_out_decide_nothing(stripes, model):
+    options = parse(["m.keras", "--keep", "0.5", "--allocation", "sensitivity", "--data", "d", "--dry_run"])
+    data, plans = load_images(str(stripes / "images"), model, (0.0, 255.0)), []
+    images, labels = data.holdout
+    for answers in (labels, 1 - labels):
+        held = replace(data, holdout=(images, answers))
+        subject = Subject(options, model, analyse(model), held, Setup())
+        plans.append(choose(subject))
+        assert (subject.sensitivity.whole, subject.sensitivity.images) == (1.0, len(labels))
+    assert plans[0] == plans[1]
 
 
-@pytest.mark.parametrize(("backend", "threads"), [("litert", 1), ("litert", 0), ("frozen", 0)])
-def test_other_setups_need_no_process_of_their_own(backend, threads):
-    assert type(setup_for(backend, threads, 1)) is Setup
+def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(stripes, model, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps((plan := make_plan(model, keep=0.5)).to_json()))
+    words = f"--plan {tmp_path / 'p.json'} --sensitivity --criterion random --data d --dry_run"
+    options = parse(["m.keras", *words.split()])
+    data = load_images(str(stripes / "images"), model, (0.0, 255.0))
+    subject = Subject(options, model, analyse(model), data, Setup())
+    assert choose(subject) == plan
+    scores = score_groups(model, "random", seed=options.seed)
+    assert subject.sensitivity == measure_sensitivity(model, scores, data=data.some(8, options.seed))
 
 
 def test_frozen_milliseconds_curves_and_fine_tuning_in_one_command(programs, stripes, model, tmp_path):

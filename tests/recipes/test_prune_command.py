@@ -199,7 +199,7 @@ def bad(tmp_path_factory):
         ("stripes", "", 2, "Give one of --keep, --keep_macs"),
         ("stripes", "--keep 0.5 --keep_ms 0.5", 2, "Received: --keep and --keep_ms"),
         ("stripes", "--keep 0.5 --criterion l3", 2, "Did you mean 'l2'?"),
-        ("stripes", "--keep 0.5 --criterion taylor", 2, "give --data"),
+        ("text.keras", "--keep 0.5 --criterion taylor", 2, "give --data"),  # before the model is read
         ("stripes", "--keep 0.5 --finetune_epochs 1", 2, "Fine-tuning needs images"),
         ("stripes", "--keep 0.5 --export tflite", 2, "Valid: keras, savedmodel, litert, onnx"),
         ("stripes", "--keep 0.5 --data nowhere", 3, "no such folder"),

@@ -14,7 +14,7 @@ LESS = {
     "sensitivity": {"sensitivity": None},
     "dry run": {"parities": {}},
     "all groups understood": {"untouched": []},
-    "a plan from a file": {"target": {"plan": "plan.json"}, "criterion": None},
+    "a plan from a file": {"target": {"plan": "plan.json"}, "criterion": None, "sensitivity": None},
     "operations of EKG": {"convention": "ekg"},
 }
 
@@ -35,7 +35,7 @@ def test_every_number_is_there_as_text():
         assert f"{row['ms']:.3f}" in seen and f"{100 * row['holdout_accuracy']:.2f} %" in seen
     curves = report["sensitivity"]["curves"]
     assert all(f"{100 * value:.2f} %" in seen for row in curves.values() for value in row)
-    assert all(name in seen for name in curves) and "200 images held out" in seen
+    assert all(name in seen for name in curves) and "200 training images" in seen
 
 
 def test_what_depends_on_an_open_size_is_a_dash():
@@ -44,6 +44,16 @@ def test_what_depends_on_an_open_size_is_a_dash():
     page = Page(render_pruned(report))
     assert page.seen.count("–") == 6  # two lines of three
     assert "leaves open" in page.text and "of the MACs" not in page.text and "None" not in page.text
+
+
+def test_a_plan_from_a_file_is_no_choice_of_the_criterion_but_curves_are():
+    seen = Page(render_pruned(pruned() | {"target": {"plan": "plan.json"}})).text
+    assert "Criterion: taylor" not in seen and "chosen by taylor" in seen
+    assert "taylor" not in Page(render_pruned(pruned() | LESS["a plan from a file"])).text
+
+
+def test_a_dry_run_says_that_no_model_was_written():
+    assert "no model was written" in Page(render_pruned(pruned() | {"parities": {}})).text
 
 
 def test_operations_are_called_by_what_is_counted():

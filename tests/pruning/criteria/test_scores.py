@@ -1,5 +1,7 @@
 """From a model to scores: what is looked at is what an independent program finds in the same network."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +118,25 @@ def test_little_memory_changes_no_score(model, data, name, monkeypatch):
     assert fitting(analyse(model), data[0]) == 4
     for group, scores in raw(model, name, data).items():
         np.testing.assert_allclose(scores, expected[group], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_many_chunks_take_the_memory_of_a_few():
+    units = 256
+    x = keras.Input((units,))
+    y = keras.layers.Dense(units, activation="relu")(keras.layers.Dense(units, activation="relu")(x))
+    net = keras.Model(x, keras.layers.Dense(2)(y))
+    analysis, kernel = analyse(net), 4 * units**2
+
+    def peak(count: int) -> int:
+        data = np.ones((count, units), np.float32), np.zeros(count, int)
+        tracemalloc.start()
+        raw(net, "g_gm_2", data, analysis=analysis, batch_size=1)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(2)  # what is made once
+    assert peak(2) > 2 * kernel and peak(12) < peak(2) + kernel
 
 
 def test_reduction_and_normalisation_by_hand():
