@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import statistics
+import sys
 from collections.abc import Callable
 
 from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
@@ -77,9 +78,9 @@ def work(job: str) -> None:
         run = ours(name)
         run()  # warms up
     else:
-        from benchmarks.torch_pruner import job
+        from benchmarks.torch_pruner import job as peer
 
-        run = job(name, CLASSES, KEEP, STEPS[competitor])
+        run = peer(name, CLASSES, KEEP, STEPS[competitor])
     serve(lambda _: json.dumps(run()))
 
 
@@ -110,6 +111,7 @@ def linearity(turns: int) -> dict:
     rows = []
     for depth in DEPTHS:
         run = ours(f"ResNet-{depth}")
+        run()  # warms up
         rows.append({"depth": depth, "seconds": statistics.median(run()["seconds"] for _ in range(turns))})
     depths, seconds = np.log([[row["depth"], row["seconds"]] for row in rows]).T
     return {"rows": rows, "slope": float(np.polyfit(depths, seconds, 1)[0])}
@@ -155,4 +157,4 @@ def _verdicts(tables: dict[str, list[dict]]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    sys.exit(cli(main))

@@ -8,12 +8,13 @@ from importlib import import_module
 _HOME = {
     "FORMATS": "exports.formats",
     "Parity": "exports.parity",
+    "Setup": "exports.setup",
     "compare": "exports.parity",
-    "export": "exports.formats",
+    "export": "exports.checked",
     "frozen_runner": "exports.frozen",
     "litert_runner": "exports.litert",
     "least": "exports.timing",
-    "require": "exports.formats",
+    "require": "exports.checked",
     "to_litert": "exports.litert",
 }
 __all__ = list(_HOME)

@@ -18,11 +18,12 @@ from runs.quiet import quiet_stderr
 def to_litert(model: keras.Model) -> bytes:
     """A float32 flat buffer of a model, weights included, any batch size.
 
-    Raises `UsageError` for a model with operations that LiteRT lacks.
+    Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
     try:
-        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]).convert()
-    except ConverterError as error:
+        # Its weights are constants: nothing else must be kept alive, which an empty module says.
+        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)], tf.Module()).convert()
+    except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
         raise UsageError(
             f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
             "export it as savedmodel or onnx"
@@ -36,20 +37,34 @@ def _operations(message: str) -> str:
 
 
 def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runner:
-    """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter."""
+    """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter.
+
+    Open sizes become those of the arrays, call by call.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet_stderr():  # it announces its delegate
         interpreter = Interpreter(model_content=data, num_threads=threads)
-        sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
-        for source in sources:
-            interpreter.resize_tensor_input(source["index"], [batch_size, *source["shape"][1:]])
-        interpreter.allocate_tensors()
+    sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
+    open_sizes = any(-1 in source["shape_signature"][1:] for source in sources)
+    shapes: list[tuple[int, ...]] = []
+
+    def allocate(wanted: list[tuple[int, ...]]) -> None:
+        nonlocal shapes
+        for source, shape in zip(sources, wanted, strict=True):
+            interpreter.resize_tensor_input(source["index"], shape)
+        with quiet_stderr():
+            interpreter.allocate_tensors()
+        shapes = wanted
 
     def run(*inputs: np.ndarray):
+        if open_sizes and shapes != (wanted := [values.shape for values in inputs]):
+            allocate(wanted)
         for source, values in zip(sources, inputs, strict=True):
             interpreter.set_tensor(source["index"], values)
         interpreter.invoke()
         return alone([interpreter.get_tensor(target["index"]) for target in targets])
 
+    if not open_sizes:  # the file gives these as 1, on which not every layer can run
+        allocate([(batch_size, *source["shape"][1:]) for source in sources])
     return run

@@ -50,7 +50,7 @@ class Setup:
             run = frozen_runner(model, self.batch)
         return lambda: run(*inputs)
 
-    def measure(self, models: Mapping[str, keras.Model], seconds: float = 1.0) -> dict[str, float]:
+    def milliseconds(self, models: Mapping[str, keras.Model], seconds: float = 1.0) -> dict[str, float]:
         """Name → milliseconds of the fastest call; all take turns for about so many seconds."""
         return least({name: self.caller(model) for name, model in models.items()}, seconds)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 Runner = Callable[..., Any]  # one array per input → an array, or a list where the model has several outputs
 
-OPEN_SIZE = 32  # what an axis of open size is given: five poolings by 2 leave something of it
+OPEN_SIZES = (32, 64, 96, 128, 256, 512)  # what axes of open size are given: the first that the model takes
 
 
 def input_specs(model: keras.Model, batch_size: int | None) -> list[tf.TensorSpec]:
@@ -23,21 +23,47 @@ def input_specs(model: keras.Model, batch_size: int | None) -> list[tf.TensorSpe
 
 
 def sample_inputs(model: keras.Model, count: int, seed: int = 1) -> list[np.ndarray]:
-    """Inputs to compare and to time with: normal numbers; 0 or 1 where the model reads whole numbers."""
+    """Inputs to compare and to time with: normal numbers; 0 or 1 where the model reads whole numbers.
+
+    Axes of open size get the first of `OPEN_SIZES` that the model takes.
+    """
     rng = np.random.default_rng(seed)
     made = []
-    for tensor in model.inputs:
-        shape = (count, *(OPEN_SIZE if n is None else n for n in tensor.shape[1:]))
+    for tensor, size in zip(model.inputs, sample_sizes(model), strict=True):
+        shape = (count, *size)
         floating = tf.as_dtype(tensor.dtype).is_floating
         values = rng.normal(size=shape) if floating else rng.integers(0, 2, shape)
         made.append(values.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype))
     return made
 
 
+def sample_sizes(model: keras.Model) -> list[tuple[int, ...]]:
+    """Sizes of one sample of each input, with the first of `OPEN_SIZES` that fits where they are open."""
+    shapes = [tensor.shape[1:] for tensor in model.inputs]
+    made = [[tuple(open_ if n is None else n for n in shape) for shape in shapes] for open_ in OPEN_SIZES]
+    if not any(None in shape for shape in shapes):
+        return made[0]
+    return next((sizes for sizes in made if _takes(model, sizes)), made[0])
+
+
+def _takes(model: keras.Model, sizes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether shapes can be followed through the model; a pooling of too few pixels raises."""
+    inputs = [keras.KerasTensor((1, *s), t.dtype) for s, t in zip(sizes, model.inputs, strict=True)]
+    try:
+        made = call(model, inputs)
+    except (ValueError, TypeError, tf.errors.OpError):
+        return False
+    return all(n is None or n > 0 for tensor in made for n in tensor.shape)
+
+
+def functional_of(model: Any) -> Any:
+    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
+    return getattr(model, "_functional", None) or model
+
+
 def call(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
     """Outputs of inference, flat, whatever structures the model itself takes and gives."""
-    functional = getattr(model, "_functional", None) or model  # a Sequential wraps the graph that it built
-    packed = keras.tree.pack_sequence_as(functional._inputs_struct, list(inputs))
+    packed = keras.tree.pack_sequence_as(functional_of(model)._inputs_struct, list(inputs))
     return keras.tree.flatten(model(packed, training=False))
 
 

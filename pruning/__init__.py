@@ -7,12 +7,14 @@ from importlib import import_module
 
 _HOME = {
     "Budget": "pruning.budgets",
-    "ChannelGroup": "pruning.groups",
+    "ChannelGroup": "pruning.group",
     "Plan": "pruning.plan",
     "compact": "pruning.surgery",
+    "criterion": "pruning.criteria",
     "complexity": "pruning.counting",
     "describe": "pruning.tables",
     "find_groups": "pruning.groups",
+    "list_criteria": "pruning.criteria",
     "make_plan": "pruning.allocation",
     "mask": "pruning.surgery",
     "narrow": "pruning.surgery",

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import keras
 import numpy as np
 
-from pruning.budgets import Budget, Cost, check_ratio, share, widest
-from pruning.costs import operations, parameters, stored_bytes
-from pruning.counting import Counter
-from pruning.cross_entropy import Loss
+from pruning.budgets import Budget, Cost, widest
 from pruning.groups import Analysis, analyse
 from pruning.limits import Limits, Ranking, Widths, check_prunable, names, structures
 from pruning.plan import Plan
-from pruning.polynomial import Polynomial
 from pruning.rules import Rule, ranked_together, uniform
-from pruning.scores import score_groups
-from pruning.sensitivity import Sensitivity, by_sensitivity, measure
+from pruning.scores import Scoring, score_groups
+from pruning.sensitivity import Sensitivity, by_sensitivity, measure_sensitivity
+from pruning.targets import Target
 from runs.errors import UsageError
 from runs.suggest import nearest
+
+if TYPE_CHECKING:  # it brings the programs that are measured
+    import os
+
+    from exports.setup import Setup
+    from pruning.latency.fit import Fitted
 
 ALLOCATIONS = ("uniform", "global", "isomorphic", "sensitivity")
 
@@ -28,11 +32,11 @@ ALLOCATIONS = ("uniform", "global", "isomorphic", "sensitivity")
 def make_plan(
     model: keras.Model, criterion: str | Mapping[str, np.ndarray] = "l1", *,
     keep: float | None = None, keep_macs: float | None = None, keep_params: float | None = None,
-    keep_bytes: float | None = None, keep_ms: float | None = None, budget: Budget | None = None,
-    allocation: str | Sensitivity | None = None, fill: bool = True,
+    keep_bytes: float | None = None, keep_ms: float | None = None, max_ms: float | None = None,
+    budget: Budget | None = None, allocation: str | Sensitivity | None = None, fill: bool = True,
     round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
-    data: Any = None, loss: Loss | None = None, reduce: str = "mean", normalise: str | None = None,
-    convention: str = "mac", latency: Cost | None = None, seed: int = 1,
+    convention: str = "mac", setup: Setup | None = None, cache: str | os.PathLike | None = None,
+    data: Any = None, **scoring: Unpack[Scoring],
 ) -> Plan:  # fmt: skip
     """Chooses the channels that stay: those with the best scores, as many as a budget allows.
 
@@ -42,69 +46,91 @@ def make_plan(
         keep: ratio of the channels, in (0, 1]; or
         keep_macs, keep_params, keep_bytes: ratio of the operations, of the parameters (as `convention` counts
             them) or of the bytes of all weights, in (0, 1); or
-        keep_ms: ratio of the milliseconds, in (0, 1): measured (`pruning.latency`), or what the function
-            `latency` of group → width gives; or
-        budget: any other cost and its upper bound.
+        keep_ms: ratio of the measured milliseconds, in (0, 1); or
+        max_ms: measured milliseconds of one call on the setup's number of images; or
+        budget: any other cost of group → width, and its upper bound.
         allocation: "uniform": the same ratio in every group; "global": all channels in one row by score;
             "isomorphic": a row for each structure of groups, the same ratio of each; "sensitivity": widths at
             which the accuracy on `data` falls equally in every group, or curves measured before. None is
             "uniform", and for measured milliseconds the widths that keep most of the scores.
         fill: whether single channels are added until none fits. Without it the groups of "uniform" have the
-            same ratio to a channel, and the next larger ratio exceeds the budget.
+            same ratio to a channel, and the next larger ratio exceeds the budget. Measured milliseconds need
+            an allocation then.
         round_to, min_channels, max_drop, ignore: see `Limits`.
-        data, loss, reduce, normalise, seed: see `score_groups`.
+        setup: what milliseconds are measured with (`exports.setup.Setup`): program, threads, images of a
+            call. None is LiteRT, one thread, one image.
+        cache: folder of the layers that have been measured; None is the user's cache folder.
+        data: (images, labels), or images alone, for criteria that look at them and for "sensitivity".
+        scoring: loss, reduce, normalise, batch_size and seed of `score_groups`.
 
-    Raises `UsageError` for a value out of range, a layer to ignore that does not exist, a model of which
-    nothing can be removed, and a budget out of reach; then it says the smallest that can be reached.
+    Raises `UsageError` for a value out of range, an unknown option, a layer to ignore that does not exist, a
+    model of which nothing can be removed, and a budget out of reach; then it says the smallest that can be
+    reached.
     """
-    ratios = {"keep": keep, "keep_macs": keep_macs, "keep_params": keep_params, "keep_bytes": keep_bytes}
-    name, value = _one(ratios | {"keep_ms": keep_ms, "budget": budget})
+    _check_names(allocation, scoring)
+    target = Target.one_of(
+        keep=keep, keep_macs=keep_macs, keep_params=keep_params, keep_bytes=keep_bytes, keep_ms=keep_ms,
+        max_ms=max_ms, budget=budget,
+    )  # fmt: skip
     limits = Limits(round_to, min_channels, max_drop, names(ignore))
-    _check(allocation, keep)
     analysis = analyse(model)
     check_prunable(analysis, model.name)
     scores = criterion
     if isinstance(criterion, str):
-        options = {"data": data, "loss": loss, "reduce": reduce, "normalise": normalise, "seed": seed}
-        scores = score_groups(model, criterion, analysis=analysis, **options)
-    if allocation == "sensitivity":
-        allocation = measure(model, scores, data=data, analysis=analysis)
+        scores = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
     ranking = Ranking.of(analysis, scores, limits)
-    if name == "keep_ms" and latency is None:
-        return _timed(model, analysis, ranking, keep_ms, allocation and _rule(allocation, ranking, analysis))
+    if allocation == "sensitivity":
+        allocation = measure_sensitivity(model, scores, data=data, analysis=analysis)
+    if target.measured:
+        options = {"allocation": allocation, "fill": fill, "setup": setup, "cache": cache}
+        return fit_plan(model, analysis, ranking, target, **options).best.plan
     rule = _rule(allocation or "uniform", ranking, analysis)
-    if keep is not None and allocation in (None, "uniform"):
+    if target.name == "keep" and allocation in (None, "uniform"):
         return ranking.plan(rule.widths(keep))
-    cost = _cost(name, model, analysis, ranking, convention, latency)
-    budget = budget or share(name, cost, value, ranking.sizes)
-    return ranking.plan(widest(rule, ranking, budget, fill))
+    return ranking.plan(widest(rule, ranking, target.budget(analysis, ranking, convention), fill))
 
 
-def _timed(
-    model: keras.Model, analysis: Analysis, ranking: Ranking, keep_ms: float, rule: Rule | None
-) -> Plan:
+def fit_plan(
+    model: keras.Model, analysis: Analysis, ranking: Ranking, target: Target, *,
+    allocation: str | Sensitivity | None = None, fill: bool = True, setup: Setup | None = None,
+    cache: str | os.PathLike | None = None,
+) -> Fitted:  # fmt: skip
+    """The plan of `make_plan` for measured milliseconds, with all that was tried on the way to it.
+
+    Args:
+        model, analysis: as `latency.fit.fit` takes them.
+        ranking: the channels of its groups, best first.
+        target: `keep_ms` or `max_ms`.
+        allocation: a rule of `ALLOCATIONS`, or curves for that of "sensitivity".
+        fill, setup, cache: as in `make_plan`.
+
+    Raises `UsageError` for a budget out of reach, and for `fill=False` without an allocation: the rule for
+    milliseconds goes from one width that is as fast as another to the next and knows no single channels.
+    """
     from pruning.latency.fit import fit  # brings the programs that are measured
 
-    def choose(cost: Cost, target: float) -> Widths:
-        return widest(rule, ranking, Budget("keep_ms", cost, target), fill=True)
+    if allocation is None and not fill:
+        raise UsageError(
+            f"fill=False needs an allocation where milliseconds are measured. Received: "
+            f"{target.name}={target.value}, allocation=None\ngive allocation='uniform' or another"
+        )
+    rule = None if allocation is None else _rule(allocation, ranking, analysis)
 
-    return fit(model, analysis, ranking, keep_ms=keep_ms, choose=rule and choose).best.plan
+    def choose(cost: Cost, most: float) -> Widths:
+        return widest(rule, ranking, Budget(target.name, cost, most), fill)
+
+    options = {target.name: target.value, "setup": setup, "cache": cache, "choose": rule and choose}
+    return fit(model, analysis, ranking, **options)
 
 
-def _one(options: Mapping[str, Any]) -> tuple[str, Any]:
-    given = {name: value for name, value in options.items() if value is not None}
-    if len(given) != 1:
-        got = ", ".join(f"{name}={value}" for name, value in given.items()) or "none of them"
-        raise UsageError(f"Give one of {', '.join(options)}. Received: {got}")
-    return next(iter(given.items()))
-
-
-def _check(allocation: str | Sensitivity | None, keep: float | None) -> None:
+def _check_names(allocation: str | Sensitivity | None, scoring: Mapping[str, Any]) -> None:
+    if strange := next((name for name in scoring if name not in Scoring.__annotations__), None):
+        known = [*inspect.signature(make_plan).parameters, *Scoring.__annotations__]
+        valid = nearest(strange, [name for name in known if name != "scoring"], 8)
+        raise UsageError(f"Unknown option. Received: {strange}={scoring[strange]!r}. {valid}")
     if not isinstance(allocation, Sensitivity) and allocation not in (None, *ALLOCATIONS):
         valid = nearest(allocation, ALLOCATIONS)
         raise UsageError(f"Unknown allocation. Received: allocation={allocation!r}. {valid}")
-    if keep is not None:
-        check_ratio("keep", keep, one_allowed=True)
 
 
 def _rule(allocation: str | Sensitivity, ranking: Ranking, analysis: Analysis) -> Rule:
@@ -113,20 +139,3 @@ def _rule(allocation: str | Sensitivity, ranking: Ranking, analysis: Analysis) -
     if allocation == "uniform":
         return uniform(ranking)
     return ranked_together(ranking, structures(analysis) if allocation == "isomorphic" else None)
-
-
-def _cost(
-    name: str, model: keras.Model, analysis: Analysis, ranking: Ranking, convention: str, latency: Cost | None
-) -> Cost | None:
-    """The cost behind an option of `make_plan`."""
-    if name == "keep":
-        return lambda widths: sum(widths.values())
-    if name == "keep_ms":
-        return latency
-    if name == "budget":
-        return None
-    if name == "keep_bytes":
-        return Polynomial(stored_bytes(analysis), ranking.orders)
-    rule = Counter(model, convention, analysis).rule  # says what cannot be counted
-    terms = operations if name == "keep_macs" else parameters
-    return Polynomial(terms(analysis, rule), ranking.orders)

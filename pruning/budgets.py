@@ -30,18 +30,6 @@ class Budget:
     target: float
 
 
-def share(name: str, cost: Cost, ratio: float, sizes: Widths) -> Budget:
-    """The budget of a share of what the whole network costs. Raises `UsageError` outside (0, 1)."""
-    check_ratio(name, ratio, one_allowed=name == "keep")
-    return Budget(name, cost, ratio * cost(sizes))
-
-
-def check_ratio(name: str, value: float, one_allowed: bool = False) -> None:
-    """Raises `UsageError` unless 0 < value < 1, or ≤ 1."""
-    if not 0 < value < 1 and not (one_allowed and value == 1):
-        raise UsageError(f"{name} must lie in (0, 1{']' if one_allowed else ')'}. Received: {name}={value}")
-
-
 def widest(rule: Rule, ranking: Ranking, budget: Budget, fill: bool) -> Widths:
     """The widths at the highest dial within the budget; with `fill`, then single steps until none fits.
 
@@ -86,4 +74,5 @@ def check_reachable(ranking: Ranking, budget: Budget) -> None:
         raise UsageError(
             f"The target is out of reach: the smallest net keeps {least / dense:.4f} of the cost. "
             f"Received: {budget.name}={budget.target / dense:.4g} ({budget.target:g} of {dense:g})"
+            f"{ranking.limits.remedy()}"
         )

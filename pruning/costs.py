@@ -5,6 +5,7 @@ Every layer costs a sum of products of what is left of its axes: the terms of a 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ def operations(analysis: Analysis, rule: Convention) -> list[Term]:
 
 def parameters(analysis: Analysis, rule: Convention) -> list[Term]:
     """Parameters under a convention; a layer that is called twice has them once."""
-    once = {call.name: (call, found) for call, found in _costly(analysis, rule)}
+    once = {call.name: (call, found) for call, found in _costly(analysis, rule, _with_ones)}
     return [term for call, found in once.values() for term in _bilinear(analysis, call, found, 0)]
 
 
@@ -47,6 +48,11 @@ def stored_bytes(analysis: Analysis) -> list[Term]:
     return terms
 
 
+def bytes_of(model: keras.Model) -> int:
+    """Bytes of all weights and statistics of a model as it is."""
+    return sum(_bytes_each(v) * math.prod(v.shape) for v in model.variables)
+
+
 def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int]:
     """Group → what its last channel costs while all others are there."""
     last = {group.name: group.size - 1 for group in analysis.groups}
@@ -59,15 +65,32 @@ def of_last_channels(analysis: Analysis, terms: Iterable[Term]) -> dict[str, int
     return {name: round(cost) for name, cost in found.items()}
 
 
+def _bytes_each(variable: keras.Variable) -> int:
+    """Bytes of one number of a variable."""
+    return np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+
+
 def _stored(variable: keras.Variable, cut: Mapping[int, Rows]) -> Term:
     whole = [n for axis, n in enumerate(variable.shape) if axis not in cut]
-    size = np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
-    return float(size * np.prod(whole)), tuple((variable.shape[axis], rows) for axis, rows in cut.items())
+    return float(_bytes_each(variable) * np.prod(whole)), tuple(
+        (variable.shape[axis], rows) for axis, rows in cut.items()
+    )
 
 
-def _costly(analysis: Analysis, rule: Convention) -> Iterator[tuple[Call, Callable]]:
+def _with_ones(call: Call) -> Call:
+    """The call with 1 in place of open sizes, on which parameters do not depend."""
+    inputs, outputs = (
+        tuple((s[:1] + tuple(n or 1 for n in s[1:])) for s in shapes)
+        for shapes in (call.input_shapes, call.shapes)
+    )
+    return dataclasses.replace(call, input_shapes=inputs, shapes=outputs)
+
+
+def _costly(
+    analysis: Analysis, rule: Convention, change: Callable[[Call], Call] = lambda call: call
+) -> Iterator[tuple[Call, Callable]]:
     """Calls that cost anything, with a function of channels in and out → parameters and operations."""
-    for call in analysis.calls:
+    for call in map(change, analysis.calls):
         if cost := cost_of(call):
             yield call, lambda n_in, n_out, call=call, cost=cost: cost(rule, call, n_in, n_out)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from pruning.conventions import CONVENTIONS
+from pruning.conventions import CONVENTIONS, Convention
+from pruning.graph import Call
 from pruning.groups import Analysis, analyse
 from pruning.kinds import cost_of
 from pruning.plan import Plan
@@ -52,25 +53,39 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
     return Counter(model, convention).count(plan)
 
 
+def find_convention(name: str) -> Convention:
+    """The registered convention. Raises `UsageError` for an unknown one."""
+    if name not in CONVENTIONS:
+        valid = nearest(name, CONVENTIONS)
+        raise UsageError(f"Unknown convention. Received: convention={name!r}. {valid}")
+    return CONVENTIONS[name]
+
+
+def unsized(analysis: Analysis) -> Call | None:
+    """The first call that costs anything and whose size is open, so that its operations have no number."""
+    costly = (call for call in analysis.calls if cost_of(call))
+    return next((c for c in costly if any(None in s[1:] for s in (*c.input_shapes, *c.shapes))), None)
+
+
+def require_sizes(analysis: Analysis) -> None:
+    """Raises `UsageError` where operations and milliseconds depend on a size that is open."""
+    if call := unsized(analysis):
+        raise UsageError(
+            "Operations and milliseconds need fixed sizes. "
+            f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
+            "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
+        )
+
+
 class Counter:
     """The cost of a model as a function of its masks."""
 
-    def __init__(
-        self, model: keras.Model | None, convention: str = "mac", analysis: Analysis | None = None
-    ) -> None:
-        if convention not in CONVENTIONS:
-            valid = nearest(convention, CONVENTIONS)
-            raise UsageError(f"Unknown convention. Received: convention={convention!r}. {valid}")
-        self.name, self.rule = convention, CONVENTIONS[convention]
+    def __init__(self, model: keras.Model, convention: str = "mac", analysis: Analysis | None = None) -> None:
+        self.name, self.rule = convention, find_convention(convention)
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
         self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
-        if open_ := next(
-            (c for c, _ in self._costs for s in (*c.input_shapes, *c.shapes) if None in s[1:]), None
-        ):
-            raise UsageError(
-                f"Counting needs fixed sizes. Received: {open_.layer.name!r} of shape {open_.shapes[0]}"
-            )
+        require_sizes(analysis)
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
         self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
         # Many tensors hold the same channels: count each distinct set of positions once.

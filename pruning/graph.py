@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from exports.signature import functional_of
 from runs.errors import UsageError
 
 OWN = ("keras", "nets")  # packages whose classes are known by their names
@@ -30,7 +31,8 @@ class Call:
         inputs, outputs: numbers of the tensors that it reads and makes.
         input_shapes, shapes: of those, with the batch axis.
         node: Keras' record of the call; keys: id of its symbolic tensor for each of `inputs`.
-        training: what the model around it was called with, as in `backbone(x, training=False)`.
+        training: what the model around it was called with, as in `backbone(x, training=False)`; it counts
+            more than what the call itself says, as in Keras.
     """
 
     layer: Any
@@ -68,16 +70,15 @@ class Call:
     def run(self, values: Sequence[Any], layer: Any = None, training: bool | None = None) -> list[Any]:
         """Repeats the call on other tensors, with this layer or another one in its place; flat outputs.
 
-        `training` overrules what the call recorded, as that of `model(x, training=…)` does: Keras records a
-        layer's default (True for augmentation) as if the user had said it.
+        `training`, or else that of the model around, overrules what the call recorded, as that of
+        `model(x, training=…)` does: Keras records a layer's default (True for augmentation) as if the user
+        had said it.
         """
         layer = layer or self.layer
         args, kwargs = self.node.arguments.fill_in(dict(zip(self.keys, values, strict=True)))
-        if getattr(layer, "_call_has_training_arg", False):
-            if training is not None:
-                kwargs = kwargs | {"training": training}
-            elif self.training is not None:
-                kwargs = {"training": self.training} | kwargs
+        mode = self.training if training is None else training
+        if mode is not None and getattr(layer, "_call_has_training_arg", False):
+            kwargs = kwargs | {"training": mode}
         return keras.tree.flatten(layer(*args, **kwargs))
 
 
@@ -113,7 +114,7 @@ def trace(model: keras.Model) -> Graph:
 
 def _graph_of(layer: Any) -> Any:
     """The graph behind a model, None where there is none or where `call` has been replaced."""
-    functional = getattr(layer, "_functional", None) or layer  # a Sequential wraps the graph that it built
+    functional = functional_of(layer)
     if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
         return None
     own = type(functional).call.__module__.startswith("keras.")
@@ -134,7 +135,7 @@ def _unfold(
             calls.append(_call(node, prefix, known, names, training))
             continue
         inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, _read_by(inner, node), strict=True)}
-        mode = node.arguments.kwargs.get("training", training)
+        mode = node.arguments.kwargs.get("training") if training is None else training
         inside = _unfold(inner, f"{prefix}{node.operation.name}/", inside, numbers, calls, names, mode)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             known[id(tensor)] = inside[id(made)]

@@ -1,75 +1,23 @@
-"""Channel groups: sets of channels that can only be removed everywhere at once."""
+"""The channel groups of a network, read off its graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import keras
 import numpy as np
 
+from pruning.components import Components, label_channels
 from pruning.graph import Call, Graph, trace
-from pruning.kinds import KINDS
-from pruning.labels import Labels, channel_vector, expanded, representatives
+from pruning.group import ChannelGroup, Member
+from pruning.labels import Labels, channel_vector, expanded
 from pruning.untouched import Listing, listing
 
 ACTIVATIONS = {"ReLU", "LeakyReLU", "ELU", "Activation", "PReLU", "ops.Relu", "ops.Silu", "ops.Gelu"}
 
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """Where a group appears: `index[p]` is its channel at position p of the axes, −1 if it is not ours."""
-
-    layer: str
-    role: str  # producer, follower (BN), consumer or padding
-    axes: dict[str, int]
-    index: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelGroup:
-    """`size` channels that share their fate. `sites` are the activations (tensor ids) that show them."""
-
-    name: str
-    size: int
-    members: tuple[Member, ...]
-    sites: tuple[int, ...] = ()
-
-    def layers(self, role: str) -> list[str]:
-        """Names of the layers with that role, in the order of the graph."""
-        return list(dict.fromkeys(m.layer for m in self.members if m.role == role))
-
-    def ranked(self, order: np.ndarray) -> tuple[np.ndarray, int]:
-        """`order` (best first) with each layer's best channel in front, and how many channels these are.
-
-        Behind zero padding a group has channels that the layers in front of it lack; halves of a split are
-        read one by one.
-        """
-        needed: list[int] = []
-        for channels in sorted(self._sets(), key=len):
-            if channels.isdisjoint(needed):
-                needed.append(next(c for c in order.tolist() if c in channels))
-        return np.array([*needed, *(c for c in order.tolist() if c not in needed)]), len(needed)
-
-    def best(self, order: np.ndarray, width: int) -> np.ndarray:
-        """The first `width` channels of `order` (best first), and of every layer at least its best one."""
-        ranked, least = self.ranked(order)
-        return np.sort(ranked[: max(width, least)])
-
-    def emptied(self, mask: np.ndarray) -> str | None:
-        """The first layer that a mask (channels,) would leave without channels."""
-        return next((m.layer for m in self.members if not np.append(mask, False)[m.index].any()), None)
-
-    def _sets(self) -> set[frozenset[int]]:
-        """Channels that one layer makes or reads: it must keep at least one of them."""
-        return {frozenset(np.unique(m.index[m.index >= 0]).tolist()) for m in self.members}
-
-    def __str__(self) -> str:
-        rows = [f"{self.name}: {self.size} channels"]
-        for role in ("producer", "follower", "consumer", "padding"):
-            if names := self.layers(role):
-                rows.append(f"  {role + 's':10} {', '.join(names)}")
-        return "\n".join(rows)
+Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +38,14 @@ class Analysis:
     untouched: Listing
     slots: np.ndarray
     labels: dict[int, np.ndarray]
-    parts: dict[int, list[tuple[str, np.ndarray]]] = field(repr=False)
+    parts: Parts = field(repr=False)
+
+    @cached_property
+    def costs(self) -> dict[str, tuple[int | None, int]]:
+        """Group → MACs and parameters of its last channel, as `pruning.tables.costs` counts them."""
+        from pruning.tables import costs  # which reads groups
+
+        return costs(self)
 
     @property
     def calls(self) -> list[Call]:
@@ -129,95 +84,27 @@ def analyse(model: keras.Model) -> Analysis:
     """Reads calls and groups off the functional graph, groups in the order of their first producers."""
     graph = trace(model)
     state = label_channels(graph)
-    classes = representatives(state.count, state.pairs)
-    component = _components(state, classes)
-    locked = _locked(state, classes, component)
-    first, channel, sizes = _channels(classes, component)
-    names = {}
+    found = Components.of(state)
+    parts, members = _parts(graph, state, found), _members(state, found)
+    sites = _sites(graph, parts)
+    left = listing(state, found.owner, found.locked)
+    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts)
+    for c, name in found.names.items():
+        group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, tuple(sites.get(name, ())))
+        analysis.groups.append(group)
+    return analysis
+
+
+def _members(state: Labels, found: Components) -> dict[int, list[Member]]:
+    members: dict[int, list[Member]] = {c: [] for c in found.names}
     for use in state.uses.values():
-        if use.role == "producer":
-            names.setdefault(int(component[use.labels[0]]), use.layer)
-    free = [c for c in sizes if c not in locked and c in names]
-    members = {c: [] for c in free}
-    for use in state.uses.values():
-        for owner, index in _split(component, channel, use.labels):
+        for owner, index in found.split(use.labels):
             if owner in members:
                 members[owner].append(Member(use.layer, use.role, use.axes, index))
-    parts = _parts(graph, state, component, channel, {c: names[c] for c in free})
-    sites = _sites(graph, parts)
-    groups = [
-        ChannelGroup(names[c], sizes[c], tuple(members[c]), tuple(sites.get(names[c], ()))) for c in free
-    ]
-    offsets = dict(zip(free, np.cumsum([0, *(sizes[c] for c in free)]).tolist(), strict=False))
-    start = np.array([offsets.get(c, -1) for c in first.tolist()])[np.searchsorted(first, component)]
-    slots = np.where(start >= 0, start + channel, -1)
-    return Analysis(graph, groups, listing(state, component, locked), slots, state.of_tensor, parts)
+    return members
 
 
-def label_channels(graph: Graph) -> Labels:
-    """Runs the rules of all kinds. Inputs, outputs and what is not understood are locked, with the reason."""
-    state = Labels()
-    for call in graph.calls:
-        labels = [state.of_tensor[t] for t in call.inputs]
-        known = KINDS.get(call.kind)
-        if call.kind == "InputLayer":
-            made = "it is an input of the model"
-        elif known is None:
-            made = f"{call.kind} is not understood"
-        else:
-            made = known.label(state, call, labels)
-        if isinstance(made, str):
-            reason = f"{call.name}: {made}"
-            made = [state.fresh(1).reshape([1] * (len(shape) - 1)) for shape in call.shapes]
-            for vector in [*labels, *made]:
-                state.lock(vector, reason)
-            if any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())):
-                state.whole[call.name] = (call.shapes[0][-1], reason)  # it makes channels of its own
-        state.of_tensor |= dict(zip(call.outputs, made, strict=True))
-    for tensor in graph.outputs:
-        state.lock(state.of_tensor[tensor], "it is an output of the model")
-    return state
-
-
-def _components(state: Labels, classes: np.ndarray) -> np.ndarray:
-    """Label → smallest label of its group: classes made by one layer belong to one group."""
-    pairs = [(classes, np.arange(len(classes)))]
-    for use in state.uses.values():
-        if use.role in ("producer", "padding"):
-            pairs.append((np.full(len(use.labels), use.labels[0]), use.labels))
-    return representatives(state.count, pairs)
-
-
-def _locked(state: Labels, classes: np.ndarray, component: np.ndarray) -> dict[int, str]:
-    locked: dict[int, str] = {}
-    for labels, reason in state.locked:
-        for c in np.unique(component[labels]).tolist():
-            locked.setdefault(c, reason)
-    return locked
-
-
-def _channels(classes: np.ndarray, component: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
-    """The components in order, label → channel of its component, component → number of channels."""
-    first = np.unique(component)
-    distinct = np.unique(classes)
-    owners = component[distinct]
-    order = np.argsort(owners, kind="stable")
-    counts = np.bincount(np.searchsorted(first, owners), minlength=len(first))
-    starts = np.cumsum([0, *counts[:-1]])
-    ranks = np.empty(len(distinct), np.int64)
-    ranks[order] = np.arange(len(distinct)) - np.repeat(starts, counts)
-    channel = ranks[np.searchsorted(distinct, classes)]
-    return first, channel, dict(zip(first.tolist(), counts.tolist(), strict=True))
-
-
-def _split(component: np.ndarray, channel: np.ndarray, labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Owner and index of each component on an axis; index −1 where a position is another's."""
-    owners, channels = component[labels], channel[labels]
-    distinct, first = np.unique(owners, return_index=True)
-    return [(int(c), np.where(owners == c, channels, -1)) for c in distinct[np.argsort(first)]]
-
-
-def _parts(graph: Graph, state: Labels, component, channel, names: dict[int, str]) -> dict:
+def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
     parts, known = {}, {}
     for call in graph.calls:
         for tensor, shape in zip(call.outputs, call.shapes, strict=True):
@@ -228,13 +115,13 @@ def _parts(graph: Graph, state: Labels, component, channel, names: dict[int, str
                 continue
             key = vector.tobytes()
             if key not in known:
-                rows = _split(component, channel, vector)
-                known[key] = [(names[c], index) for c, index in rows if c in names]
+                rows = found.split(vector)
+                known[key] = [(found.names[c], index) for c, index in rows if c in found.names]
             parts[tensor] = known[key]
     return parts
 
 
-def _sites(graph: Graph, parts: dict) -> dict[str, list[int]]:
+def _sites(graph: Graph, parts: Parts) -> dict[str, list[int]]:
     sites: dict[str, list[int]] = {}
     for call in graph.calls:
         for group, _ in parts[call.outputs[0]] if _shows_channels(call) else ():

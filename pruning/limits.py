@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from pruning.groups import Analysis, ChannelGroup
+from pruning.group import ChannelGroup
+from pruning.groups import Analysis
 from pruning.plan import Plan
 from runs.errors import UsageError
 from runs.suggest import nearest
@@ -38,6 +39,11 @@ class Limits:
                 raise UsageError(f"{name} must be at least 1. Received: {name}={value}")
         if not 0 < self.max_drop <= 1:
             raise UsageError(f"max_drop must lie in (0, 1]. Received: max_drop={self.max_drop}")
+
+    def remedy(self) -> str:
+        """A line that names the limits behind which a target may lie; "" where there are none."""
+        limits = [f"{f.name}={v}" for f in fields(self) if (v := getattr(self, f.name)) != f.default]
+        return f"\nloosen {', '.join(limits)}, or give a larger budget" if limits else ""
 
     def rounded(self, width: float, size: int) -> int:
         """The nearest multiple of `round_to` in [min(round_to, size), size]."""
@@ -132,20 +138,20 @@ def check_prunable(analysis: Analysis, name: str) -> None:
         raise UsageError(f"No channel of this model can be removed. Received: model {name!r}: {reason}")
 
 
-def kinds_of(group: ChannelGroup, kinds: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The structure of a group: its members' roles and kinds of layer, whatever their sizes and order."""
-    return tuple(sorted((member.role, kinds[member.layer]) for member in group.members))
-
-
 def structures(analysis: Analysis) -> list[list[str]]:
     """Groups of the same structure (Fang et al. 2024, Isomorphic Pruning), in the order of the graph."""
     kinds = {call.name: call.kind for call in analysis.calls}
     sets: dict[tuple, list[str]] = {}
     for group in analysis.groups:
-        sets.setdefault(kinds_of(group, kinds), []).append(group.name)
+        sets.setdefault(_kinds_of(group, kinds), []).append(group.name)
     return list(sets.values())
 
 
 def names(values: Iterable[str] | str) -> tuple[str, ...]:
     """One name or several, as a tuple."""
     return (values,) if isinstance(values, str) else tuple(values)
+
+
+def _kinds_of(group: ChannelGroup, kinds: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The structure of a group: its members' roles and kinds of layer, whatever their sizes and order."""
+    return tuple(sorted((member.role, kinds[member.layer]) for member in group.members))

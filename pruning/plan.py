@@ -27,9 +27,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         if alone := sorted(self.keep.keys() ^ self.sizes.keys()):
-            raise UsageError(
-                f"A plan needs keep and sizes of the same groups. Received: {alone[0]!r} in only one"
-            )
+            names = " and ".join(map(repr, alone[:3]))
+            raise UsageError(f"A plan needs keep and sizes of the same groups. Received: {names} in only one")
         for name, kept in self.keep.items():
             size = self.sizes[name]
             if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
@@ -60,6 +59,10 @@ class Plan:
                     f"This plan is for another network; make it from this model. Received: {there} channels "
                     f"in group {name!r}, where the model has {here}"
                 )
+
+    def __str__(self) -> str:
+        """A line for each group: its width before and after."""
+        return "\n".join(f"{name}: {self.sizes[name]} → {len(kept)}" for name, kept in self.keep.items())
 
     def masks(self) -> dict[str, np.ndarray]:
         """One boolean vector (channels,) per group."""
@@ -113,7 +116,8 @@ class Plan:
             keep = {name: tuple(map(index, kept)) for name, kept in data["keep"].items()}
             sizes = {name: index(size) for name, size in data["sizes"].items()}
         except (KeyError, TypeError, AttributeError) as error:
+            wrong = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UsageError(
-                f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {error!r}'
+                f'A plan is {{"keep": {{group: [channels]}}, "sizes": {{group: n}}}}. Received: {wrong}'
             ) from error
         return cls(keep, sizes)

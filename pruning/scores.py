@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
 
 from pruning.criteria import Criterion, get_criterion
 from pruning.criteria.registry import NORMALISERS
-from pruning.evidence import Evidence, Loss, Place
+from pruning.cross_entropy import Loss
+from pruning.evidence import Evidence
 from pruning.groups import Analysis, analyse
+from pruning.places import Place
 from runs.errors import UsageError
 from runs.suggest import nearest
 
 REDUCTIONS = ("mean", "sum", "max", "first")
 Scores = dict[str, np.ndarray]
+
+
+class Scoring(TypedDict, total=False):
+    """Options of `score_groups` that `make_plan` hands on."""
+
+    loss: Loss | None
+    reduce: str
+    normalise: str | None
+    batch_size: int | None
+    seed: int
 
 
 def score_groups(
@@ -26,7 +38,7 @@ def score_groups(
     analysis: Analysis | None = None,
     data: Any = None,
     loss: Loss | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     reduce: str = "mean",
     normalise: str | None = None,
     seed: int = 1,
@@ -39,7 +51,9 @@ def score_groups(
         analysis: of the model, if it is there already.
         data: (images, labels) for criteria that look at gradients; images are enough for activations.
         loss: (labels, outputs) → losses; None is the cross-entropy.
-        batch_size: images that are run at a time.
+        batch_size: images of a batch, which criteria see as one: `taylor` and `gate_taylor` add up what
+            batches say, means over images do not depend on it. None is 128, or for criteria that look at
+            activations as many as fit into 1 GiB with all tensors of the graph, if that is less.
         reduce: how the members of a group, such as the convolutions that are added up in a residual stream,
             share a score: "mean", "sum", "max", or that of the "first" one that has the channel.
         normalise: divide the scores of a group by the "mean", "max" or "sum" of their absolute values, or
@@ -53,7 +67,7 @@ def score_groups(
     _check("reduce", reduce, REDUCTIONS)
     _check("normalise", normalise or found.normalise, NORMALISERS)
     analysis = analysis or analyse(model)
-    evidence = Evidence(model, analysis, data, loss, batch_size)
+    evidence = Evidence(analysis, data, loss, batch_size)
     seen = {group.name: evidence.places(group, found) for group in analysis.groups}
     places = list(dict.fromkeys(place for rows in seen.values() for place, _ in rows))
     by_place = _scored(found, evidence, places, np.random.default_rng(seed))
@@ -105,12 +119,11 @@ def _scored(
     inputs = {place: _still(criterion, evidence, place, rng) for place in places}
     if not criterion.needs_data:
         return {place: _score(criterion, inputs[place]) for place in places}
-    parts = evidence.batches(places, criterion)
-    if criterion.batches == "all":
-        gradients = _mean((n, {p: a["gradients"] for p, a in arrays.items()}) for n, arrays in parts)
-        return {p: _score(criterion, inputs[p] | {"gradients": gradients[p]}) for p in places}
-    scored = ((n, {p: _score(criterion, inputs[p] | a) for p, a in arrays.items()}) for n, arrays in parts)
-    return _mean(scored) if criterion.batches == "mean" else _mean(((1, s) for _, s in scored), divide=False)
+    parts = (
+        (n, {place: _score(criterion, inputs[place] | seen) for place, seen in arrays.items()})
+        for n, arrays in evidence.batches(places, criterion)
+    )
+    return _together(parts, mean=criterion.batches == "mean")
 
 
 def _score(criterion: Criterion, arrays: dict[str, Any]) -> np.ndarray:
@@ -135,14 +148,15 @@ def _still(criterion: Criterion, evidence: Evidence, place: Place, rng: np.rando
     return found | ({"rng": rng} if "rng" in criterion.inputs else {})
 
 
-def _mean(parts: Iterable[tuple[int, dict]], divide: bool = True) -> dict:
-    total: dict = {}
+def _together(parts: Iterable[tuple[int, dict[Place, np.ndarray]]], mean: bool) -> dict[Place, np.ndarray]:
+    """The sum of what batches say, or their mean weighted by the number of images."""
+    total: dict[Place, np.ndarray] = {}
     count = 0
-    for n, arrays in parts:
+    for n, scores in parts:
         count += n
-        for place, array in arrays.items():
-            total[place] = total[place] + n * array if place in total else n * array
-    return {place: array / count for place, array in total.items()} if divide else total
+        for place, score in scores.items():
+            total[place] = total.get(place, 0) + (n * score if mean else score)
+    return {place: score / count for place, score in total.items()} if mean else total
 
 
 def _check(option: str, value: str, valid: tuple[str, ...]) -> None:

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from pruning.chain import Chain, reward_loss
 from pruning.counting import Counter
-from pruning.groups import ChannelGroup, analyse
+from pruning.group import ChannelGroup
+from pruning.groups import analyse
 from pruning.plan import FAST_WIDTH, Plan
 from pruning.search_rules import kept_width, slice_ratio, trimmed_otsu
 from pruning.settings import SearchSettings

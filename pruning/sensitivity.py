@@ -72,7 +72,7 @@ class Sensitivity:
         return found
 
 
-def measure(
+def measure_sensitivity(
     model: keras.Model,
     scores: str | Mapping[str, np.ndarray] = "l1",
     *,

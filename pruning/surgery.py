@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exports.signature import functional_of
 from pruning.copying import config_of, copied, plain, remade
 from pruning.graph import Call
 from pruning.groups import Analysis, analyse
@@ -108,7 +109,7 @@ def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) 
         else:
             made = call.run([values[t] for t in call.inputs], layers[call.name])
         values |= dict(zip(call.outputs, made, strict=True))
-    functional = getattr(model, "_functional", None) or model
+    functional = functional_of(model)
 
     def like(structure: Any, numbers: list[int]) -> Any:
         return keras.tree.pack_sequence_as(structure, [values[n] for n in numbers])

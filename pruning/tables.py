@@ -5,24 +5,27 @@ from __future__ import annotations
 import keras
 
 from pruning.costs import of_last_channels, operations, parameters
-from pruning.counting import Counter
-from pruning.groups import Analysis, ChannelGroup, Member, analyse
+from pruning.counting import find_convention, unsized
+from pruning.group import ChannelGroup, Member
+from pruning.groups import Analysis, analyse
 from pruning.weights import named_variables
 from runs.text import few, table
+from runs.wording import number
 
 ROLES = ("producer", "follower", "consumer", "padding")
 
 
-def describe(group: ChannelGroup, model: keras.Model, convention: str = "mac") -> str:
-    """One group of `find_groups(model)` as a table with a row for each layer that its channels go through.
+def describe(group: ChannelGroup, convention: str = "mac") -> str:
+    """A group as a table with a row for each layer that its channels go through.
 
     "channels" are those of the group that the layer has on the axis; a flattened feature map has each of them
     at every pixel. Costs are those of the group's last channel while all others are there.
 
-    Raises `UsageError` for an unknown convention and a model with open sizes.
+    A dash stands for operations of open sizes. Raises `UsageError` for an unknown convention.
     """
-    analysis = analyse(model)
-    macs, params = costs(analysis, convention)[group.name]
+    analysis = group.analysis
+    found = analysis.costs if convention == "mac" else costs(analysis, convention)  # MACs are kept
+    macs, params = (number(n, ",") for n in found[group.name])
     rows = [
         (role, member.layer, _axes(member, analysis), len(set(member.index.tolist()) - {-1}))
         for role in ROLES
@@ -30,7 +33,7 @@ def describe(group: ChannelGroup, model: keras.Model, convention: str = "mac") -
         if member.role == role and (_axes(member, analysis) or role == "padding")  # a bias that it lacks
     ]
     return (
-        f"{group.name}: {group.size} channels. One costs {macs:,} MACs and {params:,} parameters.\n"
+        f"{group.name}: {group.size} channels. One costs {macs} MACs and {params} parameters.\n"
         f"{table(('role', 'layer', 'cut along', 'channels'), rows)}"
     )
 
@@ -42,7 +45,7 @@ def summary(model: keras.Model, convention: str = "mac") -> str:
     rows = [
         (
             group.name, group.size, few(group.layers("producer")[1:], 2), few(group.layers("consumer"), 2),
-            *(f"{n:,}" for n in cost[group.name]),
+            *(number(n, ",") for n in cost[group.name]),
         )
         for group in analysis.groups
     ]  # fmt: skip
@@ -50,11 +53,15 @@ def summary(model: keras.Model, convention: str = "mac") -> str:
     return f"{table(titles, rows)}\n\n{analysis.untouched}"
 
 
-def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int, int]]:
-    """Group → operations and parameters that its last channel costs while all others are there."""
-    rule = Counter(None, convention, analysis).rule  # which checks the sizes
-    macs, params = (of_last_channels(analysis, terms(analysis, rule)) for terms in (operations, parameters))
-    return {group.name: (macs[group.name], params[group.name]) for group in analysis.groups}
+def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int | None, int]]:
+    """Group → operations and parameters that its last channel costs while all others are there.
+
+    Operations are None where sizes are open.
+    """
+    rule = find_convention(convention)
+    params = of_last_channels(analysis, parameters(analysis, rule))
+    macs = {} if unsized(analysis) else of_last_channels(analysis, operations(analysis, rule))
+    return {group.name: (macs.get(group.name), params[group.name]) for group in analysis.groups}
 
 
 def _axes(member: Member, analysis: Analysis) -> str:

@@ -9,6 +9,7 @@ import keras
 from exports import FORMATS, compare, export, require
 from exports.signature import outputs, sample_inputs
 from pruning import Plan, compact, mask
+from pruning.criteria import get_criterion
 from pruning.groups import analyse
 from pruning.limits import check_prunable
 from pruning.tables import summary
@@ -16,9 +17,10 @@ from recipes.prune_data import load_images
 from recipes.prune_options import RANGES_OF_PIXELS, PruneOptions
 from recipes.prune_plan import choose
 from recipes.prune_report import costs_table, measure, widths_table, write_report
-from recipes.prune_subject import Subject, check_places, load, setup_of
+from recipes.prune_subject import Subject, check_places, check_sizes, load
+from recipes.prune_timing import setup_for
 from recipes.prune_training import accuracy, fine_tune, mend_statistics
-from runs import warn
+from runs import UsageError, warn, write_json
 from runs.text import table
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
@@ -29,24 +31,43 @@ def run(options: PruneOptions) -> None:
     """Everything that the options ask for."""
     require(options.export)
     check_places(options)
-    setup_of(options).claim_threads()
-    model = load(options.model)
-    analysis = analyse(model)
-    check_prunable(analysis, model.name)
-    data = None
-    if options.data:
-        data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
-    subject = Subject(options, model, analysis, data)
-    print(summary(model), end="\n\n")
+    check_criterion(options)
+    subject = _subject(options)
+    model = subject.model
+    print(summary(model, options.convention), end="\n\n")
     plan = choose(subject)
+    if options.save_plan:
+        write_json(options.save_plan, plan.to_json())
     print(widths_table(plan), end="\n\n")
-    small = compact(model, plan)
+    small = compact(model, plan, options.preserve_norm)
     measure(subject, small)
-    print(costs_table(subject.rows), end="\n\n")
+    print(costs_table(subject.rows, options.convention), end="\n\n")
     if not options.dry_run:
         finish(subject, plan, small)
     if options.report:
         write_report(subject, plan)
+
+
+def check_criterion(options: PruneOptions) -> None:
+    """Raises `UsageError` for a criterion that does not exist, and for one that lacks its images."""
+    if get_criterion(options.criterion).needs_data and not options.data:
+        raise UsageError(
+            "This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
+            f"criterion={options.criterion}, data=None"
+        )
+
+
+def _subject(options: PruneOptions) -> Subject:
+    """The model and its images, as far as they can be used."""
+    model = load(options.model)
+    analysis = analyse(model)
+    check_prunable(analysis, model.name)
+    check_sizes(options, model, analysis)
+    data = None
+    if options.data:
+        data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
+    setup = setup_for(options.backend, options.threads, options.ms_batch)
+    return Subject(options, model, analysis, data, setup)
 
 
 def finish(subject: Subject, plan: Plan, small: keras.Model) -> None:
@@ -63,7 +84,8 @@ def finish(subject: Subject, plan: Plan, small: keras.Model) -> None:
 def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> None:
     """Prints how far the smaller model is from the model with its channels zeroed; warns above `SAME`."""
     inputs = sample_inputs(subject.model, SAMPLES)
-    same = compare(outputs(mask(subject.model, plan), inputs), outputs(small, inputs))
+    masked = mask(subject.model, plan, subject.options.preserve_norm)
+    same = compare(outputs(masked, inputs), outputs(small, inputs))
     subject.parities["masked model"] = same
     print(f"masked and compact model: {same}")
     if not same.relative <= SAME:
@@ -73,12 +95,13 @@ def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> None:
 def recover(subject: Subject, small: keras.Model) -> None:
     """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each."""
     options, data = subject.options, subject.data
-    stages = {"before": accuracy(subject.model, data), "pruned": accuracy(small, data)}
-    if mend_statistics(small, data, options.batch_size):
-        stages["averages of BN re-estimated"] = accuracy(small, data)
+    size = options.batch_size
+    stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
+    if mend_statistics(small, data, size):
+        stages["averages of BN re-estimated"] = accuracy(small, data, size)
     if options.finetune_epochs:
         fine_tune(small, data, options)
-        stages["fine-tuned"] = accuracy(small, data)
+        stages["fine-tuned"] = accuracy(small, data, size)
     rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
     print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
     for row, value in zip(subject.rows, (stages["before"], [*stages.values()][-1]), strict=True):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -11,21 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from dataloader.tfds_source import prepared
+from recipes.prune_images import ImageData, Scaled
 from runs.errors import DataError, UsageError
-from runs.suggest import closest
+from runs.suggest import closest, nearest
 
-HOLDOUT = 10  # one image of so many decides; the others are trained on
-MOST = 256  # of a class
-LEAST = 2  # of a class: one to train on, one to decide with
+HOLDOUT = 10  # one image of so many is held out; the others are trained on
+MOST = 256  # held out of a class: a hundred classes of them give an accuracy to 0.3 %
+LEAST = 2  # of a class: one to train on, one to hold out
 
 
-@dataclass(frozen=True)
-class ImageData:
-    """Images (n, h, w, c) float32 as the model reads them, and labels (n,) int32. No test split is read."""
-
-    train: tuple[np.ndarray, np.ndarray]
-    holdout: tuple[np.ndarray, np.ndarray]
-    classes: int
+Read = tuple[np.ndarray, np.ndarray, Sequence[str]]  # images uint8, labels int32, names of the classes
 
 
 def load_images(
@@ -35,30 +29,38 @@ def load_images(
 
     Args:
         source: a folder with a sub-folder of PNG or JPEG images for each class, in alphabetical order; or
-            "tfds:NAME", of which the train split is read.
+            "tfds:NAME", "tfds:NAME/CONFIG" or either with ":VERSION", of which the train split is read.
         model: images are resized to its input.
         pixels: what 0 and 255 become.
         data_path: data_dir of tfds.
 
-    The last tenth of each class, at least one image, is the holdout. Raises `DataError` for images that are
-    missing or damaged, and `UsageError` for a model that reads no images or has other classes.
+    The last tenth of each class, at least 1 image and at most 256, is the holdout. Raises `DataError` for
+    images that are missing or damaged, and `UsageError` for a model that reads no images or has other
+    classes.
     """
     shape = _input_shape(model)
     name = source.removeprefix("tfds:")
-    images, labels = _from_tfds(name, shape, data_path) if name != source else _from_folder(source, shape)
-    counts = np.bincount(labels) if len(labels) else np.zeros(1, int)
-    if len(counts) < 2 or counts.min() < LEAST:
-        raise DataError(
-            f"At least 2 classes of {LEAST} images are needed. Received: data={source}, "
-            f"images per class {counts.tolist()[:8]}"
-        )
+    read = _from_tfds(name, shape, data_path) if name != source else _from_folder(source, shape)
+    images, labels, names = read
+    counts = np.bincount(labels, minlength=len(names))
+    _check_counts(counts, names, source)
     _check_classes(model, len(counts), source)
-    low, high = pixels
-    scaled = images.astype(np.float32) * ((high - low) / 255) + low
     held = np.zeros(len(labels), bool)
     for label, count in enumerate(counts):
         held[np.flatnonzero(labels == label)[-min(MOST, max(1, count // HOLDOUT)) :]] = True
-    return ImageData((scaled[~held], labels[~held]), (scaled[held], labels[held]), len(counts))
+    train, holdout = ((Scaled(images[part], pixels), labels[part]) for part in (~held, held))
+    return ImageData(train, holdout, len(counts))
+
+
+def _check_counts(counts: np.ndarray, names: Sequence[str], source: str) -> None:
+    if len(names) < 2:
+        raise DataError(f"At least 2 classes are needed. Received: data={source}, classes {list(names)}")
+    if len(few := np.flatnonzero(counts < LEAST)):
+        more = f" and too few of {len(few) - 1} more" if len(few) > 1 else ""
+        raise DataError(
+            f"Every class needs at least {LEAST} images. Received: data={source}, {counts[few[0]]} of class "
+            f"{names[few[0]]!r}{more}"
+        )
 
 
 def _input_shape(model: keras.Model) -> tuple[int, int, int]:
@@ -78,7 +80,7 @@ def _check_classes(model: keras.Model, classes: int, source: str) -> None:
         )
 
 
-def _from_folder(folder: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _from_folder(folder: str, shape: tuple[int, int, int]) -> Read:
     if not Path(folder).is_dir():
         raise DataError(
             f"There is no such folder. Received: data={folder}\n"
@@ -92,24 +94,15 @@ def _from_folder(folder: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, 
             shuffle=False,
             verbose=False,
         )
-        return _collected(batches.as_numpy_iterator())
+        return *_collected(batches.as_numpy_iterator()), batches.class_names
     except (ValueError, OSError, tf.errors.OpError) as error:
         raise DataError(
             f"The images cannot be read ({_first_line(error)}). Received: data={folder}"
         ) from error
 
 
-def _from_tfds(
-    name: str, shape: tuple[int, int, int], data_path: str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    import tensorflow_datasets as tfds
-
-    if name not in (known := tfds.list_builders()):
-        hint = closest(name, known)
-        raise DataError(
-            f"tensorflow-datasets knows no such data. Received: data=tfds:{name}"
-            + (f". Did you mean {hint!r}?" if hint else "")
-        )
+def _from_tfds(name: str, shape: tuple[int, int, int], data_path: str | None) -> Read:
+    _check_name(name)
     builder = prepared(name, name, data_path)
     to_colour = tf.image.grayscale_to_rgb if shape[2] == 3 else tf.image.rgb_to_grayscale
 
@@ -119,11 +112,29 @@ def _from_tfds(
 
     try:
         rows = builder.as_dataset(split="train", as_supervised=True, shuffle_files=False)
-        return _collected(rows.map(fitted).batch(64).as_numpy_iterator())
-    except (ValueError, OSError, KeyError, tf.errors.OpError) as error:
+        names = builder.info.features[builder.info.supervised_keys[1]].names
+        return *_collected(rows.map(fitted).batch(64).as_numpy_iterator()), names
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
         raise DataError(
             f"{name} cannot be read ({_first_line(error)}). Received: data=tfds:{name}"
         ) from error
+
+
+def _check_name(name: str) -> None:
+    """Raises `DataError` for a NAME/CONFIG:VERSION whose name or configuration does not exist."""
+    import tensorflow_datasets as tfds
+
+    data, _, config = name.partition(":")[0].partition("/")
+    if data not in (known := tfds.list_builders()):
+        hint = closest(data, known)
+        raise DataError(
+            f"tensorflow-datasets knows no such data. Received: data=tfds:{name}"
+            + (f". Did you mean {hint!r}?" if hint else "")
+        )
+    configs = list(tfds.builder_cls(data).builder_configs)
+    if config and config not in configs:
+        hint = nearest(config, configs) if configs else "It has none"
+        raise DataError(f"This data has no such configuration. Received: data=tfds:{name}. {hint}")
 
 
 def _collected(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

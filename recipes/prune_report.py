@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import math
 import shlex
 import sys
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from pruning import Plan, complexity
+from pruning.costs import bytes_of, parameters
+from pruning.counting import find_convention, unsized
+from pruning.groups import analyse
+from pruning.sensitivity import Sensitivity
+from recipes.prune_options import TIMED
 from recipes.prune_subject import Subject
 from recipes.report import machine
 from runs import warn, write_atomic, write_json
 from runs.errors import UsageError
-from runs.page_pruned import COSTS, render_pruned
+from runs.page_pruned import costs_of, render_pruned
 from runs.text import table
-from runs.wording import cost
+from runs.wording import number
 
 
 def measure(subject: Subject, small: keras.Model) -> None:
@@ -25,18 +30,29 @@ def measure(subject: Subject, small: keras.Model) -> None:
     models = {"before": subject.model, "after": small}
     times = _milliseconds(subject, models)
     for name, model in models.items():
-        cost = complexity(model)
-        stored = sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in model.variables)
-        row = {"name": name, "params": cost.params, "macs": cost.macs, "bytes": stored, "ms": times[name]}
+        params, macs = _counted(model, subject.options.convention)
+        row = {"name": name, "params": params, "macs": macs, "bytes": bytes_of(model), "ms": times[name]}
         subject.rows.append(row)
+
+
+def _counted(model: keras.Model, convention: str) -> tuple[int, int | None]:
+    """Parameters and operations, which have no number where sizes are open."""
+    analysis = analyse(model)
+    if unsized(analysis) is None:
+        found = complexity(model, convention)
+        return found.params, found.macs
+    terms = parameters(analysis, find_convention(convention))
+    return round(sum(factor * math.prod(size for size, _ in axes) for factor, axes in terms)), None
 
 
 def _milliseconds(subject: Subject, models: dict[str, keras.Model]) -> dict[str, float | None]:
     """The two take turns on the clock; None for models that cannot be timed, unless time is the budget."""
+    if not subject.sized:
+        return dict.fromkeys(models)
     try:
-        return subject.setup.measure(models, seconds=2.0)
+        return subject.setup.milliseconds(models, seconds=2.0)
     except (UsageError, ValueError, RuntimeError) as error:
-        if subject.options.target[0] in ("keep_ms", "max_ms"):
+        if subject.options.target[0] in TIMED:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         warn(f"milliseconds are not measured: {reason}")
@@ -49,17 +65,27 @@ def widths_table(plan: Plan) -> str:
     return table(("group", "before", "after"), rows)
 
 
-def costs_table(rows: list[dict]) -> str:
+def sensitivity_table(found: Sensitivity) -> str:
+    """Accuracy in % by group and by the share of its channels that stays."""
+    titles = ("accuracy in %, kept of one group", *(f"{ratio:.0%}" for ratio in found.ratios), "whole")
+    rows = [
+        (name, *(f"{100 * value:.2f}" for value in (*curve, found.whole)))
+        for name, curve in found.curves.items()
+    ]
+    return table(titles, rows)
+
+
+def costs_table(rows: list[dict], convention: str = "mac") -> str:
     """Costs of the model and of the smaller one, and what is left of them."""
     before, after = rows
     lines = [
         (
             title,
-            cost(before[key], style),
-            cost(after[key], style),
+            number(before[key], style),
+            number(after[key], style),
             f"{after[key] / before[key]:.1%}" if before[key] else "–",
         )
-        for key, title, style in COSTS
+        for key, title, style in costs_of(convention)
     ]
     return table(("", "before", "after", "left"), lines)
 
@@ -71,12 +97,14 @@ def write_report(subject: Subject, plan: Plan) -> None:
     report = {
         "model": subject.model.name,
         "target": {name: value},
-        "criterion": options.criterion,
+        "criterion": None if options.plan and not subject.sensitivity else options.criterion,
+        "convention": options.convention,
         "setup": str(subject.setup),
         "rows": subject.rows,
         "widths": [{"group": g, "before": plan.sizes[g], "after": len(k)} for g, k in plan.keep.items()],
         "untouched": [vars(row) for row in subject.analysis.untouched],
         "parities": {name: vars(parity) for name, parity in subject.parities.items()},
+        "sensitivity": subject.sensitivity and subject.sensitivity.to_json(),
         "plan": plan.to_json(),
         "command": shlex.join(["python", "-m", "pruning", *sys.argv[1:]]),
         "machine": machine(),

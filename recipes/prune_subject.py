@@ -12,10 +12,14 @@ import keras
 
 from exports import Parity
 from exports.setup import Setup
+from pruning.counting import unsized
 from pruning.groups import Analysis
-from recipes.prune_data import ImageData
-from recipes.prune_options import PruneOptions
-from runs import RunFolderError, SnapshotError
+from pruning.sensitivity import Sensitivity
+from recipes.prune_images import ImageData
+from recipes.prune_options import TIMED, PruneOptions
+from runs import RunFolderError, SnapshotError, UsageError
+
+SUFFIXES = {"output": ".keras", "report": ".html", "save_plan": ".json"}
 
 
 @dataclass
@@ -26,38 +30,60 @@ class Subject:
     model: keras.Model
     analysis: Analysis
     data: ImageData | None
+    setup: Setup  # what milliseconds are measured with
+    sensitivity: Sensitivity | None = None
     rows: list[dict] = field(default_factory=list)
     parities: dict[str, Parity] = field(default_factory=dict)
 
     @property
-    def setup(self) -> Setup:
-        """What milliseconds are measured with."""
-        return setup_of(self.options)
+    def sized(self) -> bool:
+        """Whether the sizes of all inputs are fixed, so that operations can be counted."""
+        return unsized(self.analysis) is None
 
 
-def setup_of(options: PruneOptions) -> Setup:
-    """What milliseconds are measured with."""
-    return Setup(options.backend, options.threads, options.ms_batch)
+def check_sizes(options: PruneOptions, model: keras.Model, analysis: Analysis) -> None:
+    """Raises `UsageError` for a budget that depends on sizes that are open."""
+    name, value = options.target
+    if name in ("keep_macs", *TIMED) and unsized(analysis):
+        shapes = ", ".join(str(tensor.shape) for tensor in model.inputs)
+        raise UsageError(
+            f"--{name} needs inputs of fixed size. Received: {name}={value}, inputs {shapes}\n"
+            "give --keep, --keep_params or --keep_bytes, or save the model with an Input of fixed size"
+        )
 
 
 def check_places(options: PruneOptions) -> None:
     """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for a bad place."""
     if not Path(options.model).is_file():
         raise SnapshotError(f"There is no such file. Received: model={options.model}")
-    for name in ("output", "report"):
+    for name, suffix in SUFFIXES.items():
         path = getattr(options, name)
         if path is None or (options.dry_run and name == "output"):
             continue
-        suffix = {"output": ".keras", "report": ".html"}[name]
         if Path(path).suffix != suffix:
             raise RunFolderError(f"The file needs the ending {suffix}. Received: {name}={path}")
-        if os.path.exists(path) and os.path.samefile(path, options.model):
-            raise RunFolderError(f"This is the model itself; choose another file. Received: {name}={path}")
         folder = Path(path).absolute().parent
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise RunFolderError(
                 f"There is no such folder, or nothing may be written there. Received: {name}={path}"
             )
+    _check_apart(options)
+
+
+def _check_apart(options: PruneOptions) -> None:
+    """Raises `RunFolderError` where a file would take the place of one that is read, or of another one."""
+    taken = {os.path.realpath(options.model): "This is the model itself"}
+    if options.plan:
+        taken[os.path.realpath(options.plan)] = "This is the plan that is applied"
+    written = [("output", None if options.dry_run else options.output), ("report", options.report)]
+    if options.report:
+        written.append(("numbers of the report", str(Path(options.report).with_suffix(".json"))))
+    for name, path in (*written, ("save_plan", options.save_plan)):
+        if path is None:
+            continue
+        if place := taken.get(os.path.realpath(path)):
+            raise RunFolderError(f"{place}; choose another file. Received: {name}={path}")
+        taken[os.path.realpath(path)] = f"This file takes the {name}"
 
 
 def load(path: str) -> keras.Model:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from op_utils import reestimate_batch_norm
 from pruning import compact
+from pruning.batches import parts
 from pruning.cross_entropy import accuracy as share_right
 from pruning.cross_entropy import cross_entropy
 from pruning.graph import trace
 from pruning.groups import analyse
-from recipes.prune_data import ImageData
+from recipes.prune_images import Batches, ImageData
+from recipes.prune_options import AUGMENTATIONS, PruneOptions
 from runs.errors import TrainingError
 
-if TYPE_CHECKING:
-    from recipes.prune_options import PruneOptions
-
-MENDING = 2560  # images that the averages of BN are taken over
+MENDING = 2560  # images that the averages of BN are taken over: enough for averages, and seconds
 
 
-def accuracy(model: keras.Model, data: ImageData, batch_size: int = 64) -> float:
-    """Share of the holdout, in [0, 1], that a classifier gets right."""
+def accuracy(model: keras.Model, data: ImageData, batch_size: int) -> float:
+    """Share of the holdout, in [0, 1], that a classifier gets right, `batch_size` images at a time."""
     images, labels = data.holdout
-    forward = tf.function(lambda x: model(x, training=False))
-    parts = np.array_split(images, max(1, len(images) // batch_size))
-    found = np.concatenate([forward(tf.convert_to_tensor(part)).numpy() for part in parts])
-    return share_right(trace(model), labels, found)
+    forward = tf.function(lambda x: model(images.scale(x), training=False))
+    found = [forward(tf.constant(images.pixels[part])).numpy() for part in parts(len(images), batch_size)]
+    return share_right(trace(model), labels, np.concatenate(found))
 
 
 def mend_statistics(model: keras.Model, data: ImageData, batch_size: int) -> bool:
@@ -37,18 +33,17 @@ def mend_statistics(model: keras.Model, data: ImageData, batch_size: int) -> boo
 
     Returns whether the model has any.
     """
-    images = data.train[0]
-    chosen = np.random.default_rng(0).permutation(len(images))[:MENDING]
+    images, _ = data.some(MENDING, seed=0)
     if has_bn := any(hasattr(layer, "moving_mean") for layer in model.layers):
-        reestimate_batch_norm(model, lambda x: x, images[chosen], min(batch_size, len(chosen)))
+        reestimate_batch_norm(model, images.scale, images.pixels, min(batch_size, len(images)))
     return has_bn
 
 
 def fine_tune(model: keras.Model, data: ImageData, options: PruneOptions) -> None:
     """Trains in place on the training images and prints a line for each epoch.
 
-    SGD with Nesterov momentum 0.9, or Adam, cross-entropy, the rate along half a cosine to 0. Raises
-    `TrainingError` when the loss is not finite.
+    SGD with Nesterov momentum 0.9, or Adam, cross-entropy, the rate along half a cosine to 0; images are
+    augmented as `AUGMENTATIONS` says. Raises `TrainingError` when the loss is not finite.
     """
     trained = compact(model)  # so that no optimizer is saved with the model
     analysis = analyse(trained)
@@ -60,14 +55,16 @@ def fine_tune(model: keras.Model, data: ImageData, options: PruneOptions) -> Non
         "adam": lambda: keras.optimizers.Adam(rate),
     }[options.optimizer]()
     trained.compile(optimizer, loss=lambda labels, found: cross_entropy(analysis, labels, found))
+    flip, crop = AUGMENTATIONS[options.augment]
     for epoch in range(options.finetune_epochs):
-        history = trained.fit(*data.train, batch_size=options.batch_size, verbose=0)
+        batches = Batches(*data.train, options.batch_size, epoch, flip=flip, crop=crop, seed=options.seed)
+        history = trained.fit(batches, shuffle=False, verbose=0)
         loss = history.history["loss"][-1]
         if not np.isfinite(loss):
             raise TrainingError(
-                f"The loss of fine-tuning is not finite; nothing was written. Received: learning_rate="
+                f"The loss of fine-tuning is not finite; no model was written. Received: learning_rate="
                 f"{options.learning_rate:g}\ngive a smaller --learning_rate"
             )
-        right = accuracy(trained, data)
+        right = accuracy(trained, data, options.batch_size)
         print(f"epoch {epoch + 1}/{options.finetune_epochs}: loss {loss:.4f}, holdout {100 * right:.2f} %")
     model.set_weights(trained.get_weights())

@@ -34,11 +34,6 @@ def number(value: float | None, style: str = ".4f") -> str:
     return "–" if value is None else format(value, style)
 
 
-def cost(value: float | None, style: str) -> str:
-    """A number in a style of `str.format`."""
-    return "–" if value is None else style.format(value)
-
-
 def ratio(row: dict, first: dict, key: str) -> str:
     """What is left of `first[key]` in `row`, in whole per cent."""
     return f"{row[key] / first[key]:.0%}".replace("%", " %") if first.get(key) else "–"

@@ -1,11 +1,14 @@
 """What README promises in Python is run as it stands there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
+
+from recipes.prune_options import parse
 
 REPO = Path(__file__).resolve().parents[1]
 LINES = 10
@@ -50,3 +53,12 @@ def test_prune_your_own_model_in_ten_lines(tmp_path):
     small = keras.models.load_model(tmp_path / "small.keras")
     assert all(type(layer).__module__.startswith("keras.") for layer in small.layers)
     assert small.get_layer("block_1_expand").filters % 8 == 0
+
+
+def test_every_command_of_pruning_is_understood():
+    readme = (REPO / "README.md").read_text()
+    commands = re.findall(r"^ {4}python -m pruning (.*)$", readme, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        options = parse(shlex.split(command))
+        assert options.model == "model.keras" and (options.output or options.dry_run)

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-import keras
 import numpy as np
 
 from pruning.graph import Call
 from pruning.kinds import cost
-from pruning.kinds.registry import Cut, kind
+from pruning.kinds.activation import mixes
+from pruning.kinds.registry import Cut, Label, kind
 from pruning.labels import Labels, channel_vector
 
-ELEMENTWISE_FUNCTIONS = {
-    "relu", "leaky_relu", "relu6", "celu", "elu", "selu", "softplus", "softsign", "squareplus", "soft_shrink",
-    "sparse_plus", "silu", "swish", "gelu", "tanh", "tanh_shrink", "threshold", "sigmoid", "sparse_sigmoid",
-    "exponential", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink", "linear", "mish",
-    "log_sigmoid", "exp", "square", "sin", "cos", "abs", "absolute",
-}  # fmt: skip
-ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 CHANNELS_FIRST = "its channels are not the last axis"
-
-
-def mixes(activation: Any) -> str | None:
-    """Why an activation (function, layer or None) does not act on each channel by itself, if it does not."""
-    name = getattr(activation, "__name__", type(activation).__name__)
-    if activation is None or type(activation) in ELEMENTWISE_LAYERS:
-        return None
-    if getattr(activation, "__module__", "").partition(".")[0] not in ("keras", "tensorflow", "jax"):
-        return f"its activation {name!r} is not understood"
-    if name in ELEMENTWISE_FUNCTIONS:
-        return None
-    return "its softmax mixes channels" if "softmax" in name else f"its activation {name!r} is not understood"
 
 
 def spread(call: Call, vector: np.ndarray) -> np.ndarray:
@@ -66,26 +47,33 @@ def _made(state: Labels, call: Call, made: np.ndarray) -> list[np.ndarray]:
     return [spread(call, made)]
 
 
-def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := _closed(call):
-        return reason
-    read = _read(state, call, labels)
-    state.use(call.name, "consumer", {"kernel": 0}, read)
+def _weighted(rule: Callable[[Labels, Call, np.ndarray], np.ndarray]) -> Label:
+    """The label rule of a layer with weights, from (state, call, labels that it reads) → those made.
+
+    Both have the shape (channels,). A layer whose weights cannot be cut is refused.
+    """
+
+    def label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+        return _closed(call) or _made(state, call, rule(state, call, _read(state, call, labels)))
+
+    return label
+
+
+@_weighted
+def _dense(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
     made = state.fresh(call.shapes[0][-1])
+    state.use(call.name, "consumer", {"kernel": 0}, read)
     state.use(call.name, "producer", {"kernel": 1, "bias": 0, "mask": 0}, made)
-    return _made(state, call, made)
+    return made
 
 
-def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    layer, groups = call.layer, getattr(call.layer, "groups", 1)
-    if reason := _closed(call):
-        return reason
-    read = _read(state, call, labels)
-    rank = len(layer.kernel.shape)
+@_weighted
+def _conv(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
+    layer, groups, rank = call.layer, getattr(call.layer, "groups", 1), len(call.layer.kernel.shape)
     if groups == len(read) > 1:  # a depthwise convolution in other words
         made = np.repeat(read, layer.filters // groups)
         state.use(call.name, "follower", {"kernel": rank - 1, "bias": 0}, made)
-        return _made(state, call, made)
+        return made
     made = state.fresh(layer.filters)
     if groups > 1:  # all groups stay equally wide: channel j of each of them is one channel
         for vector in (read, made):
@@ -93,45 +81,37 @@ def _conv(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarra
             state.unite(rows[:1], rows)
     state.use(call.name, "consumer", {"kernel": rank - 2}, read[: len(read) // groups])
     state.use(call.name, "producer", {"kernel": rank - 1, "bias": 0, "mask": 0}, made)
-    return _made(state, call, made)
+    return made
 
 
-def _transposed(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := _closed(call):
-        return reason
-    read = _read(state, call, labels)
-    rank = len(call.layer.kernel.shape)
+@_weighted
+def _transposed(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
+    made, rank = state.fresh(call.layer.filters), len(call.layer.kernel.shape)
     state.use(call.name, "consumer", {"kernel": rank - 1}, read)
-    made = state.fresh(call.layer.filters)
     state.use(call.name, "producer", {"kernel": rank - 2, "bias": 0}, made)
-    return _made(state, call, made)
+    return made
 
 
-def _depthwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := _closed(call):
-        return reason
-    read = _read(state, call, labels)
+@_weighted
+def _depthwise(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
     made = np.repeat(read, call.layer.depth_multiplier)
     state.use(call.name, "follower", {"kernel": len(call.layer.kernel.shape) - 2}, read)
     state.use(call.name, "follower", {"bias": 0}, made)
-    return _made(state, call, made)
+    return made
 
 
-def _separable(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if reason := _closed(call):
-        return reason
-    read = _read(state, call, labels)
-    rank = len(call.layer.pointwise_kernel.shape)
+@_weighted
+def _separable(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
+    made, rank = state.fresh(call.layer.filters), len(call.layer.pointwise_kernel.shape)
+    between = np.repeat(read, call.layer.depth_multiplier)
     state.use(call.name, "consumer", {"depthwise_kernel": rank - 2}, read)
-    state.use(
-        call.name, "consumer", {"pointwise_kernel": rank - 2}, np.repeat(read, call.layer.depth_multiplier)
-    )
-    made = state.fresh(call.layer.filters)
+    state.use(call.name, "consumer", {"pointwise_kernel": rank - 2}, between)
     state.use(call.name, "producer", {"pointwise_kernel": rank - 1, "bias": 0}, made)
-    return _made(state, call, made)
+    return made
 
 
 def _embedding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """Reads words, which have no channels."""
     if reason := _closed(call):
         return reason
     made = state.fresh(call.shapes[0][-1])

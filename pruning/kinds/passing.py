@@ -6,7 +6,8 @@ import numpy as np
 
 from pruning.graph import Call
 from pruning.kinds import cost
-from pruning.kinds.making import CHANNELS_FIRST, mixes, spread
+from pruning.kinds.activation import mixes
+from pruning.kinds.making import CHANNELS_FIRST, spread
 from pruning.kinds.registry import Cut, kind
 from pruning.labels import Labels, channel_vector
 

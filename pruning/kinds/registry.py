@@ -12,7 +12,7 @@ from pruning.graph import Call
 from pruning.labels import Labels
 
 Label = Callable[[Labels, Call, list[np.ndarray]], "list[np.ndarray] | str"]
-Cost = Callable[[Convention, Call, int, int], tuple[int, int]]
+CostRule = Callable[[Convention, Call, int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Kind:
 
     label: Label
     resize: Callable[[dict, Call, Cut], dict] | None = None
-    cost: Cost | None = None
+    cost: CostRule | None = None
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def kind(*names: str, label: Label, resize=None, cost: Cost | None = None) -> None:
+def kind(*names: str, label: Label, resize=None, cost: CostRule | None = None) -> None:
     """Registers layers by class name; raw operations are called "ops.Add"."""
     KINDS.update(dict.fromkeys(names, Kind(label, resize, cost)))

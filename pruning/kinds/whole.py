@@ -6,7 +6,7 @@ from math import prod
 
 from pruning.conventions import Convention
 from pruning.graph import Call
-from pruning.kinds.registry import KINDS, Cost, kind
+from pruning.kinds.registry import KINDS, CostRule, kind
 
 HEADS = "its heads are left whole"
 RECURRENT = "its recurrent weights are left whole"
@@ -17,7 +17,7 @@ def _whole(reason: str):
     return lambda state, call, labels: reason
 
 
-def cost_of(call: Call) -> Cost | None:
+def cost_of(call: Call) -> CostRule | None:
     """Parameters and operations of a call, as a function of its channels; None where it costs nothing.
 
     A layer that is not understood has the weights that it has.

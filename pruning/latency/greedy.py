@@ -8,15 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
-from pruning.groups import ChannelGroup
+from pruning.group import ChannelGroup
 from pruning.latency.layers import grid
 from pruning.limits import Ranking, Widths
 
 Loss = Callable[[int], float]
-FINE = 64  # widths of a group that `filled` tries
+FINE = 64  # widths of a group that `widened` tries
 
 
-class Cost(Protocol):
+class LocalCost(Protocol):
     """A cost of widths, the part of it that one group changes, and group → what it changes."""
 
     touching: Mapping[str, set]
@@ -26,7 +26,7 @@ class Cost(Protocol):
     def around(self, group: str, widths: Mapping[str, int]) -> float: ...
 
 
-def widths_for(groups: Iterable[ChannelGroup], ranking: Ranking, cost: Cost, target: float) -> Widths:
+def widths_for(groups: Iterable[ChannelGroup], ranking: Ranking, cost: LocalCost, target: float) -> Widths:
     """Widths that cost `target` or less; the smallest allowed where that cannot be.
 
     Every group starts whole. Again and again the step is taken that loses least (`loss_of`) for the cost that
@@ -52,10 +52,12 @@ def widths_for(groups: Iterable[ChannelGroup], ranking: Ranking, cost: Cost, tar
             for other in neighbours[name]:
                 versions[other] += 1
                 push(other)
-    return filled(widths, ranking, losses, cost, target)
+    return widened(widths, ranking, losses, cost, target)
 
 
-def filled(widths: Widths, ranking: Ranking, losses: Mapping[str, Loss], cost: Cost, target: float) -> Widths:
+def widened(
+    widths: Widths, ranking: Ranking, losses: Mapping[str, Loss], cost: LocalCost, target: float
+) -> Widths:
     """Widens groups once each, the narrowest first, by as much as fits below `target`."""
     widths, total = dict(widths), cost(widths)
     for name in sorted(widths, key=lambda name: -losses[name](widths[name])):
@@ -89,7 +91,7 @@ def loss_of(group: ChannelGroup, ranking: Ranking) -> Loss:
     return lambda width: float(logs[width - 1])
 
 
-def _down(name: str, widths: Widths, ladder: list[int], loss: Loss, cost: Cost) -> tuple | None:
+def _down(name: str, widths: Widths, ladder: list[int], loss: Loss, cost: LocalCost) -> tuple | None:
     """(loss per cost saved, group, width, cost saved) of the best way down."""
     lost, before, found = loss(widths[name]), cost.around(name, widths), []
     for width in (w for w in ladder if w < widths[name]):
@@ -99,7 +101,7 @@ def _down(name: str, widths: Widths, ladder: list[int], loss: Loss, cost: Cost) 
     return min(found, default=None)
 
 
-def _neighbours(cost: Cost, names: Iterable[str]) -> dict[str, list[str]]:
+def _neighbours(cost: LocalCost, names: Iterable[str]) -> dict[str, list[str]]:
     """Group → groups whose savings change with its width, itself included."""
     touching = {name: cost.touching.get(name, set()) for name in names}
     return {name: [other for other in touching if touching[other] & touching[name]] for name in touching}

@@ -76,14 +76,15 @@ class TimedLayer:
         elif groups > 1:
             n_in, n_out = (max(1, round(n / groups)) * groups for n in (n_in, n_out))
         options |= {width: n_out} if width else {}
+        options["dtype"] = self.call.layer.dtype_policy.name
         shape = (*self.call.input_shapes[0][1:-1], n_in)
         key = f"{make.__name__} {json.dumps(options)} {list(shape)}"
-        return self.table.milliseconds(key, lambda: _model(make, shape, options))
+        return self.table.milliseconds(key, lambda: _model(shape, make(**options)))
 
 
-def _model(make: type, shape: tuple, options: dict) -> keras.Model:
-    x = keras.Input(shape)
-    return keras.Model(x, make(**options)(x))
+def _model(shape: tuple, layer: keras.Layer) -> keras.Model:
+    x = keras.Input(shape, dtype=layer.compute_dtype)
+    return keras.Model(x, layer(x))
 
 
 def grid(size: int) -> list[int]:

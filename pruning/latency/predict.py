@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from pruning.counting import require_sizes
 from pruning.groups import Analysis
 from pruning.latency.layers import TIMED, TimedLayer
 from pruning.latency.table import Table
@@ -17,15 +18,18 @@ class Predictor:
 
     It is proportional to the time of the network at best: normalisation and activations are part of the
     convolution before them on a device, sums and poolings come on top. `pruning.latency.fit` corrects it.
+
+    Raises `UsageError` for open sizes, on which all times depend.
     """
 
     def __init__(self, analysis: Analysis, table: Table) -> None:
+        require_sizes(analysis)
         self._sizes = {group.name: group.size for group in analysis.groups}
         self._layers: list[TimedLayer] = []
         self._parts: list[tuple[tuple[int, list[Part]], tuple[int, list[Part]]]] = []
         self.touching: dict[str, set[int]] = defaultdict(set)
         for call in analysis.calls:
-            if call.kind in TIMED and None not in (*call.input_shapes[0][1:], *call.shapes[0][1:]):
+            if call.kind in TIMED:
                 ends = (
                     _parts(analysis, call.inputs[0], call.input_shapes[0]),
                     _parts(analysis, call.outputs[0], call.shapes[0]),

@@ -1,4 +1,4 @@
-"""Measured layers, on disk: one JSON file per processor and setup."""
+"""Measured layers, on disk: one JSON file per processor, setup and versions of the programs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from runs import RunFolderError, read_json, warn, write_json
 
 SECONDS = 0.03  # for the calls of one layer; at least 5 are made
 EVERY = 25  # new entries after which the file is written
+PROGRAMS = ("tensorflow", "ai-edge-litert")  # whose versions change times
 
 
 def cache_folder() -> Path:
@@ -32,19 +33,18 @@ class Table:
         setup: what they are measured with.
         folder: where the file lies; None is `cache_folder()`. Made when it is missing.
 
-    A file of another version of TensorFlow or LiteRT, or one that is damaged, is measured anew.
+    Every version of TensorFlow and LiteRT has its own file. One that is damaged, or whose content belongs to
+    something else than its name says, is measured anew.
     """
 
     def __init__(self, setup: Setup, folder: str | os.PathLike | None = None) -> None:
         self.setup = setup
         folder = Path(folder) if folder else cache_folder()
+        versions = {name: importlib.metadata.version(name) for name in PROGRAMS}
+        self._about = {"processor": processor(), "setup": str(setup), **versions}
         machine = re.sub(r"\W+", "-", processor()).strip("-").lower()
-        self.path = folder / f"{machine}-{setup.backend}-{setup.threads}-{setup.batch}.json"
-        self._about = {
-            "processor": processor(),
-            "setup": str(setup),
-            **{name: importlib.metadata.version(name) for name in ("tensorflow", "ai-edge-litert")},
-        }
+        named = (machine, setup.backend, setup.threads, setup.batch, *versions.values())
+        self.path = folder / f"{'-'.join(map(str, named))}.json"
         self._known = self._read()
         self._new = 0
 
@@ -54,7 +54,7 @@ class Table:
     def milliseconds(self, key: str, make: Callable[[], keras.Model]) -> float:
         """The entry `key`; where it is missing, that of the model that `make` gives."""
         if key not in self._known:
-            self._known[key] = self.setup.measure({key: make()}, SECONDS)[key]
+            self._known[key] = self.setup.milliseconds({key: make()}, SECONDS)[key]
             self._new += 1
             if self._new >= EVERY:
                 self.save()

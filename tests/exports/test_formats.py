@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
-from exports.formats import _make_folder
+from exports.folders import make_folder
 from exports.parity import compare
 from exports.signature import outputs, sample_inputs
 from runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
@@ -64,7 +64,19 @@ def words() -> keras.Model:
     )
 
 
-@pytest.mark.parametrize("make", [two_in_two_out, words])
+def open_pair() -> keras.Model:
+    """Two images of any one size, side by side: neither can change its size alone."""
+    a, b = keras.Input((None, None, 2)), keras.Input((None, None, 1))
+    return keras.Model([a, b], keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Concatenate()([a, b])))
+
+
+def open_window() -> keras.Model:
+    """Images of any size above 2 pixels, of which the convolution leaves 2 fewer."""
+    x = keras.Input((None, None, 3))
+    return keras.Model(x, keras.layers.Conv2D(4, 3)(x))
+
+
+@pytest.mark.parametrize("make", [two_in_two_out, words, open_pair, open_window])
 @pytest.mark.parametrize("name", FREE)
 def test_every_format_computes_what_the_model_does(make, name, tmp_path):
     path = tmp_path / f"net{FORMATS[name].suffix}"
@@ -101,14 +113,14 @@ def test_a_folder_whose_successor_cannot_be_moved_there_stays(tmp_path):
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "precious").write_text("weights")
     with pytest.raises(FileNotFoundError):  # the second of the two renames: nothing was written
-        _make_folder(tmp_path / "net", lambda temp: None)
+        make_folder(tmp_path / "net", lambda temp: None)
     assert (tmp_path / "net" / "precious").read_text() == "weights"
     assert os.listdir(tmp_path) == ["net"]
 
 
 def test_a_file_in_the_place_of_a_folder_leaves_no_rest(tmp_path):
     (tmp_path / "net").write_text("a file")
-    _make_folder(tmp_path / "net", lambda temp: temp.mkdir())
+    make_folder(tmp_path / "net", lambda temp: temp.mkdir())
     assert (tmp_path / "net").is_dir() and os.listdir(tmp_path) == ["net"]
 
 
@@ -144,6 +156,12 @@ def test_an_operation_that_litert_lacks_is_named():
         to_litert(model)
 
 
+def test_a_type_of_numbers_that_litert_lacks_is_named():
+    x = keras.Input((4,), dtype="bfloat16")
+    with pytest.raises(UsageError, match="that LiteRT lacks. Received: .*bfloat16"):
+        to_litert(keras.Model(x, keras.layers.Dense(2, dtype="bfloat16")(x)))
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_runners_take_one_array_per_input_and_give_the_models_outputs(count):
     model = two_in_two_out()
@@ -152,6 +170,15 @@ def test_runners_take_one_array_per_input_and_give_the_models_outputs(count):
     for run in (frozen_runner(model, count), litert_runner(to_litert(model), count)):
         assert compare(expected, run(*inputs)).relative < 1e-5
         assert compare(expected, run(*inputs[::-1])).relative > 1e-2
+
+
+@pytest.mark.parametrize("make", [open_pair, open_window])
+def test_one_litert_file_takes_images_of_any_size(make):
+    model, rng = make(), np.random.default_rng(0)
+    run = litert_runner(to_litert(model), 2)
+    for shape in ((2, 5, 8), (2, 9, 4), (3, 9, 4), (2, 5, 8)):
+        inputs = [rng.normal(size=(*shape, x.shape[-1])).astype(np.float32) for x in model.inputs]
+        assert compare(outputs(model, inputs), [run(*inputs)]).relative < 1e-5
 
 
 def test_parity_by_hand():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pruning import compact, complexity
 from pruning.conventions import CONVENTIONS
-from pruning.costs import of_last_channels, operations, parameters, stored_bytes
+from pruning.costs import bytes_of, of_last_channels, operations, parameters, stored_bytes
 from pruning.counting import Counter
 from pruning.groups import analyse
 from pruning.limits import Limits, Ranking
@@ -50,7 +50,9 @@ def test_polynomials_cost_what_plans_cost(net, seed):
         counter = Counter(model, name, analysis)
         ones = {group: counter.macs(full) - counter.macs(masks) for group, masks in less.items()}
         assert of_last_channels(analysis, operations(analysis, rule)) == ones
-    assert Polynomial(stored_bytes(analysis), ranking.orders)(widths) == weight_bytes(compact(model, plan))
+    small = compact(model, plan)
+    assert Polynomial(stored_bytes(analysis), ranking.orders)(widths) == weight_bytes(small)
+    assert bytes_of(small) == weight_bytes(small)
 
 
 def test_a_polynomial_by_hand():

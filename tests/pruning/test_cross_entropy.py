@@ -7,8 +7,9 @@ import pytest
 from pruning.cross_entropy import accuracy, cross_entropy
 from pruning.graph import trace
 from pruning.groups import analyse
-from pruning.sensitivity import measure
+from pruning.sensitivity import measure_sensitivity
 from recipes.prune_data import ImageData
+from recipes.prune_images import Scaled
 from recipes.prune_training import accuracy as holdout_accuracy
 
 L = keras.layers
@@ -34,8 +35,9 @@ def test_accuracy_of_logits_is_that_of_the_sigmoid_behind_them():
     logits.set_weights(weights)
     shares.set_weights(weights)
     y = (rng.random(200) > 0.5).astype(int)
-    found = [holdout_accuracy(m, ImageData((x, y), (x, y), 2)) for m in (logits, shares)]
-    found += [measure(m, "l1", data=(x, y), ratios=(0.5,)).whole for m in (logits, shares)]
+    holdout = Scaled(x, (0.0, 255.0)), y  # numbers as they are
+    found = [holdout_accuracy(m, ImageData(holdout, holdout, 2), 64) for m in (logits, shares)]
+    found += [measure_sensitivity(m, "l1", data=(x, y), ratios=(0.5,)).whole for m in (logits, shares)]
     assert ((shares.predict(x, verbose=0)[:, 0] > 0.5) != (logits.predict(x, verbose=0)[:, 0] > 0.5)).any()
     assert len(set(found)) == 1
 

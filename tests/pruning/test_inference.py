@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from pruning.evidence import Evidence
+from pruning import Plan, compact, find_groups, mask
 from pruning.gates import Gated
 from pruning.groups import analyse
+from pruning.scores import score_groups
 
 L = keras.layers
 
@@ -34,11 +35,11 @@ def test_a_gated_network_does_not_augment(net, images):
 
 
 def test_evidence_does_not_augment(net, images):
-    analysis = analyse(net)
-    values = Evidence(net, analysis, images)._run([images])
-    np.testing.assert_allclose(
-        values[analysis.graph.outputs[0]], net(images, training=False), rtol=0, atol=1e-5
-    )
+    shown = keras.Model(net.inputs, net.get_layer("stem").output)
+    found = score_groups(net, "mean_activation", data=images, normalise="none")["stem"]
+    np.testing.assert_allclose(found, shown(images, training=False).numpy().mean((0, 1, 2)), atol=1e-5)
+    augmented = shown(images, training=True).numpy().mean((0, 1, 2))
+    assert np.abs(found - augmented).max() > 1e-3  # which would be seen
 
 
 def test_the_source_of_layers_is_run_as_it_is():
@@ -66,3 +67,27 @@ def test_a_nested_model_called_with_more_than_it_reads(as_dict):
     values = [np.random.default_rng(i).normal(size=(2, 4)).astype(np.float32) for i in range(3)]
     found = Gated(analyse(model))(values, {"inner/of_b": np.ones(3, bool)})
     np.testing.assert_allclose(found, model(values), atol=1e-5)
+
+
+class Shift(L.Layer):
+    """Adds 1 in training, which is its default, as that of augmentation is."""
+
+    def call(self, x, training=True):
+        return x + 1.0 if training else x
+
+
+@pytest.mark.parametrize("said", [None, False, True])
+@pytest.mark.parametrize("of_backbone", [None, False, True])
+def test_a_rebuilt_model_is_in_the_mode_that_keras_gives_it(of_backbone, said):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4,))
+    inner = keras.Model(x, Shift()(x), name="inner")
+    y = L.BatchNormalization()(L.Dense(4, name="dense")(x))
+    backbone = keras.Model(x, inner(Shift()(y), training=True), name="backbone")
+    z = keras.Input((4,))
+    model = keras.Model(
+        z, L.Dense(2)(backbone(z, **({} if of_backbone is None else {"training": of_backbone})))
+    )
+    batch = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    for again in (compact(model), mask(model, Plan.full(find_groups(model)))):
+        np.testing.assert_allclose(again(batch, training=said), model(batch, training=said), atol=1e-5)

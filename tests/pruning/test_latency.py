@@ -1,5 +1,6 @@
 """Budgets of milliseconds, on devices whose times follow a known rule."""
 
+import importlib.metadata
 import json
 
 import keras
@@ -7,7 +8,7 @@ import pytest
 from toys import plain_net, small_resnet
 
 from exports.setup import Setup
-from pruning import complexity, make_plan
+from pruning import compact, complexity, make_plan
 from pruning.budgets import Budget
 from pruning.groups import analyse
 from pruning.latency.fit import fit
@@ -28,7 +29,7 @@ class Device(Setup):
 
     overhead, slower = 0.02, 1.3
 
-    def measure(self, models, seconds=1.0):
+    def milliseconds(self, models, seconds=1.0):
         return {name: self.time(model) for name, model in models.items()}
 
     def time(self, model: keras.Model) -> float:
@@ -59,6 +60,27 @@ def test_the_network_found_takes_what_was_asked_for(keep, tmp_path):
     assert fitted.best.measured == pytest.approx(keep * fitted.before, rel=0.05)
     assert fitted.before == Device().time(model)
     assert len(fitted.attempts) <= 2 + 8
+
+
+@pytest.mark.parametrize("allocation", [None, "global"])
+def test_plans_are_made_for_the_setup_and_kept_in_the_folder_that_are_given(allocation, tmp_path):
+    model = small_resnet(depth=8)
+    device, whole = Device(threads=3), Device().time(model)
+    options = {"setup": device, "cache": tmp_path, "allocation": allocation}
+    plan = make_plan(model, keep_ms=0.5, **options)
+    assert device.time(compact(model, plan)) == pytest.approx(0.5 * whole, rel=0.05)
+    assert make_plan(model, max_ms=0.5 * whole, **options) == plan
+    (table,) = tmp_path.iterdir()
+    assert json.loads(table.read_text())["setup"] == "litert, 3 threads, batch 1"
+
+
+def test_without_single_steps_groups_of_one_size_stay_equal(tmp_path):
+    options = {"keep_ms": 0.5, "setup": Device(), "cache": tmp_path}
+    plan = make_plan(small_resnet(depth=8), **options, allocation="uniform", fill=False)
+    widths = {(plan.sizes[name], width) for name, width in plan.widths().items()}
+    assert len(widths) == len(set(plan.sizes.values())) == 3 and all(width < size for size, width in widths)
+    with pytest.raises(UsageError, match="fill=False needs an allocation"):
+        make_plan(small_resnet(depth=8), **options, fill=False)
 
 
 def test_at_equal_time_it_keeps_more_of_the_scores_than_a_budget_of_operations(tmp_path):
@@ -98,6 +120,22 @@ def test_layers_of_one_shape_are_measured_once_and_times_survive_the_process(tmp
     assert len(again) == len(table) and Predictor(analysis, again)(ranking.sizes) == first
     again.save()
     assert len(json.loads(table.path.read_text())["ms"]) == len(table)
+
+
+def test_layers_of_another_type_of_numbers_are_other_layers(tmp_path):
+    table, made = Table(Device(), tmp_path), []
+    for dtype in ("float32", "mixed_bfloat16"):
+        x = keras.Input((8,))
+        y = keras.layers.Dense(16, activation="relu", dtype=dtype)(x)
+        analysis = analyse(keras.Model(x, keras.layers.Dense(2, dtype=dtype)(y)))
+        made.append(Predictor(analysis, table)({group.name: group.size for group in analysis.groups}))
+    assert len(table) == 4 and made[0] == made[1]
+
+
+def test_every_version_of_the_measured_programs_has_its_own_file(tmp_path):
+    path = Table(Device(), tmp_path).path
+    for program in ("tensorflow", "ai-edge-litert"):
+        assert importlib.metadata.version(program) in path.name
 
 
 @pytest.mark.parametrize(
@@ -143,14 +181,29 @@ def test_the_predictor_is_a_cost_like_any_other(tmp_path):
     ("budget", "said"),
     [
         ({"max_ms": 1e-6}, "out of reach: the smallest network takes"),
-        ({"max_ms": 1e6}, "takes no more than"),
         ({"keep_ms": 1.5}, "Received: keep_ms=1.5"),
-        ({}, "either keep_ms or max_ms"),
+        ({}, "Give one of keep_ms, max_ms. Received: none"),
     ],
 )
 def test_budgets_that_cannot_be_met_are_refused(budget, said, tmp_path):
     with pytest.raises(UsageError, match=said):
         fit(*subject(plain_net()), **budget, setup=Device(), cache=tmp_path)
+
+
+def test_a_model_that_is_fast_enough_stays_whole(tmp_path, capsys):
+    model, analysis, ranking = subject(plain_net())
+    fitted = fit(model, analysis, ranking, max_ms=1e6, setup=Device(), cache=tmp_path)
+    assert fitted.best.plan.widths() == ranking.sizes
+    assert "within max_ms=1e+06: all channels stay" in capsys.readouterr().err
+
+
+def test_milliseconds_of_an_open_size_are_no_number(tmp_path):
+    x = keras.Input((None, None, 3))
+    y = keras.layers.Conv2D(8, 3, activation="relu")(x)
+    model = keras.Model(x, keras.layers.Conv2D(4, 3)(y))
+    for option in ("keep_ms", "max_ms"):
+        with pytest.raises(UsageError, match="milliseconds need fixed sizes. Received: 'conv2d.*None, None"):
+            make_plan(model, **{option: 0.5}, cache=tmp_path)
 
 
 @pytest.mark.parametrize(("options", "said"), [({"backend": "gpu"}, "litert"), ({"batch": 0}, "batch=0")])

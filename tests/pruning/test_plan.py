@@ -80,3 +80,7 @@ def test_unknown_groups_are_refused():
         PLAN.replace("c", [0])
     with pytest.raises(UsageError, match="different networks"):
         PLAN.diff(Plan({"a": (0,)}, {"a": 4}))
+
+
+def test_a_plan_prints_its_widths():
+    assert str(Plan({"a": (0, 2), "b": (1,)}, {"a": 4, "b": 2})) == "a: 4 → 2\nb: 2 → 1"

@@ -15,7 +15,7 @@ from pruning.graph import trace
 from pruning.groups import analyse
 from pruning.limits import Limits, Ranking
 from pruning.scores import score_groups
-from pruning.sensitivity import FREE, Sensitivity, by_sensitivity, measure
+from pruning.sensitivity import FREE, Sensitivity, by_sensitivity, measure_sensitivity
 from runs.errors import UsageError
 
 LAYERS = keras.layers
@@ -49,7 +49,7 @@ def trained(digits):
 
 @pytest.fixture(scope="module")
 def curves(trained, digits):
-    return measure(trained, "l1", data=digits[1])
+    return measure_sensitivity(trained, "l1", data=digits[1])
 
 
 @pytest.mark.parametrize("net", ["A", "B", "plain"])
@@ -101,7 +101,9 @@ def test_no_other_widths_of_that_cost_lose_less_in_their_worst_group(trained, cu
 def test_by_name_it_is_measured_on_the_data(trained, digits, curves):
     images = digits[1][0][:100], digits[1][1][:100]
     found = make_plan(trained, keep_params=0.5, allocation="sensitivity", data=images)
-    assert found == make_plan(trained, keep_params=0.5, allocation=measure(trained, "l1", data=images))
+    assert found == make_plan(
+        trained, keep_params=0.5, allocation=measure_sensitivity(trained, "l1", data=images)
+    )
 
 
 def test_widths_by_hand():
@@ -147,7 +149,7 @@ def test_what_is_no_sensitivity(change, message):
 )
 def test_errors(trained, digits, options, message):
     with pytest.raises(UsageError, match=message):
-        measure(trained, "l1", **{"data": digits[1]} | options)
+        measure_sensitivity(trained, "l1", **{"data": digits[1]} | options)
 
 
 def test_curves_of_another_network_are_refused():

@@ -14,7 +14,9 @@ def test_a_group_as_a_table():
     model = toys.plain_net()
     macs = 64 * (3 * 9 + 5 * 9 + 5) + 16 * 7  # at 8 × 8: stem, inner, outer; at 4 × 4: hidden
     params = (3 * 9 + 1) + 2 + 5 * 9 + (5 + 1) + 16 * 7  # stem, stem_bn, inner, outer, hidden
-    assert describe(find_groups(model)[0], model).splitlines() == [
+    group = find_groups(model)[0]
+    assert str(group) == describe(group) == describe(group, "mac")
+    assert str(group).splitlines() == [
         f"stem: 6 channels. One costs {macs:,} MACs and {params:,} parameters.",
         "role      layer    cut along                                          channels",
         "producer  stem     kernel 3, bias 0                                          6",
@@ -29,7 +31,7 @@ def test_weights_that_a_layer_lacks_have_no_row():
     images = keras.Input((8, 8, 3))
     x = L.DepthwiseConv2D(3, use_bias=False, name="depthwise")(L.Conv2D(4, 1, name="conv")(images))
     model = keras.Model(images, L.Conv2D(2, 1, name="last")(x))
-    rows = describe(find_groups(model)[0], model).splitlines()
+    rows = describe(find_groups(model)[0], "ekg").splitlines()
     assert [row.split()[1] for row in rows[2:]] == ["conv", "depthwise", "last"]
 
 

@@ -3,11 +3,8 @@
 import copy
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,46 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Page, drawn, texts
 from reports import full, minimal, parts_missing
 
 from runs.axes import ticks
 from runs.html import render_html, summary
 
 REPO = Path(__file__).resolve().parents[2]
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-
-class Page(HTMLParser):
-    """What a reader sees; fails where an element is closed that is not the open one."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.seen = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.seen.append(data)
-
-    @property
-    def text(self) -> str:
-        """All text nodes, a line each."""
-        return "\n".join(self.seen)
 
 
 @pytest.mark.parametrize("report", [full(), minimal(), {"rows": []}, *parts_missing()])
@@ -135,16 +99,6 @@ def test_coordinates_stay_inside_their_picture():
                 assert all(0 <= value <= limit for value in values), (part.tag, part.attrib)
 
 
-def texts(value):
-    """Every place of a report that holds free text, as (container, key)."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in items:
-        if isinstance(inner, str):
-            yield value, key
-        elif isinstance(inner, dict | list):
-            yield from texts(inner)
-
-
 def test_no_text_of_a_run_becomes_markup():
     evil = "</style><script>alert(1)</script><img src=x onerror='a' \"&amp;"
     report = full()
@@ -202,38 +156,7 @@ def test_writing_changes_nothing_and_needs_neither_tensorflow_nor_matplotlib():
 
 
 def test_a_real_browser_draws_it(tmp_path):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not browser:
-        pytest.skip("no chromium on PATH")
-    pytest.importorskip("PIL.Image", reason="no Pillow to look at the picture with")
-    (tmp_path / "report.html").write_text(render_html(full()), encoding="utf-8")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--no-first-run",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--window-size=1160,3000",
-    ]
-    subprocess.run(
-        [
-            browser,
-            *flags,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--screenshot={tmp_path / 'page.png'}",
-            (tmp_path / "report.html").as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-        env=dict(os.environ),
-    )
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).reshape(-1, 3).astype(int)
+    pixels = drawn(render_html(full()), tmp_path)
     green, amber = (
         (np.abs(pixels - colour).max(1) < 12).sum() for colour in ((0x2F, 0x7D, 0x4F), (0xA8, 0x66, 0x0F))
     )

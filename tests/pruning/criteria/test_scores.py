@@ -1,12 +1,16 @@
 """From a model to scores: what is looked at is what an independent program finds in the same network."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import toys
 
-from pruning.criteria import criterion, registry
+from pruning import batches
+from pruning.batches import fitting
+from pruning.criteria import criterion, get_criterion, list_criteria, registry
 from pruning.groups import analyse
 from pruning.scores import normalised, reduced, score_groups
 from pruning.weights import weights_of
@@ -87,6 +91,52 @@ def test_bn_scale_leaves_out_what_has_no_normalisation(model):
     found = raw(model, "bn_scale")
     assert found.keys() == {"stem"}
     np.testing.assert_allclose(found["stem"], np.abs(model.get_layer("stem_bn").gamma.numpy()))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in list_criteria() if get_criterion(n).needs_data and get_criterion(n).batches != "sum"]
+)
+def test_what_is_no_sum_over_batches_does_not_depend_on_their_size(model, data, name):
+    whole = raw(model, name, data)
+    for batch_size in (1, 5, 12):
+        for group, scores in raw(model, name, data, batch_size=batch_size).items():
+            np.testing.assert_allclose(scores, whole[group], rtol=1e-4, atol=1e-6)
+
+
+def test_the_images_that_fit_into_memory_by_hand(model):
+    analysis, images = analyse(model), toys.images(1)
+    numbers = 64 * (3 + 6 + 6 + 6 + 5 + 6 + 6 + 6) + 16 * (6 + 6) + 7 + 4  # from the images to the logits
+    assert fitting(analysis, images, memory=10 * 8 * numbers) == 10  # 4 bytes, and as many for the gradient
+    assert fitting(analysis, images, memory=10 * 8 * numbers - 1) == 9
+    assert (fitting(analysis, images, memory=1), fitting(analysis, images)) == (1, 128)
+
+
+@pytest.mark.parametrize("name", ["taylor", "g_a", "apoz", "mean_activation"])
+def test_little_memory_changes_no_score(model, data, name, monkeypatch):
+    expected = raw(model, name, data)
+    monkeypatch.setattr(batches, "MEMORY", 10**5)
+    assert fitting(analyse(model), data[0]) == 4
+    for group, scores in raw(model, name, data).items():
+        np.testing.assert_allclose(scores, expected[group], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_many_chunks_take_the_memory_of_a_few():
+    units = 256
+    x = keras.Input((units,))
+    y = keras.layers.Dense(units, activation="relu")(keras.layers.Dense(units, activation="relu")(x))
+    net = keras.Model(x, keras.layers.Dense(2)(y))
+    analysis, kernel = analyse(net), 4 * units**2
+
+    def peak(count: int) -> int:
+        data = np.ones((count, units), np.float32), np.zeros(count, int)
+        tracemalloc.start()
+        raw(net, "g_gm_2", data, analysis=analysis, batch_size=1)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(2)  # what is made once
+    assert peak(2) > 2 * kernel and peak(12) < peak(2) + kernel
 
 
 def test_reduction_and_normalisation_by_hand():

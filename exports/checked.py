@@ -1,0 +1,66 @@
+"""Exports that are read back and compared: a file that computes something else is never left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+
+from exports.folders import make_folder
+from exports.formats import FORMATS
+from exports.parity import TOLERANCE, Parity, compare
+from exports.signature import outputs, sample_inputs
+from runs.errors import SnapshotError, UsageError
+from runs.files import make_atomic
+from runs.suggest import nearest
+
+SAMPLES = 4
+
+
+def require(names: Iterable[str]) -> None:
+    """Raises `UsageError` for an unknown format or one whose packages are missing: ask before the work."""
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(f"Unknown format. Received: export={name!r}. {nearest(name, FORMATS)}")
+        entry = FORMATS[name]
+        if missing := [package for package in entry.packages if importlib.util.find_spec(package) is None]:
+            raise UsageError(
+                f"The format {name!r} needs {' and '.join(missing)}. Received: export={name!r}\n"
+                f"pip install {' '.join(missing)}, or install this project as secateur[{name}]"
+            )
+
+
+def export(model: keras.Model, path: str | os.PathLike, name: str) -> Parity:
+    """Writes a model in a format and compares what the written file computes with the model.
+
+    Args:
+        model: functional or Sequential model.
+        path: file, or for savedmodel a folder; what is there is replaced.
+        name: "keras", "savedmodel", "litert" or "onnx".
+
+    Raises:
+        UsageError: unknown format, missing package, an operation that the format lacks.
+        SnapshotError: the outputs differ by more than the tolerance; nothing is left behind.
+        RunFolderError: the disk is full, or the folder is missing or cannot be written.
+    """
+    require([name])
+    found: list[Parity] = []
+    replace = make_folder if FORMATS[name].folder else make_atomic
+    replace(path, lambda temp: found.append(_written(model, temp, name, path)))
+    return found[0]
+
+
+def _written(model: keras.Model, temp: Path, name: str, path: str | os.PathLike) -> Parity:
+    entry, inputs = FORMATS[name], sample_inputs(model, SAMPLES)
+    entry.write(model, temp)
+    found = entry.read(temp, SAMPLES, model)(*inputs)
+    parity = compare(outputs(model, inputs), found if isinstance(found, list) else [found])
+    if not parity.relative <= TOLERANCE:
+        raise SnapshotError(
+            f"The {name} file computes something else than the model and is not kept. Received: a difference "
+            f"of {parity.relative:.1e} of an output's largest number, path={path}"
+        )
+    return parity
