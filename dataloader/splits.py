@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -103,6 +103,12 @@ class Splits:
     def test(self) -> Images:
         """The official test images. They are read from disk at the first access; every access counts."""
         return self._test.read()
+
+    def first(self, count: int) -> Splits:
+        """The same with the first `count` training images, and of `warmup` those that are among them."""
+        train = self.train.take(np.arange(min(count, len(self.train))))
+        known = np.flatnonzero(np.isin(self.warmup.ids, train.ids))
+        return replace(self, train=train, warmup=self.warmup.take(known))
 
     @property
     def test_reads(self) -> int:

@@ -55,7 +55,7 @@ class TrainingOptions(Common):
 
     train_path: str = option("../test", "run folder; the same command continues a run that was killed")
     trained_param: str | None = option(
-        None, "snapshot to start from, published or ours; without it the baseline is trained"
+        None, "snapshot to start from, published or ours; without it a network with random weights"
     )
     learning_rate: float = option(1e-2, "of the fine-tuning", above=0, stage="fine-tune")
     decay_points: list[float] = option(
@@ -77,8 +77,7 @@ class TrainingOptions(Common):
     do_log: int = option(200, "steps between two updates of the progress line", at_least=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
     round_to: int = option(1, "widths are multiples of this", at_least=1)
-    baseline_epoch: int = option(300, "epochs of the baseline, when it has to be trained", at_least=1)
-    shortcut: str = option("B", "shortcut of a baseline that has to be trained", choices=("A", "A'", "B"))
+    shortcut: str = option("B", "shortcut of a network that starts at random", choices=("A", "A'", "B"))
     per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
 
     def __post_init__(self) -> None:
@@ -113,6 +112,9 @@ class Config(TrainingOptions):
 
     Knowledge: bool | None = option(
         None, "fine-tune with the memory bank (default: on with --criterion ekg)", stage="fine-tune"
+    )
+    baseline_epoch: int = option(
+        300, "epochs that train the baseline, where no --trained_param is given", at_least=1
     )
     num_teacher: int = option(5, "interim networks in the memory bank", at_least=1, stage="bank")
     searching: bool = option(False, "stop after the search and the slimmed network", stage="report")

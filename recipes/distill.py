@@ -1,4 +1,4 @@
-"""Distillation: student → slim → bank → fine-tune → compact → report. HAP's runs are among these."""
+"""Distillation: student → plan → slim → bank → fine-tune → compact → report. HAP's runs are among these."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from recipes.config_distill import DistillConfig
 from recipes.context import RunContext
 from recipes.export import save_compact
 from recipes.finetune import slim, trainable
-from recipes.inputs import check_names, load_fitting, normalisation_of
-from recipes.lessons import losses_of, teacher_of, training_images
+from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
+from recipes.lessons import losses_of, teacher_of
 from recipes.report import finish
 from recipes.schedules import step_decay
 from recipes.stages import forget_outdated, stages
 from recipes.training import TrainingSpec, fit
-from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot
+from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
 
-SCORED = 3200  # training images behind a criterion that looks at gradients: 25 batches of 128 (HAP)
+SCORED = 3200  # training images behind a criterion that looks at gradients, as many as HAP takes
 
 
 def run(config: DistillConfig) -> dict:
@@ -39,6 +39,8 @@ def run(config: DistillConfig) -> dict:
         student = path == config.trained_param or (config.copy_teacher and path == config.teacher[0])
         load_fitting(path, source, config.arch if student else None, config.dataset, strategy)
     splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, sources))
+    splits = splits.first(config.train_images) if config.train_images else splits
+    check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     may_differ = (*VOLATILE, *stages(DistillConfig))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:
         forget_outdated(folder, log, config)
@@ -65,7 +67,7 @@ def _chain(context: RunContext) -> dict:
         rows["student"] = start
     plan = _plan(context, start) if config.keep < 1 else None
     if plan:
-        rows["slimmed"] = slim(context, start, plan)
+        rows["slimmed"] = slim(context, start, plan, preserve_norm=False)
     bank = _bank(context) if "bank" in config.steps else None
     tuned = rows["fine-tuned"] = _learn(context, start, plan, bank)
     save_compact(context, tuned)
@@ -88,24 +90,24 @@ def _student(context: RunContext) -> Path:
 
 
 def _plan(context: RunContext, start: Path) -> Plan:
-    """The same ratio of every group; gradients are those of the first training images."""
+    """plan_<criterion>.json: the same ratio of every group.
+
+    Gradients are those of the first training images as they are; HAP takes 25 augmented batches.
+    """
     config, train = context.config, context.splits.train
-    images = context.inputs(train.images[:SCORED]).numpy()
-    plan = make_plan(
-        context.load(start),
-        config.criterion,
-        keep=config.keep,
-        round_to=config.round_to,
-        data=(images, train.labels[:SCORED]),
-        seed=config.seed,
-    )
-    context.folder.write_json(f"plan_{config.criterion}.json", plan.to_json())
-    return plan
+
+    def make(path: Path) -> None:
+        data = context.inputs(train.images[:SCORED]).numpy(), train.labels[:SCORED]
+        keep = {"keep": config.keep, "round_to": config.round_to}
+        plan = make_plan(context.load(start), config.criterion, **keep, data=data, seed=config.seed)
+        write_json(path, plan.to_json())
+
+    return Plan.from_json(read_json(context.step("plan", f"plan_{config.criterion}.json", make)))
 
 
 def _bank(context: RunContext) -> MemoryBank:
     """bank.npy: what every teacher says of every training image, once."""
-    config, images = context.config, training_images(context)
+    config, images = context.config, context.splits.train
 
     def make(path: Path) -> dict:
         forwards = [
@@ -126,7 +128,9 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
     config = context.config
 
     def make(path: Path) -> dict:
-        student, inner = trainable(context, start, plan) if plan else (context.load(start), None)
+        student, inner = (
+            trainable(context, start, plan, preserve_norm=False) if plan else (context.load(start), None)
+        )
         with context.strategy.scope():
             lesson = Lesson(
                 student, teacher_of(context, bank, student), losses_of(config), config.label_weight
@@ -142,7 +146,7 @@ def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
     config = context.config
     return TrainingSpec(
         name="fine-tune",
-        images=training_images(context),
+        images=context.splits.train,
         epochs=config.train_epoch,
         learning_rates=lambda n: step_decay(config.learning_rate, n, config.decay_points, config.decay_rate),
         objective=lesson_objective,
@@ -152,5 +156,5 @@ def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
         batch_size=config.batch_size,
         remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
         accum=config.accum,
-        extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if bank and not config.augment else None,
+        extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if config.stored else None,
     )

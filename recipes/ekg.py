@@ -20,11 +20,11 @@ from recipes.config import VOLATILE, Config
 from recipes.context import RunContext
 from recipes.export import save_compact
 from recipes.finetune import fine_tune, slim
-from recipes.inputs import check_names, load_fitting, normalisation_of
+from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
 from recipes.report import finish
 from recipes.search import bank, search, warm_up
 from recipes.stages import forget_outdated, stages
-from runs import DataError, MetricsLog, RunFolder, UsageError, load_snapshot
+from runs import MetricsLog, RunFolder, load_snapshot
 
 
 def run(config: Config) -> dict:
@@ -36,7 +36,7 @@ def run(config: Config) -> dict:
     given = source and load_fitting(config.trained_param, source, config.arch, config.dataset, strategy)
     _check_target(config, given)
     splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
-    _check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
+    check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     may_differ = (*VOLATILE, *stages(Config))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:
         forget_outdated(folder, log, config)
@@ -81,17 +81,3 @@ def _uniform_plan(context: RunContext, dense: Path) -> Plan:
 def _check_target(config: Config, given: keras.Model | None) -> None:
     """The search finds out after the baseline whether its target can be reached."""
     check_reachable(given or build(config, facts_of(config.dataset, "rgb")), config.search_settings())
-
-
-def _check_batch(config: Config, images: int, replicas: int) -> None:
-    """The fine-tuning finds out when it begins."""
-    if config.batch_size > images:
-        raise DataError(
-            f"--batch_size must not exceed the {images} training images of {config.dataset}. "
-            f"Received: batch_size={config.batch_size}"
-        )
-    if config.batch_size % (replicas * config.accum):
-        raise UsageError(
-            f"--batch_size must divide evenly over {replicas} devices × --accum {config.accum}. "
-            f"Received: batch_size={config.batch_size}"
-        )

@@ -15,13 +15,16 @@ from recipes.schedules import step_decay
 from recipes.training import TrainingSpec, fit
 
 
-def slim(context: RunContext, warm: Path, plan: Plan) -> Path:
-    """Slices the network, re-estimates the BN averages that are left of the wide one: slimmed_param.pkl."""
+def slim(context: RunContext, warm: Path, plan: Plan, preserve_norm: bool = True) -> Path:
+    """Slices the network, re-estimates the BN averages that are left of the wide one: slimmed_param.pkl.
+
+    `preserve_norm` rescales what stays of a kernel to the norm of the whole, as EKG does.
+    """
 
     def make(path: Path) -> dict:
         holdout = context.splits.holdout
-        stale = narrow(context.load(warm), plan, preserve_norm=True)
-        model, inner = trainable(context, warm, plan)
+        stale = narrow(context.load(warm), plan, preserve_norm=preserve_norm)
+        model, inner = trainable(context, warm, plan, preserve_norm)
         small = narrow(model, inner)
         facts = {
             "holdout_batch_statistics": context.accuracy(small, holdout, batch_statistics=True),
@@ -63,11 +66,13 @@ def training_spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
     )
 
 
-def trainable(context: RunContext, warm: Path, plan: Plan) -> tuple[keras.Model, Plan]:
+def trainable(
+    context: RunContext, warm: Path, plan: Plan, preserve_norm: bool = True
+) -> tuple[keras.Model, Plan]:
     """The sub-network in widths that train fast, surplus masked; and the plan that cuts the surplus off."""
     outer = plan.padded(FAST_WIDTH)
     with context.strategy.scope():
-        model = narrow(mask(context.load(warm), plan, preserve_norm=True), outer)
+        model = narrow(mask(context.load(warm), plan, preserve_norm=preserve_norm), outer)
     images = context.splits.warmup.images
     reestimate_batch_norm(model, context.inputs, images, context.config.val_batch_size)
     return model, plan.within(outer)

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 import nets
 from dataloader.registry import DATASETS, find_dataset
-from runs import Snapshot, SnapshotError, UsageError
+from recipes.config import TrainingOptions
+from runs import DataError, Snapshot, SnapshotError, UsageError
 from runs.suggest import nearest
 
 
@@ -53,3 +54,17 @@ def load_fitting(
                 f"Received: {name}={found}\nPass {remedy}"
             )
     return model
+
+
+def check_batch(config: TrainingOptions, images: int, replicas: int) -> None:
+    """Raises for a batch that the training would refuse hours later, when it begins."""
+    if config.batch_size > images:
+        raise DataError(
+            f"--batch_size must not exceed the {images} training images of {config.dataset}. "
+            f"Received: batch_size={config.batch_size}"
+        )
+    if config.batch_size % (replicas * config.accum):
+        raise UsageError(
+            f"--batch_size must divide evenly over {replicas} devices × --accum {config.accum}. "
+            f"Received: batch_size={config.batch_size}"
+        )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from dataloader import Images
 from distillation import (
     Banked,
     Ensemble,
@@ -22,10 +18,10 @@ from distillation import (
     get_loss,
     kept_teachers,
 )
-from distillation.basics import temperature_for
 from op_utils import make_forward
 from recipes.config_distill import DistillConfig
 from recipes.context import RunContext
+from runs.errors import UsageError
 
 
 def losses_of(config: DistillConfig) -> list[tuple[Loss, float]]:
@@ -33,17 +29,16 @@ def losses_of(config: DistillConfig) -> list[tuple[Loss, float]]:
 
     Raises `UsageError` for a name that is not registered, with the nearest one.
     """
-    given = {"temperature": config.temperature, "mean": config.mean, "teacher_blocks": config.hap_ts}
-    published = [get_loss(name).beta for name in config.losses]
+    known = [get_loss(name) for name in config.losses]
+    if len(config.teacher) > 1 and known and not any(loss.reads in ("logits", "all") for loss in known):
+        raise UsageError(
+            f"Several teachers speak through their logits: add kd. Received: distill={config.distill}, "
+            f"{len(config.teacher)} teachers"
+        )
+    published = [loss.beta for loss in known]
     betas = [*published[: len(published) - len(config.betas)], *config.betas]
-    built = [build(name, **_accepted(get_loss(name), given)) for name in config.losses]
+    built = [build(name, **_options(config, name)) for name in config.losses]
     return list(zip(built, betas, strict=True))
-
-
-def training_images(context: RunContext) -> Images:
-    """The training images, or the first `--train_images` of them."""
-    train, count = context.splits.train, context.config.train_images
-    return train if count is None else train.take(np.arange(min(count, len(train))))
 
 
 def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Model) -> Teacher | None:
@@ -56,8 +51,7 @@ def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Mode
     reads = tuple(dict.fromkeys(loss.reads for loss in losses))
     if not reads:
         return None
-    stored = bank and not config.augment and reads == ("logits",)
-    if stored and not any(loss.moves_kernels for loss in losses):
+    if config.stored:
         teacher = Banked()
     else:
         live = [Live(context.load(Path(path)), reads) for path in config.teacher]
@@ -65,19 +59,29 @@ def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Mode
     if (by := config.teacher_filter) == "none":
         return teacher
     kept = _kept(context, bank, student) if by == "dataset" else None
-    return Filtered(teacher, by=by, mean="logits" if config.mean == "kl" else config.mean, kept=kept)
+    mean = "logits" if config.mean == "kl" else config.mean
+    return Filtered(teacher, by=by, mean=mean, temperature=config.temperature, kept=kept)
 
 
 def _kept(context: RunContext, bank: MemoryBank, student: keras.Model) -> list[float]:
     """EKG's rule once for all training images, as its poster has it; prints who stays."""
-    config, images = context.config, training_images(context)
+    config, images = context.config, context.splits.train
     forward = make_forward(student, context.inputs, compile_=config.compile)
     own = forward(images.images, config.val_batch_size)
-    kept = kept_teachers(bank(images.ids), own, temperature_for(own.shape[1])).numpy().tolist()
+    kept = kept_teachers(bank(images.ids), own, config.temperature).numpy().tolist()
     names = [path for path, stays in zip(config.teacher, kept, strict=True) if stays]
     print(f"teachers nearer to the first than the student is: {', '.join(names)}", flush=True)
     return kept
 
 
-def _accepted(loss: type[Loss], given: Mapping[str, object]) -> dict[str, object]:
-    return {name: given[name] for name in inspect.signature(loss).parameters if name in given}
+def _options(config: DistillConfig, loss: str) -> dict[str, object]:
+    """What the command line says of a loss; all others have their own defaults."""
+    blocks = {"teacher_blocks": config.hap_ts}
+    kd = {
+        "temperature": config.temperature,
+        "factor": config.kd_factor,
+        "mean": config.mean,
+        "over_classes": config.kd_over_classes,
+        "weights": config.teacher_weights or None,
+    }
+    return {"kd": kd, "kd_std": {"mean": config.mean}, "hap": blocks, "lsp": blocks}.get(loss, {})

@@ -35,6 +35,17 @@ def network(values: Values) -> list[str]:
     return ["--arch", *(re.sub(r"(?i)^resnet-?(\d+)$", r"ResNet-\1", value) for value in values)]
 
 
+def only(theirs: str, value: str) -> Ours:
+    """A flag whose one value is what happens here anyway."""
+
+    def words(values: Values) -> list[str]:
+        if values != [value]:
+            raise UsageError(f"Only {value} is supported. Received: {theirs} {' '.join(values)}")
+        return []
+
+    return words
+
+
 HAP_MODES = {
     "filter-r": "random",
     "filter-a": "l1",
@@ -56,7 +67,11 @@ HAP_FLAGS: dict[str, Ours] = {
     "--hap-ts": renamed("--hap_ts"),
     "--log-name": renamed("--setting"),
     "--lr": renamed("--learning_rate"),
-    "--epochs": renamed("--train_epoch"),
+    "--n-epochs": renamed("--train_epoch"),
+    "--msp-ts": renamed("--hap_ts"),
+    "--kd-t": renamed("--temperature"),
+    "--weight-decay": renamed("--weight_decay"),
+    "--samp-batches": only("--samp-batches", "25"),
     "--batch-size": renamed("--batch_size"),
     "--dataset": lambda v: ["--dataset", *(DATA.get(x, x) for x in v)],
 }  # fmt: skip

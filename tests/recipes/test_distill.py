@@ -1,5 +1,7 @@
 """The recipes distill and hap on the digits, from the published run's networks."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,23 @@ def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap
         "litert",
         "report",
     }
+
+
+def test_a_teacher_that_was_replaced_is_another_run(run, published, tmp_path):
+    teacher = tmp_path / "teacher.pkl"
+    shutil.copy(published.folder / "snap_baseline.pkl", teacher)
+    words = ["--recipe", "distill", *BASE, "--teacher", teacher, "--train_images", 64, "--batch_size", 32]
+    folder, done = run(*words)
+    assert done.code == 0, done.err[-2000:]
+    shutil.copy(published.folder / "slimmed_param.pkl", teacher)
+    _, done = run(*words, folder=folder)
+    assert done.code == 5 and "sha256" in done.err and len(done.err.strip().splitlines()) <= 3
+
+
+def test_a_batch_larger_than_the_images_is_refused_at_once(run, published):
+    words = ["--recipe", "distill", *BASE, "--teacher", published.folder / "snap_baseline.pkl"]
+    folder, done = run(*words, "--train_images", 50)
+    assert done.code == 3 and "Received: batch_size=128" in done.err and not folder.exists()
 
 
 def test_stored_logits_are_those_of_the_teachers(run, published):
@@ -122,7 +141,7 @@ def test_filters_that_a_loss_moves_are_those_that_are_kept(run, published):
     ("words", "received"),
     [
         (["--distill", "kd+hop", "--teacher", "x.pkl"], "loss='hop'"),
-        (["--distill", "kd", "--mean", "median", "--teacher", "x.pkl"], "mean='median'"),
+        (["--distill", "at", "--teacher", "x.pkl", "y.pkl"], "add kd"),
         (["--distill", "kd", "--teacher", "nowhere.pkl"], "nowhere.pkl"),
     ],
 )

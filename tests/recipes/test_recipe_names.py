@@ -2,6 +2,8 @@
 
 import pytest
 
+from distillation import build, list_losses
+from recipes.lessons import losses_of
 from recipes.published_flags import HAP_FLAGS, translate
 from recipes.registry import RECIPES, choose
 from runs.errors import UsageError
@@ -12,6 +14,9 @@ HAP = (
     "--t-path saves/1625594011/model_best.pt --distill at --betas 1000 --log-name PRUNED-CIFAR10.txt "
     "--seed 8152"
 )
+
+
+EVERY = ["--recipe", "distill", "--teacher", "a.pkl", "--distill", "+".join(list_losses())]
 
 
 def test_haps_own_command_says_the_same_here():
@@ -35,7 +40,26 @@ def test_haps_modes_are_our_criteria(mode, criterion):
 def test_haps_defaults_are_its_method():
     _, options = choose(["--recipe", "hap", "--teacher", "a.pkl"])
     assert (options.criterion, options.keep, options.losses) == ("nggm", 0.6, ["kd", "hap"])
-    assert options.steps == ("student", "slim", "fine-tune", "compact", "litert", "report")
+    assert options.steps == ("student", "plan", "slim", "fine-tune", "compact", "litert", "report")
+
+
+def test_a_line_of_haps_script_says_the_same_here():
+    line = (
+        "--t-model resnet56 --s-copy-t --dataset cifar100 --prune-rates 0.6 --prune-mode filter-n-g-gm-1 "
+        "--samp-batches 25 --t-path a.pt --distill msp --betas 700 --msp-ts 3 --kd-t 4 --n-epochs 200"
+    )
+    _, options = choose(["--recipe", "hap", *line.split()])
+    assert (options.criterion, options.losses, options.betas) == ("nggm", ["kd", "hap"], [700.0])
+    assert (options.hap_ts, options.temperature, options.train_epoch) == (3, 4.0, 200)
+    with pytest.raises(UsageError, match="Only 25 is supported"):
+        choose(["--recipe", "hap", "--t-path", "a.pt", "--samp-batches", "5"])
+
+
+def test_without_a_word_every_loss_is_as_it_was_published():
+    losses = [loss for loss, _ in losses_of(choose(EVERY)[1])]
+    assert len(losses) == len(list_losses())
+    for loss in losses:
+        assert loss.get_config() == build(loss.key).get_config()
 
 
 def test_what_is_not_a_published_flag_stays_as_it_is():
@@ -55,6 +79,9 @@ def test_what_is_not_a_published_flag_stays_as_it_is():
         ("--recipe distill --distill none --label_weight 0", "label_weight=0.0"),
         ("--recipe distill --teacher a.pkl --temperature 0", "temperature=0.0"),
         ("--recipe distill --teacher a.pkl --keep 1.5", "keep=1.5"),
+        ("--recipe distill --teacher a.pkl --mean median", "median"),
+        ("--recipe distill --teacher a.pkl --teacher_filter batch", "1 teachers"),
+        ("--recipe distill --teacher a.pkl b.pkl --teacher_weights 1", "--teacher_weights"),
     ],
 )
 def test_what_cannot_be_understood_is_named(line, message):
@@ -72,6 +99,7 @@ def test_without_a_name_it_is_ekg():
     assert choose(["--target_rate", "0.3"])[1].search_target_rate == 0.3
 
 
-def test_logits_are_stored_only_for_images_that_do_not_change():
+def test_logits_are_stored_only_for_images_that_do_not_change_and_losses_that_ask_no_more():
     words = ["--recipe", "distill", "--teacher", "a.pkl"]
+    assert "bank" not in choose([*words, "--no-augment", "--distill", "kd+at"])[1].steps
     assert "bank" not in choose(words)[1].steps and "bank" in choose([*words, "--no-augment"])[1].steps
