@@ -30,6 +30,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         key: what `build` and `--distill` call it.
         reads: the one of `READS` that it compares; "all" hands it everything, by name.
         beta: its published weight beside the cross-entropy, and where that is from.
+        several: `compare` takes logits of several teachers (b, classes, teachers). Any other loss is handed
+            the mean of their logits (b, classes), also where there is one teacher.
         moves_kernels: it compares nothing. A `Lesson` computes with what its `adapt(student's kernels,
             teacher's kernels, weight)` makes of the student's; see `distillation.kernels`.
     """
@@ -37,6 +39,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
     key: ClassVar[str] = ""
     reads: ClassVar[str] = "logits"
     beta: ClassVar[float] = 1.0
+    several: ClassVar[bool] = False
     moves_kernels: ClassVar[bool] = False
 
     def __init__(self, teacher_layer_name: str | None = None, student_layer_name: str | None = None) -> None:
@@ -55,7 +58,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
 
         Args:
             teacher_outputs, student_outputs: {name of `READS`: tensor or list of tensors}, or what this
-                loss reads alone.
+                loss reads alone. The teacher's logits may be of several, see `several`.
             labels: (b,) integers, for losses that need them.
 
         No gradient reaches the teacher. Raises `UsageError` for a side that lacks what the loss reads.
@@ -93,7 +96,14 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             outputs = outputs[self.reads]
         if self.reads in ("stages", "blocks") and not isinstance(outputs, (list, tuple)):
             outputs = [outputs]
-        return outputs
+        return self._one_voice(outputs) if side == "teacher" and not self.several else outputs
+
+    def _one_voice(self, outputs: Any) -> Any:
+        """The same, with the mean of the teachers' logits in place of (b, classes, teachers)."""
+        if self.reads == "all":
+            logits = {"logits": _mean_logits(outputs["logits"])} if "logits" in outputs else {}
+            return {**outputs, **logits}
+        return _mean_logits(outputs) if self.reads == "logits" else outputs
 
     def _needed(self, labels: Any) -> Any:
         if labels is None:
@@ -114,6 +124,11 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         """Makes own weights before the optimizer looks for them."""
         names = (self.teacher_layer_name, self.student_layer_name)
         self.build_from(*(_output(m, name) for m, name in zip((teacher, student), names, strict=True)))
+
+
+def _mean_logits(logits: Any) -> Any:
+    """(b, classes) from (b, classes) or (b, classes, teachers), symbolic or not."""
+    return keras.ops.mean(keras.ops.cast(logits, "float32"), -1) if len(logits.shape) == 3 else logits
 
 
 def _output(model: keras.Model, layer: str | None) -> Any:

@@ -54,6 +54,7 @@ class KD(Loss):
     """
 
     key: ClassVar[str] = "kd"
+    several: ClassVar[bool] = True
     beta: ClassVar[float] = 0.9  # HAP's α beside a full cross-entropy
 
     def __init__(

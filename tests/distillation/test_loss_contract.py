@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from loss_inputs import BATCH, build_from, labels, network, one_voice, said, wants_labels
+from loss_inputs import BATCH, CLASSES, build_from, labels, network, one_voice, said, wants_labels
 
 from distillation import Loss, build, get_loss, list_losses
 from distillation.loss import READS
@@ -125,6 +125,22 @@ def test_half_precision_is_read_as_float32(key, dtype):
     found = loss.compute_loss(*half, labels())
     assert found.dtype == tf.float32
     assert float(found) == pytest.approx(float(loss.compute_loss(*rounded, labels())), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("key", [k for k in KEYS if get_loss(k).reads in ("logits", "all")])
+def test_several_teachers_teach_by_the_mean_of_their_logits_unless_a_loss_hears_each(key, count):
+    """KD's divergences are averaged. As many images as classes: no wrong axis hides behind its size."""
+    student, *teachers = [said(seed, batch=CLASSES) for seed in range(count + 1)]
+    loss, targets = build(key), labels(batch=CLASSES)
+    logits = tf.stack([side["logits"] for side in teachers], -1)
+
+    def value(said_by_teacher):
+        return float(loss.compute_loss({**teachers[0], "logits": said_by_teacher}, student, targets))
+
+    each = [value(logits[..., k]) for k in range(count)]
+    expected = np.mean(each) if loss.several else value(tf.reduce_mean(logits, -1))
+    assert value(logits) == pytest.approx(expected, rel=1e-5)
 
 
 @every_loss
