@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nets.names import layer_and_weight, published_name, variables
+from nets.names import NO_WEIGHTS, layer_and_weight, published_name, variables
 from nets.registry import build
 from nets.spec import NetSpec
 from runs.errors import SnapshotError, UsageError
@@ -22,7 +22,9 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping 
     for layer in model.layers:
         own = {v.name: v.numpy() for v in layer.variables}
         own = layer.folded(own) if hasattr(layer, "folded") else own
-        arrays |= {published_name(layer.name, n): np.asarray(a) for n, a in own.items() if n != "mask"}
+        arrays |= {
+            published_name(layer.name, n): np.asarray(a) for n, a in own.items() if n not in NO_WEIGHTS
+        }
     return Snapshot(arrays=arrays, spec=model.spec.to_json(), plan=plan, facts=dict(facts or {}))
 
 

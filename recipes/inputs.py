@@ -7,15 +7,13 @@ import tensorflow as tf
 
 import nets
 from dataloader.registry import DATASETS, find_dataset
-from runs import Snapshot, SnapshotError, UsageError
-from runs.suggest import nearest
+from runs import Snapshot, SnapshotError
 
 
 def check_names(arch: str, dataset: str) -> None:
     """Raises `UsageError` for an unknown architecture or data set, before anything is read or made."""
     find_dataset(dataset)
-    if arch not in nets.list_nets():
-        raise UsageError(f"Unknown arch. Received: arch={arch!r}. {nearest(arch, nets.list_nets())}")
+    nets.family_of(arch)
 
 
 def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:

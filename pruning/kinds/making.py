@@ -113,7 +113,7 @@ def _depthwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.n
     read = _read(state, call, labels)
     made = np.repeat(read, call.layer.depth_multiplier)
     state.use(call.name, "follower", {"kernel": len(call.layer.kernel.shape) - 2}, read)
-    state.use(call.name, "follower", {"bias": 0}, made)
+    state.use(call.name, "follower", {"bias": 0, "mask": 0}, made)
     return _made(state, call, made)
 
 
@@ -162,7 +162,7 @@ kind(
     resize=_width("filters", "kernel", -2),
     cost=cost.transposed,
 )
-kind("DepthwiseConv1D", "DepthwiseConv2D", label=_depthwise, cost=cost.depthwise)
+kind("DepthwiseConv1D", "DepthwiseConv2D", "MaskedDepthwiseConv2D", label=_depthwise, cost=cost.depthwise)
 kind(
     "SeparableConv1D",
     "SeparableConv2D",
