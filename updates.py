@@ -2,8 +2,8 @@
 
 Two families of momentum live in the published systems. Keras' velocity includes the learning rate,
 v ← μ·v − η·g, w ← w + v: after a change of η the steps behind it still count with the old rate. PyTorch's
-buffer excludes it, u ← μ·u + g, w ← w − η·u: they count with the new rate at once. At a constant rate both are
-the same (v = −η·u). EKG is Keras' (its programs are TensorFlow). KESI, PFEC, HAP, SFP and the others are
+buffer excludes it, u ← μ·u + g, w ← w − η·u: they count with the new rate at once. At a constant rate both
+are the same (v = −η·u). EKG is Keras' (its programs are TensorFlow). KESI, PFEC, HAP, SFP and the others are
 PyTorch's, and only that reproduces a one-cycle schedule, whose rate changes in every step.
 """
 

@@ -54,7 +54,7 @@ def at_epochs(
 
 
 def cosine(learning_rate: float, steps: int, final: float = 0.0) -> np.ndarray:
-    """Half a cosine from the rate towards `final`, one step beyond the last (Loshchilov & Hutter 2017, eq. 5)."""
+    """Half a cosine from the rate to `final`, one step beyond the last (Loshchilov & Hutter 2017, eq. 5)."""
     return _half_cosine(np.arange(steps) / max(steps, 1), learning_rate, final).astype(np.float32)
 
 
@@ -63,9 +63,8 @@ def warm_up(rates: np.ndarray, steps: int, start: float = 0.0) -> np.ndarray:
 
     Step 0 has the factor `start`, step number `steps` the factor 1.
     """
-    return (rates * (start + (1 - start) * np.minimum(np.arange(len(rates)) / max(steps, 1), 1))).astype(
-        np.float32
-    )
+    part = np.minimum(np.arange(len(rates)) / steps, 1) if steps else 1.0
+    return (rates * (start + (1 - start) * part)).astype(np.float32)
 
 
 def one_cycle(

@@ -1,4 +1,4 @@
-"""Update rules against NumPy implementations of PyTorch's, and in the trainer: cycled, resumed, traced once."""
+"""Update rules against NumPy implementations of PyTorch's, and in the trainer: cycled, resumed, traced."""
 
 import keras
 import numpy as np
