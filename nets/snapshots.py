@@ -12,6 +12,7 @@ import numpy as np
 from nets.names import NO_WEIGHTS, layer_and_weight, published_name, variables
 from nets.registry import build
 from nets.spec import NetSpec
+from nets.torch_names import from_torch, is_torch
 from runs.errors import SnapshotError, UsageError
 from runs.snapshot import Snapshot, load_snapshot
 
@@ -31,7 +32,7 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping 
 def load_params(
     model: keras.Model | None, source: str | Path | Snapshot, label: str = "snapshot"
 ) -> keras.Model:
-    """Loads a snapshot, ours or a published pickle.
+    """Loads a snapshot, ours, a published pickle, or weights of a CIFAR ResNet from PyTorch.
 
     Args:
         model: one of our nets to load into, or None to build the net that the file describes; the widths of a
@@ -43,9 +44,13 @@ def load_params(
     """
     snapshot = source if isinstance(source, Snapshot) else load_snapshot(source)
     label = label if isinstance(source, Snapshot) else str(source)
+    if is_torch(snapshot.arrays):
+        snapshot = from_torch(snapshot.arrays, label)
     if model is None:
         spec = _described(snapshot.spec, label) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
         model = _build_fitting(spec, label)
+    elif snapshot.spec and hasattr(model, "spec"):
+        _check_alike(model.spec, _described(snapshot.spec, label), label)
     _assign(model, snapshot.arrays, label)
     return model
 
@@ -55,6 +60,16 @@ def _described(spec: Mapping, label: str) -> NetSpec:
         return NetSpec.from_json(spec)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"{label}: its spec cannot be used ({error}). Received: spec={spec}") from error
+
+
+def _check_alike(own: NetSpec, described: NetSpec, label: str) -> None:
+    """What no weight shows: the same arrays mean another function under another shortcut or padding."""
+    for name in ("shortcut", "padding"):
+        if (found := getattr(described, name)) != getattr(own, name):
+            raise SnapshotError(
+                f"{label}: its weights were made for {name}={found!r}. "
+                f"Received: a {own.arch} with {name}={getattr(own, name)!r}"
+            )
 
 
 def _build_fitting(spec: NetSpec, label: str) -> keras.Model:
