@@ -22,8 +22,8 @@ def load(
         name: "CIFAR10", "CIFAR100" or "DIGITS" (scikit-learn's 8×8 digits, upscaled; needs no files).
         data_path: the folder that holds `cifar10/3.0.2` (a `data_dir` of tensorflow-datasets); None = that
             library's default folder. It may be read-only when the data set is in it.
-        normalisation: "rgb", or "bgr" for EKG's published weights, which were trained with the constants of
-            red and blue exchanged.
+        normalisation: "rgb"; "bgr" for EKG's published weights, which were trained with the constants of red
+            and blue exchanged; "imagenet" for weights that were trained with the constants of ImageNet.
         download: fetch and prepare a missing data set (needs network once).
 
     Raises:

@@ -33,9 +33,12 @@ class Dataset:
     flip: bool = True
 
 
-def _rgb_and_bgr(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
-    """Return both orders of the constants: EKG's published weights expect blue's for red."""
-    return {"rgb": (mean, std), "bgr": (mean[::-1], std[::-1])}
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of ImageNet's training images
+
+
+def _normalisations(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
+    """Return both orders of the constants (EKG's published weights expect blue's for red) and ImageNet's."""
+    return {"rgb": (mean, std), "bgr": (mean[::-1], std[::-1]), "imagenet": IMAGENET}
 
 
 DATASETS: dict[str, Dataset] = {
@@ -43,19 +46,19 @@ DATASETS: dict[str, Dataset] = {
         10,
         (32, 32, 3),
         partial(tfds_source.read, "CIFAR10", "cifar10"),
-        _rgb_and_bgr((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+        _normalisations((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
     ),
     "CIFAR100": Dataset(
         100,
         (32, 32, 3),
         partial(tfds_source.read, "CIFAR100", "cifar100"),
-        _rgb_and_bgr((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
+        _normalisations((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
     ),
     "DIGITS": Dataset(
         10,
         (32, 32, 3),
         digits.read,
-        _rgb_and_bgr((digits.MEAN,) * 3, (digits.STD,) * 3),
+        _normalisations((digits.MEAN,) * 3, (digits.STD,) * 3),
         flip=False,
     ),
 }
