@@ -4,8 +4,9 @@ from nets.depthwise import MaskedDepthwiseConv2D
 from nets.features import features
 from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
 from nets.names import layer_and_weight, published_name, variables
+from nets.published import spec_from_arrays
 from nets.registry import build, family_of, list_nets
-from nets.snapshots import load_params, snapshot_of, spec_from_arrays
+from nets.snapshots import load_params, snapshot_of
 from nets.spec import NetSpec
 
 __all__ = [

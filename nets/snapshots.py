@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from nets.names import NO_WEIGHTS, layer_and_weight, published_name, variables
+from nets.names import NO_WEIGHTS, published_name, variables
+from nets.published import spec_from_arrays
 from nets.registry import build
 from nets.spec import NetSpec
 from nets.torch_names import from_torch, is_torch
@@ -103,25 +103,3 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) ->
 def _squeezed(shape) -> tuple[int, ...]:
     """Published files hold BN vectors as (1, 1, 1, channels)."""
     return tuple(n for n in shape if n != 1)
-
-
-def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") -> NetSpec:
-    """Reads architecture, classes, shortcut and widths off the shapes of a published ResNet checkpoint."""
-    layers = {layer_and_weight(name): array for name, array in arrays.items()}
-    kernels = {layer: a for (layer, weight), a in layers.items() if weight == "kernel" and a.ndim == 4}
-    blocks = {m.groups() for name in kernels if (m := re.match(r"BasicBlock(\d)\.(\d+)_", name))}
-    if not blocks or np.ndim(layers.get(("fc", "kernel"))) != 2 or "conv" not in kernels:
-        raise SnapshotError(
-            f"{label}: not a ResNet checkpoint: its names are not of the form BasicBlock0.0/conv1/kernel:0. "
-            f"Received: {', '.join(sorted(arrays)[:3]) or 'no arrays'}"
-        )
-    if len({stage for stage, _ in blocks}) != 3 or len(blocks) % 3:
-        raise SnapshotError(
-            f"{label}: a CIFAR ResNet has three stages of equal depth. Received: {len(blocks)} blocks"
-        )
-    return NetSpec(
-        arch=f"ResNet-{2 * len(blocks) + 2}",
-        num_classes=int(layers["fc", "kernel"].shape[-1]),
-        shortcut="B" if "BasicBlock1.0_conv3" in kernels else "A",
-        widths={name: int(kernel.shape[-1]) for name, kernel in kernels.items()},
-    )

@@ -7,13 +7,14 @@ quarter of the new channels, zero, on either side: our A'.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from nets.names import published_name
-from nets.spec import NetSpec
+from nets.published import spec_from_arrays
 from runs.errors import SnapshotError
 from runs.snapshot import Snapshot
 
@@ -40,8 +41,12 @@ def from_torch(arrays: Mapping[str, np.ndarray], label: str) -> Snapshot:
         if not name.endswith("num_batches_tracked"):
             layer, weight = _place(name, label)
             ours[layer, weight] = _turned(name, array, weight, layer == "fc", label)
-    spec = _spec(ours, label)
+    if ("fc", "kernel") not in ours:
+        raise SnapshotError(f"{label}: array 'linear.weight' is missing. Received: {len(ours)} arrays")
     named = {published_name(*place): array for place, array in ours.items()}
+    spec = spec_from_arrays(named, label)
+    shortcut = "A'" if spec.shortcut == "A" else spec.shortcut
+    spec = dataclasses.replace(spec, shortcut=shortcut, padding="torch")
     return Snapshot(named, spec.to_json(), facts={"normalisation": NORMALISATION})
 
 
@@ -74,22 +79,3 @@ def _turned(name: str, array: np.ndarray, weight: str, dense: bool, label: str) 
         )
     turned = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[dims]
     return np.ascontiguousarray(array.transpose(turned), np.float32)
-
-
-def _spec(ours: Mapping[tuple[str, str], np.ndarray], label: str) -> NetSpec:
-    kernels = {layer: array for (layer, weight), array in ours.items() if weight == "kernel"}
-    blocks = {layer.partition("_")[0] for layer in kernels if layer.startswith("BasicBlock")}
-    depth = len(blocks) // 3
-    if {f"BasicBlock{stage}.{i}" for stage in range(3) for i in range(depth)} != blocks or not depth:
-        raise SnapshotError(
-            f"{label}: a CIFAR ResNet has three stages of equal depth. Received: {len(blocks)} blocks"
-        )
-    if "fc" not in kernels:
-        raise SnapshotError(f"{label}: array 'linear.weight' is missing. Received: {len(ours)} arrays")
-    return NetSpec(
-        arch=f"ResNet-{6 * depth + 2}",
-        num_classes=kernels["fc"].shape[-1],
-        shortcut="B" if "BasicBlock1.0_conv3" in kernels else "A'",
-        widths={name: int(kernel.shape[-1]) for name, kernel in kernels.items() if name != "fc"},
-        padding="torch",
-    )

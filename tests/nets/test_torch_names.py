@@ -129,6 +129,14 @@ def test_what_is_no_cifar_resnet_is_refused_by_name(change, message):
     assert len(str(refusal.value).splitlines()) <= 2
 
 
+def test_widths_that_would_make_a_network_larger_than_its_file_are_refused():
+    """16 GB of weights from 4 MB: the convolution is said to read more channels than the array has."""
+    lie = {"conv1.weight": np.zeros((20_000, 3, 3, 3), np.float32)}
+    lie |= {"layer1.0.conv1.weight": np.zeros((20_000, 1, 3, 3), np.float32)}
+    with pytest.raises(SnapshotError, match="'BasicBlock0.0/conv1/kernel:0' does not fit the layer before"):
+        nets.load_params(None, Snapshot(torch_state() | lie))
+
+
 def test_a_network_with_other_padding_is_not_taken_for_the_same():
     model = nets.build("ResNet-20", num_classes=5, shortcut="A'")
     with pytest.raises(
