@@ -10,6 +10,7 @@ export it to other runtimes, and the tests hold `Trainer` against it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from dataloader.augment import fold_seed
 from runs.errors import TrainingError, UsageError, warn
+from updates import find_rule, keras_nesterov
 
 Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
@@ -143,9 +145,9 @@ def nesterov_update(
     momentum: float = 0.9,
 ) -> tuple[Tensors, Tensors]:
     """SGD with Nesterov momentum as Keras has it (velocity includes the rate), as a pure function."""
-    velocity = [momentum * m - learning_rate * g for m, g in zip(momenta, grads, strict=True)]
-    moved = [p + momentum * v - learning_rate * g for p, v, g in zip(params, velocity, grads, strict=True)]
-    return moved, velocity
+    changes = [keras_nesterov((m,), g, learning_rate, momentum) for m, g in zip(momenta, grads, strict=True)]
+    moved = [p + change for p, (change, _) in zip(params, changes, strict=True)]
+    return moved, [velocity for _, (velocity,) in changes]
 
 
 def pure_step(gradients: Gradients, momentum: float = 0.9) -> Callable:
@@ -165,13 +167,49 @@ def pure_step(gradients: Gradients, momentum: float = 0.9) -> Callable:
 # --- training -----------------------------------------------------------------------------------------------
 
 
+class _Optimizer(keras.optimizers.Optimizer):
+    """A rule of `updates` on Keras' variables, which reduces over replicas and keeps them alike.
+
+    Rate and momentum are variables: setting them before a step retraces nothing.
+    """
+
+    def __init__(self, name: str, momentum: float) -> None:
+        super().__init__(learning_rate=0.0)
+        self.rule = find_rule(name)
+        self.momentum = keras.Variable(momentum, trainable=False, name="momentum")
+        self.slots: list[list[keras.Variable]] = []
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the slots of every weight."""
+        super().build(variables)
+        self.slots = [self.add_optimizer_variables(variables, slot) for slot in self.rule.slots]
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """Moves one weight; Keras calls it."""
+        slots = [slot[self._get_variable_index(variable)] for slot in self.slots]
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        values = tuple(slot.value for slot in slots)
+        rate, momentum = (keras.ops.cast(x, variable.dtype) for x in (learning_rate, self.momentum))
+        change, new = self.rule.update(values, gradient, rate, momentum, step)
+        for slot, value in zip(slots, new, strict=True):
+            self.assign(slot, value)
+        self.assign_add(variable, change)
+
+    def state(self) -> list[keras.Variable]:
+        """What the next step depends on. Rate and momentum are not in it: every step sets them."""
+        steps = [self._iterations] if self.rule.counts else []
+        return [variable for slot in self.slots for variable in slot] + steps
+
+
 class Trainer:
     """Runs the step of a model under a strategy. Create the model inside `strategy.scope()`.
 
     Args:
         model, preprocess, objective, weight_decay, accum: see `pure_gradients`.
-        momentum: part of the last update that the next one keeps, in [0, 1).
-        nesterov: take the gradient's step from where the momentum leads (True) or add both up (plain, False).
+        momentum: part of the last update that the next one keeps, in [0, 1); β₁ of Adam. Steps that bring
+            their own go without it.
+        optimizer: a name of `updates.RULES`: "nesterov" and "momentum" as Keras has them, "torch_nesterov"
+            and "torch_momentum" (which differ from those after a change of the rate), "adam".
         strategy: from `make_strategy`; the global batch is cut evenly over its replicas.
         compile_: True or False forces XLA on or off, None decides by device.
     """
@@ -184,16 +222,16 @@ class Trainer:
         *,
         weight_decay: float = 0.0,
         momentum: float = 0.9,
-        nesterov: bool = True,
+        optimizer: str = "nesterov",
         accum: int = 1,
         strategy: tf.distribute.Strategy | None = None,
         compile_: bool | None = None,
     ) -> None:
-        self.model, self.accum = model, accum
+        self.model, self.accum, self.momentum = model, accum, momentum
         self.strategy = strategy or tf.distribute.get_strategy()
         self.replicas = self.strategy.num_replicas_in_sync
         with self.strategy.scope():
-            self.optimizer = keras.optimizers.SGD(0.0, momentum=momentum, nesterov=nesterov)
+            self.optimizer = _Optimizer(optimizer, momentum)
             self.optimizer.build(model.trainable_variables)
         own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
         self._moving = [
@@ -208,16 +246,19 @@ class Trainer:
         batches: Iterable[Mapping[str, np.ndarray]],
         seeds: Iterable[tuple[int, int]],
         learning_rates: Iterable[float],
+        momenta: Iterable[float] | None = None,
     ) -> Iterator[tuple[float, float, int]]:
-        """Runs steps as (batch, seed, learning rate) and yields (loss, accuracy, steps) after each call.
+        """Runs steps as (batch, seed, rate, momentum) and yields (loss, accuracy, steps) after each call.
 
         Each batch maps names to arrays with the same first axis; "images" is uint8 (b, h, w, c). A call runs
-        `steps_per_call` steps; loss and accuracy are their means. A seed is two integers ≥ 0.
+        `steps_per_call` steps; loss and accuracy are their means. A seed is two integers ≥ 0. Without
+        `momenta` every step has the trainer's own.
         Raises `TrainingError` when the loss stops being finite.
         """
         size, waiting = steps_per_call(), []
+        momenta = itertools.repeat(self.momentum) if momenta is None else momenta
         # The shortest ends it: a list of learning rates may go on with those of later epochs.
-        for item in zip(batches, seeds, learning_rates, strict=False):
+        for item in zip(batches, seeds, learning_rates, momenta, strict=False):
             waiting.append(item)
             if len(waiting) == size:
                 yield self._flush(waiting)
@@ -226,11 +267,10 @@ class Trainer:
             yield self._flush(waiting)
 
     def _flush(self, waiting: list) -> tuple[float, float, int]:
-        batches, seeds, learning_rates = zip(*waiting, strict=True)
+        batches, seeds, learning_rates, momenta = zip(*waiting, strict=True)
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
-        metrics = self._run(
-            self._shard(stacked), tf.constant(seeds, tf.int32), tf.constant(learning_rates, tf.float32)
-        )
+        rates = tf.constant([learning_rates, momenta], tf.float32)
+        metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), rates)
         loss, accuracy = metrics.numpy().tolist()
         if not np.isfinite(loss):
             raise TrainingError(
@@ -255,10 +295,11 @@ class Trainer:
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
-    def _many(self, stacked, seeds, learning_rates):
+    def _many(self, stacked, seeds, rates):
         total = tf.zeros(2)
         for i in tf.range(tf.shape(seeds)[0]):
-            self.optimizer.learning_rate.assign(learning_rates[i])
+            self.optimizer.learning_rate.assign(rates[0, i])
+            self.optimizer.momentum.assign(rates[1, i])
             metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
             total += self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
         return total / tf.cast(tf.shape(seeds)[0], tf.float32)
@@ -291,13 +332,12 @@ class Trainer:
         return {f"{i:04d}": array for i, array in enumerate(arrays)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Puts the weights and momenta of `state` back."""
+        """Puts the weights, momenta or moments, and Adam's count of steps of `state` back."""
         for i, variable in enumerate(self._variables()):
             variable.assign(state[f"{i:04d}"])
 
     def _variables(self) -> list[keras.Variable]:
-        # Iterations and learning rate are set from outside at every step.
-        return [*self.model.variables, *self.optimizer.momentums]
+        return [*self.model.variables, *self.optimizer.state()]
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def keras_net(name: str):
     import nets
 
     if name.startswith("ResNet"):
-        from nets.resnet import resnet
+        from nets.families.resnet_cifar import resnet
 
         return resnet(nets.NetSpec(name, input_shape=(SIDE, SIDE, 3), num_classes=CLASSES))
     body = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from runs.errors import UsageError
+
 BRIGHTNESS = 0.2
 """Largest shift of all pixels. On EKG's 0–255 pixels it changes next to nothing; kept as published."""
 CONTRAST = (0.8, 1.2)
@@ -17,8 +19,8 @@ CONTRAST = (0.8, 1.2)
 SATURATION = (0.8, 1.2)
 """Range of the factor on the saturation, as in hue–saturation–value."""
 
-_BITS = 24
-"""A float32 holds integers of 24 bits exactly."""
+BITS = 24
+"""Of every draw. A float32 holds integers of 24 bits exactly."""
 
 
 def normalise(images: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
@@ -36,19 +38,21 @@ def augment(
     seed: tf.Tensor,
     *,
     pad: int = 4,
+    pad_mode: str = "reflect",
     per_batch_crop: bool = False,
     flip: bool = True,
     colour: bool = False,
 ) -> tf.Tensor:
     """Return randomly cropped and flipped images, and jitter their colours if asked to.
 
-    Each image is padded by reflection, cropped back to its size at a random offset and flipped left to right
-    in half of the cases, as EKG does with CIFAR (other systems pad with zeros).
+    Each image is padded, cropped back to its size at a random offset and flipped left to right in half of the
+    cases. EKG pads by reflection; the other systems with zeros, see `dataloader.pipelines`.
 
     Args:
         images: uint8 [b, h, w, 3]; h and w static.
         seed: int32 [2]. `colour` does not change which crops and flips a seed gives.
         pad: pixels on each side, 0 ≤ pad < min(h, w).
+        pad_mode: "reflect" or "zero". It does not change which crops and flips a seed gives.
         per_batch_crop: one offset for the whole batch, which is what EKG's program does.
         flip: whether to mirror at all; digits and letters must not be.
         colour: see `jitter_colours`.
@@ -56,31 +60,43 @@ def augment(
     Returns:
         float32 [b, h, w, 3] on the 0–255 scale, not clipped: jittered colours may leave 0–255.
     """
-    draws = _draws(seed, 6 if colour else 3, tf.shape(images)[0])
+    draws = draw_integers(seed, 6 if colour else 3, tf.shape(images)[0])
     down, right = draws[0] % (2 * pad + 1), draws[1] % (2 * pad + 1)
     if per_batch_crop:
         down, right = tf.broadcast_to(down[:1], tf.shape(down)), tf.broadcast_to(right[:1], tf.shape(right))
     mirrored = (draws[2] % 2 == 1) & flip
-    cropped = crop_and_flip(images, down, right, mirrored, pad)
+    cropped = crop_and_flip(images, down, right, mirrored, pad, pad_mode)
     return jitter_colours(cropped, *_factors(draws[3:])) if colour else cropped
 
 
 def two_views(
-    images: tf.Tensor, seed: tf.Tensor, *, pad: int = 4, per_batch_crop: bool = False, flip: bool = True
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    pad: int = 4,
+    pad_mode: str = "reflect",
+    per_batch_crop: bool = False,
+    flip: bool = True,
 ) -> tf.Tensor:
     """Return two independent colour-jittered views, [2b, h, w, 3]: the first of all images, then the second.
 
     EKG's fine-tuning sees every image twice (specified with `per_batch_crop`: one offset per view and batch).
     Arguments as in `augment`.
     """
-    options = {"pad": pad, "per_batch_crop": per_batch_crop, "flip": flip, "colour": True}
-    return tf.concat([augment(images, fold_seed(seed, view), **options) for view in range(2)], axis=0)
+    options = {"pad": pad, "pad_mode": pad_mode, "per_batch_crop": per_batch_crop, "flip": flip}
+    views = [augment(images, fold_seed(seed, view), colour=True, **options) for view in range(2)]
+    return tf.concat(views, axis=0)
 
 
 def crop_and_flip(
-    images: tf.Tensor, down: tf.Tensor, right: tf.Tensor, flip: tf.Tensor, pad: int
+    images: tf.Tensor,
+    down: tf.Tensor,
+    right: tf.Tensor,
+    flip: tf.Tensor,
+    pad: int,
+    pad_mode: str = "reflect",
 ) -> tf.Tensor:
-    """Crop each image out of its reflect-padded self, then flip it.
+    """Crop each image out of its padded self, then flip it.
 
     Padding, crop and flip only permute and repeat pixels, so they are one gather of pixels from the unpadded
     images. Per 128 images of 32×32 on two CPU cores that takes 0.8 ms; rows and columns in turn 1.6, one-hot
@@ -90,18 +106,27 @@ def crop_and_flip(
         images: [b, h, w, c], any type; h and w static, above `pad`.
         down, right: int32 [b], the window's offset in the padded image, 0 … 2·pad. `pad` is the middle.
         flip: bool [b], left to right.
-        pad: reflected pixels on each side.
+        pad: pixels on each side.
+        pad_mode: "reflect" = mirrored at the outermost pixels, "zero" = black.
 
     Returns:
-        float32 [b, h, w, c], each value one of the image's own.
+        float32 [b, h, w, c], each value one of the image's own, or 0.
+
+    Raises:
+        UsageError: another `pad_mode`.
     """
+    if pad_mode not in ("reflect", "zero"):
+        raise UsageError(f"Images are padded by reflect or zero. Received: pad_mode={pad_mode!r}")
     height, width, channels = images.shape[1:]
     columns = tf.where(flip[:, None], tf.range(width)[::-1], tf.range(width))
-    rows = _reflect(tf.range(height) + down[:, None] - pad, height)
-    columns = _reflect(columns + right[:, None] - pad, width)
+    rows, columns = tf.range(height) + down[:, None] - pad, columns + right[:, None] - pad
     first = tf.range(tf.shape(images)[0])[:, None] * height
-    pixel = (first + rows)[:, :, None] * width + columns[:, None, :]
-    return tf.cast(tf.gather(tf.reshape(images, [-1, channels]), pixel), tf.float32)
+    pixel = (first + _reflect(rows, height))[:, :, None] * width + _reflect(columns, width)[:, None, :]
+    cropped = tf.cast(tf.gather(tf.reshape(images, [-1, channels]), pixel), tf.float32)
+    if pad_mode == "reflect":
+        return cropped
+    inside = _inside(rows, height)[:, :, None, None] * _inside(columns, width)[:, None, :, None]
+    return cropped * inside
 
 
 def jitter_colours(
@@ -125,16 +150,21 @@ def jitter_colours(
     return value + (images - value) * factor
 
 
-def _draws(seed: tf.Tensor, kinds: int, batch: tf.Tensor) -> tf.Tensor:
+def draw_integers(seed: tf.Tensor, kinds: int, batch: tf.Tensor) -> tf.Tensor:
     """Return integers, [kinds, batch], below 2^24. Fewer kinds are a prefix of more."""
-    return tf.random.stateless_uniform([kinds, batch], seed, 0, 1 << _BITS, tf.int32, alg="philox")
+    return tf.random.stateless_uniform([kinds, batch], seed, 0, 1 << BITS, tf.int32, alg="philox")
 
 
 def _factors(draws: tf.Tensor) -> list[tf.Tensor]:
     """Map integers below 2^24, [3, b], to brightness shifts, contrast and saturation factors, [b] each."""
-    unit = tf.unstack(tf.cast(draws, tf.float32) / float(1 << _BITS), num=3)
+    unit = tf.unstack(tf.cast(draws, tf.float32) / float(1 << BITS), num=3)
     ranges = ((-BRIGHTNESS, BRIGHTNESS), CONTRAST, SATURATION)
     return [low + (high - low) * share for (low, high), share in zip(ranges, unit, strict=True)]
+
+
+def _inside(position: tf.Tensor, size: int) -> tf.Tensor:
+    """1 where 0 ≤ position < size, else 0; float32."""
+    return tf.cast((position >= 0) & (position < size), tf.float32)
 
 
 def _reflect(position: tf.Tensor, size: int) -> tf.Tensor:

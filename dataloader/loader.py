@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from dataloader.registry import Dataset, facts_of, find_dataset
+from dataloader.registry import Dataset, facts_of, open_dataset
 from dataloader.splits import Splits, make_splits
 from runs.errors import DataError
 
@@ -19,20 +19,26 @@ def load(
     Only the training images are decoded here; the test images are when `Splits.test` is first used.
 
     Args:
-        name: "CIFAR10", "CIFAR100" or "DIGITS" (scikit-learn's 8×8 digits, upscaled; needs no files).
-        data_path: the folder that holds `cifar10/3.0.2` (a `data_dir` of tensorflow-datasets); None = that
-            library's default folder. It may be read-only when the data set is in it.
-        normalisation: "rgb", or "bgr" for EKG's published weights, which were trained with the constants of
-            red and blue exchanged.
+        name: "DIGITS" (scikit-learn's 8×8 digits, upscaled; no files); of tensorflow-datasets "CIFAR10",
+            "CIFAR100", "IMAGENET" (imagenet2012), "tfds:NAME" or "tfds:NAME/CONFIG:VERSION"; from a folder
+            "TINY_IMAGENET", "CINIC10", "CINIC10_VALID" (validation images in the part of the test, as HAP
+            reports) and "folder". "NAME@64" brings images to 64×64 when they are read; CIFAR and DIGITS keep
+            their size.
+        data_path: the folder of images, or the one that holds `cifar10/3.0.2` (a `data_dir` of
+            tensorflow-datasets); None = that library's default folder. It may be read-only when the data set
+            is in it.
+        normalisation: "rgb"; "bgr" for EKG's published weights, which were trained with the constants of red
+            and blue exchanged; "imagenet" for weights that were trained with the constants of ImageNet;
+            "kesi", "hap" or "sfp" for theirs, see `dataloader.pipelines`.
         download: fetch and prepare a missing data set (needs network once).
 
     Raises:
         UsageError: unknown name or normalisation.
         DataError: missing and not to be had, damaged, or too small to split.
     """
-    facts = facts_of(name, normalisation)
-    entry = find_dataset(name)
     path = None if data_path is None else str(data_path)
+    facts = facts_of(name, normalisation, path, download)
+    entry = open_dataset(name, path, download)
     official_train = entry.read("train", path, download)
     _check_labels(name, entry, official_train.labels)
     return make_splits(official_train, partial(entry.read, "test", path, download), facts)

@@ -65,6 +65,8 @@ def _open(label: str, tfds_name: str, root: str | None):
 
 def _prepare(label: str, builder, download: bool) -> None:
     """Download and prepare, with the library's progress bars."""
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not os.path.isdir(manual := _manual_folder(builder)):
+        raise _by_hand(label, builder, manual)
     if not download:
         raise _missing(label, builder, "downloads are switched off")
     try:
@@ -88,9 +90,30 @@ def _probe(builder) -> None:
             raise ConnectionError(f"no connection to {host}: {type(error).__name__}") from error
 
 
+def _root_and_folder(builder) -> tuple[str, str]:
+    """Return the library's data_dir, and the folder inside of it that holds the prepared files."""
+    parts = [builder.name, builder.builder_config and builder.builder_config.name, str(builder.version)]
+    folder = "/".join(part for part in parts if part)
+    return str(builder.data_dir).removesuffix("/" + folder), folder
+
+
+def _manual_folder(builder) -> str:
+    """Return where the library looks for what its users have to fetch themselves."""
+    return os.path.join(_root_and_folder(builder)[0], "downloads", "manual")
+
+
+def _by_hand(label: str, builder, manual: str) -> DataError:
+    folder = _root_and_folder(builder)[1]
+    what = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    what = what if len(what) <= 400 else what[:397] + "..."
+    return DataError(
+        f"{label} has to be downloaded by hand, into {manual} ({what}). "
+        f"Put it there and run again, or pass --data_path DIR that holds {folder}"
+    )
+
+
 def _missing(label: str, builder, reason: str) -> DataError:
-    folder = f"{builder.name}/{builder.version}"
-    root = str(builder.data_dir).removesuffix("/" + folder)
+    root, folder = _root_and_folder(builder)
     return DataError(
         f"{label} is not in {root} and could not be downloaded ({reason}). "
         f"Prepare it once with network, or pass --data_path DIR that holds {folder}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import keras
@@ -15,10 +16,11 @@ def features(model: keras.Model, layers: Iterable[str] | None = None) -> keras.M
 
     Args:
         model: functional model.
-        layers: names of layers; default: the outputs of the stem, of each block and of the pooling.
+        layers: names of layers; default: the outputs of the stem, of each block and of the pooling. Blocks
+            are what has a name such as `BasicBlock0.1_…`.
     """
     known = {layer.name: layer for layer in model.layers}
-    names = list(layers) if layers is not None else _blocks(known)
+    names = list(layers) if layers is not None else _landmarks(known)
     for name in names:
         if name not in known:
             raise UsageError(f"No such layer. Received: layer={name!r}. {nearest(name, known)}")
@@ -26,5 +28,11 @@ def features(model: keras.Model, layers: Iterable[str] | None = None) -> keras.M
     return keras.Model(model.inputs, {"logits": model.output} | outputs, name=f"{model.name}_features")
 
 
-def _blocks(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name in ("relu", "pool") or name.endswith("_relu2")]
+def _landmarks(names: Iterable[str]) -> list[str]:
+    """Of names in the order of the graph; the last one of a block is its output."""
+    last = {}
+    for name in names:
+        found = re.match(r"([A-Za-z]+\d+\.\d+)_", name)
+        if found or name in ("relu", "pool"):
+            last[found[1] if found else name] = name
+    return list(last.values())

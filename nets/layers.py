@@ -14,9 +14,11 @@ BATCH_NORM_EPSILON = 1e-5  # the value of every published checkpoint; Keras' own
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def _frozen(layer: keras.Layer, name: str, size: int, value: str) -> keras.Variable:
-    """Adds a vector that the optimizer never sees."""
-    return layer.add_weight(shape=(size,), initializer=value, trainable=False, name=name)
+def output_side(side: int | None, kernel_size: int, strides: int, padding: str) -> int | None:
+    """Height or width of what a convolution makes of `side` pixels; None where that is open."""
+    if side is None:
+        return None
+    return -(-side // strides) if padding == "same" else (side - kernel_size) // strides + 1
 
 
 class Masked(keras.Layer):
@@ -28,6 +30,10 @@ class Masked(keras.Layer):
         """Its weights, by name, as they act: switched-off channels are zero."""
         mask = arrays["mask"]
         return {name: a * mask if name in self.MASKED else a for name, a in arrays.items()}
+
+    def add_mask(self, size: int) -> keras.Variable:
+        """A vector of ones that the optimizer never sees."""
+        return self.add_weight(shape=(size,), initializer="ones", trainable=False, name="mask")
 
 
 @keras.saving.register_keras_serializable("secateur")
@@ -58,7 +64,7 @@ class MaskedConv2D(Masked):
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
         self.bias = self._bias() if self.use_bias else None
-        self.mask = _frozen(self, "mask", self.filters, "ones")
+        self.mask = self.add_mask(self.filters)
 
     def _bias(self) -> keras.Variable:
         return self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
@@ -69,16 +75,10 @@ class MaskedConv2D(Masked):
         return outputs if self.bias is None else outputs + self.bias * self.mask
 
     def compute_output_shape(self, input_shape):
-        def size(n):
-            if n is None:
-                return None
-            return (
-                -(-n // self.strides)
-                if self.padding == "same"
-                else (n - self.kernel_size) // self.strides + 1
-            )
-
-        return (input_shape[0], size(input_shape[1]), size(input_shape[2]), self.filters)
+        height, width = (
+            output_side(n, self.kernel_size, self.strides, self.padding) for n in input_shape[1:3]
+        )
+        return (input_shape[0], height, width, self.filters)
 
     def get_config(self) -> dict:
         names = ("filters", "kernel_size", "strides", "padding", "use_bias")
@@ -105,7 +105,7 @@ class MaskedDense(Masked):
         shape = (input_shape[-1], self.units)
         self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
-        self.mask = _frozen(self, "mask", self.units, "ones")
+        self.mask = self.add_mask(self.units)
 
     def call(self, inputs):
         return tf.matmul(inputs, self.kernel * self.mask) + self.bias * self.mask
@@ -123,18 +123,20 @@ class FusedBatchNorm(Masked):
     """Batch normalisation over the last axis on TensorFlow's fused kernel.
 
     Keras' own costs a third of a step. Weights: `gamma`, `beta`, `moving_mean`, `moving_variance` and `mask`,
-    all (channels,). A masked channel is exactly zero, which needs beta masked as well as gamma.
+    all (channels,). A masked channel is exactly zero, which needs beta masked as well as gamma. Inputs are
+    (b, h, w, channels) or (b, channels).
     """
 
     def __init__(
         self,
         momentum: float = BATCH_NORM_MOMENTUM,
         epsilon: float = BATCH_NORM_EPSILON,
-        gamma_initializer: str = "ones",
+        gamma_initializer: str | keras.Initializer = "ones",
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.momentum, self.epsilon, self.gamma_initializer = momentum, epsilon, gamma_initializer
+        self.momentum, self.epsilon = momentum, epsilon
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build(self, input_shape) -> None:
         size = input_shape[-1]
@@ -142,7 +144,7 @@ class FusedBatchNorm(Masked):
         self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta")
         self.moving_mean = self._statistic("moving_mean", "zeros", size)
         self.moving_variance = self._statistic("moving_variance", "ones", size)
-        self.mask = _frozen(self, "mask", size, "ones")
+        self.mask = self.add_mask(size)
 
     def _statistic(self, name: str, initializer: str, size: int) -> keras.Variable:
         # Each replica keeps its own average and reading gives their mean: `add_weight` cannot say so.
@@ -156,6 +158,11 @@ class FusedBatchNorm(Masked):
         )
 
     def call(self, inputs, training: bool = False):
+        if len(inputs.shape) == 4:
+            return self._normalised(inputs, training)
+        return self._normalised(inputs[:, None, None], training)[:, 0, 0]  # the fused kernel takes maps
+
+    def _normalised(self, inputs, training: bool):
         gamma, beta = self.gamma * self.mask, self.beta * self.mask
         if not training:
             outputs, *_ = tf.compat.v1.nn.fused_batch_norm(
@@ -182,5 +189,6 @@ class FusedBatchNorm(Masked):
         return input_shape
 
     def get_config(self) -> dict:
-        names = ("momentum", "epsilon", "gamma_initializer")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in ("momentum", "epsilon")}
+        own["gamma_initializer"] = keras.initializers.serialize(self.gamma_initializer)
+        return super().get_config() | own

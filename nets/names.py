@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keras
 
+NO_WEIGHTS = ("mask", "seed_generator_state")  # the plan's, and dropout's
 _PUBLISHED = {"bias": "biases"}
 
 
@@ -29,5 +30,5 @@ def variables(model: keras.Model) -> dict[str, keras.Variable]:
         published_name(layer.name, variable.name): variable
         for layer in model.layers
         for variable in layer.variables
-        if variable.name != "mask"
+        if variable.name not in NO_WEIGHTS
     }

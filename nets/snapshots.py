@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from nets.names import layer_and_weight, published_name, variables
+from nets.names import NO_WEIGHTS, published_name, variables
+from nets.published import spec_from_arrays
 from nets.registry import build
 from nets.spec import NetSpec
+from nets.torch_names import from_torch, is_torch
 from runs.errors import SnapshotError, UsageError
 from runs.snapshot import Snapshot, load_snapshot
 
@@ -22,14 +23,16 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping 
     for layer in model.layers:
         own = {v.name: v.numpy() for v in layer.variables}
         own = layer.folded(own) if hasattr(layer, "folded") else own
-        arrays |= {published_name(layer.name, n): np.asarray(a) for n, a in own.items() if n != "mask"}
+        arrays |= {
+            published_name(layer.name, n): np.asarray(a) for n, a in own.items() if n not in NO_WEIGHTS
+        }
     return Snapshot(arrays=arrays, spec=model.spec.to_json(), plan=plan, facts=dict(facts or {}))
 
 
 def load_params(
     model: keras.Model | None, source: str | Path | Snapshot, label: str = "snapshot"
 ) -> keras.Model:
-    """Loads a snapshot, ours or a published pickle.
+    """Loads a snapshot, ours, a published pickle, or weights of a CIFAR ResNet from PyTorch.
 
     Args:
         model: one of our nets to load into, or None to build the net that the file describes; the widths of a
@@ -41,9 +44,13 @@ def load_params(
     """
     snapshot = source if isinstance(source, Snapshot) else load_snapshot(source)
     label = label if isinstance(source, Snapshot) else str(source)
+    if is_torch(snapshot.arrays):
+        snapshot = from_torch(snapshot.arrays, label)
     if model is None:
         spec = _described(snapshot.spec, label) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
         model = _build_fitting(spec, label)
+    elif snapshot.spec and hasattr(model, "spec"):
+        _check_alike(model.spec, _described(snapshot.spec, label), label)
     _assign(model, snapshot.arrays, label)
     return model
 
@@ -53,6 +60,16 @@ def _described(spec: Mapping, label: str) -> NetSpec:
         return NetSpec.from_json(spec)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"{label}: its spec cannot be used ({error}). Received: spec={spec}") from error
+
+
+def _check_alike(own: NetSpec, described: NetSpec, label: str) -> None:
+    """What no weight shows: the same arrays mean another function under another shortcut or padding."""
+    for name in ("shortcut", "padding"):
+        if (found := getattr(described, name)) != getattr(own, name):
+            raise SnapshotError(
+                f"{label}: its weights were made for {name}={found!r}. "
+                f"Received: a {own.arch} with {name}={getattr(own, name)!r}"
+            )
 
 
 def _build_fitting(spec: NetSpec, label: str) -> keras.Model:
@@ -86,25 +103,3 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) ->
 def _squeezed(shape) -> tuple[int, ...]:
     """Published files hold BN vectors as (1, 1, 1, channels)."""
     return tuple(n for n in shape if n != 1)
-
-
-def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") -> NetSpec:
-    """Reads architecture, classes, shortcut and widths off the shapes of a published ResNet checkpoint."""
-    layers = {layer_and_weight(name): array for name, array in arrays.items()}
-    kernels = {layer: a for (layer, weight), a in layers.items() if weight == "kernel" and a.ndim == 4}
-    blocks = {m.groups() for name in kernels if (m := re.match(r"BasicBlock(\d)\.(\d+)_", name))}
-    if not blocks or np.ndim(layers.get(("fc", "kernel"))) != 2 or "conv" not in kernels:
-        raise SnapshotError(
-            f"{label}: not a ResNet checkpoint: its names are not of the form BasicBlock0.0/conv1/kernel:0. "
-            f"Received: {', '.join(sorted(arrays)[:3]) or 'no arrays'}"
-        )
-    if len({stage for stage, _ in blocks}) != 3 or len(blocks) % 3:
-        raise SnapshotError(
-            f"{label}: a CIFAR ResNet has three stages of equal depth. Received: {len(blocks)} blocks"
-        )
-    return NetSpec(
-        arch=f"ResNet-{2 * len(blocks) + 2}",
-        num_classes=int(layers["fc", "kernel"].shape[-1]),
-        shortcut="B" if "BasicBlock1.0_conv3" in kernels else "A",
-        widths={name: int(kernel.shape[-1]) for name, kernel in kernels.items()},
-    )

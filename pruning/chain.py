@@ -30,6 +30,13 @@ def _conv(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
     return _activated(call, y + w["bias"] if "bias" in w else y)
 
 
+def _depthwise(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
+    strides, dilations = call.layer.strides, getattr(call.layer, "dilation_rate", (1, 1))
+    strides = [1, *(strides if isinstance(strides, tuple) else (strides, strides)), 1]
+    y = tf.nn.depthwise_conv2d(x, w["kernel"], strides, call.layer.padding.upper(), dilations=dilations)
+    return _activated(call, y + w["bias"] if "bias" in w else y)
+
+
 def _dense(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
     y = tf.matmul(x, w["kernel"])
     return _activated(call, y + w["bias"] if "bias" in w else y)
@@ -73,6 +80,8 @@ def _unchanged_layer(call: Call, w: Mapping, *inputs: tf.Tensor) -> tf.Tensor:
 _RULES: dict[str, Callable] = {
     "Conv2D": _conv,
     "MaskedConv2D": _conv,
+    "DepthwiseConv2D": _depthwise,
+    "MaskedDepthwiseConv2D": _depthwise,
     "Dense": _dense,
     "MaskedDense": _dense,
     "BatchNormalization": _batch_norm,

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from nets.depthwise import MaskedDepthwiseConv2D
 from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
 from runs.errors import UsageError
 
@@ -74,6 +75,12 @@ def _conv_config(layer) -> dict:
     return {name: own[name] for name in names}
 
 
+def _depthwise_config(layer) -> dict:
+    own = layer.get_config()
+    names = ("name", "trainable", "dtype", "kernel_size", "strides", "padding")
+    return {name: own[name] for name in names} | {"use_bias": False}
+
+
 def _norm_config(layer) -> dict:
     return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "momentum", "epsilon")}
 
@@ -85,6 +92,7 @@ def _dense_config(layer) -> dict:
 # masked layer → (plain layer, its configuration); the mask itself has been cut away
 _PLAIN = {
     MaskedConv2D: (keras.layers.Conv2D, _conv_config),
+    MaskedDepthwiseConv2D: (keras.layers.DepthwiseConv2D, _depthwise_config),
     FusedBatchNorm: (keras.layers.BatchNormalization, _norm_config),
     MaskedDense: (keras.layers.Dense, _dense_config),
 }

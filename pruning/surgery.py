@@ -166,10 +166,15 @@ def _finish(
         if hasattr(layers[path], "finalize_state"):  # Normalization computes with copies of its weights
             layers[path].finalize_state()
     if hasattr(original, "spec"):
-        widths = {name: w["kernel"].shape[-1] for name, w in weights.items() if np.ndim(w.get("kernel")) == 4}
-        widths = {**original.spec.widths, **widths, **_pad_widths(pads or {}, model)}
+        widths = {**original.spec.widths, **_widths(model), **_pad_widths(pads or {}, model)}
         model.spec = dataclasses.replace(original.spec, widths=widths)
     return model
+
+
+def _widths(model: keras.Model) -> dict[str, int]:
+    """Channels that convolutions and hidden dense layers make; those of the logits are the classes."""
+    makers = [layer for layer in model.layers if hasattr(layer, "filters") or hasattr(layer, "units")]
+    return {m.name: m.output.shape[-1] for m in makers if m.output is not model.output}
 
 
 def _pad_widths(pads: dict, model: keras.Model) -> dict[str, int]:

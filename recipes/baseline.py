@@ -51,7 +51,7 @@ def training_spec(context: RunContext) -> TrainingSpec:
         batch_size=config.batch_size,
         remedy="Raise --batch_size (its learning rate is fixed), or give a trained network: --trained_param",
         accum=config.accum,
-        nesterov=False,
+        optimizer="momentum",
     )
 
 

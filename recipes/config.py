@@ -36,7 +36,9 @@ class Common:
         stage="report",
     )
     normalisation: str = option(
-        "auto", "order of the constants; bgr is what EKG's weights need", choices=("auto", "rgb", "bgr")
+        "auto",
+        "constants of the images; EKG's weights need bgr, those from PyTorch imagenet",
+        choices=("auto", "rgb", "bgr", "imagenet"),
     )
 
     def __post_init__(self) -> None:

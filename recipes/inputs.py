@@ -7,29 +7,30 @@ import tensorflow as tf
 
 import nets
 from dataloader.registry import DATASETS, find_dataset
+from nets import torch_names
 from recipes.config import TrainingOptions
 from runs import DataError, Snapshot, SnapshotError, UsageError
-from runs.suggest import nearest
 
 
 def check_names(arch: str, dataset: str) -> None:
     """Raises `UsageError` for an unknown architecture or data set, before anything is read or made."""
     find_dataset(dataset)
-    if arch not in nets.list_nets():
-        raise UsageError(f"Unknown arch. Received: arch={arch!r}. {nearest(arch, nets.list_nets())}")
+    nets.family_of(arch)
 
 
 def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
-    """The order of the constants that weights were trained with: "rgb" or "bgr".
+    """The constants that weights were trained with: "rgb", "bgr" or "imagenet".
 
-    `wanted` is one of these or "auto": what the snapshot says, "rgb" without a snapshot, and "bgr" for the
-    published file, which says nothing and needs its authors' order.
+    `wanted` is one of these or "auto": what the snapshot says, "rgb" without a snapshot, and what published
+    files, which say nothing, need: "imagenet" for weights from PyTorch, EKG's order "bgr" for a pickle.
     """
     if wanted != "auto":
         return wanted
     if snapshot is None:
         return "rgb"
-    return snapshot.facts.get("normalisation", "rgb") if snapshot.spec else "bgr"
+    if snapshot.spec:
+        return snapshot.facts.get("normalisation", "rgb")
+    return torch_names.NORMALISATION if torch_names.is_torch(snapshot.arrays) else "bgr"
 
 
 def load_fitting(

@@ -26,7 +26,8 @@ class TrainingSpec:
         images: to train on; a remainder smaller than a batch waits for the next epoch's order.
         epochs: passes over `images`.
         learning_rates: number of steps → one learning rate per step, float32 (steps,).
-        objective, preprocess, weight_decay, accum, nesterov: see `op_utils.Trainer`.
+        momenta: number of steps → one momentum (of Adam: β₁) per step, float32 (steps,); None: 0.9 always.
+        objective, preprocess, weight_decay, accum, optimizer: see `op_utils.Trainer`.
         seed: of the order of the images and of their augmentation.
         batch_size: images per step.
         remedy: what the user can do when the loss stops being finite, one line.
@@ -44,7 +45,8 @@ class TrainingSpec:
     batch_size: int
     remedy: str
     accum: int = 1
-    nesterov: bool = True
+    optimizer: str = "nesterov"
+    momenta: Callable[[int], np.ndarray] | None = None
     extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
 
 
@@ -61,10 +63,10 @@ def fit(
     first = _resume(context, trainer, spec.name)
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
     per_epoch = len(spec.images) // spec.batch_size
-    learning_rates = spec.learning_rates(per_epoch * spec.epochs)
+    curves = _curves(spec, per_epoch * spec.epochs)
     for epoch in range(first, spec.epochs):
         with _diverging(spec, epoch):
-            loss, accuracy = _epoch(trainer, spec, epoch, per_epoch, learning_rates, config.do_log)
+            loss, accuracy = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
             state = trainer.state()
         held = score(forward, context.splits.holdout, config.val_batch_size)
         context.log.log(
@@ -74,7 +76,7 @@ def fit(
             accuracy=accuracy,
             holdout_loss=held.loss,
             holdout_accuracy=held.accuracy,
-            learning_rate=float(learning_rates[(epoch + 1) * per_epoch - 1]),
+            learning_rate=float(curves[0, (epoch + 1) * per_epoch - 1]),
         )
         context.folder.save_checkpoint(spec.name, state, {"epoch": epoch + 1})
 
@@ -85,13 +87,19 @@ def epochs_done(context: RunContext, name: str) -> int:
     return saved.facts["epoch"] if saved else 0
 
 
+def _curves(spec: TrainingSpec, steps: int) -> np.ndarray:
+    """Rate and momentum of every step, float32 (2, steps)."""
+    rates = spec.learning_rates(steps)
+    return np.stack([rates, np.full(steps, 0.9, np.float32) if spec.momenta is None else spec.momenta(steps)])
+
+
 def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Trainer:
     return Trainer(
         model,
         spec.preprocess,
         spec.objective,
         weight_decay=spec.weight_decay,
-        nesterov=spec.nesterov,
+        optimizer=spec.optimizer,
         accum=spec.accum,
         strategy=context.strategy,
         compile_=context.config.compile,
@@ -121,14 +129,14 @@ def _epoch(
     spec: TrainingSpec,
     epoch: int,
     per_epoch: int,
-    learning_rates: np.ndarray,
+    curves: np.ndarray,
     do_log: int,
 ) -> tuple[float, float]:
     start, total, count = epoch * per_epoch, np.zeros(2), 0
     seeds = ((spec.seed, step) for step in range(start, start + per_epoch))
     label = f"{spec.name} {epoch + 1}/{spec.epochs}"
     with tqdm(total=per_epoch, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
-        for loss, accuracy, steps in trainer.train(_stream(spec, epoch), seeds, learning_rates[start:]):
+        for loss, accuracy, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
             total += np.array([loss, accuracy]) * steps
             count += steps
             if count % do_log < steps or count >= per_epoch:

@@ -21,6 +21,7 @@ import numpy as np
 from runs.errors import SnapshotError
 from runs.files import to_json, write_atomic
 from runs.stubs import DTYPES, Refused
+from runs.torch_files import READERS
 from runs.unpickle import read_pickle
 
 FORMAT = "secateur/1"
@@ -71,13 +72,16 @@ def save_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> str:
 
 
 def load_snapshot(path: str | os.PathLike) -> Snapshot:
-    """Read one of our snapshots or a published pickle. Nothing in the file is executed.
+    """Read one of our snapshots, a published pickle, or PyTorch's weights. Nothing in the file is executed.
+
+    Files that end in `.safetensors`, `.th`, `.pth` or `.pt` come with their own names and layout.
 
     Raises:
         SnapshotError: missing, unreadable, truncated, changed by a single bit, or not a dictionary of arrays.
     """
     try:
-        return _parse(_read(path))
+        reader = READERS.get(os.path.splitext(path)[1].lower())
+        return Snapshot(_arrays(reader(_read(path)), False)) if reader else _parse(_read(path))
     except Refused as error:
         raise SnapshotError(
             f"{os.fspath(path)} is not a usable snapshot: {error}\n"

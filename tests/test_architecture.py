@@ -10,14 +10,15 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 # Arrows point down: a room may import itself and what stands in its row.
 BASE = {"runs"}
-MIDDLE = {"nets", "dataloader", "op_utils", "exports"}
+MIDDLE = {"nets", "dataloader", "op_utils", "exports", "updates"}
 UPPER = {"pruning", "distillation", "coding"}
 MAY_IMPORT = {
     "runs": set(),
     "nets": BASE,
     "dataloader": BASE,
     "exports": BASE,
-    "op_utils": BASE | {"nets", "dataloader"},
+    "updates": BASE,
+    "op_utils": BASE | {"nets", "dataloader", "updates"},
     **dict.fromkeys(UPPER, BASE | MIDDLE),
     "recipes": BASE | MIDDLE | UPPER,
     "train_cifar": BASE | MIDDLE | UPPER | {"recipes"},
@@ -58,6 +59,7 @@ def test_there_is_something_to_read():
         "dataloader",
         "exports",
         "op_utils",
+        "updates",
         "pruning",
         "distillation",
         "recipes",

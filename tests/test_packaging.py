@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-SCRIPTS = ("train_cifar.py", "test.py", "op_utils.py")
+SCRIPTS = ("train_cifar.py", "test.py", "op_utils.py", "updates.py")
 ROOMS = ("coding", "dataloader", "distillation", "exports", "nets", "pruning", "recipes", "runs")
 HELPERS = {path.stem for path in (REPO / "tests").rglob("*.py")}
 OWN = {*ROOMS, *(Path(name).stem for name in SCRIPTS), "benchmarks", *HELPERS}

@@ -96,7 +96,7 @@ def _transposed(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
 def _depthwise(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
     made = np.repeat(read, call.layer.depth_multiplier)
     state.use(call.name, "follower", {"kernel": len(call.layer.kernel.shape) - 2}, read)
-    state.use(call.name, "follower", {"bias": 0}, made)
+    state.use(call.name, "follower", {"bias": 0, "mask": 0}, made)
     return made
 
 
@@ -142,7 +142,7 @@ kind(
     resize=_width("filters", "kernel", -2),
     cost=cost.transposed,
 )
-kind("DepthwiseConv1D", "DepthwiseConv2D", label=_depthwise, cost=cost.depthwise)
+kind("DepthwiseConv1D", "DepthwiseConv2D", "MaskedDepthwiseConv2D", label=_depthwise, cost=cost.depthwise)
 kind(
     "SeparableConv1D",
     "SeparableConv2D",

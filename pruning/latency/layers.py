@@ -31,6 +31,7 @@ TIMED: dict[str, tuple[type, str]] = {
     "Dense": (keras.layers.Dense, "units"),
     "MaskedConv2D": (keras.layers.Conv2D, "filters"),
     "MaskedDense": (keras.layers.Dense, "units"),
+    "MaskedDepthwiseConv2D": (keras.layers.DepthwiseConv2D, ""),
 }
 OPTIONS = (
     "kernel_size", "strides", "padding", "dilation_rate", "groups", "depth_multiplier", "use_bias",

@@ -31,24 +31,26 @@ def read_offsets(cropped: np.ndarray, pad: int = 4) -> tuple[np.ndarray, np.ndar
     return here[:, 0] - centre + pad, here[:, 1] - source + pad, flip
 
 
-def reference_crop(images, down, right, flip, pad):
+def reference_crop(images, down, right, flip, pad, mode="reflect"):
     height, width = images.shape[1:3]
-    padded = np.pad(images, [(0, 0), (pad, pad), (pad, pad), (0, 0)], mode="reflect")
+    padded = np.pad(images, [(0, 0), (pad, pad), (pad, pad), (0, 0)], mode=mode)
     windows = [p[y : y + height, x : x + width] for p, y, x in zip(padded, down, right, strict=True)]
     return np.stack([w[:, ::-1] if f else w for w, f in zip(windows, flip, strict=True)]).astype(np.float32)
 
 
 @pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("mode", ["reflect", "zero"])
 @pytest.mark.parametrize("height, width, pad", [(32, 32, 4), (9, 14, 8), (8, 5, 0)])
-def test_crop_and_flip_equal_numpy(height, width, pad, jit):
+def test_crop_and_flip_equal_numpy(height, width, pad, mode, jit):
     rng = np.random.default_rng(pad)
     images = random_images(64, height, width)
     down, right = rng.integers(0, 2 * pad + 1, (2, 64), dtype=np.int32)
     flip = rng.random(64) < 0.5
     function = tf.function(aug.crop_and_flip, jit_compile=jit)
-    got = function(tf.constant(images), tf.constant(down), tf.constant(right), tf.constant(flip), pad)
+    got = function(tf.constant(images), tf.constant(down), tf.constant(right), tf.constant(flip), pad, mode)
     assert got.dtype == tf.float32
-    assert np.array_equal(got, reference_crop(images, down, right, flip, pad))
+    numpys = {"reflect": "reflect", "zero": "constant"}[mode]
+    assert np.array_equal(got, reference_crop(images, down, right, flip, pad, numpys))
 
 
 def test_the_middle_window_is_the_image_itself():

@@ -39,15 +39,36 @@ def test_variables_are_all_weights_but_the_masks(resnet56):
 
 
 def test_list_nets_takes_a_pattern():
-    assert nets.list_nets() == ["ResNet-20", "ResNet-32", "ResNet-44", "ResNet-56", "ResNet-110"]
     assert nets.list_nets("resnet-?6") == ["ResNet-56"]
+    sizes = (18, 20, 32, 34, 44, 50, 56, 110)
+    assert nets.list_nets("ResNet*") == [f"ResNet-{depth}" for depth in sizes]
+    assert set(nets.list_nets("*net-*")) > {*nets.list_nets("resnet*"), "PreResNet-164", "MobileNet-v2"}
+    assert nets.list_nets("alexnet*") == []
 
 
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UsageError, match="Received: arch='resnet56'.*ResNet-56"):
         nets.build("resnet56")
-    with pytest.raises(UsageError, match="Received: shortcut='C'"):
-        nets.build("ResNet-20", shortcut="C")
+    with pytest.raises(UsageError, match="Received: arch='vgg16'.*Did you mean 'VGG-16'"):
+        nets.build("vgg16")
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("ResNet-20", {"shortcut": "C"}, "Unknown shortcut. Received: shortcut='C'. Valid: B, A, A'"),
+        ("ResNet-20", {"padding": "Same"}, "Received: padding='Same'. Did you mean 'same'"),
+        ("VGG-16", {"head": "hiden"}, "Received: head='hiden'. Did you mean 'hidden'"),
+        ("VGG-16", {"shortcut": "A"}, "Received: shortcut='A'. Valid: B"),
+        ("ResNet-20", {"head": "single"}, "ResNet-20 has no choice of head"),
+        ("ResNet-18", {"dropout": 0.3}, "ResNet-18 has no dropout"),
+        ("WRN-16-2", {"dropout": 1.0}, "below 1. Received: dropout=1.0"),
+        ("WRN-17-2", {}, "6n\\+4 layers .* Received: arch='WRN-17-2'"),
+    ],
+)
+def test_options_that_a_family_lacks_are_refused(arch, options, message):
+    with pytest.raises(UsageError, match=message):
+        nets.build(arch, **options)
 
 
 def test_options_replace_the_fields_of_a_spec():
@@ -57,5 +78,13 @@ def test_options_replace_the_fields_of_a_spec():
 
 
 def test_a_spec_survives_json():
-    spec = nets.NetSpec("ResNet-20", 7, (8, 8, 3), "A'", {"conv": 9})
+    spec = nets.NetSpec("ResNet-20", 7, (8, 8, 3), "A'", {"conv": 9}, "single", "cifar", 0.25, "torch")
     assert nets.NetSpec.from_json(spec.to_json()) == spec
+    younger = ("head", "stem", "dropout", "padding")
+    old = {name: value for name, value in spec.to_json().items() if name not in younger}
+    assert nets.NetSpec.from_json(old) == nets.NetSpec("ResNet-20", 7, (8, 8, 3), "A'", {"conv": 9})
+
+
+def test_a_built_network_says_what_was_chosen_for_it():
+    spec = nets.build("VGG-11").spec
+    assert (spec.head, spec.stem, spec.padding) == ("hidden", None, "same")

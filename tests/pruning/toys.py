@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 import nets
-from nets.resnet import resnet
+from nets.families.resnet_cifar import resnet
 from nets.spec import NetSpec
 from pruning.groups import find_groups
 from pruning.plan import Plan

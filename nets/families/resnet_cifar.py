@@ -1,50 +1,37 @@
-"""CIFAR ResNets (He et al. 2016, §4.2): 6n+2 layers, three stages of n basic blocks, of masked layers."""
+"""CIFAR ResNets (He et al. 2016a, §4.2): 6n+2 layers, three stages of n basic blocks."""
 
 from __future__ import annotations
 
 import keras
 
-from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from nets.blocks import bn_relu, classified, conv
+from nets.layers import FusedBatchNorm
+from nets.registry import family
 from nets.spec import NetSpec, depth_of
-from runs.recursion import deep
 
 STAGE_WIDTHS = (16, 32, 64)
-NODES = 4  # of the graph for each layer with a number: convolution, BN, ReLU, addition
 
 
+@family(*(f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110)), choices={"shortcut": ("B", "A", "A'")})
 def resnet(spec: NetSpec) -> keras.Model:
     """Builds the network: images (b, h, w, c), normalised → logits (b, classes)."""
     blocks_per_stage = (depth_of(spec.arch) - 2) // 6
     inputs = keras.Input(spec.input_shape, name="images")
-    x = _conv_bn(spec, inputs, "conv", "bn", STAGE_WIDTHS[0])
-    x = keras.layers.ReLU(name="relu")(x)
+    x = bn_relu(conv(spec, inputs, "conv", STAGE_WIDTHS[0]), "bn", "relu")
     for stage, width in enumerate(STAGE_WIDTHS):
         for block in range(blocks_per_stage):
             strides = 2 if stage > 0 and block == 0 else 1
             x = _basic_block(spec, x, f"BasicBlock{stage}.{block}", width, strides)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    initializer = keras.initializers.RandomNormal(stddev=0.01)
-    logits = MaskedDense(spec.num_classes, kernel_initializer=initializer, name="fc")(x)
-    with deep(NODES * depth_of(spec.arch)):
-        return keras.Model(inputs, logits, name=spec.arch)
-
-
-def _conv_bn(
-    spec, x, conv: str, bn: str, width: int, kernel_size: int = 3, strides: int = 1, gamma: str = "ones"
-):
-    # An initializer draws its seed when it is made: here, after the run has set its own.
-    fan_out = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
-    width = spec.widths.get(conv, width)
-    x = MaskedConv2D(width, kernel_size, strides, kernel_initializer=fan_out, name=conv)(x)
-    return FusedBatchNorm(gamma_initializer=gamma, name=bn)(x)
+    return classified(spec, inputs, x, depth_of(spec.arch))
 
 
 def _basic_block(spec: NetSpec, x, name: str, width: int, strides: int):
     shortcut = x if strides == 1 else _shortcut(spec, x, name, width)
     gamma = "zeros" if spec.shortcut == "B" else "ones"  # EKG's net: every block starts as the identity
-    y = _conv_bn(spec, x, f"{name}_conv1", f"{name}_bn1", width, strides=strides)
-    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
-    y = _conv_bn(spec, y, f"{name}_conv2", f"{name}_bn2", shortcut.shape[-1], gamma=gamma)
+    y = conv(spec, x, f"{name}_conv1", width, strides=strides)
+    y = bn_relu(y, f"{name}_bn1", f"{name}_relu1")
+    y = conv(spec, y, f"{name}_conv2", shortcut.shape[-1])
+    y = FusedBatchNorm(gamma_initializer=gamma, name=f"{name}_bn2")(y)
     y = keras.layers.Add(name=f"{name}_add")([shortcut, y])
     return keras.layers.ReLU(name=f"{name}_relu2")(y)
 
@@ -52,7 +39,7 @@ def _basic_block(spec: NetSpec, x, name: str, width: int, strides: int):
 def _shortcut(spec: NetSpec, x, name: str, width: int):
     """Halves the resolution and brings the channels to the width of the new stage."""
     if spec.shortcut == "B":
-        return _conv_bn(spec, x, f"{name}_conv3", f"{name}_bn3", width, kernel_size=1, strides=2)
+        return FusedBatchNorm(name=f"{name}_bn3")(conv(spec, x, f"{name}_conv3", width, 1, 2))
     pool = 2 if spec.shortcut == "A" else 1
     x = keras.layers.AveragePooling2D(pool, strides=2, name=f"{name}_pool")(x)
     return _pad_channels(spec, x, f"{name}_pad", width, front=0 if spec.shortcut == "A" else None)

@@ -1,0 +1,90 @@
+"""What each published system does to images before its network reads them: data for `dataloader.views`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runs.errors import UsageError
+from runs.suggest import nearest
+
+Triple = tuple[float, float, float]
+Constants = tuple[Triple, Triple]
+"""(mean, standard deviation) of red, green and blue on the 0–255 scale."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One system's way with images.
+
+    Attributes:
+        normalisation: key of `NORMALISATIONS`, or a name that the data set's own entry has ("rgb", "bgr").
+        pad: pixels that are added on each side before the crop.
+        pad_mode: "zero" (black, before normalising) or "reflect".
+        flip: whether to mirror half of the images.
+        per_batch_crop: one crop offset a batch and view.
+        views: 2 = every image twice, with jittered colours (EKG's fine-tuning with knowledge).
+        crop: side of a random resized crop in training and of the centre crop in tests, instead of padding.
+        resize: side that images are brought to before the centre crop.
+        batch_size: images a step, as published.
+    """
+
+    normalisation: str
+    pad: int = 4
+    pad_mode: str = "zero"
+    flip: bool = True
+    per_batch_crop: bool = False
+    views: int = 1
+    crop: int | None = None
+    resize: int | None = None
+    batch_size: int = 128
+
+
+PIPELINES: dict[str, Pipeline] = {
+    "kesi": Pipeline("kesi"),
+    "kesi_tiny": Pipeline("imagenet", crop=224, resize=256),
+    "rethinking": Pipeline("kesi", batch_size=64),
+    "slimming": Pipeline("kesi", batch_size=64),
+    "hap": Pipeline("hap"),
+    "hap_cinic": Pipeline("hap", batch_size=96),
+    "sfp": Pipeline("sfp"),
+    "ekg": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True),
+    "ekg_views": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, views=2),
+    "nni": Pipeline("kesi"),
+    "imagenet": Pipeline("imagenet", crop=224, resize=256, batch_size=256),
+}
+
+
+def _of_unit(mean: Triple, std: Triple) -> Constants:
+    """Constants that were published for pixels in [0, 1]."""
+    return tuple(255 * x for x in mean), tuple(255 * x for x in std)
+
+
+IMAGENET = _of_unit((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+KESI = _of_unit((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+NORMALISATIONS: dict[str, dict[str, Constants]] = {
+    "kesi": {"CIFAR10": KESI, "CIFAR100": KESI, "TINY_IMAGENET": IMAGENET},  # the same for both CIFARs
+    "hap": {
+        "CIFAR10": _of_unit((0.4913, 0.4824, 0.4467), (0.2470, 0.2435, 0.2616)),
+        "CIFAR100": _of_unit((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        "CINIC10": _of_unit((0.4789, 0.4723, 0.4305), (0.2421, 0.2383, 0.2587)),
+        "CINIC10_VALID": _of_unit((0.4789, 0.4723, 0.4305), (0.2421, 0.2383, 0.2587)),
+    },
+    "sfp": {
+        "CIFAR10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+        "CIFAR100": ((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
+    },
+}
+"""system → data set → constants. EKG's are the data sets' own "bgr"."""
+
+
+def normalisations_of(dataset: str) -> dict[str, Constants]:
+    """Return the systems' constants for a data set, by system."""
+    return {system: sets[dataset] for system, sets in NORMALISATIONS.items() if dataset in sets}
+
+
+def find_pipeline(name: str) -> Pipeline:
+    """Return a system's pipeline. Raises `UsageError` with the valid names and the nearest one."""
+    if name not in PIPELINES:
+        raise UsageError(f"Unknown pipeline. Received: pipeline={name!r}. {nearest(name, PIPELINES)}")
+    return PIPELINES[name]
