@@ -98,6 +98,6 @@ class Filtered:
             return tf.constant(self.kept, tf.float32)
         if student is None:
             raise UsageError(f"A filter by {self.by!r} needs the student's logits. Received: student=None")
-        views = tf.split(student, student.shape[0] // logits.shape[0])
+        views = tf.reshape(student, [-1, logits.shape[0] or tf.shape(logits)[0], student.shape[-1]])
         keep = kept_teachers if self.by == "batch" else kept_per_sample
-        return keep(logits, tf.stop_gradient(tf.reduce_mean(tf.stack(views), 0)), temperature)
+        return keep(logits, tf.stop_gradient(tf.reduce_mean(views, 0)), temperature)

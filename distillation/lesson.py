@@ -98,8 +98,13 @@ class Lesson(keras.Model):
 
 
 def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Repeats (b, …) for each view of logits (v·b, classes)."""
-    return tf.concat([values] * (logits.shape[0] // values.shape[0]), 0)
+    """Repeats (b, …) for each view of logits (v·b, classes); b may be unknown until the step runs."""
+    rows, all_rows = values.shape[0], logits.shape[0]
+    if rows and all_rows:
+        return tf.concat([values] * (all_rows // rows), 0)
+    views = tf.shape(logits)[0] // tf.shape(values)[0]
+    repeated = tf.tile(values, [views] + [1] * (len(values.shape) - 1))
+    return tf.ensure_shape(repeated, [all_rows, *values.shape[1:]])
 
 
 def lesson_objective(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
