@@ -77,14 +77,15 @@ class Lesson(keras.Model):
         """
         student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
         student["logits"] = logits = tf.cast(student["logits"], tf.float32)
-        labels = per_view(inputs["labels"], logits)
+        labels, images = per_view(inputs["labels"], logits), tf.shape(inputs["labels"])[0]
         taught = dict(self.teacher(inputs, logits)) if self.terms else {}
         loss = self.label_weight * tf.reduce_mean(cross_entropy(labels, logits))
         if taught:
             taught["logits"] = per_view(taught["logits"], logits)
         for term, weight in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
-            loss += weight * tf.cast(term.compute_loss(*sides, labels=labels), tf.float32)
+            found = term.compute_loss(*sides, labels=labels, images=images)
+            loss += weight * tf.cast(found, tf.float32)
         return {"logits": logits, "loss": loss}
 
     @property

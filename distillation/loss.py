@@ -47,19 +47,25 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         self.teacher_layer_name, self.student_layer_name = teacher_layer_name, student_layer_name
 
     def compare(self, teacher: Any, student: Any) -> tf.Tensor:
-        """The loss, a scalar, from what is read on both sides (float32). A third parameter: `labels`."""
+        """The loss, a scalar, from what is read on both sides (float32).
+
+        It is also handed `labels` or `images`, see `compute_loss`, where it has a parameter of that name.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def prepare(self, teacher: Any, student: Any) -> None:
         """Makes own weights; called once with the shapes of what is read on both sides."""
 
-    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, **_) -> tf.Tensor:
+    def compute_loss(
+        self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, images: Any = None, **_
+    ) -> tf.Tensor:
         """A scalar float32.
 
         Args:
             teacher_outputs, student_outputs: {name of `READS`: tensor or list of tensors}, or what this
                 loss reads alone. The teacher's logits may be of several, see `several`.
             labels: (b,) integers, for losses that need them.
+            images: number of different images n where rows i, i + n, … are views of one; None: all differ.
 
         No gradient reaches the teacher. Raises `UsageError` for a side that lacks what the loss reads.
         """
@@ -69,7 +75,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             self.build_for(
                 *(keras.tree.map_structure(lambda x: x.shape, side) for side in (teacher, student))
             )
-        more = {"labels": self._needed(labels)} if _wants_labels(type(self)) else {}
+        more = {"labels": self._needed(labels)} if _wants(type(self), "labels") else {}
+        more |= {"images": images} if _wants(type(self), "images") else {}
         return self.compare(keras.tree.map_structure(tf.stop_gradient, teacher), student, **more)
 
     def build_for(self, teacher: Any, student: Any) -> None:
@@ -178,6 +185,6 @@ def _known() -> dict[str, type[Loss]]:
     return _LOSSES
 
 
-def _wants_labels(cls: type[Loss]) -> bool:
+def _wants(cls: type[Loss], name: str) -> bool:
     compare: Callable = cls.compare
-    return "labels" in inspect.signature(compare).parameters
+    return name in inspect.signature(compare).parameters

@@ -87,6 +87,15 @@ def test_a_batch_whose_size_is_unknown_beforehand_is_one_like_any_other(by, view
         np.testing.assert_allclose(traced(one), lesson_objective(found(one), one), rtol=1e-5)
 
 
+def test_a_lesson_tells_its_losses_how_many_images_its_views_are_of():
+    student, inputs, crd = network(1), inputs_of(batches(1)[0]), build("crd")
+    views = tf.concat([inputs["images"], inputs["images"][:, ::-1]], 0)
+    found = Lesson(student, network(2), [(crd, 1.0)], 0.0)({**inputs, "images": views})["loss"]
+    pooled = [keras.Model(m.inputs[0], m.get_layer("pool").output)(views) for m in (network(2), student)]
+    assert float(found) == pytest.approx(float(crd.compute_loss(*pooled, images=16)), rel=1e-5)
+    assert float(found) < 0.99 * float(crd.compute_loss(*pooled))
+
+
 def test_losses_of_keras_are_losses_of_a_lesson():
     student, teacher, inputs = network(1), network(2), inputs_of(batches(1)[0])
     feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")
