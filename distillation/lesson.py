@@ -46,6 +46,8 @@ class Lesson(keras.Model):
         self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
         moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
         self.label_weight, self.student = label_weight, student
+        # Nothing reads this: Keras tracks, and so trains and saves, what stands in an attribute or a list of
+        # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
         reads = reads_of([loss for loss, _ in losses])
         self.view = view(student, reads, layers, _names(losses, "student"))
