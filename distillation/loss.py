@@ -1,10 +1,8 @@
-"""A loss between teacher and student, with the interface of `keras.distillation`, and the registry."""
+"""A loss between teacher and student, with the interface of `keras.distillation`."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -12,13 +10,10 @@ import keras
 import tensorflow as tf
 
 from runs.errors import UsageError
-from runs.suggest import nearest
 
 READS = ("logits", "stages", "blocks", "pooled")
 """What a loss may look at: logits (b, classes), or (b, classes, teachers) of several teachers; the maps
 (b, h, w, c) at the end of each stage; those of each block; the pooled vector (b, c)."""
-
-_LOSSES: dict[str, type[Loss]] = {}  # by key
 
 
 class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
@@ -33,7 +28,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         several: `compare` takes logits of several teachers (b, classes, teachers). Any other loss is handed
             the mean of their logits (b, classes), also where there is one teacher.
         moves_kernels: it compares nothing. A `Lesson` computes with what its `adapt(student's kernels,
-            teacher's kernels, weight)` makes of the student's; see `distillation.kernels`.
+            teacher's kernels, weight)` makes of the student's; see `distillation.moving`.
     """
 
     key: ClassVar[str] = ""
@@ -142,47 +137,6 @@ def _output(model: keras.Model, layer: str | None) -> Any:
     if layer:
         return model.get_layer(layer).output
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-
-
-def register(cls: type[Loss]) -> type[Loss]:
-    """Class decorator: makes a loss known by its `key`. Raises `UsageError` for one that is taken."""
-    old = _LOSSES.get(cls.key)
-    if not cls.key or (old and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__)):
-        raise UsageError(f"A loss needs a key of its own. Received: key={cls.key!r} of {cls.__qualname__}")
-    _LOSSES[cls.key] = cls
-    return cls
-
-
-def get_loss(key: str) -> type[Loss]:
-    """A registered loss. Raises `UsageError` with the nearest valid name."""
-    known = _known()
-    if key not in known:
-        raise UsageError(f"Unknown loss. Received: loss={key!r}. {nearest(key, known)}")
-    return known[key]
-
-
-def list_losses() -> list[str]:
-    """Names that `build` accepts."""
-    return sorted(_known())
-
-
-def build(key: str, **options: Any) -> Loss:
-    """A loss by name: `build("kd", temperature=4)`. Raises `UsageError` for a name or an option unknown."""
-    cls = get_loss(key)
-    valid = [name for name in inspect.signature(cls).parameters]
-    if wrong := next((name for name in options if name not in valid), None):
-        raise UsageError(
-            f"Unknown option of loss {key!r}. Received: {wrong}={options[wrong]!r}. {nearest(wrong, valid)}"
-        )
-    return cls(**options)
-
-
-def _known() -> dict[str, type[Loss]]:
-    import distillation.losses as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return _LOSSES
 
 
 def _wants(cls: type[Loss], name: str) -> bool:

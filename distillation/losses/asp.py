@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.losses.sp import similarity_distance
 from distillation.maps import attention
+from distillation.registry import register
 
 
 @register

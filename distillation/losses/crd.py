@@ -8,8 +8,9 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import unit
+from distillation.registry import register
 from runs.errors import UsageError
 
 

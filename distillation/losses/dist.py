@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import unit_deviation
+from distillation.registry import register
 from runs.errors import UsageError
 
 

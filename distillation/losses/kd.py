@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from distillation.basics import MEANS, kl_divergence, mean_of
-from distillation.loss import Loss, register
+from distillation.loss import Loss
+from distillation.registry import register
 from runs.errors import UsageError
 from runs.suggest import nearest
 

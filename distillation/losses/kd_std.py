@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import register
 from distillation.losses.kd import KD
 from distillation.maps import unit_deviation
+from distillation.registry import register
 
 
 def standardise(logits: tf.Tensor) -> tf.Tensor:

@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import attention_similarities, mean_squares
+from distillation.registry import register
 from runs.errors import UsageError
 
 
