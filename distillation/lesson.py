@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from distillation.basics import accuracy, cross_entropy
 from distillation.features import view
-from distillation.kernels import Changed, Changes, call_with
 from distillation.loss import Loss
+from distillation.moving import Changed, Changes, call_with
 from distillation.teachers import Live, Teacher
 from op_utils import Batch
 from runs.errors import UsageError
