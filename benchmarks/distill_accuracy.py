@@ -2,7 +2,8 @@
 
     python -m benchmarks.distill_accuracy --teacher res56.pkl --teachers b.pkl c.pkl --runs RUNS
 
-Every run has a folder of its own under RUNS: what is finished is read, what was killed goes on. The first
+Every run has a folder of its own under RUNS, `<table>-<method>-<seed>-<epochs>ep`: what is finished is read,
+what was killed goes on. Other teachers or data need another RUNS. The first
 table is a fresh ResNet-20; the second is HAP's setting: the teacher itself, 60 % of its channels left.
 """
 
@@ -41,10 +42,9 @@ def commands(args: argparse.Namespace) -> dict[str, dict[str, list[str]]]:
     fresh += ["--learning_rate", "0.1"]
     hap = [*common, "--recipe", "hap", "--arch", args.teacher_arch, "--train_epoch", str(args.pruned_epochs)]
     one, all_ = ["--teacher", args.teacher], ["--teacher", args.teacher, *args.teachers]
-    teachers = {"ensemble": all_, "cross-entropy": one}
     return {
         "ResNet-20 from random weights": {
-            name: [*fresh, *options, *teachers.get(name, one)]
+            name: [*fresh, *options, *(all_ if name == "ensemble" else one)]
             for name, options in SCRATCH.items()
             if name != "ensemble" or args.teachers
         },
@@ -100,7 +100,7 @@ def main() -> None:
     plans = commands(args)
     reports = {
         (title, name, seed): run(
-            [*options, "--seed", str(seed)], args.runs / f"{slug(title)}-{slug(name)}-{seed}"
+            [*options, "--seed", str(seed)], args.runs / folder_name(title, name, seed, options)
         )
         for seed in range(1, args.seeds + 1)
         for title, methods in plans.items()
@@ -114,6 +114,12 @@ def main() -> None:
         print_table(title, ("", "hold-out %", "test %", "seconds"), list(map(cells, rows)))
     facts = {"dataset": args.dataset, "epochs": args.epochs, "pruned_epochs": args.pruned_epochs}
     save("distill_accuracy", {**facts, "teachers": 1 + len(args.teachers), "tables": tables})
+
+
+def folder_name(title: str, name: str, seed: int, options: list[str]) -> str:
+    """Of a run; with other epochs it is another, so that a finished report is never taken for it."""
+    epochs = options[options.index("--train_epoch") + 1]
+    return f"{slug(title)}-{slug(name)}-{seed}-{epochs}ep"
 
 
 def slug(name: str) -> str:

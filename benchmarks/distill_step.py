@@ -2,8 +2,9 @@
 
     python -m benchmarks.distill_step
 
-ResNet-20 learns from ResNet-56, batch 128, crop and flip; teachers run on the same augmented batch. Then five
-teachers that run beside five whose logits on un-augmented images are read from a bank. All take turns.
+ResNet-20 learns from ResNet-56, batch 128, crop and flip; teachers run on the same augmented batch. Then, on
+un-augmented images, five teachers that run beside the same five's logits, looked up in a bank on disk at each
+step. All take turns.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
 from runs import UsageError, cli
 from runs.quiet import start_tensorflow
+
+if TYPE_CHECKING:  # TensorFlow starts in main, quietly
+    import keras
+
+    from distillation import MemoryBank
 
 BATCH, SHAPE, CLASSES, TEACHERS = 128, (32, 32, 3), 10, 5
 STUDENT, TEACHER = "ResNet-20", "ResNet-56"
@@ -29,17 +38,33 @@ WARM = 3
 Step = Callable[[], object]
 
 
-def batch(bank: bool) -> dict[str, np.ndarray]:
-    """Random images and labels, and logits of five teachers."""
+def batch() -> dict[str, np.ndarray]:
+    """Random images and labels."""
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (BATCH, *SHAPE), np.uint8)
-    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
-    logits = {"bank": rng.normal(size=(BATCH, CLASSES, TEACHERS)).astype(np.float32)} if bank else {}
-    return {"images": images, "labels": labels, **logits}
+    return {"images": images, "labels": rng.integers(0, CLASSES, BATCH).astype(np.int32)}
 
 
-def step(losses: list[str], teachers: int = 1, bank: bool = False, augment: bool = True) -> Step:
-    """One step of a fresh student that learns from fresh teachers."""
+def stored(teachers: Sequence[keras.Model], path: Path) -> MemoryBank:
+    """What the teachers say of the images of `batch`, written to a file and mapped from there."""
+    from dataloader.augment import normalise
+    from distillation import MemoryBank, write_bank
+    from op_utils import make_forward
+
+    def look(images):
+        return normalise(images, MEAN, STD)
+
+    write_bank(path, [make_forward(model, look) for model in teachers], batch()["images"], np.arange(BATCH))
+    return MemoryBank.open(path, np.arange(BATCH))
+
+
+def step(
+    losses: Sequence[str],
+    teachers: Sequence[keras.Model] = (),
+    bank: MemoryBank | None = None,
+    augment: bool = True,
+) -> Step:
+    """One step of a fresh student that learns from teachers that run, or from a bank that is looked up."""
     import nets
     from dataloader.augment import augment as crop_flip
     from dataloader.augment import normalise
@@ -47,8 +72,7 @@ def step(losses: list[str], teachers: int = 1, bank: bool = False, augment: bool
     from op_utils import Trainer
 
     built = [build(name) for name in losses]
-    reads = [loss.reads for loss in built]
-    live = [Live(nets.build(TEACHER), reads) for _ in range(0 if bank or not built else teachers)]
+    live = [Live(model, [loss.reads for loss in built]) for model in teachers]
     teacher = Banked() if bank else Ensemble(live) if len(live) > 1 else live[0] if live else None
     lesson = Lesson(nets.build(STUDENT), teacher, [(loss, loss.beta) for loss in built])
 
@@ -56,8 +80,13 @@ def step(losses: list[str], teachers: int = 1, bank: bool = False, augment: bool
         return normalise(crop_flip(data["images"], seed) if augment else data["images"], MEAN, STD)
 
     trainer = Trainer(lesson, for_lesson(look), lesson_objective, weight_decay=5e-4, compile_=False)
-    data, steps = batch(bank), iter(range(10**9))
-    return lambda: list(trainer.train([data], [(1, next(steps))], [1e-4]))
+    data, steps = batch(), iter(range(10**9))
+
+    def once():
+        targets = {"bank": bank(np.arange(BATCH))} if bank else {}
+        return list(trainer.train([{**data, **targets}], [(1, next(steps))], [1e-4]))
+
+    return once
 
 
 def compare(steps: dict[str, Step], reference: str, turns: int) -> list[dict]:
@@ -81,27 +110,28 @@ def main() -> None:
     if args.turns < 1:
         raise UsageError(f"At least 1 turn. Received: turns={args.turns}")
     start_tensorflow()
+    import nets
     from distillation import list_losses
 
-    named = {PLAIN: step([])} | {name: step([name]) for name in list_losses()}
+    teachers = [nets.build(TEACHER) for _ in range(TEACHERS)]
+    named = {PLAIN: step([])} | {name: step([name], teachers[:1]) for name in list_losses()}
     losses = compare(named, PLAIN, args.turns)
     named.clear()
-    stored = compare(
-        {
-            LIVE: step(["kd"], TEACHERS, augment=False),
-            BANK: step(["kd"], bank=True, augment=False),
+    with tempfile.TemporaryDirectory() as folder:
+        bank = stored(teachers, Path(folder) / "bank.npy")
+        named = {
+            LIVE: step(["kd"], teachers, augment=False),
+            BANK: step(["kd"], bank=bank, augment=False),
             f"{PLAIN}, un-augmented": step([], augment=False),
-        },
-        LIVE,
-        args.turns,
-    )
+        }
+        looked_up = compare(named, LIVE, args.turns)
     print_summary(f"{STUDENT} learns from {TEACHER}, batch {BATCH}, {os.cpu_count()} cores", losses, PLAIN)
-    print_summary("the same targets on un-augmented images", stored, LIVE)
-    faster = 1 / next(row["ratio"] for row in stored if row["name"] == BANK)
+    print_summary("the same targets on un-augmented images", looked_up, LIVE)
+    faster = 1 / next(row["ratio"] for row in looked_up if row["name"] == BANK)
     met = faster >= GOAL
     print(f"the bank is {faster:.2f} times faster (goal ≥ {GOAL:g}): {'met' if met else 'missed'}")
     goals = {"bank_faster": faster, "goal": GOAL, "met": met}
-    save("distill_step", {"batch": BATCH, "losses": losses, "bank": stored, "goals": goals})
+    save("distill_step", {"batch": BATCH, "losses": losses, "bank": looked_up, "goals": goals})
 
 
 if __name__ == "__main__":

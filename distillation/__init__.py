@@ -6,7 +6,8 @@ from distillation.ekg import kept_teachers, two_view_knowledge
 from distillation.features import view
 from distillation.filters import Filtered, kept_per_sample
 from distillation.lesson import Lesson, for_lesson, lesson_objective
-from distillation.loss import Loss, build, get_loss, list_losses, register
+from distillation.loss import Loss
+from distillation.registry import build, get_loss, list_losses, register
 from distillation.teachers import Banked, Ensemble, Live, Teacher, ensemble
 
 __all__ = [

@@ -18,6 +18,27 @@ def kl_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) ->
     return tf.reduce_sum(tf.exp(p) * (p - q), -1)
 
 
+MEANS = ("logits", "softmax", "tempered")
+"""What `mean_of` can average."""
+
+
+def mean_of(logits: tf.Tensor, shares: tf.Tensor, how: str, temperature: float) -> tf.Tensor:
+    """Weighted mean of what several teachers say, as logits (b, classes).
+
+    Args:
+        logits: (b, classes, teachers).
+        shares: (teachers,) or (b, teachers), not below 0, of sum 1.
+        how: mean of their "logits" (EKG), of "softmax" (then softmax(result) is the mean), or of "tempered"
+            ones (then softmax(result / temperature) is).
+    """
+    shares = shares[..., None, :]
+    if how == "logits":
+        return tf.reduce_sum(logits * shares, -1)
+    scale = temperature if how == "tempered" else 1.0
+    log_p = tf.nn.log_softmax(logits / scale, axis=1)
+    return scale * tf.reduce_logsumexp(log_p + tf.math.log(shares), -1)
+
+
 def temperature_for(num_classes: int) -> float:
     """EKG's temperature: 4, and 10 from a thousand classes on."""
     return 4.0 if num_classes < 1000 else 10.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from distillation.basics import accuracy, cross_entropy, kl_divergence, temperature_for
+from distillation.basics import accuracy, cross_entropy, kl_divergence, mean_of, temperature_for
 
 
 def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -20,7 +20,8 @@ def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tup
     """
     bank, temperature = batch["bank"], temperature_for(logits.shape[-1])
     views = tf.stack(tf.split(logits, 2))
-    target = _mean_of_kept(bank, kept_teachers(bank, tf.reduce_mean(views, 0), temperature))
+    kept = kept_teachers(bank, tf.reduce_mean(views, 0), temperature)
+    target = mean_of(bank, kept / tf.reduce_sum(kept), "logits", temperature)
     labels = tf.concat([batch["labels"]] * 2, 0)
     knowledge = temperature * kl_divergence(target[None], views, temperature)
     loss = tf.reduce_mean(cross_entropy(labels, logits)) + tf.reduce_mean(knowledge)
@@ -38,10 +39,6 @@ def kept_teachers(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf
     of_student = tf.reduce_sum(kl_divergence(best[..., 0], student, temperature))
     kept = tf.cast(distance < of_student, tf.float32)
     return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[-1])))
-
-
-def _mean_of_kept(bank: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(bank * kept, -1) / tf.reduce_sum(kept)
 
 
 def _classes_last(bank: tf.Tensor) -> tf.Tensor:

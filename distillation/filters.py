@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from distillation.basics import kl_divergence, temperature_for
+from distillation.basics import MEANS, kl_divergence, mean_of, temperature_for
 from distillation.ekg import kept_teachers
 from distillation.teachers import Outputs, Teacher
 from runs.errors import UsageError
 from runs.suggest import nearest
 
 SCOPES = ("batch", "sample", "dataset")
-MEANS = ("logits", "softmax", "tempered")
 
 
 def kept_per_sample(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
@@ -29,23 +28,6 @@ def kept_per_sample(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> 
     return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[1])))
 
 
-def mean_of_kept(logits: tf.Tensor, kept: tf.Tensor, mean: str, temperature: float) -> tf.Tensor:
-    """Mean of what the kept teachers say, as logits (b, classes).
-
-    Args:
-        logits: (b, classes, K).
-        kept: (K,) or (b, K), 1 for those that are heard, at least one of each row.
-        mean: of their "logits" (EKG), of "softmax" (then softmax(result) is the mean), or of "tempered" ones
-            (then softmax(result / temperature) is).
-    """
-    shares = (kept / tf.reduce_sum(kept, -1, keepdims=True))[..., None, :]
-    if mean == "logits":
-        return tf.reduce_sum(logits * shares, -1)
-    scale = temperature if mean == "tempered" else 1.0
-    log_p = tf.nn.log_softmax(logits / scale, axis=1)
-    return scale * tf.reduce_logsumexp(log_p + tf.math.log(shares), -1)
-
-
 class Filtered:
     """The mean of those of several teachers that are nearer to the best one than the student is.
 
@@ -53,7 +35,7 @@ class Filtered:
         teacher: gives logits (b, classes, K), K > 1, the best first; its features are passed on.
         by: whether the divergences are summed over each "batch" (EKG's program), taken for each "sample", or
             were summed once over the "dataset" (EKG's poster).
-        mean: see `mean_of_kept`.
+        mean: see `distillation.basics.mean_of`.
         temperature: of the divergences; None takes EKG's, 4, and 10 from a thousand classes on.
         kept: for "dataset": (K,), 1 for those that stay, as `kept_teachers` finds them on the logits of the
             whole training set.
@@ -91,13 +73,14 @@ class Filtered:
         logits = outputs["logits"]
         temperature = self.temperature or temperature_for(logits.shape[1])
         kept = self._kept(logits, student, temperature)
-        return {**outputs, "logits": mean_of_kept(logits, kept, self.mean, temperature)}
+        shares = kept / tf.reduce_sum(kept, -1, keepdims=True)
+        return {**outputs, "logits": mean_of(logits, shares, self.mean, temperature)}
 
     def _kept(self, logits: tf.Tensor, student: tf.Tensor | None, temperature: float) -> tf.Tensor:
         if self.by == "dataset":
             return tf.constant(self.kept, tf.float32)
         if student is None:
             raise UsageError(f"A filter by {self.by!r} needs the student's logits. Received: student=None")
-        views = tf.split(student, student.shape[0] // logits.shape[0])
+        views = tf.reshape(student, [-1, logits.shape[0] or tf.shape(logits)[0], student.shape[-1]])
         keep = kept_teachers if self.by == "batch" else kept_per_sample
-        return keep(logits, tf.stop_gradient(tf.reduce_mean(tf.stack(views), 0)), temperature)
+        return keep(logits, tf.stop_gradient(tf.reduce_mean(views, 0)), temperature)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from distillation.basics import accuracy, cross_entropy
 from distillation.features import view
-from distillation.kernels import Changed, Changes, call_with
 from distillation.loss import Loss
+from distillation.moving import Changed, Changes, call_with
 from distillation.teachers import Live, Teacher
 from op_utils import Batch
 from runs.errors import UsageError
@@ -46,6 +46,8 @@ class Lesson(keras.Model):
         self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
         moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
         self.label_weight, self.student = label_weight, student
+        # Nothing reads this: Keras tracks, and so trains and saves, what stands in an attribute or a list of
+        # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
         reads = reads_of([loss for loss, _ in losses])
         self.view = view(student, reads, layers, _names(losses, "student"))
@@ -77,14 +79,15 @@ class Lesson(keras.Model):
         """
         student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
         student["logits"] = logits = tf.cast(student["logits"], tf.float32)
-        labels = per_view(inputs["labels"], logits)
+        labels, images = per_view(inputs["labels"], logits), tf.shape(inputs["labels"])[0]
         taught = dict(self.teacher(inputs, logits)) if self.terms else {}
         loss = self.label_weight * tf.reduce_mean(cross_entropy(labels, logits))
         if taught:
             taught["logits"] = per_view(taught["logits"], logits)
         for term, weight in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
-            loss += weight * tf.cast(term.compute_loss(*sides, labels=labels), tf.float32)
+            found = term.compute_loss(*sides, labels=labels, images=images)
+            loss += weight * tf.cast(found, tf.float32)
         return {"logits": logits, "loss": loss}
 
     @property
@@ -98,8 +101,13 @@ class Lesson(keras.Model):
 
 
 def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Repeats (b, …) for each view of logits (v·b, classes)."""
-    return tf.concat([values] * (logits.shape[0] // values.shape[0]), 0)
+    """Repeats (b, …) for each view of logits (v·b, classes); b may be unknown until the step runs."""
+    rows, all_rows = values.shape[0], logits.shape[0]
+    if rows and all_rows:
+        return tf.concat([values] * (all_rows // rows), 0)
+    views = tf.shape(logits)[0] // tf.shape(values)[0]
+    repeated = tf.tile(values, [views] + [1] * (len(values.shape) - 1))
+    return tf.ensure_shape(repeated, [all_rows, *values.shape[1:]])
 
 
 def lesson_objective(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:

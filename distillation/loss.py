@@ -1,10 +1,8 @@
-"""A loss between teacher and student, with the interface of `keras.distillation`, and the registry."""
+"""A loss between teacher and student, with the interface of `keras.distillation`."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -12,13 +10,10 @@ import keras
 import tensorflow as tf
 
 from runs.errors import UsageError
-from runs.suggest import nearest
 
 READS = ("logits", "stages", "blocks", "pooled")
 """What a loss may look at: logits (b, classes), or (b, classes, teachers) of several teachers; the maps
 (b, h, w, c) at the end of each stage; those of each block; the pooled vector (b, c)."""
-
-_LOSSES: dict[str, type[Loss]] = {}  # by key
 
 
 class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
@@ -33,7 +28,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         several: `compare` takes logits of several teachers (b, classes, teachers). Any other loss is handed
             the mean of their logits (b, classes), also where there is one teacher.
         moves_kernels: it compares nothing. A `Lesson` computes with what its `adapt(student's kernels,
-            teacher's kernels, weight)` makes of the student's; see `distillation.kernels`.
+            teacher's kernels, weight)` makes of the student's; see `distillation.moving`.
     """
 
     key: ClassVar[str] = ""
@@ -47,19 +42,25 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         self.teacher_layer_name, self.student_layer_name = teacher_layer_name, student_layer_name
 
     def compare(self, teacher: Any, student: Any) -> tf.Tensor:
-        """The loss, a scalar, from what is read on both sides (float32). A third parameter: `labels`."""
+        """The loss, a scalar, from what is read on both sides (float32).
+
+        It is also handed `labels` or `images`, see `compute_loss`, where it has a parameter of that name.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def prepare(self, teacher: Any, student: Any) -> None:
         """Makes own weights; called once with the shapes of what is read on both sides."""
 
-    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, **_) -> tf.Tensor:
+    def compute_loss(
+        self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, images: Any = None, **_
+    ) -> tf.Tensor:
         """A scalar float32.
 
         Args:
             teacher_outputs, student_outputs: {name of `READS`: tensor or list of tensors}, or what this
                 loss reads alone. The teacher's logits may be of several, see `several`.
             labels: (b,) integers, for losses that need them.
+            images: number of different images n where rows i, i + n, … are views of one; None: all differ.
 
         No gradient reaches the teacher. Raises `UsageError` for a side that lacks what the loss reads.
         """
@@ -69,7 +70,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             self.build_for(
                 *(keras.tree.map_structure(lambda x: x.shape, side) for side in (teacher, student))
             )
-        more = {"labels": self._needed(labels)} if _wants_labels(type(self)) else {}
+        more = {"labels": self._needed(labels)} if _wants(type(self), "labels") else {}
+        more |= {"images": images} if _wants(type(self), "images") else {}
         return self.compare(keras.tree.map_structure(tf.stop_gradient, teacher), student, **more)
 
     def build_for(self, teacher: Any, student: Any) -> None:
@@ -137,47 +139,6 @@ def _output(model: keras.Model, layer: str | None) -> Any:
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
-def register(cls: type[Loss]) -> type[Loss]:
-    """Class decorator: makes a loss known by its `key`. Raises `UsageError` for one that is taken."""
-    old = _LOSSES.get(cls.key)
-    if not cls.key or (old and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__)):
-        raise UsageError(f"A loss needs a key of its own. Received: key={cls.key!r} of {cls.__qualname__}")
-    _LOSSES[cls.key] = cls
-    return cls
-
-
-def get_loss(key: str) -> type[Loss]:
-    """A registered loss. Raises `UsageError` with the nearest valid name."""
-    known = _known()
-    if key not in known:
-        raise UsageError(f"Unknown loss. Received: loss={key!r}. {nearest(key, known)}")
-    return known[key]
-
-
-def list_losses() -> list[str]:
-    """Names that `build` accepts."""
-    return sorted(_known())
-
-
-def build(key: str, **options: Any) -> Loss:
-    """A loss by name: `build("kd", temperature=4)`. Raises `UsageError` for a name or an option unknown."""
-    cls = get_loss(key)
-    valid = [name for name in inspect.signature(cls).parameters]
-    if wrong := next((name for name in options if name not in valid), None):
-        raise UsageError(
-            f"Unknown option of loss {key!r}. Received: {wrong}={options[wrong]!r}. {nearest(wrong, valid)}"
-        )
-    return cls(**options)
-
-
-def _known() -> dict[str, type[Loss]]:
-    import distillation.losses as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return _LOSSES
-
-
-def _wants_labels(cls: type[Loss]) -> bool:
+def _wants(cls: type[Loss], name: str) -> bool:
     compare: Callable = cls.compare
-    return "labels" in inspect.signature(compare).parameters
+    return name in inspect.signature(compare).parameters

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 EPSILON = 1e-12  # the least norm that is divided by (HAP's program, and AT's)
+ROUNDING = 1e-6  # deviations of a row, over its largest value, that may be nothing but rounding
 
 
 def energy(maps: tf.Tensor) -> tf.Tensor:
@@ -16,9 +17,21 @@ def energy(maps: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.square(maps), -1)
 
 
-def unit(rows: tf.Tensor) -> tf.Tensor:
-    """Each row (…, n) divided by its L2 norm. A row of zeros stays zero, and so does its gradient."""
-    return tf.math.l2_normalize(rows, -1, epsilon=EPSILON**2)
+def unit(rows: tf.Tensor, least: float | tf.Tensor = EPSILON) -> tf.Tensor:
+    """Each row (…, n) divided by its L2 norm. One not longer than `least` becomes zero, and has no gradient.
+
+    least: ≥ 0, for all rows or (…, 1).
+    """
+    squares = tf.reduce_sum(tf.square(rows), -1, keepdims=True)
+    alive = squares > least**2
+    # The root of 1, where it is not used, keeps an infinite slope times 0 out of the gradient.
+    return tf.where(alive, rows * tf.math.rsqrt(tf.where(alive, squares, 1.0)), 0.0)
+
+
+def unit_deviation(rows: tf.Tensor) -> tf.Tensor:
+    """`unit` of each row (…, n) less its mean; zero where float32 cannot tell the row from a constant."""
+    largest = tf.reduce_max(tf.abs(rows), -1, keepdims=True)
+    return unit(rows - tf.reduce_mean(rows, -1, keepdims=True), tf.maximum(ROUNDING * largest, EPSILON))
 
 
 def flat(x: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import nets
 from distillation.features import view
-from distillation.kernels import convolutions
+from distillation.pairing import convolutions
 from runs.errors import UsageError
 from runs.snapshot import Snapshot
 
@@ -30,7 +30,7 @@ class Teacher(Protocol):
     Attributes:
         variables: Keras variables that it reads; nothing ever writes them.
         symbols: its outputs as symbolic tensors, so that losses can make their own weights beforehand.
-        convolutions: its layers of that kind, see `distillation.kernels`; [] without a network at hand.
+        convolutions: its layers of that kind, see `distillation.pairing`; [] without a network at hand.
     """
 
     variables: list[keras.Variable]

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import adaptive_pool, energy, flat, mean_squares, unit
 from distillation.parts import OwnBatchNorm
+from distillation.registry import register
 from runs.errors import UsageError
 
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import attention, to_smaller
+from distillation.registry import register
 from runs.errors import UsageError
 
 

@@ -8,18 +8,23 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
+from distillation.maps import unit
+from distillation.registry import register
 from runs.errors import UsageError
 
 
-def contrast(scores: tf.Tensor, ratio: float) -> tf.Tensor:
-    """−log h of each pair of one image, − Σ log(1 − h) of those of two: scores (b, b) → (b,) (§3.1).
+def contrast(scores: tf.Tensor, ratio: float, images: tf.Tensor | int | None = None) -> tf.Tensor:
+    """−log h of each pair of one view, − Σ log(1 − h) of those of two images: scores (b, b) → (b,) (§3.1).
 
     h = e^score / (e^score + ratio) is the critic's probability that both sides looked at the same image.
+    Rows i and i + `images` are views of one image, and count neither as a pair nor against each other.
     """
-    prior, same = math.log(ratio), tf.eye(tf.shape(scores)[0])
+    prior, rows = math.log(ratio), tf.range(tf.shape(scores)[0])
+    image = rows if images is None else rows % images
+    others = tf.cast(image[:, None] != image[None], tf.float32)
     of_pair = tf.nn.softplus(prior - tf.linalg.diag_part(scores))
-    return of_pair + tf.reduce_sum((1 - same) * tf.nn.softplus(scores - prior), 1)
+    return of_pair + tf.reduce_sum(others * tf.nn.softplus(scores - prior), 1)
 
 
 @register
@@ -32,13 +37,15 @@ class CRD(Loss):
         ratio: N/M, negatives for each pair over images to learn from: 16,384 of CIFAR's 50,000 as published.
         teacher_layer_name, student_layer_name: where `keras.distillation.Distiller` finds the vectors.
 
-    The authors draw N negatives from a memory of all images' last vectors. This has the b − 1 others of the
-    batch (of one replica), fresh and without a memory, judged by the same critic. It cannot reach 0.
+    Their program differs: it draws N negatives from a memory of all images' last vectors, where this has the
+    other images of the batch (of one replica), fresh; it divides e^score by a constant Z, the mean score of
+    its first batch times M, where Z is 1 here; and it adds the same with the sides exchanged, the student's
+    memory against the teacher's vectors, where this has one direction. The loss cannot reach 0.
     """
 
     key: ClassVar[str] = "crd"
     reads: ClassVar[str] = "pooled"
-    beta: ClassVar[float] = 0.8  # beside a full cross-entropy, as the authors
+    beta: ClassVar[float] = 0.8  # the authors', for their sum of two directions; none is published for one
 
     def __init__(
         self,
@@ -62,8 +69,10 @@ class CRD(Loss):
         self.of_teacher.build(teacher)
         self.of_student.build(student)
 
-    def compare(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-        """teacher (b, c), student (b, c′) → scalar."""
-        t, s = (tf.nn.l2_normalize(v, -1) for v in (self.of_teacher(teacher), self.of_student(student)))
+    def compare(
+        self, teacher: tf.Tensor, student: tf.Tensor, images: tf.Tensor | int | None = None
+    ) -> tf.Tensor:
+        """teacher (b, c), student (b, c′), `images` as for `contrast` → scalar."""
+        t, s = (unit(v) for v in (self.of_teacher(teacher), self.of_student(student)))
         scores = tf.matmul(s, t, transpose_b=True) / self.temperature
-        return tf.reduce_mean(contrast(scores, self.ratio))
+        return tf.reduce_mean(contrast(scores, self.ratio, images))

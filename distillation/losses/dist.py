@@ -6,18 +6,15 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
+from distillation.maps import unit_deviation
+from distillation.registry import register
 from runs.errors import UsageError
-
-EPSILON = (
-    1e-12  # of the squared deviations of a row: below it the row counts as constant, its correlation as 0
-)
 
 
 def correlation(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Pearson's coefficient over the last axis, (…, n) → (…,); 0 and no gradient where a side is constant."""
-    a, b = (tf.nn.l2_normalize(x - tf.reduce_mean(x, -1, keepdims=True), -1, EPSILON) for x in (a, b))
-    return tf.reduce_sum(a * b, -1)
+    return tf.reduce_sum(unit_deviation(a) * unit_deviation(b), -1)
 
 
 @register

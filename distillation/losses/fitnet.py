@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import to_smaller
+from distillation.registry import register
 from runs.errors import UsageError
 
 

@@ -8,26 +8,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from distillation.basics import kl_divergence
-from distillation.loss import Loss, register
+from distillation.basics import MEANS, kl_divergence, mean_of
+from distillation.loss import Loss
+from distillation.registry import register
 from runs.errors import UsageError
 from runs.suggest import nearest
 
 FACTORS = {"T2": lambda t: t * t, "T": lambda t: t, "1": lambda t: 1.0}
-MEANS = ("kl", "logits", "softmax", "tempered")
-
-
-def mean_of_teachers(logits: tf.Tensor, weights: tf.Tensor, how: str, temperature: float) -> tf.Tensor:
-    """Logits (b, classes, teachers) → (b, classes) of the mean of logits, of softmaxes, or of tempered ones.
-
-    `weights` (teachers,) sum to 1. Means of probabilities come back as logits: softmax(result) is the mean,
-    and softmax(result / T) for "tempered".
-    """
-    if how == "logits":
-        return tf.linalg.matvec(logits, weights)
-    scale = temperature if how == "tempered" else 1.0
-    log_p = tf.nn.log_softmax(logits / scale, axis=1)
-    return scale * tf.reduce_logsumexp(log_p + tf.math.log(weights), -1)
+WAYS = ("kl", *MEANS)
 
 
 def mean_divergence(
@@ -68,7 +56,7 @@ class KD(Loss):
         super().__init__()
         if not temperature > 0:
             raise UsageError(f"The temperature must be above 0. Received: temperature={temperature}")
-        for option, value, valid in (("factor", factor, FACTORS), ("mean", mean, MEANS)):
+        for option, value, valid in (("factor", factor, FACTORS), ("mean", mean, WAYS)):
             if value not in valid:
                 raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
         if weights is not None and not (min(weights, default=-1) >= 0 and 0 < sum(weights) < np.inf):
@@ -84,7 +72,7 @@ class KD(Loss):
             teacher = teacher[..., None]
         weights = self._shares(teacher)
         if self.mean != "kl":
-            teacher = mean_of_teachers(teacher, weights, self.mean, self.temperature)[..., None]
+            teacher = mean_of(teacher, weights, self.mean, self.temperature)[..., None]
             weights = tf.ones(1)
         loss = FACTORS[self.factor](self.temperature) * tf.reduce_mean(
             mean_divergence(teacher, weights, student, self.temperature)

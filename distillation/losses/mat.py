@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import adaptive_pool, attention, energy, flat, mean_squares, unit
+from distillation.registry import register
 from runs.errors import UsageError
 
 

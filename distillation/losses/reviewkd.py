@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss, register
+from distillation.loss import Loss
 from distillation.maps import adaptive_pool, repeat_to
 from distillation.parts import OwnBatchNorm
+from distillation.registry import register
 from runs.errors import UsageError
 
 LEVELS = (4, 2, 1)  # sides of HCL's pooled maps
@@ -82,7 +83,9 @@ def with_pooled(stages: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 class ReviewKD(Loss):
     """Σ over stages, and the pooled vector, of HCL(teacher's, ABF of the student's and all deeper ones).
 
-    The program's loop raises the weight from 0 over the first 20 epochs.
+    Stages are read behind their last ReLU, on both sides. The authors' CIFAR program reads the student there
+    too, but the teacher's before the ReLU; `layers` of `Live` may name those. Its loop raises the weight from
+    0 over the first 20 epochs.
 
     Args:
         most_channels: of what is handed from stage to stage, at most; published: 512.

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss, register
-from distillation.maps import attention, flat, similarity
+from distillation.loss import Loss
+from distillation.maps import flat, similarity
+from distillation.registry import register
 
 
 def similarity_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
@@ -31,20 +32,3 @@ class SP(Loss):
     def compare(self, teacher: Sequence[tf.Tensor], student: Sequence[tf.Tensor]) -> tf.Tensor:
         """Stages (b, h, w, c) of both, deepest last → scalar."""
         return similarity_distance(flat(teacher[-1]), flat(student[-1]))
-
-
-@register
-class ASP(Loss):
-    """SP of attention maps: G = A Aᵀ by unit rows, A (b, h·w) of the deepest stage (HAP's further losses).
-
-    Pairs are those of one replica, as for SP. HAP's program normalises each column of a map where this
-    normalises the map, which is what its other losses do.
-    """
-
-    key: ClassVar[str] = "asp"
-    reads: ClassVar[str] = "stages"
-    beta: ClassVar[float] = 3000.0  # no published value: SP's
-
-    def compare(self, teacher: Sequence[tf.Tensor], student: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Stages (b, h, w, c) of both, deepest last → scalar."""
-        return similarity_distance(attention(teacher[-1]), attention(student[-1]))

@@ -53,7 +53,7 @@ def mat_of_one(teachers, s, weighed_at=None):
     return (d * weights / weights.sum()).mean()
 
 
-def by_the_formula(key, teacher, student):
+def by_the_formula(key, teacher, student, window=99):
     b = len(student[0])
     return {
         "at": lambda: sum(at_of_two(t, s) for t, s in zip(teacher, student, strict=True)),
@@ -62,9 +62,9 @@ def by_the_formula(key, teacher, student):
         ),
         "asp": lambda: np.linalg.norm(m(a(teacher[-1])) - m(a(student[-1]))) ** 2 / b**2,
         "hap": lambda: np.mean([hap_of_two(t, s) for s in student for t in teacher[-3:]]),
-        "lsp2": lambda: np.mean(  # blocks of teacher and student correspond: i − 1, i, i + 1
+        "lsp2": lambda: np.mean(  # blocks of teacher and student correspond: for 3, i − 1, i, i + 1
             [
-                np.mean([hap_of_two(t, s) for t in teacher[max(i - 1, 0) : max(i - 1, 0) + 3]])
+                np.mean([hap_of_two(t, s) for t in teacher[max(i - (window - 1) // 2, 0) :][:window]])
                 for i, s in enumerate(student)
             ]
         ),

@@ -6,7 +6,7 @@ import tensorflow as tf
 from map_formulas import by_the_formula, frozen_mat, maps, pooled
 
 from distillation import build
-from distillation.losses.hap import centred_windows
+from distillation.losses.lsp2 import windows
 from distillation.losses.mat import strided_windows
 from distillation.maps import adaptive_pool
 from runs import UsageError
@@ -107,9 +107,17 @@ def test_hap_takes_the_last_blocks_of_the_teacher_and_all_of_the_student():
 
 
 def test_a_window_of_all_is_hap_of_all():
+    """Which is what HAP's program does by default."""
     teacher, student = teacher_maps(), student_maps()[:3]
     expected = loss_of("hap", teacher, student, teacher_blocks=4)
-    assert loss_of("lsp2", teacher, student, window=None) == pytest.approx(expected, rel=1e-5)
+    assert loss_of("lsp2", teacher, student) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_window_of_three_is_what_the_formula_says(seed):
+    teacher, student = teacher_maps(seed), student_maps(seed + 10)
+    expected = by_the_formula("lsp2", teacher, student, window=3)
+    assert loss_of("lsp2", teacher, student, window=3) == pytest.approx(expected, rel=2e-5)
 
 
 def test_mat_of_one_teacher_is_attention_transfer():
@@ -134,7 +142,7 @@ def test_windows_by_hand():
         [0, third, third, third],
         [0, 0, half, half],
     ]
-    np.testing.assert_allclose(centred_windows(4, 4, 3), expected, rtol=1e-6)
+    np.testing.assert_allclose(windows(4, 4, 3), expected, rtol=1e-6)
     np.testing.assert_array_equal(strided_windows(2, 4, 1), [[1, 0, 0, 0], [0, 0, 1, 0]])
     np.testing.assert_array_equal(strided_windows(2, 4, 3), [[1, 1, 1, 0], [0, 0, 1, 1]])
 
@@ -143,7 +151,7 @@ def test_windows_by_hand():
 @pytest.mark.parametrize(("students", "teachers"), [(1, 9), (9, 1), (9, 27), (27, 9), (7, 5)])
 def test_every_student_looks_at_somebody(students, teachers, size):
     assert strided_windows(students, teachers, size).any(1).all()
-    np.testing.assert_allclose(centred_windows(students, teachers, size).sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(windows(students, teachers, size).sum(1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 4), (3, 5), (7, 6), (9, 8), (14, 12)])

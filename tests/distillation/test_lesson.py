@@ -71,6 +71,31 @@ def test_ekg_is_a_lesson_of_a_filtered_bank_over_two_views():
     np.testing.assert_allclose(objective, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("by", ["batch", "sample"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_batch_whose_size_is_unknown_beforehand_is_one_like_any_other(by, views):
+    """As `Model.fit` has it, whose last batch may be smaller: 16 rows, then 6, by one trace."""
+    found = Lesson(network(1), Filtered(Banked(), by), [(build("kd"), 0.9)])
+    rng = np.random.default_rng(0)
+    bank = {size: rng.normal(size=(size, 4, 3)).astype(np.float32) for size in (16, 6)}
+    given = {size: inputs_of({**batches(1, size)[0], "bank": bank[size]}) for size in bank}
+    for one in given.values():
+        one["images"] = tf.concat([one["images"], one["images"][:, ::-1]][:views], 0)
+    specs = {k: tf.TensorSpec([None, *v.shape[1:]], v.dtype) for k, v in given[16].items()}
+    traced = tf.function(lambda one: lesson_objective(found(one), one), [specs], autograph=False)
+    for one in given.values():
+        np.testing.assert_allclose(traced(one), lesson_objective(found(one), one), rtol=1e-5)
+
+
+def test_a_lesson_tells_its_losses_how_many_images_its_views_are_of():
+    student, inputs, crd = network(1), inputs_of(batches(1)[0]), build("crd")
+    views = tf.concat([inputs["images"], inputs["images"][:, ::-1]], 0)
+    found = Lesson(student, network(2), [(crd, 1.0)], 0.0)({**inputs, "images": views})["loss"]
+    pooled = [keras.Model(m.inputs[0], m.get_layer("pool").output)(views) for m in (network(2), student)]
+    assert float(found) == pytest.approx(float(crd.compute_loss(*pooled, images=16)), rel=1e-5)
+    assert float(found) < 0.99 * float(crd.compute_loss(*pooled))
+
+
 def test_losses_of_keras_are_losses_of_a_lesson():
     student, teacher, inputs = network(1), network(2), inputs_of(batches(1)[0])
     feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")

@@ -57,6 +57,26 @@ def test_it_is_finite_for_a_student_whose_maps_died(key):
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
 
 
+def dead(x):
+    return tf.concat([tf.zeros_like(x[:1]), x[1:]], 0)
+
+
+def constant(x):
+    return tf.concat([tf.ones_like(x[:1]) * 0.3, x[1:]], 0)
+
+
+def equal_pair(x):
+    return tf.concat([x[:1], x[:1], x[2:]], 0)
+
+
+@every_loss
+@pytest.mark.parametrize("spoil", [dead, constant, equal_pair])
+def test_its_gradient_stays_small_for_one_image_that_says_nothing(key, spoil):
+    """A student's image of zeros, one of equal numbers, or two that are the same, beside others as ever."""
+    _, gradients = value_and_gradients(built(key), TEACHER, mapped(spoil, STUDENT), labels())
+    assert max(np.abs(g).max() for g in gradients) < 1e3
+
+
 @pytest.mark.parametrize("key", [k for k in KEYS if get_loss(k).prepare is Loss.prepare])
 def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(key):
     """Zero at equality, and flat; losses with weights compare what these make of both sides, and are not."""

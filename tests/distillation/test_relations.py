@@ -68,13 +68,14 @@ def test_lsp_says_what_it_misses(missing):
 # --- CRD: projections of its own ---------------------------------------------------------------------------
 
 
-def crd(t, s, temperature, ratio) -> float:
-    """Tian et al. 2020: −log h(i, i) − Σ_{j ≠ i} log(1 − h(i, j)), by the definition of h."""
+def crd(t, s, temperature, ratio, images=99) -> float:
+    """Tian et al. 2020: −log h(i, i) − Σ_{j ≠ i} log(1 − h(i, j)), j of another image."""
     total = 0.0
     for i, own in enumerate(s):
         for j, other in enumerate(t):
             e = np.exp(own @ other / np.linalg.norm(own) / np.linalg.norm(other) / temperature)
-            total -= np.log(e / (e + ratio)) if i == j else np.log(ratio / (e + ratio))
+            if i == j or i % images != j % images:
+                total -= np.log(e / (e + ratio)) if i == j else np.log(ratio / (e + ratio))
     return total / len(t)
 
 
@@ -84,11 +85,22 @@ def test_crd_is_the_papers_critic_on_the_batch(batch, temperature, ratio):
     loss = build("crd", temperature=temperature, size=7, ratio=ratio)
     teacher, student = case(14, batch, classes=6)[0], case(15, batch, classes=3)[1]
     found = loss_of(loss, teacher, student)
-    projected = [
+    assert found == pytest.approx(crd(*projected(loss, teacher, student), temperature, ratio), rel=1e-4)
+
+
+def projected(loss, teacher, student):
+    return [
         values @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
         for values, layer in ((teacher, loss.of_teacher), (student, loss.of_student))
     ]
-    assert found == pytest.approx(crd(*projected, temperature, ratio), rel=1e-4)
+
+
+@pytest.mark.parametrize("images", [2, 3, 6])
+def test_crd_holds_no_view_of_an_image_against_another(images):
+    loss, teacher, student = build("crd", size=7), *case(17, 6, classes=4)[:2]
+    found = float(loss.compute_loss(teacher, student, images=images))
+    expected = crd(*projected(loss, teacher, student), 0.07, 16_384 / 50_000, images)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_crd_trains_its_projections_until_each_image_meets_itself():

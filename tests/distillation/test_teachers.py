@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import nets
 from distillation import Banked, Ensemble, Filtered, Live, build, ensemble, kept_per_sample, kept_teachers
-from distillation.filters import mean_of_kept
+from distillation.basics import mean_of
 from runs import UsageError, save_snapshot
 
 CLASSES, SHAPE = 5, (8, 8, 3)
@@ -157,7 +157,7 @@ def test_a_filter_by_data_set_is_fixed():
 @pytest.mark.parametrize("mean", ["logits", "softmax", "tempered"])
 def test_means_of_the_kept_by_hand(mean):
     bank, kept, t = batch()["bank"], np.float32([[1, 1, 0, 1]] * 3 + [[1, 0, 0, 0]] * 3), 4.0
-    found = mean_of_kept(bank, tf.constant(kept), mean, t).numpy()
+    found = mean_of(bank, tf.constant(kept / kept.sum(1, keepdims=True)), mean, t).numpy()
     say = {
         "logits": lambda z: z,
         "softmax": lambda z: tf.nn.softmax(z).numpy(),

@@ -7,7 +7,8 @@ import tensorflow as tf
 from lessons import batches, network, read
 
 from distillation import Banked, Ensemble, Lesson, Live, build, lesson_objective
-from distillation.kernels import call_with, convolutions, partners
+from distillation.moving import call_with
+from distillation.pairing import convolutions, partners
 from nets import MaskedConv2D
 from op_utils import Trainer
 from runs import UsageError
