@@ -37,7 +37,8 @@ def run(config: DistillConfig) -> dict:
     strategy = make_strategy(config.gpu_id, config.tpu)
     for path, source in sources.items():
         student = path == config.trained_param or (config.copy_teacher and path == config.teacher[0])
-        load_fitting(path, source, config.arch if student else None, config.dataset, strategy)
+        arch = config.arch if student else None
+        load_fitting(path, source, arch, config.dataset, strategy, config.data_path)
     splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, sources))
     may_differ = (*VOLATILE, *stages(DistillConfig))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:
