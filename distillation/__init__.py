@@ -1,6 +1,6 @@
 """What to learn from: teachers and losses."""
 
-from distillation.bank import MemoryBank, choose_teachers, write_bank
+from distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
 from distillation.basics import cross_entropy, kl_divergence, labels_only
 from distillation.ekg import kept_teachers, two_view_knowledge
 from distillation.features import view
@@ -19,6 +19,7 @@ __all__ = [
     "Loss",
     "MemoryBank",
     "Teacher",
+    "bank_bytes",
     "build",
     "choose_teachers",
     "cross_entropy",

@@ -47,10 +47,20 @@ def write_bank(
     ids: np.ndarray,
     dtype: str = "float32",
 ) -> str:
-    """Runs every teacher once on all images and writes what they say; returns the file's SHA-256.
+    """Writes the bytes of `bank_bytes`, all or none of them; returns the file's SHA-256."""
+    return write_atomic(path, bank_bytes(forwards, images, ids, dtype))
 
-    The file is a `.npy` of the logits (n, classes, teachers), as EKG's is, with a second one behind it for
-    the ids of its rows. It appears whole or not at all.
+
+def bank_bytes(
+    forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
+    images: np.ndarray,
+    ids: np.ndarray,
+    dtype: str = "float32",
+) -> memoryview:
+    """Runs every teacher once on all images: the file of what they say.
+
+    It is a `.npy` of the logits (n, classes, teachers), as EKG's is, with a second one behind it for the ids
+    of its rows.
 
     Args:
         forwards: images uint8 (n, h, w, c) → logits (n, classes), or (n, classes, several), in the order in
@@ -68,21 +78,21 @@ def write_bank(
     columns = []
     for forward in tqdm(forwards, desc="memory bank", unit="teacher"):
         logits = np.asarray(forward(images))
-        columns.append(_within(logits.reshape(*logits.shape[:2], -1), dtype, path))
+        columns.append(_within(logits.reshape(*logits.shape[:2], -1), dtype))
     logits = np.concatenate(columns, -1)
     buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full
     np.save(buffer, logits)
     np.save(buffer, np.asarray(ids, np.int64))
-    return write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+    return buffer.getbuffer()
 
 
-def _within(logits: np.ndarray, dtype: str, path: str | Path) -> np.ndarray:
+def _within(logits: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         stored = logits.astype(dtype)
     if not np.isfinite(stored).all():
         largest = float(np.abs(logits).max())
         remedy = "Store them as float32" if np.isfinite(largest) else "Look at the teacher's weights"
-        raise DataError(f"{path}: logits do not fit into {dtype}. Received: up to {largest:g}\n{remedy}")
+        raise DataError(f"Logits do not fit into {dtype}. Received: up to {largest:g}\n{remedy}")
     return stored
 
 

@@ -130,7 +130,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
 
 def _mean_logits(logits: Any) -> Any:
     """(b, classes) from (b, classes) or (b, classes, teachers), symbolic or not."""
-    return keras.ops.mean(keras.ops.cast(logits, "float32"), -1) if len(logits.shape) == 3 else logits
+    several = len(getattr(logits, "shape", ())) == 3
+    return keras.ops.mean(keras.ops.cast(logits, "float32"), -1) if several else logits
 
 
 def _output(model: keras.Model, layer: str | None) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import absl.logging
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,13 +24,24 @@ def to_litert(model: keras.Model) -> bytes:
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
     try:
-        # Its weights are constants: nothing else must be kept alive, which an empty module says.
-        return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)], tf.Module()).convert()
+        with _silent_absl():
+            return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]).convert()
     except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
         raise UsageError(
             f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
             "export it as savedmodel or onnx"
         ) from error
+
+
+@contextmanager
+def _silent_absl() -> Iterator[None]:
+    """Without the advice to keep variables alive: all are constants. An owner would reorder the inputs."""
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)
 
 
 def _operations(message: str) -> str:

@@ -78,6 +78,9 @@ class TrainingOptions(Common):
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", at_least=1)
     do_log: int = option(200, "steps between two updates of the progress line", at_least=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
+    time_seconds: float = option(
+        3.0, "seconds in which the report times its networks, on each backend", above=0, stage="report"
+    )
     round_to: int = option(1, "widths are multiples of this", at_least=1)
     shortcut: str = option("B", "shortcut of a network that starts at random", choices=("A", "A'", "B"))
     per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import dataloader
-from distillation import Lesson, MemoryBank, for_lesson, lesson_objective, write_bank
+from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_objective
 from op_utils import make_forward, make_strategy
 from pruning import Plan, make_plan, narrow
 from recipes.baseline import build
@@ -37,7 +37,8 @@ def run(config: DistillConfig) -> dict:
     strategy = make_strategy(config.gpu_id, config.tpu)
     for path, source in sources.items():
         student = path == config.trained_param or (config.copy_teacher and path == config.teacher[0])
-        load_fitting(path, source, config.arch if student else None, config.dataset, strategy)
+        arch = config.arch if student else None
+        load_fitting(path, source, arch, config.dataset, strategy, config.data_path)
     splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, sources))
     splits = splits.first(config.train_images) if config.train_images else splits
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
@@ -117,7 +118,7 @@ def _bank(context: RunContext) -> MemoryBank:
             )
             for p in config.teacher
         ]
-        write_bank(path, forwards, images.images, images.ids, config.bank_dtype)
+        path.write_bytes(bank_bytes(forwards, images.images, images.ids, config.bank_dtype))
         return {"teachers": len(forwards), "images": len(images)}
 
     return MemoryBank.open(context.step("bank", "bank.npy", make), images.ids)

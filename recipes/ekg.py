@@ -33,7 +33,9 @@ def run(config: Config) -> dict:
     check_names(config.arch, config.dataset)
     source = load_snapshot(config.trained_param) if config.trained_param else None
     strategy = make_strategy(config.gpu_id, config.tpu)
-    given = source and load_fitting(config.trained_param, source, config.arch, config.dataset, strategy)
+    given = source and load_fitting(
+        config.trained_param, source, config.arch, config.dataset, strategy, config.data_path
+    )
     _check_target(config, given)
     splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
@@ -80,4 +82,6 @@ def _uniform_plan(context: RunContext, dense: Path) -> Plan:
 
 def _check_target(config: Config, given: keras.Model | None) -> None:
     """The search finds out after the baseline whether its target can be reached."""
-    check_reachable(given or build(config, facts_of(config.dataset, "rgb")), config.search_settings())
+    check_reachable(
+        given or build(config, facts_of(config.dataset, "rgb", config.data_path)), config.search_settings()
+    )

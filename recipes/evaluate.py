@@ -21,7 +21,7 @@ def run(config: EvaluateConfig) -> list[dict]:
     snapshots = [load_snapshot(path) for path in config.trained_param]
     strategy = make_strategy(config.gpu_id, config.tpu)
     models = [
-        load_fitting(path, snapshot, config.arch, config.dataset, strategy)
+        load_fitting(path, snapshot, config.arch, config.dataset, strategy, config.data_path)
         for path, snapshot in zip(config.trained_param, snapshots, strict=True)
     ]
     splits, rows, total = {}, [], 0.0

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 import nets
-from dataloader.registry import DATASETS, find_dataset
+from dataloader.registry import DATASETS, find_dataset, open_dataset
 from nets import torch_names
 from recipes.config import TrainingOptions
 from runs import DataError, Snapshot, SnapshotError, UsageError
@@ -34,15 +34,21 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
 
 
 def load_fitting(
-    path: str, snapshot: Snapshot, arch: str | None, dataset: str, strategy: tf.distribute.Strategy
+    path: str,
+    snapshot: Snapshot,
+    arch: str | None,
+    dataset: str,
+    strategy: tf.distribute.Strategy,
+    data_path: str | None = None,
 ) -> keras.Model:
     """The network of a snapshot that was read from `path`; `arch` None takes any architecture.
 
-    Raises `SnapshotError` when it is of another architecture or has another number of classes.
+    Raises `SnapshotError` when it is of another architecture or has other classes, and `DataError` when only
+    the data in `data_path` says how many there are, and is not there.
     """
     with strategy.scope():
         model = nets.load_params(None, snapshot, path)
-    spec, classes = model.spec, find_dataset(dataset).num_classes
+    spec, classes = model.spec, open_dataset(dataset, data_path).num_classes
     alike = [name for name, entry in DATASETS.items() if entry.num_classes == spec.num_classes]
     for name, found, expected, remedy in (
         ("arch", spec.arch, arch or spec.arch, f"--arch {spec.arch}"),

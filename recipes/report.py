@@ -107,7 +107,7 @@ def machine() -> dict:
 
 def _rows(context: RunContext, networks: dict[str, keras.Model]) -> list[dict]:
     """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
-    test = context.splits.test
+    test, seconds = context.splits.test, context.config.time_seconds
     images = np.asarray(context.inputs(test.images[:TIMED_BATCH]))
     plain = {name: compact(model) for name, model in networks.items()}
     lite = {name: exports.to_litert(model) for name, model in plain.items()}
@@ -116,7 +116,8 @@ def _rows(context: RunContext, networks: dict[str, keras.Model]) -> list[dict]:
         "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
     }
     ms = {
-        key: least({n: partial(run, images) for n, run in each.items()}, 3.0) for key, each in timed.items()
+        key: least({n: partial(run, images) for n, run in each.items()}, seconds)
+        for key, each in timed.items()
     }
     return [
         _row(context, name, model, test)

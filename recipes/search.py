@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from distillation import MemoryBank, choose_teachers, labels_only, write_bank
+from distillation import MemoryBank, bank_bytes, choose_teachers, labels_only
 from op_utils import Objective
 from pruning import Plan
 from pruning.search import Interim, Searcher, SearchState
@@ -152,5 +152,5 @@ def _fill_bank(context: RunContext, warm: Path, history: tuple[Interim, ...], pa
         partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=config.val_batch_size)
         for i in chosen
     ]
-    write_bank(path, forwards, train.images, train.ids)
+    path.write_bytes(bank_bytes(forwards, train.images, train.ids))
     return {"teachers": chosen, "losses": [interim[i].loss for i in chosen]}

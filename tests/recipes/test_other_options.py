@@ -6,7 +6,7 @@ import pytest
 from pruning import Plan
 from runs import load_snapshot, read_json
 
-BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1]
+BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 
 
 @pytest.fixture(scope="module")

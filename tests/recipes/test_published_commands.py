@@ -14,7 +14,7 @@ import exports
 from pruning import Plan
 from runs import load_snapshot, read_json, read_jsonl, sha256
 
-STEPS = ["baseline", "warm-up", "search", "bank", "slim", "fine-tune", "compact", "litert", "report"]
+STEPS = ["baseline", "warm-up", "search", "slim", "bank", "fine-tune", "compact", "litert", "report"]
 FILES = {
     "config.json", "manifest.json", "plan_ekg.json", "snap_baseline.pkl", "snap_warm.pkl", "search.jsonl",
     "search_state.pkl", "bank.npy", "slimmed_param.pkl", "trained_param.pkl", "metrics.jsonl",
