@@ -64,8 +64,8 @@ def stripes(tmp_path_factory):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((16, 16, 3))
     x = layers.Rescaling(1 / 127, -1)(x)
-    for width in (16, 16):
-        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+    for name in ("conv2d", "conv2d_1"):
+        x = layers.Conv2D(16, 3, padding="same", use_bias=False, name=name)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
     x = layers.GlobalMaxPooling2D()(x)
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x), name="stripes")
