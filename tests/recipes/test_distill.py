@@ -91,6 +91,7 @@ def test_stored_logits_are_those_of_the_teachers(run, published):
     assert "bank" in report["seconds"]
 
 
+@pytest.mark.slow
 def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, published):
     """A copy of the first teacher leaves no room: of all teachers only the first one stays."""
     teachers = [published.folder / name for name in ("trained_param.pkl", "slimmed_param.pkl")]
@@ -122,6 +123,7 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
     assert sha256(teacher) == before
 
 
+@pytest.mark.slow
 def test_filters_that_a_loss_moves_are_those_that_are_kept(run, published):
     """What the holdout was shown behind the last epoch is the network that is saved, cut to size."""
     words = ["--t-path", published.folder / "snap_baseline.pkl", "--train_images", 320, "--no-augment"]

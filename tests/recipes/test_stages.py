@@ -24,6 +24,7 @@ def times(folder) -> dict[str, str]:
     return {name: (entry["time"], entry["seconds"], entry["sha256"]) for name, entry in steps.items()}
 
 
+@pytest.mark.slow
 def test_after_searching_the_whole_command_goes_on(published, programs, tmp_path):
     """… and ends in the bits of a run that did not stop in between."""
     folder, source = tmp_path / "run", ["--trained_param", published.folder / "snap_baseline.pkl"]
