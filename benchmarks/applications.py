@@ -25,6 +25,7 @@ from runs.quiet import start_tensorflow
 from runs.suggest import nearest
 
 SIDES = (64, 71, 75, 96, 128, 224, 331)  # the first that a model takes
+OPEN = 224
 KEEP = 0.5
 SAME = 1e-4  # of the largest output
 IMAGES = 16  # whose statistics BN has
@@ -49,7 +50,9 @@ def build(name: str, default: bool = False):
         else {}
     )
     if default:
-        return make(weights=None, **more)
+        model = make(weights=None, **more)
+        sizes = model.input_shape[1:3]  # MobileNetV3 leaves them open; its weights were trained at 224
+        return model if None not in sizes else make(weights=None, input_shape=(OPEN, OPEN, 3), **more)
     for side in SIDES:
         try:
             return make(weights=None, input_shape=(side, side, 3), **more)
