@@ -61,6 +61,8 @@ class DistillConfig(TrainingOptions):
         names = self.losses
         if len(self.betas) > len(names):
             raise UsageError(f"--betas has a weight for each loss, {len(names)}. Received: {len(self.betas)}")
+        if len(set(names)) < len(names):
+            raise UsageError(f"Each loss once; --betas weighs it. Received: distill={self.distill}")
         if names and not self.teacher:
             raise UsageError(
                 "Who teaches? Give --teacher FILE.pkl …, or --distill none. Received: no teacher"

@@ -80,6 +80,7 @@ def test_what_is_not_a_published_flag_stays_as_it_is():
         ("--recipe distill --teacher a.pkl --temperature 0", "temperature=0.0"),
         ("--recipe distill --teacher a.pkl --keep 1.5", "keep=1.5"),
         ("--recipe distill --teacher a.pkl --mean median", "median"),
+        ("--recipe distill --teacher a.pkl --distill kd+kd", "Each loss once"),
         ("--recipe distill --teacher a.pkl --teacher_filter batch", "1 teachers"),
         ("--recipe distill --teacher a.pkl b.pkl --teacher_weights 1", "--teacher_weights"),
     ],
