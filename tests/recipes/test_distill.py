@@ -48,6 +48,7 @@ def test_haps_command_ends_in_a_smaller_plain_network(hap):
     assert report["test_reads"] == 1
 
 
+@pytest.mark.slow
 def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap, run, published):
     before = read_json(hap / "manifest.json")["steps"]
     words = [*HAP.split(), "--t-path", published.folder / "snap_baseline.pkl", "--betas", 70]
@@ -62,6 +63,7 @@ def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap
     }
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_replaced_is_another_run(run, published, tmp_path):
     teacher = tmp_path / "teacher.pkl"
     shutil.copy(published.folder / "snap_baseline.pkl", teacher)
