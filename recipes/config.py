@@ -178,13 +178,6 @@ class EvaluateConfig(Common):
             raise UsageError("Which snapshot? Give --trained_param FILE.pkl")
 
 
-def parse(argv: Sequence[str] | None = None) -> Config:
-    """Command line of `train_cifar.py` → `Config`."""
-    return parse_into(
-        Config, argv, prog="train_cifar.py", description="Prune a CIFAR network and fine-tune it (EKG)."
-    )
-
-
 def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateConfig:
     """Command line of `test.py` → `EvaluateConfig`."""
     return parse_into(

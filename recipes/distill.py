@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,10 @@ from recipes.config import VOLATILE
 from recipes.config_distill import DistillConfig
 from recipes.context import RunContext
 from recipes.export import save_compact
-from recipes.finetune import slim, trainable
+from recipes.finetune import slim, trainable, training_spec
 from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
 from recipes.lessons import losses_of, teacher_of
 from recipes.report import finish
-from recipes.schedules import step_decay
 from recipes.stages import forget_outdated, stages
 from recipes.training import TrainingSpec, fit
 from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
@@ -144,18 +144,12 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
 
 
 def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
+    """That of any fine-tuning, but for what is learnt from whom."""
     config = context.config
-    return TrainingSpec(
-        name="fine-tune",
-        images=context.splits.train,
-        epochs=config.train_epoch,
-        learning_rates=lambda n: step_decay(config.learning_rate, n, config.decay_points, config.decay_rate),
+    return replace(
+        training_spec(context, None),
         objective=lesson_objective,
         preprocess=for_lesson(context.augmented if config.augment else context.plain),
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-        batch_size=config.batch_size,
         remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
-        accum=config.accum,
         extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if config.stored else None,
     )

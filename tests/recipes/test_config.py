@@ -8,7 +8,8 @@ import sys
 import pytest
 from forked import REPO
 
-from recipes.config import VOLATILE, Config, parse, parse_evaluate
+from recipes.config import VOLATILE, Config, parse_evaluate
+from recipes.registry import choose
 from recipes.stages import stages
 from runs import UsageError
 
@@ -64,6 +65,11 @@ OTHERS = {
     "compile": True,
     "setting": "night",
 }
+
+
+def parse(argv) -> Config:
+    """Options of `train_cifar.py` without --recipe."""
+    return choose(argv)[1]
 
 
 def arguments(name: str, value) -> list[str]:
