@@ -14,7 +14,7 @@ import nets
 from dataloader import Facts
 from distillation import labels_only
 from op_utils import make_forward
-from recipes.config import TrainingOptions
+from recipes.config import RunOptions
 from recipes.context import RunContext
 from recipes.schedules import step_decay
 from recipes.training import TrainingSpec, epochs_done, fit
@@ -29,10 +29,17 @@ def baseline(context: RunContext, given: keras.Model | None) -> Path:
     return context.step("baseline", "snap_baseline.pkl", make)
 
 
-def build(config: TrainingOptions, facts: Facts) -> keras.Model:
+def build(config: RunOptions, facts: Facts) -> keras.Model:
     """A network with random weights for a data set."""
+    side = config.images.crop
     return nets.build(
-        config.arch, num_classes=facts.num_classes, input_shape=facts.shape, shortcut=config.shortcut
+        config.arch,
+        num_classes=facts.num_classes,
+        input_shape=(side, side, 3) if side else facts.shape,
+        shortcut=config.shortcut,
+        head=config.head,
+        stem=config.stem,
+        dropout=config.dropout,
     )
 
 

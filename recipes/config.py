@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dataloader.pipelines import PIPELINES, Pipeline
 from pruning.settings import SearchSettings
 from recipes.options import check_ranges, option, parse_into
 from runs.errors import UsageError
@@ -46,8 +47,8 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(Common):
-    """What every recipe needs to know: where to, from what, and how to train. EKG's defaults.
+class RunOptions(Common):
+    """What every run needs to know: where to, from what, on how many images at a time.
 
     A recipe's class adds its own options, and names its `STEPS` in their order: an option with a `stage` may
     differ when a folder goes on, and the steps from that one on are done again (`recipes.stages`).
@@ -59,21 +60,7 @@ class TrainingOptions(Common):
     trained_param: str | None = option(
         None, "snapshot to start from, published or ours; without it a network with random weights"
     )
-    learning_rate: float = option(1e-2, "of the fine-tuning", above=0, stage="fine-tune")
-    decay_points: list[float] = option(
-        [0.3, 0.6, 0.8],
-        "parts of the fine-tuning after which the rate decays",
-        nargs="+",
-        at_least=0,
-        at_most=1,
-        stage="fine-tune",
-    )
-    decay_rate: float = option(0.2, "factor of each decay", above=0, stage="fine-tune")
-    weight_decay: float = option(
-        5e-4, "coupled L2 on all weights in the fine-tuning", at_least=0, stage="fine-tune"
-    )
     batch_size: int = option(128, "of training", at_least=1)
-    train_epoch: int = option(100, "epochs of fine-tuning", at_least=1, stage="fine-tune")
     seed: int = option(1, "of training", at_least=0, below=2**31)
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", at_least=1)
     do_log: int = option(200, "steps between two updates of the progress line", at_least=1)
@@ -81,9 +68,14 @@ class TrainingOptions(Common):
     time_seconds: float = option(
         3.0, "seconds in which the report times its networks, on each backend", above=0, stage="report"
     )
-    round_to: int = option(1, "widths are multiples of this", at_least=1)
-    shortcut: str = option("B", "shortcut of a network that starts at random", choices=("A", "A'", "B"))
-    per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
+    shortcut: str = option("B", "of a ResNet that starts at random", choices=("A", "A'", "B"))
+    head: str | None = option(
+        None, "of a VGG that starts at random (default: the published one)", choices=("hidden", "single")
+    )
+    stem: str | None = option(
+        None, "of a net for both sizes of images (default: its family's)", choices=("imagenet", "cifar")
+    )
+    dropout: float | None = option(None, "of a wide ResNet that starts at random", at_least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,9 +94,41 @@ class TrainingOptions(Common):
         """What reports call the method."""
         raise NotImplementedError(type(self).__name__)
 
+    @property
+    def images(self) -> Pipeline:
+        """What is done to images before a network reads them."""
+        raise NotImplementedError(type(self).__name__)
+
     def to_json(self) -> dict:
         """Plain types, for config.json."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(RunOptions):
+    """One fine-tuning in steps of the learning rate, with EKG's defaults."""
+
+    learning_rate: float = option(1e-2, "of the fine-tuning", above=0, stage="fine-tune")
+    decay_points: list[float] = option(
+        [0.3, 0.6, 0.8],
+        "parts of the fine-tuning after which the rate decays",
+        nargs="+",
+        at_least=0,
+        at_most=1,
+        stage="fine-tune",
+    )
+    decay_rate: float = option(0.2, "factor of each decay", above=0, stage="fine-tune")
+    weight_decay: float = option(
+        5e-4, "coupled L2 on all weights in the fine-tuning", at_least=0, stage="fine-tune"
+    )
+    train_epoch: int = option(100, "epochs of fine-tuning", at_least=1, stage="fine-tune")
+    round_to: int = option(1, "widths are multiples of this", at_least=1)
+    per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
+
+    @property
+    def images(self) -> Pipeline:
+        """EKG's, with an offset for each image where `--per_batch_crop` does not ask for its own way."""
+        return dataclasses.replace(PIPELINES["ekg"], per_batch_crop=self.per_batch_crop)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from recipes.config import TrainingOptions
+from recipes.config_learning import LearningOptions
 from recipes.options import option
 from runs.errors import UsageError
 from runs.files import sha256
 
-NO_LOSS = "none"
-MEANS = ("kl", "logits", "softmax", "tempered")
-
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(TrainingOptions):
-    """Every option of distillation. The loss is CE · label_weight + Σ beta · loss."""
+class DistillConfig(LearningOptions, TrainingOptions):
+    """Every option of distillation."""
 
     STEPS: ClassVar[tuple[str, ...]] = (
         "student", "plan", "slim", "bank", "fine-tune", "compact", "litert", "report"
@@ -26,29 +24,10 @@ class DistillConfig(TrainingOptions):
         [], "snapshots to learn from; of several all give logits, the first also features", nargs="+"
     )
     copy_teacher: bool = option(False, "the student starts with the weights of the first teacher")
-    distill: str = option("kd", "losses joined by +, such as kd+hap, or none: labels alone", stage="bank")
-    betas: list[float] = option(
-        [], "weights of the losses, of the last ones if fewer (default: published)", nargs="+",
-        at_least=0, stage="fine-tune",
-    )  # fmt: skip
-    label_weight: float = option(1.0, "of the cross-entropy with the labels", at_least=0, stage="fine-tune")
-    temperature: float = option(4.0, "of kd and of --teacher_filter", above=0, stage="fine-tune")
-    kd_factor: str = option("T2", "of kd by the temperature", choices=("T2", "T", "1"), stage="fine-tune")
-    kd_over_classes: bool = option(
-        False, "kd divided by the number of classes, as KESI's program does", stage="fine-tune"
-    )
-    mean: str = option(
-        "kl", "of several teachers in kd: of divergences, or of what they say; behind a filter kl is logits",
-        choices=MEANS, stage="fine-tune",
-    )  # fmt: skip
-    teacher_weights: list[float] = option(
-        [], "of several teachers in kd (default: all alike)", nargs="+", at_least=0, stage="fine-tune"
-    )
     teacher_filter: str = option(
         "none", "leave out teachers farther from the first, the best, than the student is: EKG's rule",
         choices=("none", "batch", "sample", "dataset"), stage="bank",
     )  # fmt: skip
-    hap_ts: int = option(3, "last blocks of the teacher in hap and lsp", at_least=1, stage="fine-tune")
     augment: bool = option(True, "crop and mirror at random; without it teachers run once", stage="bank")
     bank_dtype: str = option("float32", "of stored logits", choices=("float32", "float16"), stage="bank")
     train_images: int | None = option(None, "use this many training images only", at_least=1)
@@ -58,12 +37,8 @@ class DistillConfig(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = self.losses
-        if len(self.betas) > len(names):
-            raise UsageError(f"--betas has a weight for each loss, {len(names)}. Received: {len(self.betas)}")
-        if len(set(names)) < len(names):
-            raise UsageError(f"Each loss once; --betas weighs it. Received: distill={self.distill}")
-        if names and not self.teacher:
+        self.check_losses()
+        if self.losses and not self.teacher:
             raise UsageError(
                 "Who teaches? Give --teacher FILE.pkl …, or --distill none. Received: no teacher"
             )
@@ -82,15 +57,6 @@ class DistillConfig(TrainingOptions):
                 f"A filter chooses among several teachers. Received: teacher_filter={self.teacher_filter}, "
                 f"{len(self.teacher)} teachers"
             )
-        if not names and self.label_weight == 0:
-            raise UsageError(
-                "Nothing to learn from: --distill none needs the labels. Received: label_weight=0.0"
-            )
-
-    @property
-    def losses(self) -> list[str]:
-        """Names of the losses."""
-        return [] if self.distill == NO_LOSS else self.distill.split("+")
 
     @property
     def stored(self) -> bool:

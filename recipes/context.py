@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -11,10 +11,12 @@ import tensorflow as tf
 
 import nets
 from dataloader import Images, Splits
-from dataloader.augment import augment, normalise, two_views
+from dataloader.augment import normalise
+from dataloader.pipelines import Pipeline
+from dataloader.views import evaluation_view, training_view
 from op_utils import Batch, make_forward
 from pruning import Plan, complexity
-from recipes.config import TrainingOptions
+from recipes.config import RunOptions
 from recipes.scoring import score
 from runs import MetricsLog, RunFolder, save_snapshot
 
@@ -23,7 +25,7 @@ from runs import MetricsLog, RunFolder, save_snapshot
 class RunContext:
     """A run: its options, the folder that it holds, its log, its data and its devices."""
 
-    config: TrainingOptions
+    config: RunOptions
     folder: RunFolder
     log: MetricsLog
     splits: Splits
@@ -63,20 +65,23 @@ class RunContext:
     # --- images → what the network reads -------------------------------------------------------------------
 
     def inputs(self, images: tf.Tensor) -> tf.Tensor:
-        """uint8 (n, h, w, 3) → float32, normalised."""
-        return normalise(images, self.splits.facts.mean, self.splits.facts.std)
+        """uint8 (n, h, w, 3) → float32, normalised: what evaluation shows the network."""
+        return self._normalised(evaluation_view(images, self.config.images))
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
         return self.inputs(batch["images"])
 
     def augmented(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
-        """Cropped and mirrored at random; a `Preprocess`."""
-        return self.inputs(augment(batch["images"], seed, **self._augmentation()))
+        """Cropped and mirrored at random, as the run's system does it; a `Preprocess`."""
+        return self._view(batch, seed, self.config.images)
 
     def two_views(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """Two augmented views of every image, (2n, h, w, 3); a `Preprocess`."""
-        return self.inputs(two_views(batch["images"], seed, **self._augmentation()))
+        return self._view(batch, seed, replace(self.config.images, views=2))
 
-    def _augmentation(self) -> dict[str, bool]:
-        return {"per_batch_crop": self.config.per_batch_crop, "flip": self.splits.facts.flip}
+    def _view(self, batch: Batch, seed: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
+        return self._normalised(training_view(batch["images"], seed, pipeline, self.splits.facts.flip))
+
+    def _normalised(self, images: tf.Tensor) -> tf.Tensor:
+        return normalise(images, self.splits.facts.mean, self.splits.facts.std)

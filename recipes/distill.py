@@ -32,7 +32,7 @@ SCORED = 3200  # training images behind a criterion that looks at gradients, as 
 def run(config: DistillConfig) -> dict:
     """Runs or continues the whole chain in `config.train_path`; returns what report.json holds."""
     check_names(config.arch, config.dataset)
-    losses_of(config)  # unknown names, before anything is read
+    losses_of(config, len(config.teacher))  # unknown names, before anything is read
     sources = {path: load_snapshot(path) for path in (*config.teacher, config.trained_param) if path}
     strategy = make_strategy(config.gpu_id, config.tpu)
     for path, source in sources.items():
@@ -134,7 +134,10 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
         )
         with context.strategy.scope():
             lesson = Lesson(
-                student, teacher_of(context, bank, student), losses_of(config), config.label_weight
+                student,
+                teacher_of(context, bank, student),
+                losses_of(config, len(config.teacher)),
+                config.label_weight,
             )
         fit(context, lesson, _spec(context, bank), scored=lesson.learner)
         lesson.settle()

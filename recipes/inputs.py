@@ -8,7 +8,7 @@ import tensorflow as tf
 import nets
 from dataloader.registry import DATASETS, find_dataset, open_dataset
 from nets import torch_names
-from recipes.config import TrainingOptions
+from recipes.config import RunOptions
 from runs import DataError, Snapshot, SnapshotError, UsageError
 
 
@@ -63,7 +63,7 @@ def load_fitting(
     return model
 
 
-def check_batch(config: TrainingOptions, images: int, replicas: int) -> None:
+def check_batch(config: RunOptions, images: int, replicas: int) -> None:
     """Raises for a batch that the training would refuse hours later, when it begins."""
     if config.batch_size > images:
         raise DataError(

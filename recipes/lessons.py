@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -19,21 +20,22 @@ from distillation import (
     kept_teachers,
 )
 from op_utils import make_forward
-from recipes.config_distill import DistillConfig
+from recipes.config_learning import LearningOptions
 from recipes.context import RunContext
 from runs.errors import UsageError
 
 
-def losses_of(config: DistillConfig) -> list[tuple[Loss, float]]:
+def losses_of(config: LearningOptions, teachers: int) -> list[tuple[Loss, float]]:
     """Losses with their weights: `--betas` for the last ones, published ones for those before.
 
-    Raises `UsageError` for a name that is not registered, with the nearest one.
+    Raises `UsageError` for a name that is not registered, with the nearest one, and for several teachers
+    that no loss listens to.
     """
     known = [get_loss(name) for name in config.losses]
-    if len(config.teacher) > 1 and known and not any(loss.reads in ("logits", "all") for loss in known):
+    if teachers > 1 and known and not any(loss.reads in ("logits", "all") for loss in known):
         raise UsageError(
             f"Several teachers speak through their logits: add kd. Received: distill={config.distill}, "
-            f"{len(config.teacher)} teachers"
+            f"{teachers} teachers"
         )
     published = [loss.beta for loss in known]
     betas = [*published[: len(published) - len(config.betas)], *config.betas]
@@ -47,20 +49,21 @@ def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Mode
     A filter for the whole data set compares the teachers with the `student` as it is now.
     """
     config = context.config
-    losses = [loss for loss, _ in losses_of(config)]
-    reads = tuple(dict.fromkeys(loss.reads for loss in losses))
-    if not reads:
+    teacher = Banked() if config.stored else live_teacher(context, config, map(Path, config.teacher))
+    if teacher is None:
         return None
-    if config.stored:
-        teacher = Banked()
-    else:
-        live = [Live(context.load(Path(path)), reads) for path in config.teacher]
-        teacher = live[0] if len(live) == 1 else Ensemble(live)
     if (by := config.teacher_filter) == "none":
         return teacher
     kept = _kept(context, bank, student) if by == "dataset" else None
     mean = "logits" if config.mean == "kl" else config.mean
     return Filtered(teacher, by=by, mean=mean, temperature=config.temperature, kept=kept)
+
+
+def live_teacher(context: RunContext, options: LearningOptions, paths: Iterable[Path]) -> Teacher | None:
+    """The networks of snapshots, which run beside the student; None where no loss listens."""
+    reads = tuple(dict.fromkeys(get_loss(name).reads for name in options.losses))
+    live = [Live(context.load(path), reads) for path in paths] if reads else []
+    return Ensemble(live) if len(live) > 1 else next(iter(live), None)
 
 
 def _kept(context: RunContext, bank: MemoryBank, student: keras.Model) -> list[float]:
@@ -74,7 +77,7 @@ def _kept(context: RunContext, bank: MemoryBank, student: keras.Model) -> list[f
     return kept
 
 
-def _options(config: DistillConfig, loss: str) -> dict[str, object]:
+def _options(config: LearningOptions, loss: str) -> dict[str, object]:
     """What the command line says of a loss; all others have their own defaults."""
     blocks = {"teacher_blocks": config.hap_ts}
     kd = {

@@ -32,8 +32,8 @@ def option(default: Any, help_: str, **more: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_ranges(options: Any) -> None:
-    """Raises `UsageError` for the first field of an options object that is outside its range."""
+def check_ranges(options: Any, prefix: str = "--") -> None:
+    """Raises `UsageError`, which calls it prefix + name, for the first field outside its range."""
     for field in dataclasses.fields(options):
         limits = {name: field.metadata[name] for name in RANGES if name in field.metadata}
         value = getattr(options, field.name)
@@ -42,7 +42,7 @@ def check_ranges(options: Any) -> None:
         if limits and not all(_inside(n, limits) for n in (value if isinstance(value, list) else [value])):
             finite = ["finite"] if "float" in field.type else []
             wanted = " and ".join([*finite, *(f"{n.replace('_', ' ')} {limits[n]}" for n in limits)])
-            raise UsageError(f"--{field.name} must be {wanted}. Received: {field.name}={value}")
+            raise UsageError(f"{prefix}{field.name} must be {wanted}. Received: {field.name}={value}")
 
 
 def _inside(number: float, limits: dict[str, float]) -> bool:

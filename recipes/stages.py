@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from recipes.config import TrainingOptions
+from recipes.config import RunOptions
 from runs import MetricsLog, RunFolder, read_json
 
 
-def stages(kind: type[TrainingOptions]) -> dict[str, str]:
+def stages(kind: type[RunOptions]) -> dict[str, str]:
     """Option → the first step that depends on it.
 
     What is neither here nor in `recipes.config.VOLATILE` may not change.
@@ -16,7 +16,7 @@ def stages(kind: type[TrainingOptions]) -> dict[str, str]:
     return {f.name: f.metadata["stage"] for f in dataclasses.fields(kind) if "stage" in f.metadata}
 
 
-def forget_outdated(folder: RunFolder, log: MetricsLog, config: TrainingOptions) -> None:
+def forget_outdated(folder: RunFolder, log: MetricsLog, config: RunOptions) -> None:
     """Forgets the steps that were done with other options, says so in one line, and stores the options.
 
     Files stay until they are made again. The options are stored last: after a kill it begins anew.
