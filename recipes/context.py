@@ -57,6 +57,10 @@ class RunContext:
         cost = complexity(model)
         return {"params": cost.params, "macs": cost.macs}
 
+    def macs(self, path: Path) -> int:
+        """MACs of the network of a snapshot."""
+        return complexity(self.load(path)).macs
+
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)

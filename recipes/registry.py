@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from recipes.listing import listing
 from recipes.options import parse_into
 from recipes.published_flags import HAP_FLAGS, Ours, translate
+from recipes.recipe_file import find_recipe, published_recipes
 from runs.errors import UsageError
 from runs.suggest import nearest
 
@@ -66,6 +69,10 @@ RECIPES = {
 }
 
 
+PROGRAM = ("recipes.config_program:ProgramOptions", "recipes.program:run")
+"""What every recipe file is: options and function."""
+
+
 def choose(argv: Sequence[str] | None = None) -> tuple[Recipe | None, object]:
     """Command line → the recipe and its options; (None, None) once `--recipe list` has been answered.
 
@@ -73,16 +80,24 @@ def choose(argv: Sequence[str] | None = None) -> tuple[Recipe | None, object]:
     """
     name, words = _split(list(sys.argv[1:] if argv is None else argv))
     if name == "list":
-        width = max(map(len, RECIPES))
-        print("\n".join(f"{key.ljust(width)}  {recipe.about}" for key, recipe in RECIPES.items()))
+        print(listing(RECIPES))
         return None, None
-    if name not in RECIPES:
-        raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {nearest(name, [*RECIPES, 'list'])}")
-    recipe = RECIPES[name]
+    recipe = RECIPES.get(name) or _from_file(name)
     about = f"{recipe.about}. Other recipes: {FLAG} list"
     words = translate(words, recipe.flags)
     kind = _named(recipe.options)
     return recipe, parse_into(kind, words, prog=PROG, description=about, defaults=recipe.defaults)
+
+
+def _from_file(name: str) -> Recipe:
+    if (found := find_recipe(name)) is None:
+        valid = nearest(name, [*RECIPES, *published_recipes(), "list"])
+        raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {valid}, or FILE.toml")
+    known = [field.name for field in dataclasses.fields(_named(PROGRAM[0]))]
+    for key in found.options:
+        if key not in known:
+            raise UsageError(f"Unknown option. Received: {name}: {key}. {nearest(key, known)}")
+    return Recipe(found.about, *PROGRAM, defaults={**found.options, "recipe": name})
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

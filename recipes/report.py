@@ -60,7 +60,8 @@ def _write_page(context: RunContext, report: dict) -> None:
 def _measure(
     context: RunContext, snapshots: dict[str, Path], plan: Plan | None, history: tuple[Interim, ...]
 ) -> dict:
-    config, steps = context.config, context.config.steps
+    config = context.config
+    steps = config.steps or context.folder.steps()  # those of a recipe file are known once they are done
     entries = {name: entry for name in steps if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
     dense = history[0].macs if history else None

@@ -123,6 +123,10 @@ class RunFolder:
         write_json(self._path / MANIFEST, {**self._manifest, "steps": steps})
         self._manifest["steps"] = steps
 
+    def steps(self) -> list[str]:
+        """Return the names of the steps that the manifest has, in the order in which they were done."""
+        return list(self._manifest["steps"])
+
     def entry(self, step: str) -> dict | None:
         """Return what the manifest says of `step` (file, sha256, seconds, time, facts), or None."""
         return self._manifest["steps"].get(step)

@@ -1,0 +1,46 @@
+"""What `--recipe list` prints: every recipe with its command, the work that it is, and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from recipes.recipe_file import find_recipe, published_recipes
+
+if TYPE_CHECKING:
+    from recipes.registry import Recipe
+
+MINUTES = 1.7
+"""An epoch of ResNet-56 on CIFAR-10 with two CPU cores, as measured (README, "Speed")."""
+
+
+def listing(recipes: Mapping[str, Recipe]) -> str:
+    """A paragraph for each recipe."""
+    parts = [_paragraph(name, one.about, f"--recipe {name}", None, "") for name, one in recipes.items()]
+    for name in published_recipes():
+        file = find_recipe(name)
+        command = f"--recipe {name} {file.command}".strip()
+        parts.append(_paragraph(name, file.about, command, epochs(file.steps), file.published))
+    return "\n\n".join(parts)
+
+
+def epochs(steps: Any, dense: bool = True) -> int:
+    """Epochs of all trainings of a recipe, without a dense network if that is given."""
+    total = 0
+    for table in steps:
+        if table["kind"] == "repeat":
+            total += table.get("times", 5) * epochs(table["steps"])
+        elif dense or table["kind"] != "dense":
+            total += table.get("epochs", 0)
+    return total
+
+
+def _paragraph(name: str, about: str, command: str, work: int | None, published: str) -> str:
+    lines = [f"{name}: {about}", f"  python train_cifar.py {command}"]
+    if work:
+        lines.append(
+            f"  {work} epochs; of ResNet-56 on CIFAR-10 {work * MINUTES / 60:.0f} h on two CPU cores"
+        )
+    if published:
+        lines.append(f"  published: {published}")
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""Runs a recipe that is a file: its steps one after the other, then the report."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dataloader
+from dataloader.pipelines import normalisations_of
+from op_utils import make_strategy
+from recipes.config import VOLATILE
+from recipes.config_program import ProgramOptions
+from recipes.context import RunContext
+from recipes.export import save_compact
+from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
+from recipes.recipe_file import check_steps, find_recipe, name_of, tables_of
+from recipes.report import finish
+from recipes.steps.state import State
+from recipes.steps.step import Step, make_step
+from runs import MetricsLog, RunFolder, Snapshot, load_snapshot, read_json, sha256
+
+MAY_DIFFER = (*VOLATILE, "set", "program", "time_seconds", "bn")
+ENDING = ("compact", "litert", "report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program(ProgramOptions):
+    """Options together with the steps as they will be done, `--set` included: what a folder belongs to."""
+
+    program: list[dict] = field(default_factory=list)
+
+    def to_json(self) -> dict:
+        """Plain types, for config.json; with the digest of the start, which must not change either."""
+        digest = {"sha256": sha256(self.trained_param)} if self.trained_param else {}
+        return super().to_json() | digest
+
+
+def run(config: ProgramOptions) -> dict:
+    """Runs or continues a recipe in `config.train_path`; returns what report.json holds."""
+    check_names(config.arch, config.dataset)
+    tables = find_recipe(config.recipe).changed(config.set)
+    check_steps(tables, reserved=(*ENDING, "init"))
+    steps = [make_step(table) for table in tables]
+    source = load_snapshot(config.trained_param) if config.trained_param else None
+    strategy = make_strategy(config.gpu_id, config.tpu)
+    if source:
+        load_fitting(config.trained_param, source, config.arch, config.dataset, strategy, config.data_path)
+    splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, source))
+    splits = splits.first(config.train_images) if config.train_images else splits
+    check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
+    config = Program(**vars(config), program=[step.to_json() for step in steps])
+    with RunFolder(config.train_path, config.to_json(), MAY_DIFFER) as folder, MetricsLog(folder) as log:
+        forget_changed(folder, log, config)
+        return _walk(RunContext(config, folder, log, splits, strategy), steps)
+
+
+def _normalisation(config: ProgramOptions, source: Snapshot | None) -> str:
+    """What the weights to start from need; else the system's own constants, if it has some for this set."""
+    own = config.images.normalisation
+    if source or config.normalisation != "auto" or own not in normalisations_of(config.dataset):
+        return normalisation_of(config.normalisation, source)
+    return own
+
+
+def _walk(context: RunContext, steps: Sequence[Step]) -> dict:
+    state = State()
+    for step in steps:
+        state = step.run(context, state, step.label)
+    save_compact(context, state.network)
+    rows = {"dense": state.dense, **{_row(path): path for path in (*state.trained, state.network)}}
+    return finish(context, rows, state.plan)
+
+
+def _row(path: Path) -> str:
+    """snap_train-2.pkl → train-2."""
+    return path.stem.removeprefix("snap_")
+
+
+def forget_changed(folder: RunFolder, log: MetricsLog, config: Program) -> None:
+    """Forgets the steps that this recipe now does otherwise, says so in one line, and stores the options.
+
+    Files stay until they are made again. The options are stored last: after a kill it begins anew.
+    """
+    stored, wanted = read_json(folder.path("config.json")), config.to_json()
+    if all(stored.get(key) == wanted[key] for key in ("program", "time_seconds", "bn")):
+        return
+    again = outdated(stored.get("program", []), wanted["program"], folder.steps())
+    folder.forget(again)
+    for step in again:
+        log.truncate(step, -1)
+    folder.write_json("config.json", wanted)
+    print(f"{config.train_path}: the recipe has changed; to be done again: {', '.join(again)}", flush=True)
+
+
+def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterable[str]) -> list[str]:
+    """Those of the steps `done` that come after the last step that two versions of a recipe share."""
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(stored, wanted, strict=False))
+    kept = {name_of(table) for pair in alike for table in tables_of([pair[1]])}
+    kept |= {"init"} if wanted and name_of(wanted[0]) in kept else set()
+    kept |= set(ENDING[:-1]) if stored == wanted else set()
+    return [name for name in done if name.partition("-")[0] not in kept]

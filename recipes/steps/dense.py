@@ -1,0 +1,59 @@
+"""The dense network that everything begins with: the given one, or trained here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+
+from recipes.baseline import build
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.state import State
+from recipes.steps.step import step
+from recipes.steps.train import Train
+from recipes.training import TrainingSpec
+
+
+@step("dense")
+@dataclass(frozen=True, kw_only=True)
+class Dense(Train):
+    """`--trained_param`, or a network that is trained from random weights: the steps `reset` knows both."""
+
+    keep_epoch: int | None = option(
+        None, "also keep the weights after this epoch, for `reset` to = epoch", at_least=1
+    )
+
+    def run(self, context: RunContext, state: State, name: str) -> State:
+        """snap_<name>.pkl, and of a network that is trained here snap_init.pkl, before any training."""
+        if given := context.config.trained_param:
+            dense = context.step(
+                name, f"snap_{name}.pkl", lambda path: context.save(path, context.load(Path(given)))
+            )
+            return State(network=dense, dense=dense, starts={"dense": dense})
+        first = context.step("init", "snap_init.pkl", lambda path: context.save(path, random_net(context)))
+        starts = {"init": first}
+        if self.keep_epoch:
+            starts["epoch"] = self._kept(context)
+        dense = super().run(context, replace(state, network=first), name).network
+        return State(network=dense, dense=dense, starts={**starts, "dense": dense})
+
+    def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
+        """Trains `model` in place; after `keep_epoch` its weights are kept."""
+
+        def keep(epoch: int) -> None:
+            if epoch + 1 == self.keep_epoch:
+                context.save(self._kept(context), model)
+
+        super().train(context, state, model, replace(spec, after_epoch=keep) if self.keep_epoch else spec)
+
+    def _kept(self, context: RunContext) -> Path:
+        return context.folder.path(f"snap_epoch{self.keep_epoch}.pkl")
+
+
+def random_net(context: RunContext, more: int = 0) -> keras.Model:
+    """The run's architecture with random weights of its seed, or of another one that is `more` above it."""
+    with context.strategy.scope():
+        keras.utils.set_random_seed(context.config.seed + more)
+        return build(context.config, context.splits.facts)

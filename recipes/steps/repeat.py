@@ -1,0 +1,38 @@
+"""Steps that are done in rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.state import State
+from recipes.steps.step import Step, make_step, step
+
+
+@step("repeat")
+@dataclass(frozen=True, kw_only=True)
+class Repeat(Step):
+    """Does its steps so many times, or until the network is small enough."""
+
+    times: int = option(5, "rounds at most", at_least=1)
+    until_macs: float | None = option(
+        None, "stop when no more than this ratio of the dense network's MACs is left", above=0, below=1
+    )
+    steps: list[dict] = field(default_factory=list, metadata={"help": "tables of the steps of a round"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for table in self.steps:
+            make_step(table)
+
+    def run(self, context: RunContext, state: State, name: str) -> State:
+        """All rounds; the steps of the second are called NAME-2."""
+        steps = [make_step(table) for table in self.steps]
+        for turn in range(1, self.times + 1):
+            if self.until_macs and context.macs(state.network) <= self.until_macs * context.macs(state.dense):
+                break
+            state = replace(state, turn=turn, turns=self.times)
+            for one in steps:
+                state = one.run(context, state, f"{one.label}-{turn}")
+        return replace(state, turn=1, turns=1)

@@ -1,0 +1,59 @@
+"""Going back: other weights for the network that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pruning import narrow
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.dense import random_net
+from recipes.steps.state import State
+from recipes.steps.step import Step, step
+from runs import UsageError
+
+PLACES = ("init", "epoch", "dense", "random")
+
+
+@step("reset")
+@dataclass(frozen=True, kw_only=True)
+class Reset(Step):
+    """Survivors get the weights that they had before: lottery tickets (Frankle & Carbin 2019), NNI's rounds.
+
+    "random" draws new ones: the control, Scratch-E (Liu et al. 2019). Weights that were pruned stay zero.
+    """
+
+    to: str = option(
+        "dense", "the initial weights, those after an epoch, those of the dense network, or new ones",
+        choices=PLACES,
+    )  # fmt: skip
+
+    def run(self, context: RunContext, state: State, name: str) -> State:
+        """snap_<name>.pkl."""
+        if self.to != "random" and self.to not in state.starts:
+            raise UsageError(
+                "There are no such weights: with --trained_param only the dense ones are known, and an epoch "
+                f"must be kept (dense.keep_epoch). Received: {self.label}.to={self.to!r}"
+            )
+
+        def make(path: Path) -> dict:
+            source = (
+                random_net(context, more=1) if self.to == "random" else context.load(state.starts[self.to])
+            )
+            with context.strategy.scope():
+                model = narrow(source, state.plan) if state.plan else source
+            keep_zeros(model, context.load(state.network))
+            return context.save(path, model, state.plan)
+
+        return state.after(context.step(name, f"snap_{name}.pkl", make))
+
+
+def keep_zeros(model: keras.Model, pruned: keras.Model) -> None:
+    """Sets weights of convolutions to zero where those of an equal network are, in place."""
+    for new, old in zip(model.trainable_variables, pruned.trainable_variables, strict=True):
+        if len(new.shape) == 4:
+            new.assign(np.where(old.numpy() == 0, 0, new.numpy()))

@@ -1,0 +1,112 @@
+"""Training: schedule, optimizer, teacher, and what is done to gradients and after epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from distillation import Lesson, for_lesson, labels_only, lesson_objective
+from recipes import schedules
+from recipes.config_learning import LearningOptions
+from recipes.context import RunContext
+from recipes.lessons import live_teacher, losses_of
+from recipes.options import option
+from recipes.steps.state import State
+from recipes.steps.step import Step, step
+from recipes.training import TrainingSpec, fit
+from runs import UsageError
+from updates import RULES
+
+TEACHERS = ("none", "dense", "ensemble")
+CURVES = ("constant", "step_decay", "cosine", "one_cycle")
+
+
+@step("train")
+@dataclass(frozen=True, kw_only=True)
+class Train(LearningOptions, Step):
+    """Trains the network as it is: fine-tuning, or from weights that were reset."""
+
+    epochs: int = option(40, "passes over the training images", at_least=1)
+    learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", above=0)
+    schedule: str = option("constant", "of the learning rate", choices=CURVES)
+    points: list[float] = option([], "parts of the training where step_decay acts", at_least=0, at_most=1)
+    decay: float | list[float] = option(0.1, "factor of step_decay, or one for each of its points", above=0)
+    cycle_momentum: bool = option(False, "one_cycle moves momentum against the rate, 0.95 → 0.85 → 0.95")
+    optimizer: str = option("torch_momentum", "rule of the update", choices=tuple(RULES))
+    weight_decay: float = option(1e-4, "coupled L2 on all weights", at_least=0)
+    batch_size: int | None = option(None, "images per step (default: the run's --batch_size)", at_least=1)
+    teacher: str = option(
+        "none", "the dense network, or an ensemble of it and all snapshots of trainings", choices=TEACHERS
+    )
+    stretch: bool = option(False, "epochs grow as the MACs have shrunk: Scratch-B")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_losses()
+        if isinstance(self.decay, list) and len(self.decay) != len(self.points):
+            raise UsageError(
+                "step_decay needs one factor, or one for each of its points. "
+                f"Received: {self.label}.points={self.points}, decay={self.decay}"
+            )
+
+    def run(self, context: RunContext, state: State, name: str) -> State:
+        """snap_<name>.pkl: the network after its training."""
+
+        def make(path: Path) -> dict:
+            with context.strategy.scope():
+                model = context.load(state.network)
+            self.train(context, state, model, self.spec(context, state, name))
+            return context.save(path, model, state.plan)
+
+        tuned = context.step(name, f"snap_{name}.pkl", make)
+        return state.after(tuned, trained=(*state.trained, tuned))
+
+    def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
+        """Trains `model` in place, beside its teachers if it has any."""
+        paths = self._teachers(state)
+        if not paths:
+            fit(context, model, spec)
+            return
+        with context.strategy.scope():
+            teacher = live_teacher(context, self, paths)
+            lesson = Lesson(model, teacher, losses_of(self, len(paths)), self.label_weight)
+        learnt = {"objective": lesson_objective, "preprocess": for_lesson(spec.preprocess)}
+        fit(context, lesson, replace(spec, **learnt), scored=lesson.learner)
+        lesson.settle()
+
+    def spec(self, context: RunContext, state: State, name: str) -> TrainingSpec:
+        """How to train, with labels alone."""
+        config = context.config
+        return TrainingSpec(
+            name=name,
+            images=context.splits.train,
+            epochs=self._epochs(context, state),
+            learning_rates=self.rates,
+            momenta=schedules.cycled_momentum if self.cycle_momentum else None,
+            objective=labels_only,
+            preprocess=context.augmented,
+            weight_decay=self.weight_decay,
+            seed=config.seed,
+            batch_size=self.batch_size or config.batch_size,
+            remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
+            accum=config.accum,
+            optimizer=self.optimizer,
+        )
+
+    def rates(self, steps: int) -> np.ndarray:
+        """The learning rate of each step, float32 (steps,)."""
+        if self.schedule == "step_decay":
+            return schedules.step_decay(self.learning_rate, steps, self.points, self.decay)
+        return schedules.find_schedule(self.schedule)(self.learning_rate, steps)
+
+    def _teachers(self, state: State) -> tuple[Path, ...]:
+        known = {"none": (), "dense": (state.dense,), "ensemble": (*reversed(state.trained), state.dense)}
+        return known[self.teacher] if self.losses else ()
+
+    def _epochs(self, context: RunContext, state: State) -> int:
+        if not self.stretch:
+            return self.epochs
+        return round(self.epochs * context.macs(state.dense) / context.macs(state.network))
