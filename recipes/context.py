@@ -16,6 +16,7 @@ from dataloader.pipelines import Pipeline
 from dataloader.views import evaluation_view, training_view
 from op_utils import Batch, make_forward
 from pruning import Plan, complexity
+from pruning.counting import Complexity
 from recipes.config import RunOptions
 from recipes.scoring import score
 from runs import MetricsLog, RunFolder, save_snapshot
@@ -57,9 +58,9 @@ class RunContext:
         cost = complexity(model)
         return {"params": cost.params, "macs": cost.macs}
 
-    def macs(self, path: Path) -> int:
-        """MACs of the network of a snapshot."""
-        return complexity(self.load(path)).macs
+    def cost(self, path: Path) -> Complexity:
+        """Parameters and MACs of the network of a snapshot."""
+        return complexity(self.load(path))
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dataloader
@@ -67,7 +67,7 @@ def _normalisation(config: ProgramOptions, source: Snapshot | None) -> str:
 def _walk(context: RunContext, steps: Sequence[Step]) -> dict:
     state = State()
     for step in steps:
-        state = step.run(context, state, step.label)
+        state = step.run(context, replace(state, name=step.label))
     save_compact(context, state.network)
     rows = {"dense": state.dense, **{_row(path): path for path in (*state.trained, state.network)}}
     return finish(context, rows, state.plan)

@@ -13,7 +13,6 @@ from recipes.options import option
 from recipes.steps.state import State
 from recipes.steps.step import step
 from recipes.steps.train import Train
-from recipes.training import TrainingSpec
 
 
 @step("dense")
@@ -25,28 +24,30 @@ class Dense(Train):
         None, "also keep the weights after this epoch, for `reset` to = epoch", at_least=1
     )
 
-    def run(self, context: RunContext, state: State, name: str) -> State:
+    def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl, and of a network that is trained here snap_init.pkl, before any training."""
         if given := context.config.trained_param:
             dense = context.step(
-                name, f"snap_{name}.pkl", lambda path: context.save(path, context.load(Path(given)))
+                state.name,
+                f"snap_{state.name}.pkl",
+                lambda path: context.save(path, context.load(Path(given))),
             )
             return State(network=dense, dense=dense, starts={"dense": dense})
         first = context.step("init", "snap_init.pkl", lambda path: context.save(path, random_net(context)))
         starts = {"init": first}
         if self.keep_epoch:
             starts["epoch"] = self._kept(context)
-        dense = super().run(context, replace(state, network=first), name).network
+        dense = super().run(context, replace(state, network=first)).network
         return State(network=dense, dense=dense, starts={**starts, "dense": dense})
 
-    def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
-        """Trains `model` in place; after `keep_epoch` its weights are kept."""
+    def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
+        """After `keep_epoch` its weights are kept."""
 
-        def keep(epoch: int) -> None:
-            if epoch + 1 == self.keep_epoch:
+        def keep(done: int) -> None:
+            if done == self.keep_epoch:
                 context.save(self._kept(context), model)
 
-        super().train(context, state, model, replace(spec, after_epoch=keep) if self.keep_epoch else spec)
+        return super().hooks(context, state, model, trained) | {"after_epoch": keep}
 
     def _kept(self, context: RunContext) -> Path:
         return context.folder.path(f"snap_epoch{self.keep_epoch}.pkl")

@@ -1,42 +1,60 @@
-"""From a plan to the next network of a run: sliced, its averages mended, and measured on the holdout."""
+"""The base of steps that remove channels: slice, mend BN's averages, measure on the holdout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
 from op_utils import reestimate_batch_norm
 from pruning import Plan, narrow
+from pruning.criteria import get_criterion
 from recipes.context import RunContext
+from recipes.options import option
 from recipes.steps.state import State
+from recipes.steps.step import Step
 from runs import load_snapshot
 
+SCORED = 3200  # training images behind a criterion that reads some, as many as HAP takes
 
-def narrowed(
-    context: RunContext,
-    state: State,
-    name: str,
-    choose: Callable[[keras.Model], Plan],
-    reestimate: bool = True,
-) -> State:
-    """The step NAME: what `choose` leaves of the network, as snap_<name>.pkl.
 
-    With `reestimate` BN's averages are those of the narrower network on training images.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Narrowing(Step):
+    """Removes channels; `plan` says which."""
 
-    def make(path: Path) -> dict:
-        model = context.load(state.network)
-        plan = choose(model)
-        with context.strategy.scope():
-            small = narrow(model, plan)
-        facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
-        if reestimate:
-            images = context.splits.warmup.images
-            reestimate_batch_norm(small, context.inputs, images, context.config.val_batch_size)
-        facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
-        return context.save(path, small, state.narrowed(plan)) | facts
+    criterion: str = option("l1", "which channels stay")
+    reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
 
-    path = context.step(name, f"snap_{name}.pkl", make)
-    return state.after(path, plan=Plan.from_json(load_snapshot(path).plan))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        get_criterion(self.criterion)
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`, the network as it is."""
+        raise NotImplementedError(type(self).__name__)
+
+    def run(self, context: RunContext, state: State) -> State:
+        """snap_<name>.pkl: the narrower network, with the channels of the dense one that it has left."""
+
+        def make(path: Path) -> dict:
+            model = context.load(state.network)
+            facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
+            plan = self.plan(context, state, model)
+            with context.strategy.scope():
+                small = narrow(model, plan)
+            if self.reestimate:
+                images = context.splits.warmup.images
+                reestimate_batch_norm(small, context.inputs, images, context.config.val_batch_size)
+            facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
+            return context.save(path, small, state.narrowed(plan)) | facts
+
+        path = context.step(state.name, f"snap_{state.name}.pkl", make)
+        return state.after(path, plan=Plan.from_json(load_snapshot(path).plan))
+
+    def scoring(self, context: RunContext) -> dict:
+        """Images and seed for the criterion: options of `make_plan`."""
+        train, data = context.splits.train, None
+        if get_criterion(self.criterion).needs_data:
+            data = context.inputs(train.images[:SCORED]).numpy(), train.labels[:SCORED]
+        return {"data": data, "seed": context.config.seed}

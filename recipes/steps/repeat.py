@@ -26,13 +26,16 @@ class Repeat(Step):
         for table in self.steps:
             make_step(table)
 
-    def run(self, context: RunContext, state: State, name: str) -> State:
+    def run(self, context: RunContext, state: State) -> State:
         """All rounds; the steps of the second are called NAME-2."""
         steps = [make_step(table) for table in self.steps]
         for turn in range(1, self.times + 1):
-            if self.until_macs and context.macs(state.network) <= self.until_macs * context.macs(state.dense):
+            if self.until_macs and self._reached(context, state):
                 break
             state = replace(state, turn=turn, turns=self.times)
             for one in steps:
-                state = one.run(context, state, f"{one.label}-{turn}")
+                state = one.run(context, replace(state, name=f"{one.label}-{turn}"))
         return replace(state, turn=1, turns=1)
+
+    def _reached(self, context: RunContext, state: State) -> bool:
+        return context.cost(state.network).macs <= self.until_macs * context.cost(state.dense).macs

@@ -32,7 +32,7 @@ class Reset(Step):
         choices=PLACES,
     )  # fmt: skip
 
-    def run(self, context: RunContext, state: State, name: str) -> State:
+    def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl."""
         if self.to != "random" and self.to not in state.starts:
             raise UsageError(
@@ -49,7 +49,7 @@ class Reset(Step):
             keep_zeros(model, context.load(state.network))
             return context.save(path, model, state.plan)
 
-        return state.after(context.step(name, f"snap_{name}.pkl", make))
+        return state.after(context.step(state.name, f"snap_{state.name}.pkl", make))
 
 
 def keep_zeros(model: keras.Model, pruned: keras.Model) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pruning import Plan
@@ -13,23 +14,25 @@ class State:
     """A run between two steps.
 
     Attributes:
+        name: of the step under way; unique in the run folder.
         network: snapshot of the network as it is now.
         plan: channels of the dense network that are left in it; None while all are.
         dense: snapshot of the network before anything was pruned.
         starts: name → snapshot that a step `reset` can go back to: "init", "epoch" and "dense".
         trained: snapshots after each training since the dense one, which ensembles are made of.
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
-        ratios: group → ratio of its channels to keep, as a step that allocates has found them.
+        sparse: whether single weights are zero, and have to stay so.
     """
 
+    name: str = ""
     network: Path | None = None
     plan: Plan | None = None
     dense: Path | None = None
-    starts: dict[str, Path] = None
+    starts: Mapping[str, Path] = field(default_factory=dict)
     trained: tuple[Path, ...] = ()
     turn: int = 1
     turns: int = 1
-    ratios: dict[str, float] | None = None
+    sparse: bool = False
 
     def after(self, network: Path, **changes: object) -> State:
         """The same with another network."""

@@ -36,8 +36,8 @@ class Step:
         """What messages and `--set` call it."""
         return self.name or self.kind
 
-    def run(self, context: RunContext, state: State, name: str) -> State:
-        """Does the step, or finds it done. `name` is unique in the run folder."""
+    def run(self, context: RunContext, state: State) -> State:
+        """Does the step, or finds it done. Its file is called after `state.name`."""
         raise NotImplementedError(type(self).__name__)
 
     def to_json(self) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from pruning.adjusting import hold_zeros
 
 from distillation import Lesson, for_lesson, labels_only, lesson_objective
 from recipes import schedules
@@ -52,38 +53,52 @@ class Train(LearningOptions, Step):
                 f"Received: {self.label}.points={self.points}, decay={self.decay}"
             )
 
-    def run(self, context: RunContext, state: State, name: str) -> State:
+    def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network after its training."""
 
         def make(path: Path) -> dict:
             with context.strategy.scope():
                 model = context.load(state.network)
-            self.train(context, state, model, self.spec(context, state, name))
+            self.train(context, state, model, self.spec(context, state))
             return context.save(path, model, state.plan)
 
-        tuned = context.step(name, f"snap_{name}.pkl", make)
+        tuned = context.step(state.name, f"snap_{state.name}.pkl", make)
         return state.after(tuned, trained=(*state.trained, tuned))
 
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
         """Trains `model` in place, beside its teachers if it has any."""
         paths = self._teachers(state)
         if not paths:
-            fit(context, model, spec)
+            fit(context, model, replace(spec, **self.hooks(context, state, model, model)))
             return
         with context.strategy.scope():
             teacher = live_teacher(context, self, paths)
             lesson = Lesson(model, teacher, losses_of(self, len(paths)), self.label_weight)
         learnt = {"objective": lesson_objective, "preprocess": for_lesson(spec.preprocess)}
-        fit(context, lesson, replace(spec, **learnt), scored=lesson.learner)
+        hooks = self.hooks(context, state, model, lesson)
+        fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
         lesson.settle()
 
-    def spec(self, context: RunContext, state: State, name: str) -> TrainingSpec:
+    def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
+        """Fields of `TrainingSpec`: what the loop does to gradients and after epochs.
+
+        `trained` is what the loop moves: `model`, or a lesson around it.
+        """
+        return {"adjust": hold_zeros(model, trained)} if state.sparse else {}
+
+    def length(self, context: RunContext, state: State) -> int:
+        """Epochs, which `stretch` makes more of."""
+        if not self.stretch:
+            return self.epochs
+        return round(self.epochs * context.cost(state.dense).macs / context.cost(state.network).macs)
+
+    def spec(self, context: RunContext, state: State) -> TrainingSpec:
         """How to train, with labels alone."""
         config = context.config
         return TrainingSpec(
-            name=name,
+            name=state.name,
             images=context.splits.train,
-            epochs=self._epochs(context, state),
+            epochs=self.length(context, state),
             learning_rates=self.rates,
             momenta=schedules.cycled_momentum if self.cycle_momentum else None,
             objective=labels_only,
@@ -105,8 +120,3 @@ class Train(LearningOptions, Step):
     def _teachers(self, state: State) -> tuple[Path, ...]:
         known = {"none": (), "dense": (state.dense,), "ensemble": (*reversed(state.trained), state.dense)}
         return known[self.teacher] if self.losses else ()
-
-    def _epochs(self, context: RunContext, state: State) -> int:
-        if not self.stretch:
-            return self.epochs
-        return round(self.epochs * context.macs(state.dense) / context.macs(state.network))

@@ -1,0 +1,47 @@
+"""Simulated annealing chooses the ratio of every group, as NNI's pruner does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from pruning.annealing import Annealer, AnnealingSettings, AnnealingState
+from tqdm import tqdm
+
+from pruning import Plan
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.searching import Searching
+from recipes.steps.state import State
+from recipes.steps.step import step
+
+
+@step("anneal")
+@dataclass(frozen=True, kw_only=True)
+class Anneal(Searching):
+    """Random ratios, shaken less the colder it is; the best network that was seen stays."""
+
+    start: float = option(100.0, "temperature at the beginning", above=0)
+    stop: float = option(20.0, "temperature at the end", above=0)
+    cool: float = option(0.9, "factor after a network has been taken", above=0, below=1)
+    spread: float = option(0.35, "largest change of a ratio at the beginning", above=0, at_most=1)
+    tries: int = option(1000, "networks that are tried at most", at_least=1)
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """The best plan; after a kill the search goes on behind its last try."""
+        settings = AnnealingSettings(self.start, self.stop, self.cool, self.spread, self.tries)
+        annealer = Annealer(self.space(context, state, model), self.scorer(context, model), settings)
+        folder = context.folder
+        saved = folder.load_checkpoint(state.name)
+        if saved:
+            search = AnnealingState.from_json(saved.facts)
+        else:
+            search = annealer.start(np.random.default_rng(context.config.seed))
+        with tqdm(total=settings.moves, desc=self.label, unit="move") as bar:
+            for tried in annealer.run(search):
+                search = tried
+                folder.save_checkpoint(state.name, {}, search.to_json())
+                bar.set_postfix(best=f"{search.best.accuracy:.4f}", refresh=False)
+                bar.update(search.last.accepted)
+        return search.best.plan

@@ -1,0 +1,39 @@
+"""Filters go group by group, from the end of the network to its beginning ("IteB")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from pruning.rounding import removed
+
+from pruning import Plan, backward, cluster_plan, plan_of_widths
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.narrowing import Narrowing
+from recipes.steps.state import State
+from recipes.steps.step import step
+
+CLUSTERING = "clustering"
+
+
+@step("prune_backward")
+@dataclass(frozen=True, kw_only=True)
+class PruneBackward(Narrowing):
+    """Each round narrows one group, the last one first; behind the first group it begins again."""
+
+    criterion: str = option("l1", "which channels stay; clustering keeps one filter of each cluster")
+    keep: float = option(0.7, "ratio of the channels of the group that stay", above=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.criterion != CLUSTERING:
+            super().__post_init__()
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`."""
+        groups = backward(model)
+        group = groups[(state.turn - 1) % len(groups)]
+        widths = {group.name: group.size - removed(group.size, 1 - self.keep, "floor_kept")}
+        if self.criterion == CLUSTERING:
+            return cluster_plan(model, widths, seed=context.config.seed)
+        return plan_of_widths(model, widths, self.criterion, **self.scoring(context))

@@ -1,0 +1,29 @@
+"""Filters go by a plan that a paper fixes by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from pruning.published import PUBLISHED
+
+from pruning import Plan, plan_of_widths, published_widths
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.narrowing import Narrowing
+from recipes.steps.state import State
+from recipes.steps.step import step
+
+
+@step("prune_fixed")
+@dataclass(frozen=True, kw_only=True)
+class PruneFixed(Narrowing):
+    """One round of a published plan, which removes shares of the channels that are there."""
+
+    widths: str = option("kesi", "the plan", choices=tuple(PUBLISHED))
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`."""
+        return plan_of_widths(
+            model, published_widths(self.widths, model), self.criterion, **self.scoring(context)
+        )

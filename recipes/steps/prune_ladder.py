@@ -1,0 +1,53 @@
+"""Filters go round by round towards a sparsity, as lottery tickets and gradual pruning have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from pruning.coupling import COUPLINGS
+from pruning.kernels import convolution_kernels
+from pruning.ladders import LADDERS, relative
+from pruning.rounding import removed
+
+from pruning import Plan, coupled_plan, find_groups, find_ladder, plan_of_widths
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.narrowing import Narrowing
+from recipes.steps.state import State
+from recipes.steps.step import step
+
+GROUP = "group"
+
+
+@step("prune_ladder")
+@dataclass(frozen=True, kw_only=True)
+class PruneLadder(Narrowing):
+    """In round t of n: S_t of what the dense network had has gone."""
+
+    sparsity: float = option(0.75, "goal of the last round, of channels or of weights", above=0, below=1)
+    ladder: str = option("lottery", "how it grows over the rounds", choices=tuple(LADDERS))
+    coupling: str = option(
+        GROUP, "layers of a group share scores; or NNI's ways: the union of what each layer keeps by itself, "
+        "or the sum of their scores; then the sparsity is that of each layer's weights",
+        choices=(GROUP, *COUPLINGS),
+    )  # fmt: skip
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`."""
+        goal = find_ladder(self.ladder)(self.sparsity, state.turns)[state.turn - 1]
+        if self.coupling == GROUP:
+            return plan_of_widths(model, _widths(state, model, goal), self.criterion, **self.scoring(context))
+        dense = {kernel.name: kernel.value.size for kernel in convolution_kernels(context.load(state.dense))}
+        left = {kernel.name: kernel.value.size / dense[kernel.name] for kernel in convolution_kernels(model)}
+        keep = {name.partition("/")[0]: 1 - relative(goal, 1 - part) for name, part in left.items()}
+        return coupled_plan(model, self.criterion, keep=keep, coupling=self.coupling, **self.scoring(context))
+
+
+def _widths(state: State, model: keras.Model, goal: float) -> dict[str, int]:
+    """n − floor(goal · n) of the n channels that each group had at first, or what is left if that is less."""
+    now = {group.name: group.size for group in find_groups(model)}
+    before = state.plan.sizes if state.plan else now
+    return {
+        name: min(size, before[name] - removed(before[name], goal, "floor")) for name, size in now.items()
+    }

@@ -1,0 +1,37 @@
+"""Single weights go: the smallest of all convolutions together (Han et al. 2015; KESI's MWP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pruning.unstructured import percents, zero_weights
+
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.state import State
+from recipes.steps.step import Step, step
+
+
+@step("prune_weights")
+@dataclass(frozen=True, kw_only=True)
+class PruneWeights(Step):
+    """Sets the smallest convolution weights to zero; later trainings hold them there."""
+
+    percents: list[float] = option(
+        [], "of all convolution weights that are zero after each round (default: KESI's)", above=0, below=1
+    )
+
+    def run(self, context: RunContext, state: State) -> State:
+        """snap_<name>.pkl: the network with exact zeros."""
+        ladder = self.percents or percents(context.config.arch)
+        percent = ladder[min(state.turn, len(ladder)) - 1]
+
+        def make(path: Path) -> dict:
+            model = context.load(state.network)
+            facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
+            zeroed = zero_weights(model, percent)
+            facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
+            return context.save(path, model, state.plan) | facts | {"zeros": zeroed.zeros}
+
+        return replace(state.after(context.step(state.name, f"snap_{state.name}.pkl", make)), sparse=True)

@@ -1,0 +1,51 @@
+"""What searches over widths share: the space, the accuracy of a plan, and how a killed search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+from pruning.space import COSTS, Space
+from pruning.trial import PlanScorer
+
+from op_utils import make_reestimator
+from pruning.groups import analyse
+from pruning.scores import score_groups
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.narrowing import Narrowing
+from recipes.steps.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(Narrowing):
+    """Removes channels where a search finds that they cost least accuracy on training images."""
+
+    keep: float = option(0.5, "ratio of the dense network's cost that stays", above=0, below=1)
+    cost: str = option("macs", "what the search saves", choices=COSTS)
+
+    def space(self, context: RunContext, state: State, model: keras.Model) -> Space:
+        """Widths of `model`, with a bound that is a ratio of the dense network's cost."""
+        analysis = analyse(model)
+        scores = score_groups(model, self.criterion, analysis=analysis, **self.scoring(context))
+        now, dense = context.cost(state.network), context.cost(state.dense)
+        ratio = min(1.0, self.keep_now(state) * getattr(dense, self.cost) / getattr(now, self.cost))
+        return Space.of(analysis, scores, keep=ratio, cost=self.cost)
+
+    def keep_now(self, state: State) -> float:
+        """The ratio after this round: `keep` to the power of its share of all rounds."""
+        return self.keep ** (state.turn / state.turns)
+
+    def scorer(self, context: RunContext, model: keras.Model) -> PlanScorer:
+        """Accuracy of plans on the images that score candidates, with BN's averages estimated anew."""
+        search, warmup = context.splits.search, context.splits.warmup
+
+        def mend(copy: keras.Model) -> Callable[[], None]:
+            again = make_reestimator(copy, context.inputs)
+            return lambda: again(
+                warmup.images[: 4 * context.config.val_batch_size], context.config.val_batch_size
+            )
+
+        data = context.inputs(search.images).numpy(), search.labels
+        return PlanScorer(model, data, mend=mend)

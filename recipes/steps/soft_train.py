@@ -1,0 +1,60 @@
+"""Training that prunes after every epoch: filters that may come back (SFP), or that may not (FPGM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from pruning.adjusting import hold_filters
+from pruning.rounding import removed
+from pruning.soft import soft_pruning, soften
+
+from pruning import Plan, find_groups, fpgm_plan, plan_of_widths
+from pruning.criteria import get_criterion
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.state import State
+from recipes.steps.step import step
+from recipes.steps.train import Train
+from runs import UsageError
+
+MIX = "fpgm_mix"
+
+
+@step("soft_train")
+@dataclass(frozen=True, kw_only=True)
+class SoftTrain(Train):
+    """Sets filters to zero after each epoch and trains on (He et al. 2018; He et al. 2019).
+
+    The network keeps its width: a step that prunes by the same criterion slices it afterwards.
+    """
+
+    criterion: str = option("l2", f"which filters stay, or {MIX}")
+    sparsity: float = option(0.4, "ratio of the filters of each group that go", above=0, below=1)
+    keep_norm: float = option(1.0, "of fpgm_mix: ratio that stays by its norm, before distances", above=0)
+    every: int = option(1, "epochs between two choices", at_least=1)
+    hard: bool = option(False, "filters that are zero get no gradient, and choices begin before the training")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.criterion != MIX and get_criterion(self.criterion).needs_data:
+            raise UsageError(
+                "Filters are chosen by their weights between epochs. "
+                f"Received: {self.label}.criterion={self.criterion!r}"
+            )
+
+    def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
+        """What the loop does to gradients and after epochs."""
+        epochs = self.length(context, state)
+        found = {"after_epoch": soft_pruning(model, self._choose, self.every, epochs)}
+        if self.hard:
+            soften(model, self._choose(model))
+            found |= {"adjust": hold_filters(model, trained), "calm": True}
+        return found
+
+    def _choose(self, model: keras.Model) -> Plan:
+        if self.criterion == MIX:
+            return fpgm_plan(model, self.keep_norm, self.sparsity)
+        sizes = {group.name: group.size for group in find_groups(model)}
+        widths = {name: n - removed(n, self.sparsity, "floor") for name, n in sizes.items()}
+        return plan_of_widths(model, widths, self.criterion)

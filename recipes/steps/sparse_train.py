@@ -1,0 +1,26 @@
+"""Training with a penalty on BN's scales: the first half of network slimming."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from pruning.adjusting import slimming
+
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.steps.state import State
+from recipes.steps.step import step
+from recipes.steps.train import Train
+
+
+@step("sparse_train")
+@dataclass(frozen=True, kw_only=True)
+class SparseTrain(Train):
+    """Presses |γ| towards zero while it trains (Liu et al. 2017, equation 1)."""
+
+    strength: float = option(1e-4, "of the penalty: 1e-4 for VGG-19, 1e-5 for ResNet-164", at_least=0)
+
+    def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
+        """What the loop does to gradients."""
+        return {"adjust": slimming(model, self.strength, trained)}
