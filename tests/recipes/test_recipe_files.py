@@ -1,0 +1,151 @@
+"""Recipe files: every published one can be read and made into steps; mistakes are answered by name."""
+
+import pytest
+
+from recipes.listing import epochs, listing
+from recipes.program import outdated
+from recipes.recipe_file import RecipeFile, check_steps, find_recipe, published_recipes, tables_of
+from recipes.registry import RECIPES, choose
+from recipes.steps.step import kinds, make_step
+from runs import UsageError
+
+SHORT = """
+about = "short"
+[[steps]]
+kind = "dense"
+epochs = 2
+[[steps]]
+kind = "repeat"
+times = 3
+  [[steps.steps]]
+  kind = "prune"
+  keep = 0.8
+  [[steps.steps]]
+  kind = "train"
+  epochs = 4
+"""
+
+
+@pytest.fixture
+def short(tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text(SHORT)
+    return path
+
+
+@pytest.mark.parametrize("name", published_recipes())
+def test_a_published_recipe_is_made_of_steps_that_exist(name):
+    file = find_recipe(name)
+    check_steps(file.steps)
+    for table in tables_of(file.steps):
+        make_step(table)
+    recipe, options = choose(["--recipe", name])
+    assert options.recipe == name
+    assert recipe.about and file.steps[0]["kind"] == "dense"
+
+
+def test_every_kind_of_step_is_used_by_a_published_recipe():
+    used = {table["kind"] for name in published_recipes() for table in tables_of(find_recipe(name).steps)}
+    assert used | {"prune"} == set(kinds())
+
+
+def test_the_list_names_every_recipe_with_its_command():
+    lines = listing(RECIPES).splitlines()
+    for name in [*RECIPES, *published_recipes()]:
+        assert any(line.startswith(f"{name}: ") for line in lines)
+        assert any(line.startswith(f"  python train_cifar.py --recipe {name}") for line in lines)
+
+
+def test_epochs_count_rounds(short):
+    steps = RecipeFile.read(short).steps
+    assert epochs(steps) == 2 + 3 * 4
+    assert epochs(steps, dense=False) == 12
+
+
+def test_the_papers_lengths():
+    """KESI: 300 epochs, five rounds of 40 and 40 of distillation; SFP 200 and 200."""
+    assert epochs(find_recipe("kesi").steps) == 300 + 5 * 40 + 40
+    assert epochs(find_recipe("sfp").steps) == 400
+
+
+def test_set_changes_a_step_inside_of_a_loop_and_the_loop(short):
+    steps = RecipeFile.read(short).changed(["train.epochs=1", "repeat.times=2", "prune.criterion=l2"])
+    assert steps[1]["times"] == 2
+    assert steps[1]["steps"][0] == {"kind": "prune", "keep": 0.8, "criterion": "l2"}
+    assert steps[1]["steps"][1]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["trian.epochs=1"], "Did you mean 'train'?"),
+        (["train"], "STEP.KEY=VALUE"),
+        (["train.epochs"], "STEP.KEY=VALUE"),
+    ],
+)
+def test_a_setting_that_names_nothing_is_answered(short, settings, words):
+    with pytest.raises(UsageError, match=words.replace("?", "\\?")):
+        RecipeFile.read(short).changed(settings)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"kind": "trian"}, "Did you mean 'train'"),
+        ({"kind": "train", "epoch": 2}, "Did you mean 'epochs'"),
+        ({"kind": "train", "epochs": "many"}, "train.epochs must be int"),
+        ({"kind": "train", "epochs": True}, "train.epochs must be int"),
+        ({"kind": "train", "epochs": 0}, "train.epochs must be at least 1"),
+        ({"kind": "train", "schedule": "one-cycle"}, "Did you mean 'one_cycle'"),
+        ({"kind": "train", "name": "last", "points": [2.0]}, "last.points must be"),
+        ({"kind": "train", "schedule": "step_decay", "points": [0.5], "decay": [1.0, 2.0]}, "one factor"),
+        ({"kind": "prune", "criterion": "11", "keep": 0.5}, "Did you mean 'l1'"),
+        ({"kind": "prune"}, "Received: none of them"),
+        ({"kind": "prune", "keep": 0.5, "keep_macs": 0.5}, "Received: keep, keep_macs"),
+        ({"kind": "repeat", "steps": [{"kind": "prun"}]}, "Did you mean 'prune'"),
+        ({"kind": "train", "distill": "kd+kd"}, "Each loss once"),
+    ],
+)
+def test_a_mistake_in_a_step_is_answered_by_its_name(table, words):
+    with pytest.raises(UsageError, match=words):
+        make_step(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("about = 1\nstep = []", "Did you mean 'steps'"),
+        ("about = ''", "at least one"),
+        ("about = ", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, words):
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        RecipeFile.read(path)
+
+
+def test_an_option_that_does_not_exist_is_refused_with_the_nearest(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('[options]\ndatset = "DIGITS"\n' + SHORT.partition("\n[")[2].join(("[", "")))
+    with pytest.raises(UsageError, match="Did you mean 'dataset'"):
+        choose(["--recipe", str(path)])
+
+
+def test_two_steps_of_one_name_are_refused():
+    with pytest.raises(UsageError, match="Two steps are called 'train'"):
+        check_steps([{"kind": "train"}, {"kind": "repeat", "steps": [{"kind": "train"}]}])
+
+
+def test_only_what_follows_the_first_change_is_done_again():
+    first = [
+        {"kind": "dense"},
+        {"kind": "repeat", "times": 2, "steps": [{"kind": "prune"}]},
+        {"kind": "train"},
+    ]
+    second = [first[0], {**first[1], "times": 3}, first[2]]
+    done = ["init", "dense", "prune-1", "prune-2", "train", "compact", "litert", "report"]
+    assert outdated(first, second, done) == done[2:]
+    assert outdated(first, first, done) == ["report"]
+    assert outdated(first, [*first, {"kind": "reset"}], done) == done[5:]
