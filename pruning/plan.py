@@ -95,6 +95,23 @@ class Plan:
         keep = {name: tuple(place[name][channel] for channel in kept) for name, kept in self.keep.items()}
         return Plan(keep, outer.widths())
 
+    def then(self, inner: Plan) -> Plan:
+        """This plan, followed by one for the network that it leaves: one plan for the first network.
+
+        Pruning round by round ends in one plan, which `within` takes apart again. Raises `UsageError` unless
+        `inner` is for the groups and widths that this plan leaves.
+        """
+        left = self.widths()
+        if alone := sorted(set(inner.sizes.items()) ^ set(left.items())):
+            name = alone[0][0]
+            raise UsageError(
+                f"The second plan is for another network than the first one leaves. Received: "
+                f"{inner.sizes.get(name, 'no')} channels in group {name!r}, of which it leaves "
+                f"{left.get(name, 'none')}"
+            )
+        keep = {name: tuple(self.keep[name][i] for i in kept) for name, kept in inner.keep.items()}
+        return Plan({name: keep[name] for name in self.keep}, self.sizes)
+
     def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
         """Group → (width here, width there) where the kept channels differ."""
         if alone := sorted(set(self.sizes.items()) ^ set(other.sizes.items())):

@@ -19,6 +19,7 @@ from runs.suggest import nearest
 
 REDUCTIONS = ("mean", "sum", "max", "first")
 Scores = dict[str, np.ndarray]
+Said = tuple[Place, np.ndarray, np.ndarray]  # where, the scores of its positions, the channel of each or −1
 
 
 class Scoring(TypedDict, total=False):
@@ -63,27 +64,51 @@ def score_groups(
     A group in which the criterion sees nothing (BN's scale, where there is no BN) is left out. Raises
     `UsageError` for unknown names, missing data, or scores that are not finite.
     """
-    found = get_criterion(criterion)
+    how = normalise or get_criterion(criterion).normalise
     _check("reduce", reduce, REDUCTIONS)
-    _check("normalise", normalise or found.normalise, NORMALISERS)
+    _check("normalise", how, NORMALISERS)
     analysis = analysis or analyse(model)
+    options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
+    said = score_places(analysis, criterion, **options)
+    sizes = {group.name: group.size for group in analysis.groups}
+    return {
+        name: normalised(reduced([row[1:] for row in rows], sizes[name], reduce), how)
+        for name, rows in said.items()
+    }
+
+
+def score_places(
+    analysis: Analysis,
+    criterion: str = "l1",
+    *,
+    data: Any = None,
+    loss: Loss | None = None,
+    batch_size: int | None = None,
+    seed: int = 1,
+) -> dict[str, list[Said]]:
+    """Group name → (place, scores (n,), channels (n,)) of each place where the criterion sees the group.
+
+    What `score_groups` reduces to one score for each channel; arguments and errors are its. A position whose
+    channel is −1 belongs to another group.
+    """
+    found = get_criterion(criterion)
     evidence = Evidence(analysis, data, loss, batch_size)
     seen = {group.name: evidence.places(group, found) for group in analysis.groups}
     places = list(dict.fromkeys(place for rows in seen.values() for place, _ in rows))
     by_place = _scored(found, evidence, places, np.random.default_rng(seed))
-    scores = {}
-    for group in analysis.groups:
-        if rows := [(by_place[place], index) for place, index in seen[group.name]]:
-            score = normalised(reduced(rows, group.size, reduce), normalise or found.normalise)
-            if not np.isfinite(score).all():
-                raise UsageError(
-                    f"Criterion {criterion!r} gives scores that are not finite. "
-                    f"Received: group {group.name!r}"
-                )
-            scores[group.name] = score
-    if not scores and analysis.groups:
+    said = {
+        name: [(place, by_place[place], index) for place, index in rows]
+        for name, rows in seen.items()
+        if rows
+    }
+    for name, rows in said.items():
+        if not all(np.isfinite(scores[index >= 0]).all() for _, scores, index in rows):
+            raise UsageError(
+                f"Criterion {criterion!r} gives scores that are not finite. Received: group {name!r}"
+            )
+    if not said and analysis.groups:
         raise UsageError(f"No group has what this criterion looks at. Received: criterion={criterion!r}")
-    return scores
+    return said
 
 
 def reduced(rows: Iterable[tuple[np.ndarray, np.ndarray]], size: int, how: str = "mean") -> np.ndarray:

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruning import compact, find_groups
 from pruning.plan import Plan
 from runs.errors import UsageError
 
@@ -47,6 +49,33 @@ def test_padding_takes_as_few_channels_back_as_a_multiple_needs(plan, multiple):
     inner = plan.within(outer)
     assert inner.sizes == outer.widths()
     assert {n: tuple(outer.keep[n][i] for i in kept) for n, kept in inner.keep.items()} == plan.keep
+
+
+@pytest.mark.parametrize("shortcut", ["A", "A'", "B"])
+def test_two_plans_in_a_row_are_one(shortcut):
+    """compact(compact(model, p), q) and compact(model, p.then(q)) have equal weights."""
+    model, rng = toys.small_resnet(shortcut), np.random.default_rng(5)
+    for _ in range(4):
+        plan = toys.random_plan(find_groups(model), rng)
+        small = compact(model, plan)
+        inner = toys.random_plan(find_groups(small), rng)
+        twice, once = compact(small, inner), compact(model, plan.then(inner))
+        assert twice.spec == once.spec
+        for ours, theirs in zip(twice.get_weights(), once.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@given(plans(), st.integers(1, 8))
+def test_what_within_takes_apart_then_puts_together(plan, multiple):
+    outer = plan.padded(multiple)
+    assert outer.then(plan.within(outer)) == plan
+
+
+def test_a_second_plan_must_be_for_what_the_first_one_leaves():
+    with pytest.raises(UsageError, match="another network than the first.*4 channels in group 'a'.*leaves 2"):
+        PLAN.then(PLAN)
+    with pytest.raises(UsageError, match="no channels in group 'b', of which it leaves 1"):
+        PLAN.then(Plan({"a": (0,)}, {"a": 2}))
 
 
 @pytest.mark.parametrize("kept", [(), (2, 0), (1, 1), (-1, 2), (0, 4)])

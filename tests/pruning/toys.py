@@ -8,7 +8,6 @@ import numpy as np
 import nets
 from nets.families.resnet_cifar import resnet
 from nets.spec import NetSpec
-from pruning.groups import find_groups
 from pruning.plan import Plan
 
 
@@ -68,17 +67,6 @@ def images(n: int, side: int = 8, seed: int = 0) -> np.ndarray:
     rows, columns = (np.sin(speed[i][:, None] * grid[:, None] + phase[i][:, None]) for i in (0, 1))
     waves = rows[:, :, None] * columns[:, None]
     return (waves + rng.normal(0, 0.3, waves.shape)).astype(np.float32)
-
-
-def blocks_plan(model: keras.Model, ratios: tuple[float, ...], skip: set[str]) -> Plan:
-    """PFEC: drops a ratio of the first convolution of each block of a stage, except in the skipped blocks."""
-    sizes = {group.name: group.size for group in find_groups(model)}
-    keep = {name: tuple(range(size)) for name, size in sizes.items()}
-    for name in sizes:
-        if name.endswith("_conv1") and name.removesuffix("_conv1") not in skip:
-            ratio = ratios[int(name.removeprefix("BasicBlock")[0])]
-            keep[name] = tuple(range(int(sizes[name] * (1 - ratio) + 1e-9)))
-    return Plan(keep, sizes)
 
 
 def resnet20(shortcut: str = "B", side: int = 16) -> keras.Model:
