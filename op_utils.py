@@ -27,6 +27,7 @@ Batch = Mapping[str, tf.Tensor]
 Preprocess = Callable[[Batch, tf.Tensor], Any]  # batch, seed → what the model reads
 Objective = Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]  # outputs, batch → mean loss, accuracy
 Gradients = Callable[[Tensors, Tensors, Batch, tf.Tensor], tuple[Tensors, Tensors, tf.Tensor]]
+Adjust = Callable[[Tensors, Tensors, float], Tensors]  # gradients, parameters, loss scale → gradients
 
 
 # --- devices ------------------------------------------------------------------------------------------------
@@ -93,6 +94,7 @@ def pure_gradients(
     weight_decay: float = 0.0,
     accum: int = 1,
     loss_scale: float = 1.0,
+    adjust: Adjust | None = None,
 ) -> Gradients:
     """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, [loss, accuracy])`.
 
@@ -103,6 +105,8 @@ def pure_gradients(
         weight_decay: coupled L2 on all trainable weights, as the published systems have it.
         accum: micro-batches that a batch is cut into; gradients and BN statistics are their means.
         loss_scale: factor on the loss before differentiation: 1 / replicas, since the optimizer sums.
+        adjust: (gradients, parameters, `loss_scale`) → gradients, after decay and once a step, however many
+            micro-batches it has. It multiplies what it adds by `loss_scale`, as decay is.
     """
 
     def once(params, stats, batch, seed):
@@ -132,7 +136,8 @@ def pure_gradients(
         params, stats = list(params), list(stats)
         grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed)
         decay = weight_decay * loss_scale
-        return [g + decay * p for g, p in zip(grads, params, strict=True)], new_stats, metrics
+        grads = [g + decay * p for g, p in zip(grads, params, strict=True)]
+        return adjust(grads, params, loss_scale) if adjust else grads, new_stats, metrics
 
     return gradients
 
@@ -205,7 +210,7 @@ class Trainer:
     """Runs the step of a model under a strategy. Create the model inside `strategy.scope()`.
 
     Args:
-        model, preprocess, objective, weight_decay, accum: see `pure_gradients`.
+        model, preprocess, objective, weight_decay, accum, adjust: see `pure_gradients`.
         momentum: part of the last update that the next one keeps, in [0, 1); β₁ of Adam. Steps that bring
             their own go without it.
         optimizer: a name of `updates.RULES`: "nesterov" and "momentum" as Keras has them, "torch_nesterov"
@@ -226,6 +231,7 @@ class Trainer:
         accum: int = 1,
         strategy: tf.distribute.Strategy | None = None,
         compile_: bool | None = None,
+        adjust: Adjust | None = None,
     ) -> None:
         self.model, self.accum, self.momentum = model, accum, momentum
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -237,7 +243,9 @@ class Trainer:
         self._moving = [
             v.synchronization == "on_read" and id(v) in own for v in model.non_trainable_variables
         ]  # BN statistics; masks never change in a step
-        gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, 1 / self.replicas)
+        gradients = pure_gradients(
+            model, preprocess, objective, weight_decay, accum, 1 / self.replicas, adjust
+        )
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
         self._run = tf.function(self._many)
 
@@ -335,6 +343,17 @@ class Trainer:
         """Puts the weights, momenta or moments, and Adam's count of steps of `state` back."""
         for i, variable in enumerate(self._variables()):
             variable.assign(state[f"{i:04d}"])
+
+    def calm(self) -> None:
+        """Takes momentum and moments from weights that are exactly 0.
+
+        Where `adjust` gives these no gradient they then stay 0; else the momentum from before they were set
+        to 0 would move them on.
+        """
+        for slots in self.optimizer.slots:
+            for slot, variable in zip(slots, self.model.trainable_variables, strict=True):
+                alive = keras.ops.convert_to_numpy(variable) != 0
+                slot.assign(np.where(alive, keras.ops.convert_to_numpy(slot), 0))
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.optimizer.state()]

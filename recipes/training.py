@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloader import Images, batches, epoch_order
-from op_utils import Objective, Preprocess, Trainer, make_forward
+from op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from recipes.context import RunContext
 from recipes.scoring import score
 from runs import TrainingError
@@ -27,11 +27,15 @@ class TrainingSpec:
         epochs: passes over `images`.
         learning_rates: number of steps → one learning rate per step, float32 (steps,).
         momenta: number of steps → one momentum (of Adam: β₁) per step, float32 (steps,); None: 0.9 always.
-        objective, preprocess, weight_decay, accum, optimizer: see `op_utils.Trainer`.
+        objective, preprocess, weight_decay, accum, optimizer, adjust: see `op_utils.Trainer`.
         seed: of the order of the images and of their augmentation.
         batch_size: images per step.
         remedy: what the user can do when the loss stops being finite, one line.
         extra: image ids (b,) → more arrays for the objective, first axis b.
+        after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
+            checkpoint of the epoch is taken and the holdout is scored.
+        calm: whether weights that are exactly 0 then lose their momentum, see `op_utils.Trainer.calm`.
+        kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
     """
 
     name: str
@@ -48,6 +52,10 @@ class TrainingSpec:
     optimizer: str = "nesterov"
     momenta: Callable[[int], np.ndarray] | None = None
     extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+    adjust: Adjust | None = None
+    after_epoch: Callable[[int], None] | None = None
+    calm: bool = False
+    kept: Sequence[keras.Variable] = ()
 
 
 def fit(
@@ -60,14 +68,14 @@ def fit(
     """
     config = context.config
     trainer = _trainer(context, model, spec)
-    first = _resume(context, trainer, spec.name)
+    first = _resume(context, trainer, spec)
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
     per_epoch = len(spec.images) // spec.batch_size
     curves = _curves(spec, per_epoch * spec.epochs)
     for epoch in range(first, spec.epochs):
         with _diverging(spec, epoch):
             loss, accuracy = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
-            state = trainer.state()
+            state = _finished(trainer, spec, epoch + 1)
         held = score(forward, context.splits.holdout, config.val_batch_size)
         context.log.log(
             epoch + 1,
@@ -103,17 +111,35 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
         accum=spec.accum,
         strategy=context.strategy,
         compile_=context.config.compile,
+        adjust=spec.adjust,
     )
 
 
-def _resume(context: RunContext, trainer: Trainer, name: str) -> int:
-    saved = context.folder.load_checkpoint(name)
+def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> int:
+    saved = context.folder.load_checkpoint(spec.name)
     done = saved.facts["epoch"] if saved else 0
     if saved:
         trainer.restore(saved.arrays)
-        tqdm.write(f"{name}: continuing after epoch {done}")
-    context.log.truncate(name, done)
+        for name, variable in _kept(spec).items():
+            variable.assign(saved.arrays[name])
+        tqdm.write(f"{spec.name}: continuing after epoch {done}")
+    context.log.truncate(spec.name, done)
     return done
+
+
+def _finished(trainer: Trainer, spec: TrainingSpec, done: int) -> dict[str, np.ndarray]:
+    """The state of a checkpoint, after `after_epoch`, which is never shown weights that are not finite."""
+    state = trainer.state()
+    if spec.after_epoch:
+        spec.after_epoch(done)
+        if spec.calm:
+            trainer.calm()
+        state = trainer.state()
+    return state | {name: keras.ops.convert_to_numpy(v) for name, v in _kept(spec).items()}
+
+
+def _kept(spec: TrainingSpec) -> Mapping[str, keras.Variable]:
+    return {f"kept{i:04d}": variable for i, variable in enumerate(spec.kept)}
 
 
 @contextlib.contextmanager

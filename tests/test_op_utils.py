@@ -64,6 +64,16 @@ def test_the_weights_of_the_divided_batches_have_moved(divided):
     assert np.abs(divided["1/1/False/0000"] - before).max() > 1e-3
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_adjusted_gradients_add_up_over_replicas(divided, replicas, compiled):
+    expected = divided["1/adjusted/False"]
+    found = divided[f"{replicas}/adjusted/{compiled}"]
+    np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+    assert (found[..., 2] == 0).all() and (np.delete(found, 2, -1) != 0).all()
+    assert np.abs(expected - divided["1/1/False/0000"]).max() > 1e-2  # the penalty counts
+
+
 def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
     """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
     np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)
@@ -146,6 +156,50 @@ def test_weight_decay_is_the_gradient_of_half_the_squared_norm_of_every_weight(a
     assert {p.name for p in params} == {"kernel", "gamma", "beta", "bias"}
     for a, b, p in zip(plain, decayed, params, strict=True):
         np.testing.assert_allclose(b - a, 0.3 * p.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("accum", [1, 2])
+def test_gradients_are_adjusted_once_a_step_after_decay_and_told_the_scale(accum):
+    model, (batch,) = network("live"), data(1)
+    params, stats = (
+        [p.value for p in model.trainable_variables],
+        [s.value for s in model.non_trainable_variables],
+    )
+    arguments, common = (
+        (params, stats, batch, tf.constant([1, 0])),
+        (model, read, labels_only, 0.3, accum, 0.5),
+    )
+    plain, *_ = pure_gradients(*common)(*arguments)
+    function = pure_gradients(*common, lambda g, p, s: [2 * a + s * b**3 for a, b in zip(g, p, strict=True)])
+    for a, b, p in zip(plain, function(*arguments)[0], params, strict=True):
+        np.testing.assert_allclose(b, 2 * a + 0.5 * p**3, atol=1e-6)
+
+
+def test_adjusting_traces_the_step_once():
+    calls = []
+
+    def adjust(gradients, parameters, scale):
+        calls.append(scale)
+        return gradients
+
+    train(trainer_of(network("live"), adjust=adjust, accum=2), data(4))
+    assert calls == [1.0]
+
+
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam"])
+def test_calm_takes_the_momentum_of_zeros_and_of_nothing_else(optimizer):
+    trainer = trainer_of(network("live"), optimizer=optimizer)
+    train(trainer, data(2))
+    kernel = trainer.model.get_layer("conv").kernel
+    dead = np.arange(6) == 3
+    kernel.assign(kernel.numpy() * ~dead)
+    before = [slot.numpy() for slots in trainer.optimizer.slots for slot in slots]
+    trainer.calm()
+    after = [slot.numpy() for slots in trainer.optimizer.slots for slot in slots]
+    count = len(trainer.model.trainable_variables)
+    for i, (a, b) in enumerate(zip(before, after, strict=True)):
+        np.testing.assert_array_equal(b, a * ~dead if i % count == 0 else a)
+    assert all(np.abs(a[..., dead]).min() > 0 for a in before[::count])
 
 
 def test_gradients_agree_with_finite_differences():

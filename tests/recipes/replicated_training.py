@@ -13,6 +13,8 @@ import tensorflow as tf
 from distillation import labels_only
 from nets import FusedBatchNorm, MaskedConv2D, MaskedDense
 from op_utils import Trainer, make_forward, reestimate_batch_norm
+from pruning.adjusting import hold_filters, in_turn
+from pruning.splitting import Splitting, admm
 
 STEPS = 3
 
@@ -63,6 +65,31 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
     return trainer
 
 
+def adjusted(strategy, compiled: bool) -> Trainer:
+    """A trainer with a penalty on the kernel, read off variables, and one output filter held."""
+    with strategy.scope():
+        model = network("frozen")
+        kernel = model.get_layer("conv").kernel
+        kernel.assign(kernel.numpy() * (np.arange(6) != 2))
+        splitting = Splitting.of(model)
+    splitting.sparse[0].assign(np.full(kernel.shape, 0.1))
+    adjust = in_turn(admm(model, splitting, rho=0.5), hold_filters(model))
+    trainer = Trainer(
+        model,
+        read,
+        labels_only,
+        weight_decay=5e-4,
+        accum=2,
+        strategy=strategy,
+        compile_=compiled,
+        adjust=adjust,
+    )
+    list(trainer.train(data(), [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]))
+    splitting.duals[0].assign(np.full(kernel.shape, -0.2))  # between epochs: nothing is compiled anew
+    list(trainer.train(data(), [(1, i) for i in range(STEPS)], [0.05] * STEPS))
+    return trainer
+
+
 def main(path: str) -> None:
     """Writes the weights of all divisions."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -75,6 +102,9 @@ def main(path: str) -> None:
             for compiled in (False, True):
                 weights = trained(strategy, "frozen", accum, compiled).state()
                 found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in weights.items()}
+        for compiled in (False, True):
+            kernel = adjusted(strategy, compiled).model.get_layer("conv").kernel
+            found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]
