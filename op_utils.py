@@ -408,12 +408,15 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
         _, new = model.stateless_call(model.trainable_variables, stats, preprocess(batch), training=True)
         return [new[index[id(variable)]] for variable, _ in moving]
 
+    calls: list[int] = []  # updates of each average in a pass, whatever the weights
+
     def reestimate(images: np.ndarray, batch_size: int) -> None:
         count = max(1, len(images) // batch_size)
         parts = [tf.convert_to_tensor(part) for part in np.array_split(images[: count * batch_size], count)]
         zero, one = tf.constant(0.0), tf.constant(1.0)
-        begun, ended = averages(parts[0], zero), averages(parts[0], one)
-        calls = [_updates(np.median(b - a), m) for a, b, (_, m) in zip(begun, ended, moving, strict=True)]
+        if not calls:
+            ends = zip(averages(parts[0], zero), averages(parts[0], one), moving, strict=True)
+            calls.extend(_updates(np.median(b - a), momentum) for a, b, (_, momentum) in ends)
         total = [np.zeros(v.shape) for v, _ in moving]
         for part in parts:
             for i, found in enumerate(averages(part, zero)):

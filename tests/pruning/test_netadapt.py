@@ -8,7 +8,7 @@ import pytest
 import spaces
 import toys
 
-from pruning import complexity
+from pruning import Plan, complexity
 from pruning.groups import analyse
 from pruning.limits import Limits
 from pruning.netadapt import Adapted, NetAdapt
@@ -92,6 +92,9 @@ def test_a_network_ends_at_the_target_as_the_counter_counts_it():
     history = list(NetAdapt(space, lambda plan: sum(plan.widths().values()), 0.1).run())
     found = [complexity(model, plan=one.plan).macs for one in history]
     assert found == [one.cost for one in history]
+    for name, freed in space.weights.items():
+        least = Plan.full(analysis.groups).replace(name, range(space.ranking.lowest[name]))
+        assert freed == complexity(model).params - complexity(model, plan=least).params
     assert found == sorted(found, reverse=True) and found[-1] <= 0.6 * found[0] < found[-2]
 
 

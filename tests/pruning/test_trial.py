@@ -1,15 +1,22 @@
 """The scorer of plans agrees with the networks that the plans leave."""
 
+import keras
 import numpy as np
 import pytest
 import toys
 
 from op_utils import make_reestimator, reestimate_batch_norm
 from pruning import Plan, compact, narrow
+from pruning.annealing import Annealer, AnnealingSettings
 from pruning.groups import analyse
+from pruning.limits import Limits
+from pruning.netadapt import NetAdapt
+from pruning.scores import score_groups
+from pruning.space import Space
 from pruning.trial import PlanScorer
 from runs.errors import UsageError
 
+LAYERS = keras.layers
 IMAGES = toys.images(40)
 LABELS = np.arange(40) % 10
 
@@ -19,7 +26,7 @@ def norm(labels, outputs):
     return np.abs(np.asarray(outputs) * np.linspace(1, 2, outputs.shape[1])).mean()
 
 
-def plans_of(model, count=4):
+def plans_of(model, count=2):
     groups = analyse(model).groups
     return [toys.random_plan(groups, np.random.default_rng(seed)) for seed in range(count)]
 
@@ -45,11 +52,33 @@ def mended(model):
     return lambda: reestimate(IMAGES, 20)
 
 
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_mended_statistics_are_those_of_the_narrow_network(shortcut):
-    model = toys.small_resnet(shortcut)
+def nested():
+    """Two layers of one name, one of them inside a model of its own."""
+    inner = keras.Input((8, 8, 6))
+    x = LAYERS.BatchNormalization(name="bn")(LAYERS.Conv2D(8, 3, name="conv")(inner))
+    block = keras.Model(inner, LAYERS.ReLU()(x), name="block")
+    images = keras.Input((8, 8, 3))
+    x = LAYERS.ReLU()(LAYERS.Conv2D(6, 3, padding="same", name="conv")(images))
+    x = LAYERS.GlobalAveragePooling2D()(block(x))
+    return toys.randomised(keras.Model(images, LAYERS.Dense(10)(x)))
+
+
+def useless_branch():
+    """A residual network whose branch, by its last kernel, adds nothing."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 3))
+    x = LAYERS.Conv2D(16, 3, activation="relu", padding="same", name="stem")(images)
+    y = LAYERS.Conv2D(16, 3, activation="relu", padding="same", name="useless")(x)
+    y = LAYERS.Conv2D(16, 1, kernel_initializer="zeros", name="last")(y)
+    x = LAYERS.Conv2D(16, 3, activation="relu", name="useful")(LAYERS.Add()([x, y]))
+    return keras.Model(images, LAYERS.Dense(10)(LAYERS.Flatten()(x)))
+
+
+@pytest.mark.parametrize("net", ["A", "nested"])
+def test_mended_statistics_are_those_of_the_narrow_network(net):
+    model = nested() if net == "nested" else toys.small_resnet(net)
     score = PlanScorer(model, (IMAGES, LABELS), mend=mended, metric=norm)
-    plans = plans_of(model, 2)
+    plans = plans_of(model)
     found = [score(plan) for plan in (*plans, plans[0])]
     for plan, value in zip(plans, found, strict=False):
         small = narrow(model, plan)  # of the same layers: those of Keras count the variance over n, not n − 1
@@ -58,6 +87,22 @@ def test_mended_statistics_are_those_of_the_narrow_network(shortcut):
         assert value == pytest.approx(norm(LABELS, small(IMAGES, training=False).numpy()), rel=1e-3)
         assert value != pytest.approx(plain, rel=1e-2)
     assert found[2] == pytest.approx(found[0], rel=1e-6)  # a plan leaves nothing behind for the next
+
+
+def test_searches_on_real_accuracies_empty_the_branch_that_adds_nothing():
+    model = useless_branch()
+    analysis = analyse(model)
+    labels = model(IMAGES, training=False).numpy().argmax(1)
+    scores = score_groups(model, "l1", analysis=analysis)
+    space = Space.of(analysis, scores, keep=0.7, cost="macs", limits=Limits(max_drop=0.9))
+    score = PlanScorer(model, (IMAGES, labels), analysis=analysis)
+    history = list(NetAdapt(space, score, 0.1).run())
+    assert [one.group for one in history[1:]] == ["useless"] * (len(history) - 1)
+    assert [one.accuracy for one in history] == [1.0] * len(history)
+    annealer = Annealer(space, score, AnnealingSettings(tries=8))
+    states = list(annealer.run(annealer.start(np.random.default_rng(0))))
+    best = states[-1].best
+    assert best.accuracy == score(best.plan) == max(s.last.accuracy for s in states)
 
 
 def test_bad_values_are_refused():
