@@ -407,6 +407,14 @@ def reestimate_batch_norm(
         images: (n, …), n > 0.
         batch_size: images whose statistics are taken together.
     """
+    make_reestimator(model, preprocess)(images, batch_size)
+
+
+def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.ndarray, int], None]:
+    """Makes `f(images, batch size)`, which does `reestimate_batch_norm` to the weights that there are then.
+
+    For one network with many weights after the other: it is compiled once.
+    """
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
     moving = [(getattr(n, name), n.momentum) for n in layers for name in ("moving_mean", "moving_variance")]
     index = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
@@ -419,20 +427,24 @@ def reestimate_batch_norm(
         _, new = model.stateless_call(model.trainable_variables, stats, preprocess(batch), training=True)
         return [new[index[id(variable)]] for variable, _ in moving]
 
-    count = max(1, len(images) // batch_size)
-    parts = [tf.convert_to_tensor(part) for part in np.array_split(images[: count * batch_size], count)]
-    zero, one = tf.constant(0.0), tf.constant(1.0)
-    calls = [
-        _updates(np.median(b - a), momentum)
-        for a, b, (_, momentum) in zip(averages(parts[0], zero), averages(parts[0], one), moving, strict=True)
-    ]
-    total = [np.zeros(v.shape) for v, _ in moving]
-    for part in parts:
-        for i, found in enumerate(averages(part, zero)):
-            total[i] += found.numpy()
-    for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
-        if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic
-            variable.assign((value / (1 - momentum**n) / count).astype("float32"))
+    calls: list[int] = []  # updates of each average in a pass, whatever the weights
+
+    def reestimate(images: np.ndarray, batch_size: int) -> None:
+        count = max(1, len(images) // batch_size)
+        parts = [tf.convert_to_tensor(part) for part in np.array_split(images[: count * batch_size], count)]
+        zero, one = tf.constant(0.0), tf.constant(1.0)
+        if not calls:
+            ends = zip(averages(parts[0], zero), averages(parts[0], one), moving, strict=True)
+            calls.extend(_updates(np.median(b - a), momentum) for a, b, (_, momentum) in ends)
+        total = [np.zeros(v.shape) for v, _ in moving]
+        for part in parts:
+            for i, found in enumerate(averages(part, zero)):
+                total[i] += found.numpy()
+        for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
+            if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic
+                variable.assign((value / (1 - momentum**n) / count).astype("float32"))
+
+    return reestimate
 
 
 def _updates(left: float, momentum: float) -> int:
