@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 import dataloader
-from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_objective
+from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_terms
 from op_utils import make_forward, make_strategy
 from pruning import Plan, make_plan, narrow
 from recipes.baseline import build
@@ -136,19 +137,20 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
             lesson = Lesson(
                 student, teacher_of(context, bank, student), losses_of(config), config.label_weight
             )
-        fit(context, lesson, _spec(context, bank), scored=lesson.learner)
+        fit(context, lesson, _spec(context, bank, lesson.term_names), scored=lesson.learner)
         lesson.settle()
         return context.save(path, narrow(student, inner) if inner else student, plan)
 
     return context.step("fine-tune", "trained_param.pkl", make)
 
 
-def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
+def _spec(context: RunContext, bank: MemoryBank | None, terms: Sequence[str]) -> TrainingSpec:
     """That of any fine-tuning, but for what is learnt from whom."""
     config = context.config
     return replace(
         training_spec(context, None),
-        objective=lesson_objective,
+        objective=lesson_terms,
+        terms=tuple(f"unweighted_{name}" for name in terms),
         preprocess=for_lesson(context.augmented if config.augment else context.plain),
         remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
         extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if config.stored else None,

@@ -32,6 +32,7 @@ class TrainingSpec:
         batch_size: images per step.
         remedy: what the user can do when the loss stops being finite, one line.
         extra: image ids (b,) → more arrays for the objective, first axis b.
+        terms: names of what the objective returns behind loss and accuracy, for the log.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TrainingSpec:
     optimizer: str = "nesterov"
     momenta: Callable[[int], np.ndarray] | None = None
     extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+    terms: tuple[str, ...] = ()
 
 
 def fit(
@@ -66,7 +68,7 @@ def fit(
     curves = _curves(spec, per_epoch * spec.epochs)
     for epoch in range(first, spec.epochs):
         with _diverging(spec, epoch):
-            loss, accuracy = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
+            loss, accuracy, *terms = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
             state = trainer.state()
         held = score(forward, context.splits.holdout, config.val_batch_size)
         context.log.log(
@@ -77,6 +79,7 @@ def fit(
             holdout_loss=held.loss,
             holdout_accuracy=held.accuracy,
             learning_rate=float(curves[0, (epoch + 1) * per_epoch - 1]),
+            **dict(zip(spec.terms, terms, strict=True)),
         )
         context.folder.save_checkpoint(spec.name, state, {"epoch": epoch + 1})
 
@@ -103,6 +106,7 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
         accum=spec.accum,
         strategy=context.strategy,
         compile_=context.config.compile,
+        terms=len(spec.terms),
     )
 
 
@@ -131,16 +135,16 @@ def _epoch(
     per_epoch: int,
     curves: np.ndarray,
     do_log: int,
-) -> tuple[float, float]:
-    start, total, count = epoch * per_epoch, np.zeros(2), 0
+) -> tuple[float, ...]:
+    start, total, count = epoch * per_epoch, np.zeros(2 + len(spec.terms)), 0
     seeds = ((spec.seed, step) for step in range(start, start + per_epoch))
     label = f"{spec.name} {epoch + 1}/{spec.epochs}"
     with tqdm(total=per_epoch, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
-        for loss, accuracy, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
-            total += np.array([loss, accuracy]) * steps
+        for *metrics, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
+            total += np.array(metrics) * steps
             count += steps
             if count % do_log < steps or count >= per_epoch:
-                loss, accuracy = total / count
+                loss, accuracy = total[:2] / count
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update(steps)
     return tuple((total / count).tolist())
