@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from recipes.config import TrainingOptions
 from recipes.options import option
+from recipes.published_losses import with_weights
 from runs.errors import UsageError
 from runs.files import sha256
 
@@ -26,7 +27,10 @@ class DistillConfig(TrainingOptions):
         [], "snapshots to learn from; of several all give logits, the first also features", nargs="+"
     )
     copy_teacher: bool = option(False, "the student starts with the weights of the first teacher")
-    distill: str = option("kd", "losses joined by +, such as kd+hap, or none: labels alone", stage="bank")
+    distill: str = option(
+        "kd", f"losses joined by +, such as kd+hap, or none: labels alone; published weights: {with_weights()}",
+        stage="bank",
+    )  # fmt: skip
     betas: list[float] = option(
         [], "weights of the losses, of the last ones if fewer (default: published)", nargs="+",
         at_least=0, stage="fine-tune",
