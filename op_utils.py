@@ -25,7 +25,7 @@ from updates import find_rule, keras_nesterov
 Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
 Preprocess = Callable[[Batch, tf.Tensor], Any]  # batch, seed → what the model reads
-Objective = Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]  # outputs, batch → mean loss, accuracy
+Objective = Callable[[Any, Batch], tuple[tf.Tensor, ...]]  # outputs, batch → mean loss, accuracy, *terms
 Gradients = Callable[[Tensors, Tensors, Batch, tf.Tensor], tuple[Tensors, Tensors, tf.Tensor]]
 Adjust = Callable[[Tensors, Tensors, float], Tensors]  # gradients, parameters, loss scale → gradients
 
@@ -95,18 +95,22 @@ def pure_gradients(
     accum: int = 1,
     loss_scale: float = 1.0,
     adjust: Adjust | None = None,
+    terms: int = 0,
 ) -> Gradients:
-    """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, [loss, accuracy])`.
+    """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, metrics)`.
+
+    Metrics are [loss, accuracy, *terms], float32 (2 + terms,).
 
     Args:
         model: built; with logits as output, or whatever `objective` understands.
         preprocess: normalisation and augmentation; what else of the batch the model reads.
-        objective: mean loss and accuracy of a batch.
+        objective: mean loss and accuracy of a batch; behind them other means to report, scalars.
         weight_decay: coupled L2 on all trainable weights, as the published systems have it.
         accum: micro-batches that a batch is cut into; gradients and BN statistics are their means.
         loss_scale: factor on the loss before differentiation: 1 / replicas, since the optimizer sums.
         adjust: (gradients, parameters, `loss_scale`) → gradients, after decay and once a step, however many
             micro-batches it has. It multiplies what it adds by `loss_scale`, as decay is.
+        terms: how many numbers `objective` returns behind loss and accuracy.
     """
 
     def once(params, stats, batch, seed):
@@ -114,9 +118,9 @@ def pure_gradients(
         with tf.GradientTape() as tape:
             tape.watch(params)
             outputs, new_stats = model.stateless_call(params, stats, inputs, training=True)
-            loss, accuracy = objective(outputs, batch)
-            scaled = loss * loss_scale
-        return tape.gradient(scaled, params), new_stats, tf.stack([loss, accuracy])
+            metrics = objective(outputs, batch)
+            scaled = metrics[0] * loss_scale
+        return tape.gradient(scaled, params), new_stats, tf.stack(metrics)
 
     def accumulated(params, stats, batch, seed):
         parts = {k: tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]]) for k, v in batch.items()}
@@ -127,8 +131,8 @@ def pure_gradients(
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
             return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
 
-        start = (0, [tf.zeros_like(p) for p in params], [tf.zeros_like(s) for s in stats], tf.zeros(2))
-        _, grads, total, metrics = tf.while_loop(lambda i, *_: i < accum, body, start)
+        zeros = [tf.zeros_like(p) for p in params], [tf.zeros_like(s) for s in stats], tf.zeros(2 + terms)
+        _, grads, total, metrics = tf.while_loop(lambda i, *_: i < accum, body, (0, *zeros))
         mean = [s / accum if s.dtype.is_floating else s for s in total]
         return [g / accum for g in grads], mean, metrics / accum
 
@@ -210,7 +214,7 @@ class Trainer:
     """Runs the step of a model under a strategy. Create the model inside `strategy.scope()`.
 
     Args:
-        model, preprocess, objective, weight_decay, accum, adjust: see `pure_gradients`.
+        model, preprocess, objective, weight_decay, accum, adjust, terms: see `pure_gradients`.
         momentum: part of the last update that the next one keeps, in [0, 1); β₁ of Adam. Steps that bring
             their own go without it.
         optimizer: a name of `updates.RULES`: "nesterov" and "momentum" as Keras has them, "torch_nesterov"
@@ -232,8 +236,9 @@ class Trainer:
         strategy: tf.distribute.Strategy | None = None,
         compile_: bool | None = None,
         adjust: Adjust | None = None,
+        terms: int = 0,
     ) -> None:
-        self.model, self.accum, self.momentum = model, accum, momentum
+        self.model, self.accum, self.momentum, self.terms = model, accum, momentum, terms
         self.strategy = strategy or tf.distribute.get_strategy()
         self.replicas = self.strategy.num_replicas_in_sync
         with self.strategy.scope():
@@ -243,9 +248,8 @@ class Trainer:
         self._moving = [
             v.synchronization == "on_read" and id(v) in own for v in model.non_trainable_variables
         ]  # BN statistics; masks never change in a step
-        gradients = pure_gradients(
-            model, preprocess, objective, weight_decay, accum, 1 / self.replicas, adjust
-        )
+        scale = 1 / self.replicas
+        gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
         self._run = tf.function(self._many)
 
@@ -255,11 +259,11 @@ class Trainer:
         seeds: Iterable[tuple[int, int]],
         learning_rates: Iterable[float],
         momenta: Iterable[float] | None = None,
-    ) -> Iterator[tuple[float, float, int]]:
-        """Runs steps as (batch, seed, rate, momentum) and yields (loss, accuracy, steps) after each call.
+    ) -> Iterator[tuple[float, ...]]:
+        """Runs steps as (batch, seed, rate, momentum); each call yields (loss, accuracy, *terms, steps).
 
         Each batch maps names to arrays with the same first axis; "images" is uint8 (b, h, w, c). A call runs
-        `steps_per_call` steps; loss and accuracy are their means. A seed is two integers ≥ 0. Without
+        `steps_per_call` steps; all but their number are means over them. A seed is two integers ≥ 0. Without
         `momenta` every step has the trainer's own.
         Raises `TrainingError` when the loss stops being finite.
         """
@@ -274,17 +278,17 @@ class Trainer:
         if waiting:
             yield self._flush(waiting)
 
-    def _flush(self, waiting: list) -> tuple[float, float, int]:
+    def _flush(self, waiting: list) -> tuple[float, ...]:
         batches, seeds, learning_rates, momenta = zip(*waiting, strict=True)
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         rates = tf.constant([learning_rates, momenta], tf.float32)
         metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), rates)
-        loss, accuracy = metrics.numpy().tolist()
+        loss, *others = metrics.numpy().tolist()
         if not np.isfinite(loss):
             raise TrainingError(
                 f"The loss is no longer finite. Received: loss={loss} at learning rate {learning_rates[-1]:g}"
             )
-        return loss, accuracy, len(waiting)
+        return loss, *others, len(waiting)
 
     def _shard(self, stacked: Mapping[str, np.ndarray]):
         size = next(iter(stacked.values())).shape[1]
@@ -304,7 +308,7 @@ class Trainer:
         return self.strategy.experimental_distribute_values_from_function(part)
 
     def _many(self, stacked, seeds, rates):
-        total = tf.zeros(2)
+        total = tf.zeros(2 + self.terms)
         for i in tf.range(tf.shape(seeds)[0]):
             self.optimizer.learning_rate.assign(rates[0, i])
             self.optimizer.momentum.assign(rates[1, i])

@@ -5,7 +5,7 @@ from distillation.basics import cross_entropy, kl_divergence, labels_only
 from distillation.ekg import kept_teachers, two_view_knowledge
 from distillation.features import view
 from distillation.filters import Filtered, kept_per_sample
-from distillation.lesson import Lesson, for_lesson, lesson_objective
+from distillation.lesson import Lesson, for_lesson, lesson_objective, lesson_terms
 from distillation.loss import Loss
 from distillation.registry import build, get_loss, list_losses, register
 from distillation.teachers import Banked, Ensemble, Live, Teacher, ensemble
@@ -31,6 +31,7 @@ __all__ = [
     "kl_divergence",
     "labels_only",
     "lesson_objective",
+    "lesson_terms",
     "list_losses",
     "register",
     "two_view_knowledge",

@@ -20,7 +20,7 @@ Weighted = tuple[keras.distillation.DistillationLoss, float]
 
 
 class Lesson(keras.Model):
-    """{"images", "labels", optional "bank"} → {"logits", "loss"}: label_weight · CE + Σ weight · loss.
+    """{"images", "labels", optional "bank"} → "logits", "terms", "loss": label_weight · CE + Σ weight · loss.
 
     What trains are the student's weights and the losses' own. The teacher's are handed to the step as values
     that it does not change: they get no update and no decay and are in no checkpoint.
@@ -32,6 +32,9 @@ class Lesson(keras.Model):
             adds nothing to the loss: the student computes with the kernels that it makes, see `settle`.
         label_weight: of the cross-entropy; 0 learns from the teacher alone.
         layers: names of the student's layers, see `view`.
+
+    Attributes:
+        term_names: of what "terms" holds: "cross_entropy", then each loss that is added, by its key.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Lesson(keras.Model):
         self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
         moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
         self.label_weight, self.student = label_weight, student
+        self.term_names = ("cross_entropy", *_apart([_name(loss) for loss, _ in self.terms]))
         # Nothing reads this: Keras tracks, and so trains and saves, what stands in an attribute or a list of
         # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
@@ -75,20 +79,22 @@ class Lesson(keras.Model):
             inputs: "images" as the student reads them, "labels" (b,) integers, "bank" (b, classes, teachers).
                 With v views of every image, all first views, then all second ones, "images" has v·b rows.
 
-        Returns "logits" float32 (v·b, classes) and "loss", a float32 scalar.
+        Returns "logits" float32 (v·b, classes), "loss", a float32 scalar, and "terms", the parts of the loss
+        before they are weighted, float32 (1 + losses that are added,).
         """
         student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
         student["logits"] = logits = tf.cast(student["logits"], tf.float32)
         labels, images = per_view(inputs["labels"], logits), tf.shape(inputs["labels"])[0]
         taught = dict(self.teacher(inputs, logits)) if self.terms else {}
-        loss = self.label_weight * tf.reduce_mean(cross_entropy(labels, logits))
+        terms = [tf.reduce_mean(cross_entropy(labels, logits))]
+        loss = self.label_weight * terms[0]
         if taught:
             taught["logits"] = per_view(taught["logits"], logits)
         for term, weight in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
-            found = term.compute_loss(*sides, labels=labels, images=images)
-            loss += weight * tf.cast(found, tf.float32)
-        return {"logits": logits, "loss": loss}
+            terms.append(tf.cast(term.compute_loss(*sides, labels=labels, images=images), tf.float32))
+            loss += weight * terms[-1]
+        return {"logits": logits, "loss": loss, "terms": tf.stack(terms)}
 
     @property
     def learner(self) -> keras.Model:
@@ -116,6 +122,11 @@ def lesson_objective(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor
     return outputs["loss"], accuracy(logits, per_view(batch["labels"], logits))
 
 
+def lesson_terms(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, ...]:
+    """`lesson_objective`, and behind it the unweighted parts of the loss, see `Lesson.term_names`."""
+    return *lesson_objective(outputs, batch), *tf.unstack(outputs["terms"])
+
+
 def for_lesson(preprocess: Callable) -> Callable:
     """(batch, seed) → images, made into (batch, seed) → all that a `Lesson` reads."""
     return lambda batch, seed: {**batch, "images": preprocess(batch, seed)}
@@ -129,6 +140,16 @@ def moves_kernels(loss: Any) -> bool:
 def reads_of(losses: Sequence[Any]) -> list[str]:
     """What these losses look at together."""
     return sorted({"logits"} | {loss.reads for loss in losses if isinstance(loss, Loss)})
+
+
+def _name(loss: Any) -> str:
+    return loss.key if isinstance(loss, Loss) else type(loss).__name__
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """The second "kd" is "kd_2"."""
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [name if n == 1 else f"{name}_{n}" for name, n in zip(names, counts, strict=True)]
 
 
 def _names(losses: Sequence[Weighted], side: str) -> list[str]:

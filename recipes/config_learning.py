@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipes.options import option
+from recipes.published_losses import with_weights
 from runs.errors import UsageError
 
 NO_LOSS = "none"
@@ -15,7 +16,10 @@ MEANS = ("kl", "logits", "softmax", "tempered")
 class LearningOptions:
     """The loss is CE · label_weight + Σ beta · loss."""
 
-    distill: str = option("kd", "losses joined by +, such as kd+hap, or none: labels alone", stage="bank")
+    distill: str = option(
+        "kd", f"losses joined by +, such as kd+hap, or none: labels alone; published weights: {with_weights()}",
+        stage="bank",
+    )  # fmt: skip
     betas: list[float] = option(
         [], "weights of the losses, of the last ones if fewer (default: published)", nargs="+",
         at_least=0, stage="fine-tune",

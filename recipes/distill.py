@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 import dataloader
-from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_objective
+from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_terms
 from op_utils import make_forward, make_strategy
 from pruning import Plan, make_plan, narrow
 from recipes.baseline import build
@@ -20,11 +21,13 @@ from recipes.context import RunContext
 from recipes.export import save_compact
 from recipes.finetune import slim, trainable, training_spec
 from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
+from recipes.learning import learning_of
 from recipes.lessons import losses_of, teacher_of
 from recipes.report import finish
 from recipes.stages import forget_outdated, stages
 from recipes.training import TrainingSpec, fit
 from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
+from runs.learning_text import learning_text
 
 SCORED = 3200  # training images behind a criterion that looks at gradients, as many as HAP takes
 
@@ -35,17 +38,19 @@ def run(config: DistillConfig) -> dict:
     losses_of(config, len(config.teacher))  # unknown names, before anything is read
     sources = {path: load_snapshot(path) for path in (*config.teacher, config.trained_param) if path}
     strategy = make_strategy(config.gpu_id, config.tpu)
+    specs = {}
     for path, source in sources.items():
         student = path == config.trained_param or (config.copy_teacher and path == config.teacher[0])
         arch = config.arch if student else None
-        load_fitting(path, source, arch, config.dataset, strategy, config.data_path)
+        model = load_fitting(path, source, arch, config.dataset, strategy, config.data_path)
+        specs[path] = model.spec
     splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, sources))
     splits = splits.first(config.train_images) if config.train_images else splits
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     may_differ = (*VOLATILE, *stages(DistillConfig))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:
         forget_outdated(folder, log, config)
-        return _chain(RunContext(config, folder, log, splits, strategy))
+        return _chain(RunContext(config, folder, log, splits, strategy), learning_of(config, specs))
 
 
 def _normalisation(config: DistillConfig, sources: dict[str, Snapshot]) -> str:
@@ -59,8 +64,9 @@ def _normalisation(config: DistillConfig, sources: dict[str, Snapshot]) -> str:
     return next(iter(found.values()), normalisation_of(config.normalisation, None))
 
 
-def _chain(context: RunContext) -> dict:
+def _chain(context: RunContext, learning: dict) -> dict:
     config = context.config
+    print(learning_text(learning), flush=True)
     several = len(config.teacher) > 1
     rows = {f"teacher {i}" if several else "teacher": Path(p) for i, p in enumerate(config.teacher, 1)}
     start = _student(context)
@@ -72,7 +78,8 @@ def _chain(context: RunContext) -> dict:
     bank = _bank(context) if "bank" in config.steps else None
     tuned = rows["fine-tuned"] = _learn(context, start, plan, bank)
     save_compact(context, tuned)
-    return finish(context, rows, plan)
+    kept = context.folder.entry("fine-tune")["facts"].get("kept_teachers")
+    return finish(context, rows, plan, learning=learning | {"kept_teachers": kept})
 
 
 def _student(context: RunContext) -> Path:
@@ -139,19 +146,21 @@ def _learn(context: RunContext, start: Path, plan: Plan | None, bank: MemoryBank
                 losses_of(config, len(config.teacher)),
                 config.label_weight,
             )
-        fit(context, lesson, _spec(context, bank), scored=lesson.learner)
+        fit(context, lesson, _spec(context, bank, lesson.term_names), scored=lesson.learner)
         lesson.settle()
-        return context.save(path, narrow(student, inner) if inner else student, plan)
+        facts = {"kept_teachers": kept} if (kept := getattr(lesson.teacher, "kept", None)) else {}
+        return context.save(path, narrow(student, inner) if inner else student, plan) | facts
 
     return context.step("fine-tune", "trained_param.pkl", make)
 
 
-def _spec(context: RunContext, bank: MemoryBank | None) -> TrainingSpec:
+def _spec(context: RunContext, bank: MemoryBank | None, terms: Sequence[str]) -> TrainingSpec:
     """That of any fine-tuning, but for what is learnt from whom."""
     config = context.config
     return replace(
         training_spec(context, None),
-        objective=lesson_objective,
+        objective=lesson_terms,
+        terms=tuple(f"unweighted_{name}" for name in terms),
         preprocess=for_lesson(context.augmented if config.augment else context.plain),
         remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
         extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if config.stored else None,

@@ -31,7 +31,7 @@ def losses_of(config: LearningOptions, teachers: int) -> list[tuple[Loss, float]
     Raises `UsageError` for a name that is not registered, with the nearest one, and for several teachers
     that no loss listens to.
     """
-    known = [get_loss(name) for name in config.losses]
+    known = [_known(name) for name in config.losses]
     if teachers > 1 and known and not any(loss.reads in ("logits", "all") for loss in known):
         raise UsageError(
             f"Several teachers speak through their logits: add kd. Received: distill={config.distill}, "
@@ -41,6 +41,18 @@ def losses_of(config: LearningOptions, teachers: int) -> list[tuple[Loss, float]
     betas = [*published[: len(published) - len(config.betas)], *config.betas]
     built = [build(name, **_options(config, name)) for name in config.losses]
     return list(zip(built, betas, strict=True))
+
+
+def _known(name: str) -> type[Loss]:
+    try:
+        return get_loss(name)
+    except UsageError as error:
+        raise UsageError(f"--distill: {error}") from error
+
+
+def filter_mean(config: LearningOptions) -> str:
+    """How the teachers that a filter leaves are averaged: there are no divergences from them left to mean."""
+    return "logits" if config.mean == "kl" else config.mean
 
 
 def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Model) -> Teacher | None:
@@ -55,7 +67,7 @@ def teacher_of(context: RunContext, bank: MemoryBank | None, student: keras.Mode
     if (by := config.teacher_filter) == "none":
         return teacher
     kept = _kept(context, bank, student) if by == "dataset" else None
-    mean = "logits" if config.mean == "kl" else config.mean
+    mean = filter_mean(config)
     return Filtered(teacher, by=by, mean=mean, temperature=config.temperature, kept=kept)
 
 

@@ -36,12 +36,19 @@ PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a termin
 
 
 def finish(
-    context: RunContext, snapshots: dict[str, Path], plan: Plan | None, history: tuple[Interim, ...] = ()
+    context: RunContext,
+    snapshots: dict[str, Path],
+    plan: Plan | None,
+    history: tuple[Interim, ...] = (),
+    learning: dict | None = None,
 ) -> dict:
-    """Measures every snapshot, writes the reports, prints the table. Only here is the test split read."""
+    """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
+
+    `learning` is what `recipes.learning` says of a distillation.
+    """
 
     def make(path: Path) -> None:
-        report = _measure(context, snapshots, plan, history)
+        report = _measure(context, snapshots, plan, history) | ({"learning": learning} if learning else {})
         _write_page(context, report)
         write_json(path, report)
 

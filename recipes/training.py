@@ -36,6 +36,7 @@ class TrainingSpec:
             checkpoint of the epoch is taken and the holdout is scored.
         calm: whether weights that are exactly 0 then lose their momentum, see `op_utils.Trainer.calm`.
         kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
+        terms: names of what the objective returns behind loss and accuracy, for the log.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TrainingSpec:
     after_epoch: Callable[[int], None] | None = None
     calm: bool = False
     kept: Sequence[keras.Variable] = ()
+    terms: tuple[str, ...] = ()
 
 
 def fit(
@@ -74,7 +76,7 @@ def fit(
     curves = _curves(spec, per_epoch * spec.epochs)
     for epoch in range(first, spec.epochs):
         with _diverging(spec, epoch):
-            loss, accuracy = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
+            loss, accuracy, *terms = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
             state = _finished(trainer, spec, epoch + 1)
         held = score(forward, context.splits.holdout, config.val_batch_size)
         context.log.log(
@@ -85,6 +87,7 @@ def fit(
             holdout_loss=held.loss,
             holdout_accuracy=held.accuracy,
             learning_rate=float(curves[0, (epoch + 1) * per_epoch - 1]),
+            **dict(zip(spec.terms, terms, strict=True)),
         )
         context.folder.save_checkpoint(spec.name, state, {"epoch": epoch + 1})
 
@@ -112,6 +115,7 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
         strategy=context.strategy,
         compile_=context.config.compile,
         adjust=spec.adjust,
+        terms=len(spec.terms),
     )
 
 
@@ -157,16 +161,16 @@ def _epoch(
     per_epoch: int,
     curves: np.ndarray,
     do_log: int,
-) -> tuple[float, float]:
-    start, total, count = epoch * per_epoch, np.zeros(2), 0
+) -> tuple[float, ...]:
+    start, total, count = epoch * per_epoch, np.zeros(2 + len(spec.terms)), 0
     seeds = ((spec.seed, step) for step in range(start, start + per_epoch))
     label = f"{spec.name} {epoch + 1}/{spec.epochs}"
     with tqdm(total=per_epoch, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
-        for loss, accuracy, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
-            total += np.array([loss, accuracy]) * steps
+        for *metrics, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
+            total += np.array(metrics) * steps
             count += steps
             if count % do_log < steps or count >= per_epoch:
-                loss, accuracy = total / count
+                loss, accuracy = total[:2] / count
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update(steps)
     return tuple((total / count).tolist())

@@ -12,7 +12,9 @@ from nets.spec import NetSpec, depth_of
 STAGE_WIDTHS = (16, 32, 64)
 
 
-@family(*(f"ResNet-{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)), choices={"shortcut": ("B", "A", "A'")})
+@family(
+    *(f"ResNet-{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)), choices={"shortcut": ("B", "A", "A'")}
+)
 def resnet(spec: NetSpec) -> keras.Model:
     """Builds the network: images (b, h, w, c), normalised → logits (b, classes)."""
     blocks_per_stage = (depth_of(spec.arch) - 2) // 6

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from distillation import Lesson, Live, build, ensemble, for_lesson, lesson_objective
+from distillation import Lesson, Live, build, ensemble, for_lesson, lesson_terms
 from nets import FusedBatchNorm
 from op_utils import Trainer
 
@@ -65,8 +65,8 @@ def trained(strategy, accum: int, compiled: bool) -> tuple[Trainer, list]:
 
 def run(both: Lesson, strategy, accum: int, compiled: bool) -> tuple[Trainer, list]:
     """Trains for `STEPS` steps."""
-    options = {"accum": accum, "strategy": strategy, "compile_": compiled}
-    trainer = Trainer(both, read, lesson_objective, weight_decay=5e-4, **options)
+    options = {"accum": accum, "strategy": strategy, "compile_": compiled, "terms": len(both.term_names)}
+    trainer = Trainer(both, read, lesson_terms, weight_decay=5e-4, **options)
     seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05]
     return trainer, list(trainer.train(batches(STEPS), seeds, rates))
 
@@ -77,8 +77,9 @@ def main(path: str) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one, two, found = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]), {}
     for replicas, accum, compiled in ((1, 1, False), (1, 4, True), (2, 1, True), (2, 2, False)):
-        trainer = trained(one if replicas == 1 else two, accum, compiled)[0]
+        trainer, metrics = trained(one if replicas == 1 else two, accum, compiled)
         found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in trainer.state().items()}
+        found[f"metrics/{replicas}/{accum}/{compiled}"] = metrics
     with two.scope():
         teacher = network(2)
         both = lesson(network(1), teacher)

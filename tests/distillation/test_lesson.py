@@ -11,7 +11,16 @@ import pytest
 import tensorflow as tf
 from lessons import batches, lesson, network, read
 
-from distillation import Banked, Filtered, Lesson, Live, build, lesson_objective, two_view_knowledge
+from distillation import (
+    Banked,
+    Filtered,
+    Lesson,
+    Live,
+    build,
+    lesson_objective,
+    lesson_terms,
+    two_view_knowledge,
+)
 from op_utils import Trainer
 from runs import UsageError
 
@@ -45,6 +54,28 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     parts = sum(loss([term]) for term in terms) + 0.5 * loss([], 1.0)
     assert loss(terms, 0.5) == pytest.approx(parts, rel=1e-5)
     assert all(loss([term]) > 0 for term in terms)
+
+
+def test_parts_of_the_loss_are_told_apart_by_name_and_before_their_weights():
+    student, teacher, inputs = network(1), network(2), inputs_of(batches(1)[0])
+    theirs = keras.distillation.LogitsDistillation(loss=keras.losses.KLDivergence())
+    losses = [(build("kd"), 0.9), (theirs, 0.0), (build("kd", temperature=2.0), 3.0), (build("fad"), 1.0)]
+    both = Lesson(student, teacher, losses, label_weight=0.5)
+    assert both.term_names == ("cross_entropy", "kd", "LogitsDistillation", "kd_2")
+    outputs = both(inputs)
+    loss, accuracy, *terms = lesson_terms(outputs, inputs)
+    assert (loss, accuracy) == lesson_objective(outputs, inputs)
+    assert float(loss) == pytest.approx(np.array([0.5, 0.9, 0.0, 3.0]) @ terms, rel=1e-6)
+    assert all(float(term) > 0 for term in terms)
+
+
+def test_parts_of_the_loss_cost_no_second_trace():
+    both = Lesson(network(1), network(2), [(build("kd"), 0.9)])
+    trainer = Trainer(both, read, lesson_terms, compile_=False, terms=2)
+    found = list(trainer.train(batches(3), [(1, i) for i in range(3)], [0.1, 0.05, 0.01]))
+    assert [len(step) for step in found] == [5, 5, 5]
+    assert trainer._run.experimental_get_tracing_count() == 1
+    assert trainer._gradients.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("key", ["kd", "at", "sp"])
@@ -192,6 +223,16 @@ def test_a_lesson_may_be_divided_in_any_way(divided, way):
     expected = {k: v for k, v in divided.items() if k.startswith("1/1/False/")}
     for key, value in expected.items():
         np.testing.assert_allclose(divided[key.replace("1/1/False", way)], value, atol=4e-6, rtol=0)
+
+
+@pytest.mark.parametrize("way", ["1/4/True", "2/1/True", "2/2/False"])
+def test_parts_of_the_loss_are_means_over_the_whole_batch_however_it_is_divided(divided, way):
+    """Each step: loss, accuracy, cross-entropy, kd, at, and the number of steps."""
+    expected = divided["metrics/1/1/False"]
+    assert expected.shape == (2, 6)
+    np.testing.assert_allclose(divided[f"metrics/{way}"], expected, rtol=2e-6, atol=4e-6)
+    loss, _, *terms = expected.T[:-1]
+    np.testing.assert_allclose(np.array([1.0, 0.9, 10.0]) @ terms, loss, rtol=1e-6)
 
 
 def test_those_weights_have_moved(divided):

@@ -2,9 +2,10 @@
 
 import pytest
 
-from distillation import build, list_losses
+from distillation import build, get_loss, list_losses
 from recipes.lessons import losses_of
 from recipes.published_flags import HAP_FLAGS, translate
+from recipes.published_losses import LOSSES
 from recipes.registry import RECIPES, choose
 from runs.errors import UsageError
 
@@ -60,6 +61,24 @@ def test_without_a_word_every_loss_is_as_it_was_published():
     assert len(losses) == len(list_losses())
     for loss in losses:
         assert loss.get_config() == build(loss.key).get_config()
+
+
+@pytest.mark.parametrize("recipe", ["distill", "hap"])
+def test_help_lists_every_loss_with_its_published_weight(recipe, capsys):
+    ours = [key for key in list_losses() if get_loss(key).__module__.startswith("distillation.losses.")]
+    assert {key: get_loss(key).beta for key in ours} == LOSSES
+    with pytest.raises(SystemExit):
+        choose(["--recipe", recipe, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"{key} {beta:g}" in shown for key, beta in LOSSES.items())
+
+
+def test_an_unknown_loss_is_named_with_its_flag():
+    options = choose(["--recipe", "distill", "--teacher", "a.pkl", "--distill", "kd+hop"])[1]
+    with pytest.raises(
+        UsageError, match="^--distill: Unknown loss. Received: loss='hop'. Did you mean 'hap'"
+    ):
+        losses_of(options)
 
 
 def test_what_is_not_a_published_flag_stays_as_it_is():
