@@ -7,9 +7,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from pruning.adjusting import hold_zeros
 
-from distillation import Lesson, for_lesson, labels_only, lesson_objective
+from distillation import Lesson, for_lesson, labels_only, lesson_terms
+from pruning.adjusting import hold_zeros
 from recipes import schedules
 from recipes.config_learning import LearningOptions
 from recipes.context import RunContext
@@ -47,6 +47,7 @@ class Train(LearningOptions, Step):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_losses()
+        losses_of(self, teachers=1)  # unknown names, before anything is read
         if isinstance(self.decay, list) and len(self.decay) != len(self.points):
             raise UsageError(
                 "step_decay needs one factor, or one for each of its points. "
@@ -74,7 +75,11 @@ class Train(LearningOptions, Step):
         with context.strategy.scope():
             teacher = live_teacher(context, self, paths)
             lesson = Lesson(model, teacher, losses_of(self, len(paths)), self.label_weight)
-        learnt = {"objective": lesson_objective, "preprocess": for_lesson(spec.preprocess)}
+        learnt = {
+            "objective": lesson_terms,
+            "terms": tuple(f"unweighted_{term}" for term in lesson.term_names),
+            "preprocess": for_lesson(spec.preprocess),
+        }
         hooks = self.hooks(context, state, model, lesson)
         fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
         lesson.settle()
