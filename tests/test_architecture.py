@@ -77,6 +77,7 @@ def test_arrows_point_down(room):
 
 PLAIN = (
     "pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria",
+    "pruning.ladders", "pruning.published",
     "pruning.weights", "exports", "runs", "dataloader", "recipes.schedules", "recipes.config",
     "recipes.stages",
 )  # fmt: skip
