@@ -10,6 +10,9 @@ import numpy as np
 
 from runs.errors import UsageError
 
+NESTED = (
+    "\nmake the first plan for compact(model): layers of nested models have other names behind the first cut"
+)
 FAST_WIDTH = 8  # convolutions compute as many channels at once; 15 take longer than 16
 
 
@@ -98,16 +101,18 @@ class Plan:
     def then(self, inner: Plan) -> Plan:
         """This plan, followed by one for the network that it leaves: one plan for the first network.
 
-        Pruning round by round ends in one plan, which `within` takes apart again. Raises `UsageError` unless
-        `inner` is for the groups and widths that this plan leaves.
+        Pruning round by round ends in one plan, which `within` takes apart again. Layers of nested models
+        lose the path in their names with the first cut: such a model starts as `compact(model)`. Raises
+        `UsageError` unless `inner` is for the groups and widths that this plan leaves.
         """
         left = self.widths()
         if alone := sorted(set(inner.sizes.items()) ^ set(left.items())):
             name = alone[0][0]
+            nested = any("/" in group for group in left)
             raise UsageError(
-                f"The second plan is for another network than the first one leaves. Received: "
+                "The second plan is for another network than the first one leaves. Received: "
                 f"{inner.sizes.get(name, 'no')} channels in group {name!r}, of which it leaves "
-                f"{left.get(name, 'none')}"
+                f"{left.get(name, 'none')}{NESTED if nested else ''}"
             )
         keep = {name: tuple(self.keep[name][i] for i in kept) for name, kept in inner.keep.items()}
         return Plan({name: keep[name] for name in self.keep}, self.sizes)

@@ -77,8 +77,9 @@ def test_arrows_point_down(room):
 
 PLAIN = (
     "pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria",
+    "pruning.ladders", "pruning.published",
     "pruning.weights", "pruning.unstructured", "pruning.admm", "exports", "runs", "dataloader",
-    "recipes.schedules", "recipes.config",
+    "recipes.schedules", "recipes.config", "recipes.config_program", "recipes.recipe_file",
     "recipes.stages",
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ def votes(draw):
     found = []
     for layer in range(draw(st.integers(1, 5))):
         n = size if layer == 0 else draw(st.integers(1, size))
-        index = np.append(rng.permutation(size)[:n], [-1] * draw(st.integers(0, 3)))
+        index = np.append(rng.permutation(size)[:n], [-1] * draw(st.integers(0, 3))).astype(int)
         found.append((rng.random(len(index)), index, draw(st.integers(1, 10)) / 10))
     return size, found
 
@@ -69,8 +69,7 @@ def test_a_single_layer_knows_no_difference(model):
 
 
 def test_streams_keep_more_by_union_than_by_sum(model):
-    """NNI's two modes on ResNet-20: the stem shares its channels with three blocks, the projections with as
-    many."""
+    """NNI's two modes on ResNet-20, where each stream has four producers."""
     one, other = (coupled_plan(model, keep=0.5, coupling=how) for how in ("union", "sum"))
     for group in find_groups(model):
         if len(producers := group.layers("producer")) > 1:
