@@ -77,8 +77,8 @@ def test_arrows_point_down(room):
 
 PLAIN = (
     "pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria",
-    "pruning.weights", "pruning.unstructured", "pruning.admm", "exports", "runs", "dataloader", "recipes.schedules", "recipes.config",
-    "recipes.stages",
+    "pruning.weights", "pruning.unstructured", "pruning.admm", "exports", "runs", "dataloader",
+    "recipes.schedules", "recipes.config", "recipes.stages",
 )  # fmt: skip
 
 
