@@ -76,11 +76,10 @@ def test_arrows_point_down(room):
 
 
 PLAIN = (
-    "pruning", "pruning.plan", "pruning.settings", "pruning.search_rules", "pruning.criteria",
-    "pruning.ladders", "pruning.published",
-    "pruning.weights", "pruning.unstructured", "pruning.admm", "exports", "runs", "dataloader",
-    "recipes.schedules", "recipes.config", "recipes.config_program", "recipes.recipe_file",
-    "recipes.stages",
+    "dataloader", "exports", "pruning", "pruning.admm", "pruning.criteria", "pruning.ladders",
+    "pruning.plan", "pruning.published", "pruning.search_rules", "pruning.settings",
+    "pruning.unstructured", "pruning.weights", "recipes.config", "recipes.config_program",
+    "recipes.recipe_file", "recipes.schedules", "recipes.stages", "runs",
 )  # fmt: skip
 
 

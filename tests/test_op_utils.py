@@ -176,13 +176,20 @@ def test_gradients_are_adjusted_once_a_step_after_decay_and_told_the_scale(accum
 
 
 def test_adjusting_traces_the_step_once():
-    calls = []
+    """Also where it reads variables, which are set between two epochs."""
+    calls, factor = [], keras.Variable(0.0, trainable=False)
 
     def adjust(gradients, parameters, scale):
         calls.append(scale)
-        return gradients
+        return [gradient * factor.value for gradient in gradients]
 
-    train(trainer_of(network("live"), adjust=adjust, accum=2), data(4))
+    trainer = trainer_of(network("live"), adjust=adjust, accum=2)
+    before = trainer.model.get_layer("conv").kernel.numpy()
+    train(trainer, data(2))
+    np.testing.assert_array_equal(trainer.model.get_layer("conv").kernel.numpy(), before)
+    factor.assign(1.0)
+    train(trainer, data(2))
+    assert np.abs(trainer.model.get_layer("conv").kernel.numpy() - before).max() > 1e-3
     assert calls == [1.0]
 
 

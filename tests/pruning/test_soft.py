@@ -7,9 +7,9 @@ from toys import images, plain_net, randomised, small_resnet
 
 from distillation import labels_only
 from op_utils import Trainer
-from pruning import Plan, find_groups, make_plan
+from pruning import Plan, find_groups, make_plan, score_groups
 from pruning.adjusting import hold_filters
-from pruning.soft import soft_pruning, soften
+from pruning.soft import dead_lowest, soft_pruning, soften
 from runs import UsageError
 
 
@@ -94,6 +94,31 @@ def test_held_filters_never_come_back(make):
     assert [start.sum() for start, _ in seen] == [0, 3, 3, 3]
     for start, end in seen:
         np.testing.assert_array_equal(start, end)
+
+
+@pytest.mark.parametrize("lowest", [False, True])
+def test_dead_channels_ranked_lowest_are_chosen_again(lowest):
+    """Filters of zeros are far from four that are alike: FPGM keeps the zeros and drops two of the four."""
+    model, rng = plain_net(), np.random.default_rng(0)
+    for kernel in (model.get_layer("stem").kernel, model.get_layer("outer").kernel):
+        kernel.assign(rng.normal(size=(*kernel.shape[:-1], 1)) + np.linspace(0, 1e-3, kernel.shape[-1]))
+    for _ in range(2):
+        scores = score_groups(model, "fpgm")
+        scores = dead_lowest(model, scores) if lowest else scores
+        soften(model, make_plan(model, scores, keep=0.7))
+    assert dead(model).sum() == (2 if lowest else 4)
+
+
+def test_a_channel_is_dead_when_all_of_its_filters_are():
+    """Channel 0 of the sum is still made by the other branch."""
+    model = plain_net()
+    for layer, channels in (("stem", [0, 2]), ("outer", [2])):
+        value = model.get_layer(layer).kernel.numpy()
+        value[..., channels] = 0
+        model.get_layer(layer).kernel.assign(value)
+    scores = {"stem": np.arange(6.0) + 5, "inner": np.zeros(5)}
+    found = dead_lowest(model, scores)
+    assert found["stem"].tolist() == [5, 6, 4, 8, 9, 10] and found["inner"].tolist() == [0] * 5
 
 
 def masked_net() -> keras.Model:
