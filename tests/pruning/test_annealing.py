@@ -9,7 +9,8 @@ import spaces
 import toys
 
 from pruning import complexity
-from pruning.annealing import Annealer, AnnealingSettings, AnnealingState, acceptance, rescaled
+from pruning.annealing import Annealer, acceptance, rescaled
+from pruning.annealing_state import AnnealingSettings, AnnealingState
 from pruning.groups import analyse
 from pruning.limits import Limits
 from pruning.scores import score_groups

@@ -7,7 +7,8 @@ import toys
 
 from op_utils import make_reestimator, reestimate_batch_norm
 from pruning import Plan, compact, narrow
-from pruning.annealing import Annealer, AnnealingSettings
+from pruning.annealing import Annealer
+from pruning.annealing_state import AnnealingSettings
 from pruning.groups import analyse
 from pruning.limits import Limits
 from pruning.netadapt import NetAdapt
