@@ -28,7 +28,7 @@ class DistillConfig(TrainingOptions):
     )
     copy_teacher: bool = option(False, "the student starts with the weights of the first teacher")
     distill: str = option(
-        "kd", f"losses joined by +, such as kd+hap, or none: labels alone; published weights: {with_weights()}",
+        "kd", f"losses joined by +, such as kd+hap; none: labels alone; published weights: {with_weights()}",
         stage="bank",
     )  # fmt: skip
     betas: list[float] = option(
@@ -120,6 +120,5 @@ class DistillConfig(TrainingOptions):
     @property
     def system(self) -> str:
         """Losses, and the criterion if something was pruned."""
-        return " · ".join(
-            [self.distill, *([f"{self.criterion}, keep {self.keep:g}"] if self.keep < 1 else [])]
-        )
+        losses = self.distill if self.losses else "labels alone"
+        return " · ".join([losses, *([f"{self.criterion}, keep {self.keep:g}"] if self.keep < 1 else [])])
