@@ -18,7 +18,7 @@ from runs.wording import accuracy, duration, number, percent, ratio, si
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STAGES = (
-    ("holdout_batch_statistics", "slimmed, statistics of each batch", "as a search evaluates"),
+    ("holdout_batch_statistics", "slimmed, statistics of each batch", "no moving averages in use"),
     (
         "holdout_stale_averages",
         "slimmed, averages of the wide network",

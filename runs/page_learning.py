@@ -27,7 +27,7 @@ def learning_section(report: Mapping[str, Any]) -> Markup:
     learning = report.get("learning")
     if not learning:
         return Markup()
-    titles = ("loss", "weight", "options", "last epoch", "last epoch × weight")
+    titles = ("loss", "weight", "options", "mean in the last epoch", "times its weight")
     losses = table(titles, _losses(report))
     teachers = [(t["arch"], t["file"], t["sha256"][:12]) for t in learning["teachers"]]
     who = table(("teacher", "file", "SHA-256 begins"), teachers) if teachers else ""
