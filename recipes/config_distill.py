@@ -82,6 +82,5 @@ class DistillConfig(LearningOptions, TrainingOptions):
     @property
     def system(self) -> str:
         """Losses, and the criterion if something was pruned."""
-        return " · ".join(
-            [self.distill, *([f"{self.criterion}, keep {self.keep:g}"] if self.keep < 1 else [])]
-        )
+        losses = self.distill if self.losses else "labels alone"
+        return " · ".join([losses, *([f"{self.criterion}, keep {self.keep:g}"] if self.keep < 1 else [])])

@@ -17,7 +17,7 @@ class LearningOptions:
     """The loss is CE · label_weight + Σ beta · loss."""
 
     distill: str = option(
-        "kd", f"losses joined by +, such as kd+hap, or none: labels alone; as published: {with_weights()}",
+        "kd", f"losses joined by +, such as kd+hap; none: labels alone; published weights: {with_weights()}",
         stage="bank",
     )  # fmt: skip
     betas: list[float] = option(

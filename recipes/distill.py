@@ -27,7 +27,7 @@ from recipes.report import finish
 from recipes.stages import forget_outdated, stages
 from recipes.training import TrainingSpec, fit
 from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
-from runs.learning_text import learning_text
+from runs.learning_text import UNWEIGHTED, learning_text
 
 SCORED = 3200  # training images behind a criterion that looks at gradients, as many as HAP takes
 
@@ -160,7 +160,7 @@ def _spec(context: RunContext, bank: MemoryBank | None, terms: Sequence[str]) ->
     return replace(
         training_spec(context, None),
         objective=lesson_terms,
-        terms=tuple(f"unweighted_{name}" for name in terms),
+        terms=tuple(f"{UNWEIGHTED}{name}" for name in terms),
         preprocess=for_lesson(context.augmented if config.augment else context.plain),
         remedy="Lower --learning_rate or --betas: the same folder then goes on from the same student",
         extra=(lambda ids: {"bank": np.asarray(bank(ids))}) if config.stored else None,

@@ -6,7 +6,9 @@ import itertools
 import json
 from collections.abc import Sequence
 
+from runs.learning_text import UNWEIGHTED
 from runs.markup import Markup, element
+from runs.page_learning import distilled, learning_section, part_names
 from runs.page_parts import details, figure, legend, note, section, table
 from runs.page_style import CSS
 from runs.page_table import before_and_after
@@ -16,7 +18,7 @@ from runs.wording import accuracy, duration, number, percent, ratio, si
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STAGES = (
-    ("holdout_batch_statistics", "slimmed, statistics of each batch", "as the search evaluates"),
+    ("holdout_batch_statistics", "slimmed, statistics of each batch", "no moving averages in use"),
     (
         "holdout_stale_averages",
         "slimmed, averages of the wide network",
@@ -29,6 +31,7 @@ PHASES = {
     "warm-up": "Warm-up before the search",
     "fine-tune": "Fine-tuning of the slimmed network",
 }
+PHASES_UNSLICED = PHASES | {"fine-tune": "Training of the student"}
 
 
 def render_html(report: dict) -> str:
@@ -39,7 +42,7 @@ def render_html(report: dict) -> str:
     config = report.get("config") or {}
     subject = f"{config.get('arch', 'network')} on {config.get('dataset', 'data')}"
     title = f"{subject} · {report.get('system', 'pruned')}"
-    sections = (before_and_after, _widths, _search, _stages, _training, _costs, _seconds)
+    sections = (before_and_after, learning_section, _widths, _search, _stages, _training, _costs, _seconds)
     body = [_header(report, title), *(part(report) for part in sections)]
     return page(title, element("main", *body), _footer(report))
 
@@ -58,11 +61,15 @@ def page(title: str, *body: Markup) -> str:
 
 
 def summary(report: dict) -> str:
-    """First network → last network in one sentence."""
+    """First network → last network in one sentence; of a distillation what the student has learnt."""
     rows = report.get("rows") or []
     if not rows:
         return "Nothing was measured."
-    first, last = rows[0], rows[-1]
+    sentence = distilled(report) if report.get("learning") else _change(rows[0], rows[-1])
+    return sentence.replace(" %", "\u00a0%")  # no line may begin with the sign
+
+
+def _change(first: dict, last: dict) -> str:
     parts = [
         f"{first['params']:,} → {last['params']:,} parameters ({ratio(last, first, 'params')})",
         f"{si(first['macs'])} → {si(last['macs'])} MACs ({ratio(last, first, 'macs')})",
@@ -72,8 +79,7 @@ def summary(report: dict) -> str:
         parts.append(f"{times} on LiteRT ({ratio(last, first, 'ms_litert')})")
     parts.append(f"test accuracy {accuracy(first)} → {accuracy(last)} %")
     tail = "" if last["name"] == "fine-tuned" else f" ({last['name']}; not fine-tuned)"
-    sentence = f"{', '.join(parts)}{tail}."
-    return sentence.replace(" %", "\u00a0%")  # no line may begin with the sign
+    return f"{', '.join(parts)}{tail}."
 
 
 # --- sections -----------------------------------------------------------------------------------------------
@@ -140,11 +146,11 @@ def _stages(report: dict) -> Markup:
     accuracies = table(("network", "hold-out accuracy", "what it is"), rows)
     text = (
         "Slicing changes what flows through the network, so the BN averages kept from the wide network are "
-        "stale; they are estimated again from the warm-up images."
+        "stale; they are estimated again from training images."
     )
-    return section(
-        "From search to slimmed network", element("div", accuracies, class_="scroll stages"), note(text)
-    )
+    start = "search" if report.get("search") else "whole"
+    title = f"From {start} to slimmed network"
+    return section(title, element("div", accuracies, class_="scroll stages"), note(text))
 
 
 def _training(report: dict) -> Markup:
@@ -153,19 +159,30 @@ def _training(report: dict) -> Markup:
     if not phases:
         return Markup()
     key = legend(("one", "hold-out"), ("two", "training"), ("three", "learning rate"))
-    remark = (
-        "The training loss is what its phase minimises (the warm-up doubles it, the fine-tuning may add "
-        "teachers), a mean over the epoch while the weights move; the hold-out loss is the cross-entropy "
-        "after the epoch, with moving averages. Compare losses within a phase only."
+    terms = part_names(epochs)
+    lines = [(r["phase"], r["step"], *(text for _, text in _values(r, terms))) for r in epochs]
+    titles = ("phase", "epoch", *(name for name, _ in _values({}, terms)))
+    known = PHASES if report.get("stages") or not report.get("learning") else PHASES_UNSLICED
+    parts = [_phase(known.get(name, name), name, rows) for name, rows in phases.items()]
+    remark = note(_losses_remark(report))
+    return section("Training", key, *parts, remark, details("All epochs", titles, lines))
+
+
+def _losses_remark(report: dict) -> str:
+    """What the two losses are, and of what."""
+    what = (
+        "the sum of its parts by their weights; the table has the parts unweighted"
+        if report.get("learning")
+        else "the warm-up doubles it, the fine-tuning may add teachers"
     )
-    lines = [(r["phase"], r["step"], *(text for _, text in _values(r))) for r in epochs]
-    titles = ("phase", "epoch", *(name for name, _ in _values({})))
-    parts = [_phase(name, rows) for name, rows in phases.items()]
-    return section("Training", key, *parts, note(remark), details("All epochs", titles, lines))
+    apart = "" if report.get("learning") else " Compare losses within a phase only."
+    return (
+        f"The training loss is what its phase minimises ({what}), a mean over the epoch while the weights "
+        f"move; the hold-out loss is the cross-entropy after the epoch, with moving averages.{apart}"
+    )
 
 
-def _phase(name: str, rows: Sequence[dict]) -> Markup:
-    title = PHASES.get(name, name)
+def _phase(title: str, name: str, rows: Sequence[dict]) -> Markup:
     if len(rows) == 1:  # one point makes no curve
         values = ", ".join(f"{what} {text}" for what, text in _values(rows[0]))
         return element("p", element("b", f"{title}, 1 epoch: "), values)
@@ -173,18 +190,22 @@ def _phase(name: str, rows: Sequence[dict]) -> Markup:
     return element("figure", caption, element("div", training_picture(name, rows), class_="pictures"))
 
 
-def _values(row: dict) -> list[tuple[str, str]]:
+def _values(row: dict, terms: Sequence[str] = ()) -> list[tuple[str, str]]:
     return [
         ("training loss", number(row.get("loss"))),
         ("training accuracy", percent(row.get("accuracy"))),
         ("hold-out loss", number(row.get("holdout_loss"))),
         ("hold-out accuracy", percent(row.get("holdout_accuracy"))),
         ("learning rate", number(row.get("learning_rate"), ".3g")),
+        *((f"{name}, unweighted", number(row.get(UNWEIGHTED + name), ".4g")) for name in terms),
     ]
 
 
 def _costs(report: dict) -> Markup:
-    picture = cost_picture(report.get("rows") or [])
+    rows = report.get("rows") or []
+    if report.get("learning") and len({(row["params"], row["macs"]) for row in rows}) < 2:
+        return Markup()  # of one shape, only noise tells their times apart
+    picture = cost_picture(rows)
     caption = "Up is better, left is cheaper. Costs start at zero, accuracy does not."
     return section("Accuracy and cost", figure(picture, caption)) if picture else Markup()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+UNWEIGHTED = "unweighted_"  # before the name of a part of the loss, in metrics.jsonl
 FACTORS = {"T2": "T²", "T": "T", "1": "not multiplied by T"}
 # What an option of a loss is called where its name alone would not say it.
 WORDS: dict[str, Callable[[Any], str]] = {
@@ -46,14 +47,20 @@ def filter_text(learning: Mapping[str, Any]) -> str:
     )
 
 
+def loss_options(loss: Mapping[str, Any], several: bool) -> str:
+    """T 4, T²; without what is off, and without what only `several` teachers give an effect."""
+    options = loss["options"].items()
+    return ", ".join(_option(name, value) for name, value in options if _says(name, value, several))
+
+
 def joined(words: Sequence[str]) -> str:
     """a, b and c."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def _term(loss: Mapping[str, Any], several: bool) -> str:
-    options = [_option(name, value) for name, value in loss["options"].items() if _says(name, value, several)]
-    return f"{loss['name']} ×{loss['weight']:g}" + (f" ({', '.join(options)})" if options else "")
+    options = loss_options(loss, several)
+    return f"{loss['name']} ×{loss['weight']:g}" + (f" ({options})" if options else "")
 
 
 def _says(name: str, value: Any, several: bool) -> bool:

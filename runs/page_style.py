@@ -42,6 +42,8 @@ td:last-child, th:last-child { padding-right: 0; }
 tbody tr:last-child > * { border-bottom: 0; }
 .stages td:last-child, .stages th:last-child { text-align: left; padding-left: 40px; color: var(--soft); }
 .stages table { width: auto; }
+.learning td, .learning th { text-align: left; }
+.learning table { width: auto; margin-bottom: 14px; }
 td small { display: block; color: var(--soft); font-size: 13px; }
 .note, figcaption { color: var(--soft); font-size: 14px; margin: 12px 0 0; max-width: 68em; }
 figure { margin: 0 0 22px; }

@@ -26,11 +26,12 @@ def before_and_after(report: dict) -> Markup:
     rows = report.get("rows") or []
     if not rows:
         return Markup()
-    columns = [c for c in COLUMNS if any(c[0] in row for row in rows)]
+    unasked = {"flops_ekg"} if report.get("learning") else set()  # nothing was budgeted in EKG's count
+    columns = [c for c in COLUMNS if c[0] not in unasked and any(c[0] in row for row in rows)]
     titles = element("tr", *(element("th", t, scope="col") for t in ("network", *(c[1] for c in columns))))
     networks = element(
         "table",
-        element("caption", "In grey: what is left of the first row, or the difference in points"),
+        element("caption", "In grey: per cent of the first row, or the difference in points"),
         element("thead", titles),
         element("tbody", *(_line(row, rows[0], columns) for row in rows)),
     )

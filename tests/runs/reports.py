@@ -118,6 +118,46 @@ def full() -> dict:
     }
 
 
+def learnt() -> dict:
+    """A distillation from a larger teacher by two losses and one that moves filters; nothing was sliced."""
+    options = {"temperature": 4.0, "factor": "T2", "mean": "kl", "over_classes": False, "weights": None}
+    parts = {"unweighted_cross_entropy": 0.25, "unweighted_kd": 0.1, "unweighted_hap": 0.0002}
+    return minimal() | {
+        "system": "kd+hap+fad",
+        "command": "python train_cifar.py --recipe distill --distill kd+hap+fad --teacher res32.pkl",
+        "config": {"arch": "ResNet-20", "dataset": "DIGITS"},
+        "rows": [
+            row("teacher", 466906, 69124736, 40.0, 0.9507),
+            row("student", 272474, 40813184, 28.8, 0.8028),
+            row("fine-tuned", 272474, 40813184, 28.8, 0.9382),
+        ],
+        "epochs": [epoch("fine-tune", k, 0.01) | parts for k in (1, 2)],
+        "learning": {
+            "label_weight": 0.5,
+            "losses": [
+                {"name": "kd", "weight": 0.9, "moves_kernels": False, "options": options},
+                {"name": "hap", "weight": 700.0, "moves_kernels": False, "options": {"teacher_blocks": 3}},
+                {"name": "fad", "weight": 300.0, "moves_kernels": True, "options": {"units": 128}},
+            ],
+            "teachers": [{"file": "res32.pkl", "sha256": 8 * "0123abcd", "arch": "ResNet-32"}],
+            "filter": None,
+            "stored": False,
+            "student": {"arch": "ResNet-20", "start": "small.pkl"},
+            "kept_teachers": None,
+        },
+    }
+
+
+def learnt_by_slimmed() -> dict:
+    """HAP's run: the student is a slice of its teacher."""
+    report = learnt()
+    first, *_ = report["rows"]
+    small = [row(name, 97343, 15072380, 20.0, a) for name, a in (("slimmed", 0.41), ("fine-tuned", 0.9382))]
+    return report | {
+        "rows": [first, *small], "widths": full()["widths"], "stages": full()["stages"]
+    }  # fmt: skip
+
+
 def parts_missing() -> list[dict]:
     """The full report without one part, for each part that a run may lack."""
     return [
