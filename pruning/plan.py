@@ -101,21 +101,22 @@ class Plan:
     def then(self, inner: Plan) -> Plan:
         """This plan, followed by one for the network that it leaves: one plan for the first network.
 
-        Pruning round by round ends in one plan, which `within` takes apart again. Layers of nested models
-        lose the path in their names with the first cut: such a model starts as `compact(model)`. Raises
-        `UsageError` unless `inner` is for the groups and widths that this plan leaves.
+        Pruning round by round ends in one plan, which `within` takes apart again. Groups that `inner` lacks
+        stay as they are: where one of two groups of a normalisation is left, the smaller network has nothing
+        to remove there. Layers of nested models lose the path in their names with the first cut: such a model
+        starts as `compact(model)`. Raises `UsageError` for groups and widths that this plan does not leave.
         """
         left = self.widths()
-        if alone := sorted(set(inner.sizes.items()) ^ set(left.items())):
-            name = alone[0][0]
+        wrong = next((name for name, size in inner.sizes.items() if left.get(name) != size), None)
+        if wrong is not None:
             nested = any("/" in group for group in left)
             raise UsageError(
                 "The second plan is for another network than the first one leaves. Received: "
-                f"{inner.sizes.get(name, 'no')} channels in group {name!r}, of which it leaves "
-                f"{left.get(name, 'none')}{NESTED if nested else ''}"
+                f"{inner.sizes[wrong]} channels in group {wrong!r}, of which it leaves "
+                f"{left.get(wrong, 'none')}{NESTED if nested else ''}"
             )
-        keep = {name: tuple(self.keep[name][i] for i in kept) for name, kept in inner.keep.items()}
-        return Plan({name: keep[name] for name in self.keep}, self.sizes)
+        kept = {name: tuple(self.keep[name][i] for i in again) for name, again in inner.keep.items()}
+        return Plan({**self.keep, **kept}, self.sizes)
 
     def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
         """Group → (width here, width there) where the kept channels differ."""

@@ -74,8 +74,9 @@ def test_what_within_takes_apart_then_puts_together(plan, multiple):
 def test_a_second_plan_must_be_for_what_the_first_one_leaves():
     with pytest.raises(UsageError, match="another network than the first.*4 channels in group 'a'.*leaves 2"):
         PLAN.then(PLAN)
-    with pytest.raises(UsageError, match="no channels in group 'b', of which it leaves 1"):
-        PLAN.then(Plan({"a": (0,)}, {"a": 2}))
+    with pytest.raises(UsageError, match="1 channels in group 'c', of which it leaves none"):
+        PLAN.then(Plan({"c": (0,)}, {"c": 1}))
+    assert PLAN.then(Plan({"a": (1,)}, {"a": 2})) == PLAN.replace("a", [2])
     with pytest.raises(UsageError, match=r"make the first plan for compact\(model\)"):
         Plan({"inner/a": (0,)}, {"inner/a": 2}).then(Plan({"a": (0,)}, {"a": 1}))
 
