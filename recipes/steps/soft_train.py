@@ -33,7 +33,7 @@ class SoftTrain(Train):
     sparsity: float = option(0.4, "ratio of the filters of each group that go", above=0, below=1)
     keep_norm: float = option(1.0, "of fpgm_mix: ratio that stays by its norm, before distances", above=0)
     every: int = option(1, "epochs between two choices", at_least=1)
-    hard: bool = option(False, "filters that are zero get no gradient, and choices begin before the training")
+    hard: bool = option(False, "choose once, before the training; filters that are zero get no gradient")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,13 +44,12 @@ class SoftTrain(Train):
             )
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
-        """What the loop does to gradients and after epochs."""
-        epochs = self.length(context, state)
-        found = {"after_epoch": soft_pruning(model, self._choose, self.every, epochs)}
-        if self.hard:
-            soften(model, self._choose(model))
-            found |= {"adjust": hold_filters(model, trained), "calm": True}
-        return found
+        """What the loop does to gradients, or after epochs."""
+        if not self.hard:
+            return {"after_epoch": soft_pruning(model, self._choose, self.every, self.length(context, state))}
+        # Once: he-y's program chooses again after each epoch, when dead filters may rank above living ones.
+        soften(model, self._choose(model))
+        return {"adjust": hold_filters(model, trained)}
 
     def _choose(self, model: keras.Model) -> Plan:
         if self.criterion == MIX:
