@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
-from pruning.adjusting import hold_filters
-from pruning.rounding import removed
-from pruning.soft import soft_pruning, soften
 
 from pruning import Plan, find_groups, fpgm_plan, plan_of_widths
+from pruning.adjusting import hold_filters
 from pruning.criteria import get_criterion
+from pruning.rounding import removed
+from pruning.soft import soft_pruning, soften
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.state import State
