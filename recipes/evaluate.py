@@ -11,7 +11,7 @@ from op_utils import make_forward, make_strategy
 from pruning import complexity
 from recipes.config import EvaluateConfig
 from recipes.inputs import check_names, load_fitting, normalisation_of
-from recipes.scoring import Score, score_logits
+from recipes.scoring import Score, ensemble_accuracy, score_logits
 from runs import load_snapshot
 
 
@@ -24,20 +24,19 @@ def run(config: EvaluateConfig) -> list[dict]:
         load_fitting(path, snapshot, config.arch, config.dataset, strategy, config.data_path)
         for path, snapshot in zip(config.trained_param, snapshots, strict=True)
     ]
-    splits, rows, total = {}, [], 0.0
+    splits, rows, said = {}, [], []
     for path, snapshot, model in zip(config.trained_param, snapshots, models, strict=True):
         order = normalisation_of(config.normalisation, snapshot)
         if order not in splits:
             splits[order] = dataloader.load(config.dataset, config.data_path, order)
         logits, labels = _logits(config, model, splits[order])
-        total = total + _softmax(logits)
+        said.append(logits)
         rows.append(_row(path, model, score_logits(logits, labels)))
         _print(rows[-1], config)
     if len(rows) > 1:
-        accuracy = float(np.mean(total.argmax(1) == labels))
-        rows.append(
-            {"name": f"ensemble of {len(rows)} (mean of softmax)", "accuracy": accuracy, "count": len(labels)}
-        )
+        accuracy = ensemble_accuracy(said, labels)
+        name = f"ensemble of {len(rows)} (mean of softmax)"
+        rows.append({"name": name, "accuracy": accuracy, "count": len(labels)})
         _print(rows[-1], config)
     return rows
 
@@ -48,11 +47,6 @@ def _logits(
     mean, std, test = splits.facts.mean, splits.facts.std, splits.test
     forward = make_forward(model, lambda x: normalise(x, mean, std), config.bn == "batch", config.compile)
     return forward(test.images, config.val_batch_size), test.labels
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
 
 
 def _row(path: str, model: keras.Model, found: Score) -> dict:

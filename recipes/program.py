@@ -70,7 +70,7 @@ def _walk(context: RunContext, steps: Sequence[Step]) -> dict:
         state = step.run(context, replace(state, name=step.label))
     save_compact(context, state.network)
     rows = {"dense": state.dense, **{_row(path): path for path in (*state.trained, state.network)}}
-    return finish(context, rows, state.plan)
+    return finish(context, rows, state.plan, ensemble=list(rows) if len(rows) > 2 else ())
 
 
 def _row(path: Path) -> str:

@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import textwrap
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from op_utils import make_forward
 from pruning import Plan, compact, complexity
 from pruning.search import Interim
 from recipes.context import RunContext
-from recipes.scoring import score
+from recipes.scoring import ensemble_accuracy, score_logits
 from runs import read_json, write_json
 from runs.html import render_html
 from runs.page_table import COLUMNS
@@ -41,14 +42,21 @@ def finish(
     plan: Plan | None,
     history: tuple[Interim, ...] = (),
     learning: dict | None = None,
+    ensemble: Sequence[str] = (),
 ) -> dict:
     """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
 
-    `learning` is what `recipes.learning` says of a distillation.
+    Args:
+        snapshots: name → file, in the order of the rows.
+        plan: what the last one keeps of the first.
+        history: interim networks of a search.
+        learning: what `recipes.learning` says of a distillation.
+        ensemble: names of snapshots whose probabilities are also averaged.
     """
 
     def make(path: Path) -> None:
-        report = _measure(context, snapshots, plan, history) | ({"learning": learning} if learning else {})
+        report = _measure(context, snapshots, plan, history, ensemble)
+        report |= {"learning": learning} if learning else {}
         _write_page(context, report)
         write_json(path, report)
 
@@ -65,13 +73,20 @@ def _write_page(context: RunContext, report: dict) -> None:
 
 
 def _measure(
-    context: RunContext, snapshots: dict[str, Path], plan: Plan | None, history: tuple[Interim, ...]
+    context: RunContext,
+    snapshots: dict[str, Path],
+    plan: Plan | None,
+    history: tuple[Interim, ...],
+    ensemble: Sequence[str],
 ) -> dict:
     config = context.config
     steps = config.steps or context.folder.steps()  # those of a recipe file are known once they are done
     entries = {name: entry for name in steps if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
     dense = history[0].macs if history else None
+    networks = {name: context.load(path) for name, path in snapshots.items()}
+    parts = {"holdout": context.splits.holdout, "test": context.splits.test}
+    said = {name: _said(context, model, parts) for name, model in networks.items()}
     return {
         "system": config.system,
         "setting": config.setting,
@@ -80,7 +95,8 @@ def _measure(
         "machine": machine(),
         "config": config.to_json(),
         "bn": config.bn,
-        "rows": _rows(context, {name: context.load(path) for name, path in snapshots.items()}),
+        "rows": _rows(context, networks, parts, said),
+        "ensemble": _together([said[name] for name in ensemble], parts) if ensemble else {},
         "widths": plan_widths(plan),
         "stages": facts.get("slim", {}),
         "bank": facts.get("bank", {}),
@@ -113,10 +129,26 @@ def machine() -> dict:
     }
 
 
-def _rows(context: RunContext, networks: dict[str, keras.Model]) -> list[dict]:
+def _said(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
+    """Logits (n, classes) by part."""
+    config = context.config
+    forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
+    return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
+
+
+def _together(said: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
+    """Accuracy of the mean of probabilities, by part."""
+    found = {
+        name: ensemble_accuracy([one[name] for one in said], part.labels) for name, part in parts.items()
+    }
+    return {"members": len(said), **{f"{name}_accuracy": value for name, value in found.items()}}
+
+
+def _rows(
+    context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], said: dict[str, dict]
+) -> list[dict]:
     """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
-    test, seconds = context.splits.test, context.config.time_seconds
-    images = np.asarray(context.inputs(test.images[:TIMED_BATCH]))
+    images = np.asarray(context.inputs(parts["test"].images[:TIMED_BATCH]))
     plain = {name: compact(model) for name, model in networks.items()}
     lite = {name: exports.to_litert(model) for name, model in plain.items()}
     timed = {
@@ -124,11 +156,11 @@ def _rows(context: RunContext, networks: dict[str, keras.Model]) -> list[dict]:
         "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
     }
     ms = {
-        key: least({n: partial(run, images) for n, run in each.items()}, seconds)
+        key: least({n: partial(run, images) for n, run in each.items()}, context.config.time_seconds)
         for key, each in timed.items()
     }
     return [
-        _row(context, name, model, test)
+        _row(name, model, parts, said[name])
         | {
             "file_bytes": len(lite[name]),
             "batch": len(images),
@@ -138,17 +170,14 @@ def _rows(context: RunContext, networks: dict[str, keras.Model]) -> list[dict]:
     ]
 
 
-def _row(context: RunContext, name: str, model: keras.Model, test: Images) -> dict:
-    config = context.config
-    forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
+def _row(name: str, model: keras.Model, parts: dict[str, Images], said: dict[str, np.ndarray]) -> dict:
     cost = complexity(model)
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
         "flops_ekg": complexity(model, "ekg").macs,
-        "holdout_accuracy": score(forward, context.splits.holdout, config.val_batch_size).accuracy,
-        "test_accuracy": score(forward, test, config.val_batch_size).accuracy,
+        **{f"{n}_accuracy": score_logits(said[n], part.labels).accuracy for n, part in parts.items()},
     }
 
 
@@ -165,6 +194,11 @@ def print_table(report: dict) -> None:
     with console.capture() as shown:  # on a closed pipe rich would exit with a code of its own
         console.print(table)
     print(shown.get(), end="")
+    if together := report.get("ensemble"):
+        print(
+            f"ensemble of {together['members']} (mean of probabilities): hold-out "
+            f"{100 * together['holdout_accuracy']:.2f} %, test {100 * together['test_accuracy']:.2f} %"
+        )
 
 
 def _cell(row: dict, first: dict, key: str, style: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,3 +30,14 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> Score:
     """Loss and accuracy of logits (n, classes) against labels (n,)."""
     loss = float(tf.reduce_mean(cross_entropy(labels, logits)))
     return Score(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))
+
+
+def ensemble_accuracy(said: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Accuracy in [0, 1] of the sum of probabilities; `said` are logits (n, classes) of each network."""
+    total = sum(_softmax(logits) for logits in said)
+    return float(np.mean(total.argmax(1) == labels))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
