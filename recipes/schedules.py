@@ -19,9 +19,17 @@ def constant(learning_rate: float, steps: int) -> np.ndarray:
     return np.full(steps, learning_rate, np.float32)
 
 
-def step_decay(learning_rate: float, steps: int, points: Sequence[float], decay: float) -> np.ndarray:
-    """One rate per step, float32 (steps,): the first, times `decay` at each of `points` (parts in [0, 1])."""
+def step_decay(
+    learning_rate: float, steps: int, points: Sequence[float], decay: float | Sequence[float]
+) -> np.ndarray:
+    """One rate per step, float32 (steps,): the first, times `decay` at each of `points` (parts in [0, 1]).
+
+    `decay` is one factor for all points, or one for each; HAP's first one, 10, ends a warm-up.
+    """
     position = np.arange(steps) / max(steps, 1)
+    if not np.isscalar(decay):
+        factors = [np.where(position >= point, d, 1.0) for point, d in zip(points, decay, strict=True)]
+        return (learning_rate * np.prod(factors, axis=0)).astype(np.float32)
     passed = np.sum([position >= point for point in points], axis=0) if len(points) else 0
     return (learning_rate * decay ** np.broadcast_to(passed, (steps,))).astype(np.float32)
 

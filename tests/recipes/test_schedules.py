@@ -123,3 +123,10 @@ def test_every_schedule_gives_one_positive_rate_a_step(name):
 def test_an_unknown_schedule_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="schedule='cosin'. Did you mean 'cosine'"):
         find_schedule("cosin")
+
+
+def test_a_factor_for_each_point_gives_haps_warm_up():
+    """0.01 for the first of 200 epochs, then 0.1, a fifth of it after 60, 120 and 160."""
+    rates = step_decay(0.01, 2000, (0.005, 0.3, 0.6, 0.8), (10, 0.2, 0.2, 0.2))
+    wanted = at_epochs(0.01, 2000, 200, (1, 60, 120, 160), (10, 0.2, 0.2, 0.2))
+    np.testing.assert_allclose(rates, wanted, rtol=1e-6)
