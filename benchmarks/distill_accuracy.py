@@ -10,15 +10,13 @@ table is a fresh ResNet-20; the second is HAP's setting: the teacher itself, 60 
 from __future__ import annotations
 
 import argparse
-import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.common import print_table, save
-from runs import RunFolderError, UsageError, cli, read_json
+from benchmarks.run_tables import percent, row, run, slug
+from runs import UsageError, cli
 
-REPO = Path(__file__).resolve().parents[1]
 SCRATCH = {
     "cross-entropy": ["--distill", "none"],
     "KD": ["--distill", "kd"],
@@ -54,30 +52,6 @@ def commands(args: argparse.Namespace) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def run(options: list[str], folder: Path) -> dict:
-    """The report of a run, which is made or finished first where it is not there."""
-    if not (folder / "report.json").exists():
-        words = [sys.executable, str(REPO / "train_cifar.py"), *options, "--train_path", str(folder)]
-        if (code := subprocess.run(words, cwd=REPO).returncode) != 0:
-            raise RunFolderError(f"A run ended with exit code {code}. Received: {folder}")
-    return read_json(folder / "report.json")
-
-
-def row(name: str, reports: list[dict]) -> dict:
-    """Means and standard deviations over the seeds."""
-    last = [report["rows"][-1] for report in reports]
-    found = {"name": name, "seeds": len(reports), "macs": last[0]["macs"], "params": last[0]["params"]}
-    for key in ("holdout_accuracy", "test_accuracy"):
-        values = [network[key] for network in last]
-        found[key] = {
-            "mean": statistics.mean(values),
-            "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "values": values,
-        }
-    found["seconds"] = statistics.mean(report["seconds"]["fine-tune"] for report in reports)
-    return found
-
-
 def main() -> None:
     """argv → runs → tables and JSON."""
     parser = argparse.ArgumentParser(
@@ -107,7 +81,7 @@ def main() -> None:
         for name, options in methods.items()
     }
     tables = {
-        title: [row(name, [r for key, r in reports.items() if key[:2] == (title, name)]) for name in methods]
+        title: [_row(name, [r for key, r in reports.items() if key[:2] == (title, name)]) for name in methods]
         for title, methods in plans.items()
     }
     for title, rows in tables.items():
@@ -116,23 +90,21 @@ def main() -> None:
     save("distill_accuracy", {**facts, "teachers": 1 + len(args.teachers), "tables": tables})
 
 
+def _row(name: str, reports: list[dict]) -> dict:
+    return row(name, reports, [report["seconds"]["fine-tune"] for report in reports])
+
+
 def folder_name(title: str, name: str, seed: int, options: list[str]) -> str:
     """Of a run; with other epochs it is another, so that a finished report is never taken for it."""
     epochs = options[options.index("--train_epoch") + 1]
     return f"{slug(title)}-{slug(name)}-{seed}-{epochs}ep"
 
 
-def slug(name: str) -> str:
-    """A name as part of a folder's."""
-    return "".join(c if c.isalnum() else "_" for c in name.lower())
-
-
 def cells(found: dict) -> tuple[str, ...]:
     """A line of the table."""
-    shares = (found[key] for key in ("holdout_accuracy", "test_accuracy"))
     return (
         found["name"],
-        *(f"{100 * share['mean']:.2f} ± {100 * share['sd']:.2f}" for share in shares),
+        *(percent(found[key]) for key in ("holdout_accuracy", "test_accuracy")),
         f"{found['seconds']:.0f}",
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dataloader.pipelines import PIPELINES, Pipeline
+from dataloader.pipelines import NORMALISATIONS, PIPELINES, Pipeline
 from pruning.settings import SearchSettings
 from recipes.options import check_ranges, option, parse_into
 from runs.errors import UsageError
@@ -39,7 +39,7 @@ class Common:
     normalisation: str = option(
         "auto",
         "constants of the images; EKG's weights need bgr, those from PyTorch imagenet",
-        choices=("auto", "rgb", "bgr", "imagenet"),
+        choices=("auto", "rgb", "bgr", "imagenet", *NORMALISATIONS),
     )
 
     def __post_init__(self) -> None:
@@ -61,6 +61,7 @@ class RunOptions(Common):
         None, "snapshot to start from, published or ours; without it a network with random weights"
     )
     batch_size: int = option(128, "of training", at_least=1)
+    train_images: int | None = option(None, "train on this many images only", at_least=1)
     seed: int = option(1, "of training", at_least=0, below=2**31)
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", at_least=1)
     do_log: int = option(200, "steps between two updates of the progress line", at_least=1)

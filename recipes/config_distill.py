@@ -30,7 +30,6 @@ class DistillConfig(LearningOptions, TrainingOptions):
     )  # fmt: skip
     augment: bool = option(True, "crop and mirror at random; without it teachers run once", stage="bank")
     bank_dtype: str = option("float32", "of stored logits", choices=("float32", "float16"), stage="bank")
-    train_images: int | None = option(None, "use this many training images only", at_least=1)
 
     criterion: str = option("l1", "which channels stay, with --keep below 1")
     keep: float = option(1.0, "ratio of the channels of each group that stay", above=0, at_most=1)

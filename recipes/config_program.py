@@ -20,7 +20,6 @@ class ProgramOptions(RunOptions):
     pipeline: str = option(
         "kesi", "the system whose crops, batches and constants are used", choices=tuple(PIPELINES)
     )
-    train_images: int | None = option(None, "use this many training images only", at_least=1)
 
     @property
     def images(self) -> Pipeline:

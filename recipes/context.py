@@ -54,6 +54,8 @@ class RunContext:
             "std": facts.std,
             "normalisation": facts.normalisation,
         }
+        if (images := self.config.images).crop:  # who evaluates it later has to show it the same
+            known |= {"crop": images.crop, "resize": images.resize}
         save_snapshot(path, nets.snapshot_of(model, known, plan.to_json() if plan else None))
         cost = complexity(model)
         return {"params": cost.params, "macs": cost.macs}

@@ -10,7 +10,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import dataloader
 from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_terms
 from op_utils import make_forward, make_strategy
 from pruning import Plan, make_plan, narrow
@@ -20,7 +19,7 @@ from recipes.config_distill import DistillConfig
 from recipes.context import RunContext
 from recipes.export import save_compact
 from recipes.finetune import slim, trainable, training_spec
-from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
+from recipes.inputs import check_batch, check_names, load_fitting, load_splits, normalisation_of
 from recipes.learning import learning_of
 from recipes.lessons import losses_of, teacher_of
 from recipes.report import finish
@@ -44,8 +43,7 @@ def run(config: DistillConfig) -> dict:
         arch = config.arch if student else None
         model = load_fitting(path, source, arch, config.dataset, strategy, config.data_path)
         specs[path] = model.spec
-    splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, sources))
-    splits = splits.first(config.train_images) if config.train_images else splits
+    splits = load_splits(config, _normalisation(config, sources))
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     may_differ = (*VOLATILE, *stages(DistillConfig))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:

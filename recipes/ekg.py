@@ -10,7 +10,6 @@ from pathlib import Path
 
 import keras
 
-import dataloader
 from dataloader.registry import facts_of
 from op_utils import make_strategy
 from pruning import Plan, make_plan
@@ -20,7 +19,7 @@ from recipes.config import VOLATILE, Config
 from recipes.context import RunContext
 from recipes.export import save_compact
 from recipes.finetune import fine_tune, slim
-from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
+from recipes.inputs import check_batch, check_names, load_fitting, load_splits, normalisation_of
 from recipes.report import finish
 from recipes.search import bank, search, warm_up
 from recipes.stages import forget_outdated, stages
@@ -37,7 +36,7 @@ def run(config: Config) -> dict:
         config.trained_param, source, config.arch, config.dataset, strategy, config.data_path
     )
     _check_target(config, given)
-    splits = dataloader.load(config.dataset, config.data_path, normalisation_of(config.normalisation, source))
+    splits = load_splits(config, normalisation_of(config.normalisation, source))
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     may_differ = (*VOLATILE, *stages(Config))
     with RunFolder(config.train_path, config.to_json(), may_differ) as folder, MetricsLog(folder) as log:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 import dataloader
 from dataloader.augment import normalise
+from dataloader.pipelines import Pipeline
+from dataloader.views import evaluation_view
 from op_utils import make_forward, make_strategy
 from pruning import complexity
 from recipes.config import EvaluateConfig
@@ -29,7 +34,7 @@ def run(config: EvaluateConfig) -> list[dict]:
         order = normalisation_of(config.normalisation, snapshot)
         if order not in splits:
             splits[order] = dataloader.load(config.dataset, config.data_path, order)
-        logits, labels = _logits(config, model, splits[order])
+        logits, labels = _logits(config, model, splits[order], snapshot.facts)
         said.append(logits)
         rows.append(_row(path, model, score_logits(logits, labels)))
         _print(rows[-1], config)
@@ -42,10 +47,15 @@ def run(config: EvaluateConfig) -> list[dict]:
 
 
 def _logits(
-    config: EvaluateConfig, model: keras.Model, splits: dataloader.Splits
+    config: EvaluateConfig, model: keras.Model, splits: dataloader.Splits, known: Mapping
 ) -> tuple[np.ndarray, np.ndarray]:
     mean, std, test = splits.facts.mean, splits.facts.std, splits.test
-    forward = make_forward(model, lambda x: normalise(x, mean, std), config.bn == "batch", config.compile)
+    images = Pipeline(splits.facts.normalisation, crop=known.get("crop"), resize=known.get("resize"))
+
+    def inputs(batch: tf.Tensor) -> tf.Tensor:
+        return normalise(evaluation_view(batch, images), mean, std)
+
+    forward = make_forward(model, inputs, config.bn == "batch", config.compile)
     return forward(test.images, config.val_batch_size), test.labels
 
 

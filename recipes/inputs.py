@@ -5,7 +5,9 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+import dataloader
 import nets
+from dataloader import Splits
 from dataloader.registry import DATASETS, find_dataset, open_dataset
 from nets import torch_names
 from recipes.config import RunOptions
@@ -31,6 +33,12 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
     if snapshot.spec:
         return snapshot.facts.get("normalisation", "rgb")
     return torch_names.NORMALISATION if torch_names.is_torch(snapshot.arrays) else "bgr"
+
+
+def load_splits(config: RunOptions, normalisation: str) -> Splits:
+    """The run's data set, with as many training images as it is allowed."""
+    splits = dataloader.load(config.dataset, config.data_path, normalisation)
+    return splits.first(config.train_images) if config.train_images else splits
 
 
 def load_fitting(

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import dataloader
 from dataloader.pipelines import normalisations_of
 from op_utils import make_strategy
 from recipes.config import VOLATILE
 from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
 from recipes.export import save_compact
-from recipes.inputs import check_batch, check_names, load_fitting, normalisation_of
+from recipes.inputs import check_batch, check_names, load_fitting, load_splits, normalisation_of
 from recipes.recipe_file import check_steps, find_recipe, name_of, tables_of
 from recipes.report import finish
 from recipes.steps.state import State
@@ -47,8 +46,7 @@ def run(config: ProgramOptions) -> dict:
     strategy = make_strategy(config.gpu_id, config.tpu)
     if source:
         load_fitting(config.trained_param, source, config.arch, config.dataset, strategy, config.data_path)
-    splits = dataloader.load(config.dataset, config.data_path, _normalisation(config, source))
-    splits = splits.first(config.train_images) if config.train_images else splits
+    splits = load_splits(config, _normalisation(config, source))
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
     config = Program(**vars(config), program=[step.to_json() for step in steps])
     with RunFolder(config.train_path, config.to_json(), MAY_DIFFER) as folder, MetricsLog(folder) as log:

@@ -16,7 +16,7 @@ from recipes.steps.state import State
 from recipes.steps.step import Step, step
 from runs import UsageError
 
-PLACES = ("init", "epoch", "dense", "random")
+PLACES = ("init", "epoch", "dense", "random", "none")
 
 
 @step("reset")
@@ -24,16 +24,19 @@ PLACES = ("init", "epoch", "dense", "random")
 class Reset(Step):
     """Survivors get the weights that they had before: lottery tickets (Frankle & Carbin 2019), NNI's rounds.
 
-    "random" draws new ones: the control, Scratch-E (Liu et al. 2019). Weights that were pruned stay zero.
+    "random" draws new ones: the control, Scratch-E (Liu et al. 2019). With "none" they stay, and only the
+    schedule of the training that follows begins again (Renda et al. 2020). What was pruned stays zero.
     """
 
     to: str = option(
-        "dense", "the initial weights, those after an epoch, those of the dense network, or new ones",
+        "dense", "the first weights, those after an epoch, the dense network's, new ones, or as they are",
         choices=PLACES,
     )  # fmt: skip
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl."""
+        if self.to == "none":
+            return state
         if self.to != "random" and self.to not in state.starts:
             raise UsageError(
                 "There are no such weights: with --trained_param only the dense ones are known, and an epoch "

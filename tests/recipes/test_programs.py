@@ -40,6 +40,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
 OTHER_NETS = {  # their plans are for other architectures, or only the schedule is theirs
     "baseline": "--arch ResNet-8 --set dense.epochs=1 dense.batch_size=64",
     "baseline_wrn": "--arch ResNet-8 --set dense.epochs=1 dense.batch_size=64",
+    "kesi_tiny": "--arch ResNet-18 --set dense.epochs=1 train.epochs=1 rounds.times=1 distil.epochs=1",
     "baseline_cinic": "--arch ResNet-8 --set dense.epochs=1",
     "pfec_a": "--arch ResNet-56 --set dense.epochs=1 train.epochs=1",
     "pfec_b": "--arch ResNet-56 --set dense.epochs=1 train.epochs=1",
@@ -53,7 +54,7 @@ def recipe(programs, tmp_path_factory):
     """Runs a recipe in a folder, a new one if none is given."""
 
     def start(name, *words, folder=None):
-        folder = folder or tmp_path_factory.mktemp(name.replace(".", "_")) / "run"
+        folder = folder or tmp_path_factory.mktemp("recipe") / "run"
         done = programs.run(
             "train_cifar.py",
             "--recipe",
