@@ -1,4 +1,4 @@
-"""All systems side by side: `train_cifar.py --recipe …` from one network to about half of its MACs, one table.
+"""All systems side by side: each recipe from one network to about half of its MACs, one table.
 
     python -m benchmarks.recipe_accuracy --trained_param resnet20.safetensors --data_path DIR --runs RUNS
 
@@ -21,7 +21,9 @@ PLAN = [str(Path(__file__).parent / "recipes" / "plan.toml"), "--set"]
 KESI = ["kesi", "--set", "rounds.times=3", "train.epochs=1", "distil.epochs=1"]
 EKG = ["ekg", "--target_rate", "0.5"]
 RECIPES = {
-    "L1, small rate (PFEC)": [*PLAN, "train.learning_rate=0.001", "train.schedule=constant", "train.cycle_momentum=false"],
+    "L1, small rate (PFEC)": [
+        *PLAN, "train.learning_rate=0.001", "train.schedule=constant", "train.cycle_momentum=false"
+    ],
     "L1, one-cycle": [*PLAN, "train.epochs=4"],
     "random, one-cycle": [*PLAN, "prune_fixed.criterion=random"],
     "FPGM's score, one-cycle": [*PLAN, "prune_fixed.criterion=fpgm"],
@@ -37,7 +39,9 @@ RECIPES = {
         "lottery_nni", "--stem", "cifar", "--set", "rounds.times=3", "recover.epochs=1", "distil.epochs=1",
         "prune_ladder.sparsity=0.4",
     ],
-    "AGP": ["agp", "--set", "rounds.times=3", "train.epochs=1", "finish.epochs=1", "prune_ladder.sparsity=0.28"],
+    "AGP": [
+        "agp", "--set", "rounds.times=3", "train.epochs=1", "finish.epochs=1", "prune_ladder.sparsity=0.28"
+    ],
     "SFP": ["sfp", "--set", "soft_train.epochs=4", "soft_train.sparsity=0.28", "cut.sparsity=0.28"],
     "FPGM": ["fpgm", "--set", "soft_train.epochs=4", "soft_train.sparsity=0.28", "cut.sparsity=0.28"],
     "network slimming": [
