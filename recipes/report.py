@@ -99,6 +99,7 @@ def _measure(
         "ensemble": _together([said[name] for name in ensemble], parts) if ensemble else {},
         "widths": plan_widths(plan),
         "stages": facts.get("slim", {}),
+        "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
         "bank": facts.get("bank", {}),
         "litert": facts.get("litert", {}),
         "seconds": {name: entry["seconds"] for name, entry in entries.items()},

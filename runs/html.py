@@ -10,6 +10,7 @@ from runs.learning_text import UNWEIGHTED
 from runs.markup import Markup, element
 from runs.page_learning import distilled, learning_section, part_names
 from runs.page_parts import details, figure, legend, note, section, table
+from runs.page_recipe import cuts_section
 from runs.page_style import CSS
 from runs.page_table import before_and_after
 from runs.pictures import WIDTHS_KEY, cost_picture, seconds_picture, training_picture, widths_picture
@@ -42,7 +43,10 @@ def render_html(report: dict) -> str:
     config = report.get("config") or {}
     subject = f"{config.get('arch', 'network')} on {config.get('dataset', 'data')}"
     title = f"{subject} · {report.get('system', 'pruned')}"
-    sections = (before_and_after, learning_section, _widths, _search, _stages, _training, _costs, _seconds)
+    sections = (
+        before_and_after, learning_section, _widths, _search, _stages, cuts_section, _training, _costs,
+        _seconds,
+    )  # fmt: skip
     body = [_header(report, title), *(part(report) for part in sections)]
     return page(title, element("main", *body), _footer(report))
 
@@ -65,7 +69,10 @@ def summary(report: dict) -> str:
     rows = report.get("rows") or []
     if not rows:
         return "Nothing was measured."
-    sentence = distilled(report) if report.get("learning") else _change(rows[0], rows[-1])
+    if report.get("learning"):
+        sentence = distilled(report)
+    else:
+        sentence = _change(rows[0], rows[-1]) if len(rows) > 1 else _alone(rows[0])
     return sentence.replace(" %", "\u00a0%")  # no line may begin with the sign
 
 
@@ -78,8 +85,13 @@ def _change(first: dict, last: dict) -> str:
         times = f"{first['ms_litert']:.1f} → {last['ms_litert']:.1f} ms per batch of {last.get('batch')}"
         parts.append(f"{times} on LiteRT ({ratio(last, first, 'ms_litert')})")
     parts.append(f"test accuracy {accuracy(first)} → {accuracy(last)} %")
-    tail = "" if last["name"] == "fine-tuned" else f" ({last['name']}; not fine-tuned)"
+    tail = " (slimmed; not fine-tuned)" if last["name"] == "slimmed" else ""
     return f"{', '.join(parts)}{tail}."
+
+
+def _alone(row: dict) -> str:
+    sizes = f"{row['params']:,} parameters, {si(row['macs'])} MACs"
+    return f"{sizes}, test accuracy {accuracy(row)} %."
 
 
 # --- sections -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from runs.markup import Markup, element
 from runs.page_parts import note, section
+from runs.page_recipe import ensemble_note
 from runs.wording import ratio
 
 COLUMNS = (
@@ -36,7 +37,9 @@ def before_and_after(report: dict) -> Markup:
         element("tbody", *(_line(row, rows[0], columns) for row in rows)),
     )
     notes = map(note, _caveats(report))
-    return section("Before and after", element("div", networks, class_="scroll"), *notes)
+    return section(
+        "Before and after", element("div", networks, class_="scroll"), ensemble_note(report), *notes
+    )
 
 
 def _line(row: dict, first: dict, columns: Sequence[tuple[str, str, str]]) -> Markup:
