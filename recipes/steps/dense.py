@@ -7,6 +7,8 @@ from pathlib import Path
 
 import keras
 
+import nets
+from nets import NetSpec
 from recipes.baseline import build
 from recipes.context import RunContext
 from recipes.options import option
@@ -53,8 +55,8 @@ class Dense(Train):
         return context.folder.path(f"snap_epoch{self.keep_epoch}.pkl")
 
 
-def random_net(context: RunContext, more: int = 0) -> keras.Model:
-    """The run's architecture with random weights of its seed, or of another one that is `more` above it."""
+def random_net(context: RunContext, spec: NetSpec | None = None, more: int = 0) -> keras.Model:
+    """Random weights for a spec, or for the run's architecture, from the run's seed or one `more` above it."""
     with context.strategy.scope():
         keras.utils.set_random_seed(context.config.seed + more)
-        return build(context.config, context.splits.facts)
+        return nets.build(spec) if spec else build(context.config, context.splits.facts)

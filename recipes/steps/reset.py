@@ -44,9 +44,10 @@ class Reset(Step):
             )
 
         def make(path: Path) -> dict:
-            source = (
-                random_net(context, more=1) if self.to == "random" else context.load(state.starts[self.to])
-            )
+            if self.to == "random":
+                source = random_net(context, context.load(state.dense).spec, more=1)
+            else:
+                source = context.load(state.starts[self.to])
             with context.strategy.scope():
                 model = narrow(source, state.plan) if state.plan else source
             keep_zeros(model, context.load(state.network))
