@@ -56,7 +56,7 @@ class Dense(Train):
 
 
 def random_net(context: RunContext, spec: NetSpec | None = None, more: int = 0) -> keras.Model:
-    """Random weights for a spec, or for the run's architecture, from the run's seed or one `more` above it."""
+    """Random weights for a spec, or the run's architecture, from the run's seed or one `more` above it."""
     with context.strategy.scope():
         keras.utils.set_random_seed(context.config.seed + more)
         return nets.build(spec) if spec else build(context.config, context.splits.facts)

@@ -19,7 +19,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
     "kesi_weights": ("train.epochs=1 rounds.times=1 distil.epochs=1", None),
     "lottery": (
-        "train.epochs=1 rounds.times=1 dense.epochs=1 dense.keep_epoch=1 reset.to=epoch",
+        "train.epochs=1 rounds.times=1 dense.epochs=2 dense.keep_epoch=1 reset.to=epoch",
         (8, 16, 32),
     ),
     "lottery_weights": ("train.epochs=1 rounds.times=1 dense.epochs=1", None),
@@ -78,6 +78,22 @@ def dense(recipe):
     return folder / "snap_dense.pkl"
 
 
+@pytest.fixture(scope="module")
+def ran(recipe, dense):
+    """Folder of a recipe of `RUNS`, which is run once."""
+    folders = {}
+
+    def finished(name):
+        if name not in folders:
+            settings = RUNS[name][0]
+            start = () if "dense.epochs" in settings else ("--trained_param", dense)
+            folders[name], done = recipe(name, *start, "--set", *settings.split())
+            assert done.code == 0, done.err[-3000:]
+        return folders[name]
+
+    return finished
+
+
 def plain(folder):
     """The model that the user takes home; only layers of Keras itself may be in it."""
     model = keras.models.load_model(folder / "compact.keras")
@@ -85,16 +101,18 @@ def plain(folder):
     return model
 
 
+def arrays(folder, name):
+    """Weights of a step's snapshot, by name."""
+    return load_snapshot(folder / f"snap_{name}.pkl").arrays
+
+
 def test_every_published_recipe_is_run_here():
     assert {*RUNS, *OTHER_NETS} == set(published_recipes())
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_recipe_ends_in_a_plain_network_of_its_widths(name, recipe, dense):
-    settings, widths = RUNS[name]
-    start = () if "dense.epochs" in settings else ("--trained_param", dense)
-    folder, done = recipe(name, *start, "--set", *settings.split())
-    assert done.code == 0, done.err[-3000:]
+def test_a_recipe_ends_in_a_plain_network_of_its_widths(name, ran):
+    folder, widths = ran(name), RUNS[name][1]
     model, report = plain(folder), read_json(folder / "report.json")
     assert report["test_reads"] == 1
     assert np.isfinite([row["test_accuracy"] for row in report["rows"]]).all()
@@ -111,14 +129,9 @@ def test_a_recipe_of_another_network_runs_too(name, recipe):
     plain(folder)
 
 
-def test_weights_that_went_stay_away(recipe, dense):
+def test_weights_that_went_stay_away(ran):
     """KESI's weight track: exactly the same zeros after training with momentum, decay and a teacher."""
-    settings = "train.epochs=1 rounds.times=1 distil.epochs=1"
-    folder, done = recipe("kesi_weights", "--trained_param", dense, "--set", *settings.split())
-    assert done.code == 0, done.err[-2000:]
-    before, after = (
-        load_snapshot(folder / f"snap_{name}.pkl").arrays for name in ("prune_weights-1", "distil")
-    )
+    before, after = (arrays(ran("kesi_weights"), name) for name in ("prune_weights-1", "distil"))
     kernels = [name for name, array in before.items() if array.ndim == 4]
     zeros = sum(int((before[name] == 0).sum()) for name in kernels)
     assert zeros == int(0.22 * sum(before[name].size for name in kernels)) + 1
@@ -126,28 +139,29 @@ def test_weights_that_went_stay_away(recipe, dense):
         assert np.array_equal(before[name] == 0, after[name] == 0)
 
 
-def test_a_folder_goes_on_and_does_only_what_has_changed(recipe, dense):
-    settings = ["train.epochs=1", "rounds.times=1", "distil.epochs=1"]
-    start = ("--trained_param", dense, "--set")
-    folder, _ = recipe("kesi", *start, *settings)
+@pytest.mark.parametrize("name", ["sfp", "fpgm"])
+def test_what_soft_training_left_at_zero_is_what_the_cut_removes(name, ran):
+    kernel = arrays(ran(name), "soft_train")["BasicBlock1.0/conv1/kernel:0"]
+    kept = load_snapshot(ran(name) / "snap_cut.pkl").plan["keep"]["BasicBlock1.0_conv1"]
+    assert kept == np.flatnonzero(np.abs(kernel).sum((0, 1, 2))).tolist()
+
+
+def test_a_lottery_ticket_starts_with_the_weights_of_its_epoch(ran):
+    whole = arrays(ran("lottery"), "epoch1")["BasicBlock0.0/conv1/kernel:0"]
+    part = arrays(ran("lottery"), "reset-1")["BasicBlock0.0/conv1/kernel:0"]
+    keep = load_snapshot(ran("lottery") / "snap_reset-1.pkl").plan["keep"]
+    assert np.array_equal(whole[:, :, keep["conv"]][..., keep["BasicBlock0.0_conv1"]], part)
+
+
+def test_a_folder_goes_on_and_does_only_what_has_changed(ran, recipe, dense):
+    folder = ran("kesi")
     before = read_json(folder / "manifest.json")["steps"]
-    _, done = recipe("kesi", *start, *settings[:2], "distil.epochs=2", folder=folder)
+    settings = RUNS["kesi"][0].replace("distil.epochs=1", "distil.epochs=2").split()
+    _, done = recipe("kesi", "--trained_param", dense, "--set", *settings, folder=folder)
     assert "to be done again: distil, compact, litert, report" in done.out
     after = read_json(folder / "manifest.json")["steps"]
     same = {name for name in before if before[name] == after[name]}
-    assert same == {"dense", "prune_fixed-1", "train-1"}
-
-
-def test_a_lottery_ticket_starts_with_the_weights_of_its_epoch(recipe):
-    settings = "train.epochs=1 rounds.times=1 dense.epochs=2 dense.keep_epoch=1 reset.to=epoch"
-    folder, done = recipe("lottery", "--set", *settings.split())
-    assert done.code == 0, done.err[-2000:]
-    kept, ticket = (load_snapshot(folder / f"snap_{name}.pkl") for name in ("epoch1", "reset-1"))
-    name = "BasicBlock0.0/conv1/kernel:0"
-    whole, part = kept.arrays[name], ticket.arrays[name]
-    channels = ticket.plan["keep"]["BasicBlock0.0_conv1"]
-    stem = ticket.plan["keep"]["conv"]
-    assert np.array_equal(whole[:, :, stem][..., channels], part)
+    assert same == {"dense", "prune_fixed-1", "train-1", "prune_fixed-2", "train-2"}
 
 
 def test_a_recipe_of_ones_own_runs_and_two_runs_end_in_the_same_bits(recipe, dense, tmp_path):
