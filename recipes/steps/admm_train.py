@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
+
 from pruning.admm import UNITS
 from pruning.splitting import FORMS, RHO, Splitting, admm, updating
-
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.state import State
@@ -19,6 +20,8 @@ from recipes.steps.train import Train
 @dataclass(frozen=True, kw_only=True)
 class AdmmTrain(Train):
     """Alternating directions (Zhang et al. 2018); a step that prunes by L1 cuts afterwards."""
+
+    widens: ClassVar[bool] = False
 
     sparsity: float = option(
         0.5, "ratio of the units of each kernel that the sparse copy lacks", above=0, below=1

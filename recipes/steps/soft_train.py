@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 
@@ -28,6 +29,8 @@ class SoftTrain(Train):
 
     The network keeps its width: a step that prunes by the same criterion slices it afterwards.
     """
+
+    widens: ClassVar[bool] = False
 
     criterion: str = option("l2", f"which filters stay, or {MIX}")
     sparsity: float = option(0.4, "ratio of the filters of each group that go", above=0, below=1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
-from pruning.adjusting import slimming
 
+from pruning.adjusting import slimming
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.state import State
@@ -18,6 +19,8 @@ from recipes.steps.train import Train
 @dataclass(frozen=True, kw_only=True)
 class SparseTrain(Train):
     """Presses |γ| towards zero while it trains (Liu et al. 2017, equation 1)."""
+
+    widens: ClassVar[bool] = False
 
     strength: float = option(1e-4, "of the penalty: 1e-4 for VGG-19, 1e-5 for ResNet-164", at_least=0)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
 
 from distillation import Lesson, for_lesson, labels_only, lesson_terms
+from pruning import narrow
 from pruning.adjusting import hold_zeros
 from recipes import schedules
 from recipes.config_learning import LearningOptions
 from recipes.context import RunContext
 from recipes.lessons import live_teacher, losses_of
 from recipes.options import option
+from recipes.steps.padding import widened
 from recipes.steps.state import State
 from recipes.steps.step import Step, step
 from recipes.training import TrainingSpec, fit
@@ -29,6 +32,8 @@ CURVES = ("constant", "step_decay", "cosine", "one_cycle")
 @dataclass(frozen=True, kw_only=True)
 class Train(LearningOptions, Step):
     """Trains the network as it is: fine-tuning, or from weights that were reset."""
+
+    widens: ClassVar[bool] = True  # whether surplus channels, which are masked, disturb nothing
 
     epochs: int = option(40, "passes over the training images", at_least=1)
     learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", above=0)
@@ -58,10 +63,9 @@ class Train(LearningOptions, Step):
         """snap_<name>.pkl: the network after its training."""
 
         def make(path: Path) -> dict:
-            with context.strategy.scope():
-                model = context.load(state.network)
+            model, inner = widened(context, state) if self.widens else (context.load(state.network), None)
             self.train(context, state, model, self.spec(context, state))
-            return context.save(path, model, state.plan)
+            return context.save(path, narrow(model, inner) if inner else model, state.plan)
 
         tuned = context.step(state.name, f"snap_{state.name}.pkl", make)
         return state.after(tuned, trained=(*state.trained, tuned))

@@ -11,6 +11,7 @@ import toys
 
 import nets
 from pruning import Plan, compact, complexity, find_groups, make_plan, mask, narrow
+from pruning.filling import fill
 from pruning.weights import weights_of
 from runs.errors import UsageError
 
@@ -199,3 +200,22 @@ def test_each_half_of_a_split_keeps_a_channel():
         compact(model, full.replace("both", (0, 1, 2)))
     plan = full.replace("both", (1, 3, 4))
     assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_what_was_narrowed_can_be_put_back(shortcut):
+    """Weights of a narrow network in a padded one: the same outputs, and narrow gives them back."""
+    model = nets.build("ResNet-20", shortcut=shortcut)
+    plan = make_plan(model, "random", keep=0.6)
+    small = narrow(model, plan)
+    rng = np.random.default_rng(0)
+    for variable in small.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape, scale=0.1))
+    outer = plan.padded(8)
+    padded = narrow(mask(model, plan), outer)
+    fill(padded, plan.within(outer), small)
+    x = rng.normal(size=(4, 32, 32, 3)).astype("float32")
+    assert distance(padded(x), small(x)) < 1e-4
+    again = narrow(padded, plan.within(outer))
+    for ours, theirs in zip(again.variables, small.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
