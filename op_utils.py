@@ -348,17 +348,6 @@ class Trainer:
         for i, variable in enumerate(self._variables()):
             variable.assign(state[f"{i:04d}"])
 
-    def calm(self) -> None:
-        """Takes momentum and moments from weights that are exactly 0.
-
-        Where `adjust` gives these no gradient they then stay 0; else the momentum from before they were set
-        to 0 would move them on.
-        """
-        for slots in self.optimizer.slots:
-            for slot, variable in zip(slots, self.model.trainable_variables, strict=True):
-                alive = keras.ops.convert_to_numpy(variable) != 0
-                slot.assign(np.where(alive, keras.ops.convert_to_numpy(slot), 0))
-
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.optimizer.state()]
 

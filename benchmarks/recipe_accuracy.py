@@ -22,7 +22,7 @@ KESI = ["kesi", "--set", "rounds.times=3", "train.epochs=1", "distil.epochs=1"]
 EKG = ["ekg", "--target_rate", "0.5"]
 RECIPES = {
     "L1, small rate (PFEC)": [
-        *PLAN, "train.learning_rate=0.001", "train.schedule=constant", "train.cycle_momentum=false"
+        *PLAN, "train.learning_rate=0.001", "train.schedule=constant"
     ],
     "L1, one-cycle": [*PLAN, "train.epochs=4"],
     "random, one-cycle": [*PLAN, "prune_fixed.criterion=random"],
@@ -42,16 +42,17 @@ RECIPES = {
     "AGP": [
         "agp", "--set", "rounds.times=3", "train.epochs=1", "finish.epochs=1", "prune_ladder.sparsity=0.28"
     ],
-    "SFP": ["sfp", "--set", "soft_train.epochs=4", "soft_train.sparsity=0.28", "cut.sparsity=0.28"],
-    "FPGM": ["fpgm", "--set", "soft_train.epochs=4", "soft_train.sparsity=0.28", "cut.sparsity=0.28"],
+    "SFP": ["sfp", "--set", "soft_train.epochs=4", "soft_train.sparsity=0.28"],
+    "FPGM": ["fpgm", "--set", "soft_train.epochs=4", "soft_train.sparsity=0.28"],
     "network slimming": [
         "slimming", "--set", "sparse_train.epochs=2", "train.epochs=2", "prune_scales.percent=0.3",
         "sparse_train.learning_rate=0.01", "train.learning_rate=0.01",
     ],
-    "NetAdapt": ["netadapt", "--set", "train.epochs=4"],
-    "annealing": ["annealing", "--set", "train.epochs=4"],
+    "NetAdapt": ["netadapt", "--set", "netadapt.cost=macs", "train.epochs=4"],
+    "annealing": ["annealing", "--set", "anneal.cost=macs", "train.epochs=4"],
     "AutoCompress": [
-        "autocompress", "--set", "rounds.times=1", "admm_train.epochs=1", "recover.epochs=1", "train.epochs=2"
+        "autocompress", "--set", "rounds.times=1", "admm_train.epochs=1", "recover.epochs=1",
+        "train.epochs=2", "anneal.cost=macs",
     ],
     "EKG, labels alone": [*EKG, "--no-Knowledge", "--train_epoch", "4"],
     "EKG, memory bank": [*EKG, "--train_epoch", "2"],  # two views: every image twice

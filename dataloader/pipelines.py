@@ -26,6 +26,7 @@ class Pipeline:
         crop: side of a random resized crop in training and of the centre crop in tests, instead of padding.
         resize: side that images are brought to before the centre crop.
         batch_size: images a step, as published.
+        shortcut: of its CIFAR ResNets, see `nets.NetSpec`.
     """
 
     normalisation: str
@@ -37,6 +38,7 @@ class Pipeline:
     crop: int | None = None
     resize: int | None = None
     batch_size: int = 128
+    shortcut: str = "A"
 
 
 PIPELINES: dict[str, Pipeline] = {
@@ -44,11 +46,11 @@ PIPELINES: dict[str, Pipeline] = {
     "kesi_tiny": Pipeline("imagenet", crop=224, resize=256),
     "rethinking": Pipeline("kesi", batch_size=64),
     "slimming": Pipeline("kesi", batch_size=64),
-    "hap": Pipeline("hap"),
-    "hap_cinic": Pipeline("hap", batch_size=96),
-    "sfp": Pipeline("sfp"),
-    "ekg": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True),
-    "ekg_views": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, views=2),
+    "hap": Pipeline("hap", shortcut="A'"),
+    "hap_cinic": Pipeline("hap", batch_size=96, shortcut="A'"),
+    "sfp": Pipeline("sfp", shortcut="A'"),
+    "ekg": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, shortcut="B"),
+    "ekg_views": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, views=2, shortcut="B"),
     "nni": Pipeline("kesi"),
     "imagenet": Pipeline("imagenet", crop=224, resize=256, batch_size=256),
 }

@@ -55,7 +55,7 @@ def in_turn(*adjusts: Adjust) -> Adjust:
 def hold_zeros(model: keras.Model, trained: keras.Model | None = None) -> Adjust:
     """Convolution weights that are exactly 0 get no gradient, and so no decay (KESI's weight track).
 
-    They stay 0 under every optimizer that has no momentum for them: a new one, or after `Trainer.calm`.
+    They stay 0 under every optimizer that has no momentum for them, such as a new one.
     """
 
     def change(i, gradient, weight, scale):

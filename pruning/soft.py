@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -32,22 +32,10 @@ def soften(model: keras.Model, plan: Plan) -> None:
             variables[weight].assign(zero(variables[weight].numpy(), kept[weight]))
 
 
-def dead_lowest(model: keras.Model, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scores in which channels whose filters are all zero stand below the others of their group.
-
-    Args:
-        model: functional model.
-        scores: group → (channels,), as `score_groups` gives them.
-
-    Where dead filters are held, a choice by distances may keep one of them and would then lose another one:
-    rank by these scores to lose no more than the plan says.
-    """
+def living(model: keras.Model) -> dict[str, np.ndarray]:
+    """Group → whether any filter of each of its channels has a weight that is not zero, (channels,)."""
     analysis = analyse(model)
-    return {
-        group.name: np.where(_alive(analysis, group), scores[group.name], scores[group.name].min() - 1)
-        for group in analysis.groups
-        if group.name in scores
-    }
+    return {group.name: _alive(analysis, group) for group in analysis.groups}
 
 
 def _makers(group: ChannelGroup) -> tuple[Member, ...]:
@@ -55,7 +43,6 @@ def _makers(group: ChannelGroup) -> tuple[Member, ...]:
 
 
 def _alive(analysis: Analysis, group: ChannelGroup) -> np.ndarray:
-    """Whether any filter of each channel has a weight that is not zero, (channels,)."""
     alive = np.zeros(group.size + 1, bool)  # the last one: another group's, or nobody's
     for member in _makers(group):
         variables = named_variables(analysis.graph.layers[member.layer])
@@ -71,7 +58,7 @@ def soft_pruning(
     every: int = 1,
     epochs: int | None = None,
 ) -> Callable[[int], None]:
-    """An `after_epoch` that chooses anew and softens: SFP, and with `hold_filters` and `calm` FPGM.
+    """An `after_epoch` that chooses anew and softens.
 
     Args:
         model: what is trained, or the student in it.
@@ -79,8 +66,7 @@ def soft_pruning(
         every: epochs between two choices, at least 1.
         epochs: of the phase, if its last epoch shall end with a choice whatever `every` is, as he-y's does.
 
-    For he-y's FPGM call `soften` before training, which begins pruned, and choose by `dead_lowest`. Raises
-    `UsageError` for `every` below 1.
+    Raises `UsageError` for `every` below 1.
     """
     if every < 1:
         raise UsageError(f"Filters are chosen every 1 or more epochs. Received: every={every}")

@@ -32,11 +32,13 @@ def baseline(context: RunContext, given: keras.Model | None) -> Path:
 def build(config: RunOptions, facts: Facts) -> keras.Model:
     """A network with random weights for a data set."""
     side = config.images.crop
+    known = nets.family_of(config.arch).choices.get("shortcut", ("B",))
+    own = config.images.shortcut if config.images.shortcut in known else known[0]
     return nets.build(
         config.arch,
         num_classes=facts.num_classes,
         input_shape=(side, side, 3) if side else facts.shape,
-        shortcut=config.shortcut,
+        shortcut=config.shortcut or own,
         head=config.head,
         stem=config.stem,
         dropout=config.dropout,

@@ -44,14 +44,19 @@ class LearningOptions:
         """Names of the losses."""
         return [] if self.distill == NO_LOSS else self.distill.split("+")
 
-    def check_losses(self) -> None:
-        """Raises `UsageError` for a loss twice, more weights than losses, and nothing to learn from."""
+    def check_losses(self, prefix: str = "--") -> None:
+        """Raises `UsageError` for a loss twice, more weights than losses, and nothing to learn from.
+
+        `prefix` stands before the names of options in messages.
+        """
         names = self.losses
         if len(self.betas) > len(names):
-            raise UsageError(f"--betas has a weight for each loss, {len(names)}. Received: {len(self.betas)}")
+            raise UsageError(
+                f"{prefix}betas has a weight for each loss, {len(names)}. Received: {len(self.betas)}"
+            )
         if len(set(names)) < len(names):
-            raise UsageError(f"Each loss once; --betas weighs it. Received: distill={self.distill}")
+            raise UsageError(f"Each loss once; {prefix}betas weighs it. Received: distill={self.distill}")
         if not names and self.label_weight == 0:
             raise UsageError(
-                "Nothing to learn from: --distill none needs the labels. Received: label_weight=0.0"
+                f"Nothing to learn from: {prefix}distill none needs the labels. Received: label_weight=0.0"
             )

@@ -15,10 +15,17 @@ class ProgramOptions(RunOptions):
 
     recipe: str = option("", "name or file, behind --recipe")
     set: list[str] = option(
-        [], "STEP.KEY=VALUE …: other values for steps of the recipe, such as train.epochs=2", nargs="+"
+        [],
+        "STEP.KEY=VALUE …: other values for steps of the recipe, such as train.epochs=2",
+        nargs="+",
+        action="extend",
     )
     pipeline: str = option(
         "kesi", "the system whose crops, batches and constants are used", choices=tuple(PIPELINES)
+    )
+
+    shortcut: str | None = option(
+        None, "of a ResNet that starts at random (default: the system's own)", choices=("A", "A'", "B")
     )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import nets
@@ -20,6 +21,8 @@ from pruning.counting import Complexity
 from recipes.config import RunOptions
 from recipes.scoring import score
 from runs import MetricsLog, RunFolder, save_snapshot
+
+SCORED = 3200
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,15 @@ class RunContext:
     def cost(self, path: Path) -> Complexity:
         """Parameters and MACs of the network of a snapshot."""
         return complexity(self.load(path))
+
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training images as a network reads them, and labels, for criteria that look at some.
+
+        As many as HAP takes, drawn at random: in order, those of a folder could be of one class.
+        """
+        train = self.splits.train
+        chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
+        return self.inputs(train.images[chosen]).numpy(), train.labels[chosen]
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""

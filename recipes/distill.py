@@ -28,8 +28,6 @@ from recipes.training import TrainingSpec, fit
 from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
 from runs.learning_text import UNWEIGHTED, learning_text
 
-SCORED = 3200  # training images behind a criterion that looks at gradients, as many as HAP takes
-
 
 def run(config: DistillConfig) -> dict:
     """Runs or continues the whole chain in `config.train_path`; returns what report.json holds."""
@@ -98,14 +96,13 @@ def _student(context: RunContext) -> Path:
 def _plan(context: RunContext, start: Path) -> Plan:
     """plan_<criterion>.json: the same ratio of every group.
 
-    Gradients are those of the first training images as they are; HAP takes 25 augmented batches.
+    Gradients are those of training images as they are; HAP takes 25 augmented batches.
     """
-    config, train = context.config, context.splits.train
+    config = context.config
 
     def make(path: Path) -> None:
-        data = context.inputs(train.images[:SCORED]).numpy(), train.labels[:SCORED]
-        keep = {"keep": config.keep, "round_to": config.round_to}
-        plan = make_plan(context.load(start), config.criterion, **keep, data=data, seed=config.seed)
+        options = {"round_to": config.round_to, "data": context.sample(), "seed": config.seed}
+        plan = make_plan(context.load(start), config.criterion, keep=config.keep, **options)
         write_json(path, plan.to_json())
 
     return Plan.from_json(read_json(context.step("plan", f"plan_{config.criterion}.json", make)))

@@ -24,14 +24,13 @@ def listing(recipes: Mapping[str, Recipe]) -> str:
     return "\n\n".join(parts)
 
 
-def epochs(steps: Any, dense: bool = True) -> int:
-    """Epochs of all trainings of a recipe, without a dense network if that is given."""
+def epochs(steps: Any) -> int:
+    """Epochs of all trainings of a recipe."""
     total = 0
     for table in steps:
         if table["kind"] == "repeat":
-            total += table.get("times", 5) * epochs(table["steps"])
-        elif dense or table["kind"] != "dense":
-            total += table.get("epochs", 0)
+            total += table["times"] * epochs(table["steps"])
+        total += table.get("epochs", 0)
     return total
 
 

@@ -22,9 +22,9 @@ def option(default: Any, help_: str, **more: Any) -> Any:
     Args:
         default: its value without the flag.
         help_: a few words for `--help`.
-        more: `at_least`, `at_most`, `above`, `below` (a range, of each element of a list); `choices`, `nargs`
-            (as argparse has them); `alias` (another name of the flag); anything else is for the reader of the
-            field's metadata.
+        more: `at_least`, `at_most`, `above`, `below` (a range, of each element of a list); `choices`,
+            `nargs`, `action` (as argparse has them); `alias` (another name of the flag); anything else is for
+            the reader of the field's metadata.
     """
     metadata = {"help": help_, **more}
     if isinstance(default, list):
@@ -94,7 +94,7 @@ def _add_option(
     if field.type.startswith("bool"):
         parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
         return
-    for name in ("choices", "nargs"):
+    for name in ("choices", "nargs", "action"):
         if name in field.metadata:
             options[name] = field.metadata[name]
     kinds = {"int": int, "float": float, "list[float]": float, "list[int]": int}

@@ -22,6 +22,7 @@ from runs import MetricsLog, RunFolder, Snapshot, load_snapshot, read_json, sha2
 
 MAY_DIFFER = (*VOLATILE, "set", "program", "time_seconds", "bn")
 ENDING = ("compact", "litert", "report")
+MOST = 8  # trained networks in a report: each is converted and timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ def run(config: ProgramOptions) -> dict:
         load_fitting(config.trained_param, source, config.arch, config.dataset, strategy, config.data_path)
     splits = load_splits(config, _normalisation(config, source))
     check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
+    for step in steps:
+        step.check(config, len(splits.train))
     config = Program(**vars(config), program=[step.to_json() for step in steps])
     with RunFolder(config.train_path, config.to_json(), MAY_DIFFER) as folder, MetricsLog(folder) as log:
         forget_changed(folder, log, config)
@@ -67,8 +70,10 @@ def _walk(context: RunContext, steps: Sequence[Step]) -> dict:
     for step in steps:
         state = step.run(context, replace(state, name=step.label))
     save_compact(context, state.network)
-    rows = {"dense": state.dense, **{_row(path): path for path in (*state.trained, state.network)}}
-    return finish(context, rows, state.plan, ensemble=list(rows) if len(rows) > 2 else ())
+    last = (*state.trained[-MOST:], state.network)
+    rows = {"dense": state.dense, **{_row(path): path for path in last}}
+    members = [name for name, path in rows.items() if path in (state.dense, *state.members)]
+    return finish(context, rows, state.plan, ensemble=members if len(members) > 2 else ())
 
 
 def _row(path: Path) -> str:
@@ -84,12 +89,15 @@ def forget_changed(folder: RunFolder, log: MetricsLog, config: Program) -> None:
     stored, wanted = read_json(folder.path("config.json")), config.to_json()
     if all(stored.get(key) == wanted[key] for key in ("program", "time_seconds", "bn")):
         return
-    again = outdated(stored.get("program", []), wanted["program"], folder.steps())
+    done = dict.fromkeys([*folder.steps(), *folder.begun(), *(row["phase"] for row in log.rows())])
+    again = outdated(stored.get("program", []), wanted["program"], done)
     folder.forget(again)
     for step in again:
         log.truncate(step, -1)
     folder.write_json("config.json", wanted)
-    print(f"{config.train_path}: the recipe has changed; to be done again: {', '.join(again)}", flush=True)
+    if again:
+        steps = ", ".join(again)
+        print(f"{config.train_path}: the recipe has changed; to be done again: {steps}", flush=True)
 
 
 def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterable[str]) -> list[str]:

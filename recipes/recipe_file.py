@@ -47,8 +47,7 @@ class RecipeFile:
         for key in table:
             if key not in KEYS:
                 raise UsageError(f"Unknown key of a recipe. Received: {path}: {key}. {nearest(key, KEYS)}")
-        if not table.get("steps"):
-            raise UsageError(f"A recipe needs at least one [[steps]]. Received: recipe={path}")
+        _check(table, path)
         return cls(Path(path).stem, **table)
 
     def changed(self, settings: Sequence[str]) -> list[dict]:
@@ -106,7 +105,25 @@ def tables_of(steps: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
     """All steps, those inside of others too."""
     for table in steps:
         yield table
-        yield from tables_of(table.get("steps", ()))
+        if isinstance(table, Mapping):
+            yield from tables_of(table.get("steps", ()))
+
+
+def _check(table: Mapping[str, Any], path: str | Path) -> None:
+    """Raises `UsageError` for a part of another type, and where the first step is not the dense network."""
+    for key, value in table.items():
+        kind = {"options": dict, "steps": list}.get(key, str)
+        if not isinstance(value, kind):
+            wanted = {dict: "a table, [options]", list: "tables, [[steps]]", str: "text"}[kind]
+            raise UsageError(f"{key} must be {wanted}. Received: {path}: {key} = {value!r}")
+    steps = table.get("steps") or []
+    if not all(isinstance(one, dict) and isinstance(one.get("name", ""), str) for one in tables_of(steps)):
+        raise UsageError(f"Every step is a table with a text as its name. Received: recipe={path}")
+    if [one.get("kind") for one in tables_of(steps)].count("dense") != 1 or steps[0].get("kind") != "dense":
+        raise UsageError(
+            f'A recipe begins with the network that it prunes: one [[steps]] with kind = "dense". '
+            f"Received: recipe={path}"
+        )
 
 
 def _copied(table: Mapping[str, Any]) -> dict:

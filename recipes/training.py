@@ -34,7 +34,6 @@ class TrainingSpec:
         extra: image ids (b,) → more arrays for the objective, first axis b.
         after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
             checkpoint of the epoch is taken and the holdout is scored.
-        calm: whether weights that are exactly 0 then lose their momentum, see `op_utils.Trainer.calm`.
         kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
         terms: names of what the objective returns behind loss and accuracy, for the log.
     """
@@ -55,7 +54,6 @@ class TrainingSpec:
     extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
     adjust: Adjust | None = None
     after_epoch: Callable[[int], None] | None = None
-    calm: bool = False
     kept: Sequence[keras.Variable] = ()
     terms: tuple[str, ...] = ()
 
@@ -136,8 +134,6 @@ def _finished(trainer: Trainer, spec: TrainingSpec, done: int) -> dict[str, np.n
     state = trainer.state()
     if spec.after_epoch:
         spec.after_epoch(done)
-        if spec.calm:
-            trainer.calm()
         state = trainer.state()
     return state | {name: keras.ops.convert_to_numpy(v) for name, v in _kept(spec).items()}
 

@@ -34,6 +34,12 @@ def load(folder: Path, name: str) -> Snapshot | None:
     return None
 
 
+def names(folder: Path) -> list[str]:
+    """Return the names that have checkpoints."""
+    matches = (re.fullmatch(r"checkpoint_(.+)-\d+\.pkl", entry.name) for entry in folder.iterdir())
+    return sorted({match[1] for match in matches if match})
+
+
 def drop(folder: Path, name: str) -> None:
     """Remove all checkpoints of `name`."""
     for number in _numbers(folder, name):

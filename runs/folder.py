@@ -127,6 +127,10 @@ class RunFolder:
         """Return the names of the steps that the manifest has, in the order in which they were done."""
         return list(self._manifest["steps"])
 
+    def begun(self) -> list[str]:
+        """Return the names of the steps that have checkpoints: they were under way when a run ended."""
+        return checkpoints.names(self._path)
+
     def entry(self, step: str) -> dict | None:
         """Return what the manifest says of `step` (file, sha256, seconds, time, facts), or None."""
         return self._manifest["steps"].get(step)
@@ -195,7 +199,8 @@ class RunFolder:
         stored = stored if isinstance(stored, dict) else {}
         for key in [*self._config, *(key for key in stored if key not in self._config)]:
             old, new = stored.get(key, "(absent)"), self._config.get(key, "(absent)")
-            if key not in self._volatile and old != new:
+            unknown = old == "(absent)" and new is None  # an option that came later, and that nobody gave
+            if key not in self._volatile and old != new and not unknown:
                 raise RunFolderError(
                     f"{self._path} holds another run: {key}={old!r} there. "
                     f"Received: {key}={new!r}\n"

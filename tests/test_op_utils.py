@@ -193,22 +193,6 @@ def test_adjusting_traces_the_step_once():
     assert calls == [1.0]
 
 
-@pytest.mark.parametrize("optimizer", ["nesterov", "adam"])
-def test_calm_takes_the_momentum_of_zeros_and_of_nothing_else(optimizer):
-    trainer = trainer_of(network("live"), optimizer=optimizer)
-    train(trainer, data(2))
-    kernel = trainer.model.get_layer("conv").kernel
-    dead = np.arange(6) == 3
-    kernel.assign(kernel.numpy() * ~dead)
-    before = [slot.numpy() for slots in trainer.optimizer.slots for slot in slots]
-    trainer.calm()
-    after = [slot.numpy() for slots in trainer.optimizer.slots for slot in slots]
-    count = len(trainer.model.trainable_variables)
-    for i, (a, b) in enumerate(zip(before, after, strict=True)):
-        np.testing.assert_array_equal(b, a * ~dead if i % count == 0 else a)
-    assert all(np.abs(a[..., dead]).min() > 0 for a in before[::count])
-
-
 def test_gradients_agree_with_finite_differences():
     model, (batch,) = network("live"), data(1)
     stats = [s.value for s in model.non_trainable_variables]

@@ -8,6 +8,7 @@ from typing import ClassVar
 import keras
 
 from pruning.admm import UNITS
+from pruning.ladders import LADDERS, find_ladder, relative
 from pruning.splitting import FORMS, RHO, Splitting, admm, updating
 from recipes.context import RunContext
 from recipes.options import option
@@ -26,6 +27,11 @@ class AdmmTrain(Train):
     sparsity: float = option(
         0.5, "ratio of the units of each kernel that the sparse copy lacks", above=0, below=1
     )
+    ladder: str | None = option(
+        None,
+        "in a loop: how it grows to the sparsity of the last round",
+        choices=tuple(LADDERS),
+    )
     unit: str = option("filters", "what goes", choices=UNITS)
     rho: float = option(RHO, "strength of the pull", above=0)
     form: str = option("textbook", "of the penalty; nni takes the root of the distance", choices=FORMS)
@@ -36,7 +42,14 @@ class AdmmTrain(Train):
         with context.strategy.scope():
             splitting = Splitting.of(model)
         return {
-            "adjust": admm(trained, splitting, self.rho, self.form),
-            "after_epoch": updating(splitting, self.sparsity, self.unit, self.every),
+            "adjust": self.held(state, model, trained, admm(trained, splitting, self.rho, self.form)),
+            "after_epoch": updating(splitting, self._now(state), self.unit, self.every),
             "kept": splitting.kept,
         }
+
+    def _now(self, state: State) -> float:
+        """What this round's cut takes of what the round before has left."""
+        if self.ladder is None:
+            return self.sparsity
+        gone = [0.0, *find_ladder(self.ladder)(self.sparsity, state.turns)]
+        return relative(gone[state.turn], gone[state.turn - 1])

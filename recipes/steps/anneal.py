@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-from pruning.annealing import Annealer, AnnealingSettings, AnnealingState
 from tqdm import tqdm
 
 from pruning import Plan
+from pruning.annealing import Annealer, AnnealingSettings, AnnealingState
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.searching import Searching
@@ -28,9 +29,16 @@ class Anneal(Searching):
     spread: float = option(0.35, "largest change of a ratio at the beginning", above=0, at_most=1)
     tries: int = option(1000, "networks that are tried at most", at_least=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._settings()
+
+    def _settings(self) -> AnnealingSettings:
+        return AnnealingSettings(self.start, self.stop, self.cool, self.spread, self.tries)
+
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """The best plan; after a kill the search goes on behind its last try."""
-        settings = AnnealingSettings(self.start, self.stop, self.cool, self.spread, self.tries)
+        settings = self._settings()
         annealer = Annealer(self.space(context, state, model), self.scorer(context, model), settings)
         folder = context.folder
         saved = folder.load_checkpoint(state.name)
@@ -38,7 +46,8 @@ class Anneal(Searching):
             search = AnnealingState.from_json(saved.facts)
         else:
             search = annealer.start(np.random.default_rng(context.config.seed))
-        with tqdm(total=settings.moves, desc=self.label, unit="move") as bar:
+        taken = round(math.log(search.temperature / self.start, self.cool))
+        with tqdm(total=settings.moves, initial=taken, desc=self.label, unit="move") as bar:
             for tried in annealer.run(search):
                 search = tried
                 folder.save_checkpoint(state.name, {}, search.to_json())

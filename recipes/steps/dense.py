@@ -15,6 +15,7 @@ from recipes.options import option
 from recipes.steps.state import State
 from recipes.steps.step import step
 from recipes.steps.train import Train
+from runs import UsageError
 
 
 @step("dense")
@@ -25,6 +26,13 @@ class Dense(Train):
     keep_epoch: int | None = option(
         None, "also keep the weights after this epoch, for `reset` to = epoch", at_least=1
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_epoch and self.keep_epoch > self.epochs:
+            raise UsageError(
+                f"It has {self.epochs} epochs. Received: {self.label}.keep_epoch={self.keep_epoch}"
+            )
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl, and of a network that is trained here snap_init.pkl, before any training."""

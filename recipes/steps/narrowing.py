@@ -16,8 +16,6 @@ from recipes.steps.state import State
 from recipes.steps.step import Step
 from runs import load_snapshot
 
-SCORED = 3200  # training images behind a criterion that reads some, as many as HAP takes
-
 
 @dataclass(frozen=True, kw_only=True)
 class Narrowing(Step):
@@ -54,7 +52,5 @@ class Narrowing(Step):
 
     def scoring(self, context: RunContext) -> dict:
         """Images and seed for the criterion: options of `make_plan`."""
-        train, data = context.splits.train, None
-        if get_criterion(self.criterion).needs_data:
-            data = context.inputs(train.images[:SCORED]).numpy(), train.labels[:SCORED]
+        data = context.sample() if get_criterion(self.criterion).needs_data else None
         return {"data": data, "seed": context.config.seed}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan, complexity, make_plan
+from pruning import Plan, complexity, find_groups, make_plan
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.narrowing import Narrowing
@@ -39,17 +39,19 @@ class Prune(Narrowing):
             raise UsageError(f"Give {wanted}. Received: {', '.join(given) or 'none of them'}")
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`."""
+        """What stays of `model`; all of it where the budget is met already."""
+        budget = {"keep": self.keep} if self.keep is not None else self._budget(context, state, model)
+        if next(iter(budget.values())) >= 1:
+            return Plan.full(find_groups(model))
         return make_plan(
-            model, self.criterion, **self._budget(context, state, model), allocation=self.allocation,
-            max_drop=self.max_drop, ignore=self.ignore, **self.scoring(context),
+            model, self.criterion, **budget, allocation=self.allocation, max_drop=self.max_drop,
+            ignore=self.ignore, **self.scoring(context),
         )  # fmt: skip
 
     def _budget(self, context: RunContext, state: State, model: keras.Model) -> dict[str, float]:
-        """Ratios of what `model` costs; `keep` is one already."""
-        if self.keep is not None:
-            return {"keep": self.keep}
+        """The ratio of what `model` costs. In a loop each round takes an equal part of the way."""
         dense, now = complexity(context.load(state.dense)), complexity(model)
+        part = state.turn / state.turns
         if self.keep_macs is not None:
-            return {"keep_macs": self.keep_macs * dense.macs / now.macs}
-        return {"keep_params": self.keep_params * dense.params / now.params}
+            return {"keep_macs": self.keep_macs**part * dense.macs / now.macs}
+        return {"keep_params": self.keep_params**part * dense.params / now.params}

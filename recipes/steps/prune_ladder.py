@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
+
+from pruning import Plan, coupled_plan, find_groups, find_ladder, plan_of_widths
 from pruning.coupling import COUPLINGS
 from pruning.kernels import convolution_kernels
 from pruning.ladders import LADDERS, relative
 from pruning.rounding import removed
-
-from pruning import Plan, coupled_plan, find_groups, find_ladder, plan_of_widths
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.narrowing import Narrowing
@@ -38,9 +38,8 @@ class PruneLadder(Narrowing):
         goal = find_ladder(self.ladder)(self.sparsity, state.turns)[state.turn - 1]
         if self.coupling == GROUP:
             return plan_of_widths(model, _widths(state, model, goal), self.criterion, **self.scoring(context))
-        dense = {kernel.name: kernel.value.size for kernel in convolution_kernels(context.load(state.dense))}
-        left = {kernel.name: kernel.value.size / dense[kernel.name] for kernel in convolution_kernels(model)}
-        keep = {name.partition("/")[0]: 1 - relative(goal, 1 - part) for name, part in left.items()}
+        dense, now = (_sizes(net) for net in (context.load(state.dense), model))
+        keep = {layer: 1 - relative(goal, 1 - size / dense[layer]) for layer, size in now.items()}
         return coupled_plan(model, self.criterion, keep=keep, coupling=self.coupling, **self.scoring(context))
 
 
@@ -51,3 +50,9 @@ def _widths(state: State, model: keras.Model, goal: float) -> dict[str, int]:
     return {
         name: min(size, before[name] - removed(before[name], goal, "floor")) for name, size in now.items()
     }
+
+
+def _sizes(model: keras.Model) -> dict[str, int]:
+    """Layer → weights of its kernel, of convolutions that make channels; depthwise ones pass them on."""
+    kernels = [kernel for kernel in convolution_kernels(model) if len(kernel.filters) == 1]
+    return {kernel.name.partition("/")[0]: kernel.value.size for kernel in kernels}

@@ -1,12 +1,11 @@
-"""Single weights go: the smallest of all convolutions together (Han et al. 2015; KESI's MWP)."""
+"""Single weights go: the smallest of all convolutions together (Han et al. 2015; KESI's MWP), or of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pruning.unstructured import percents, zero_weights
-
+from pruning.unstructured import level, percents, zero_weights
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.state import State
@@ -22,6 +21,10 @@ class PruneWeights(Step):
         [], "of all convolution weights that are zero after each round (default: KESI's)", above=0, below=1
     )
 
+    scope: str = option(
+        "all", "rank the weights of all layers together, or of each", choices=("all", "layer")
+    )
+
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network with exact zeros."""
         ladder = self.percents or percents(context.config.arch)
@@ -30,7 +33,7 @@ class PruneWeights(Step):
         def make(path: Path) -> dict:
             model = context.load(state.network)
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
-            zeroed = zero_weights(model, percent)
+            zeroed = (zero_weights if self.scope == "all" else level)(model, percent)
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"zeros": zeroed.zeros}
 

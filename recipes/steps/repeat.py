@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.state import State
 from recipes.steps.step import Step, make_step, step
+from runs import UsageError
 
 
 @step("repeat")
@@ -24,7 +26,15 @@ class Repeat(Step):
     def __post_init__(self) -> None:
         super().__post_init__()
         for table in self.steps:
-            make_step(table)
+            if make_step(table).kind == self.kind:
+                raise UsageError(
+                    f"A loop cannot stand in a loop: multiply its rounds. Received: {self.label} with repeat"
+                )
+
+    def check(self, config: ProgramOptions, images: int) -> None:
+        """Those of its steps."""
+        for table in self.steps:
+            make_step(table).check(config, images)
 
     def run(self, context: RunContext, state: State) -> State:
         """All rounds; the steps of the second are called NAME-2."""

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from pruning import narrow
+from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.dense import random_net
@@ -33,23 +34,30 @@ class Reset(Step):
         choices=PLACES,
     )  # fmt: skip
 
+    def check(self, config: ProgramOptions, images: int) -> None:
+        """With a given network only its own weights are known."""
+        if config.trained_param and self.to in ("init", "epoch"):
+            raise UsageError(
+                "With --trained_param only the dense weights are known: take dense, random or none. "
+                f"Received: {self.label}.to={self.to!r}"
+            )
+
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl."""
         if self.to == "none":
             return state
         if self.to != "random" and self.to not in state.starts:
             raise UsageError(
-                "There are no such weights: with --trained_param only the dense ones are known, and an epoch "
-                f"must be kept (dense.keep_epoch). Received: {self.label}.to={self.to!r}"
+                f"No epoch was kept: set dense.keep_epoch. Received: {self.label}.to={self.to!r}"
             )
 
         def make(path: Path) -> dict:
             if self.to == "random":
-                source = random_net(context, context.load(state.dense).spec, more=1)
+                model = random_net(context, context.load(state.network).spec, more=1)
             else:
                 source = context.load(state.starts[self.to])
-            with context.strategy.scope():
-                model = narrow(source, state.plan) if state.plan else source
+                with context.strategy.scope():
+                    model = narrow(source, state.plan) if state.plan else source
             keep_zeros(model, context.load(state.network))
             return context.save(path, model, state.plan)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import keras
+import numpy as np
 
-from pruning import Plan, find_groups, fpgm_plan, plan_of_widths
+from pruning import Plan, find_groups, fpgm_mix, fpgm_plan, plan_of_widths
 from pruning.adjusting import hold_filters
 from pruning.criteria import get_criterion
 from pruning.rounding import removed
@@ -40,6 +41,8 @@ class SoftTrain(Train):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.criterion == MIX:
+            fpgm_mix(np.ones((2, 1)), self.keep_norm, self.sparsity)  # raises for ratios out of range
         if self.criterion != MIX and get_criterion(self.criterion).needs_data:
             raise UsageError(
                 "Filters are chosen by their weights between epochs. "
@@ -49,10 +52,11 @@ class SoftTrain(Train):
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """What the loop does to gradients, or after epochs."""
         if not self.hard:
-            return {"after_epoch": soft_pruning(model, self._choose, self.every, self.length(context, state))}
+            choose = soft_pruning(model, self._choose, self.every, self.length(context, state))
+            return {"adjust": self.held(state, model, trained), "after_epoch": choose}
         # Once: he-y's program chooses again after each epoch, when dead filters may rank above living ones.
         soften(model, self._choose(model))
-        return {"adjust": hold_filters(model, trained)}
+        return {"adjust": self.held(state, model, trained, hold_filters(model, trained))}
 
     def _choose(self, model: keras.Model) -> Plan:
         if self.criterion == MIX:

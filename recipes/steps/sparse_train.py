@@ -26,4 +26,4 @@ class SparseTrain(Train):
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """What the loop does to gradients."""
-        return {"adjust": slimming(model, self.strength, trained)}
+        return {"adjust": self.held(state, model, trained, slimming(model, self.strength, trained))}

@@ -20,6 +20,7 @@ class State:
         dense: snapshot of the network before anything was pruned.
         starts: name → snapshot that a step `reset` can go back to: "init", "epoch" and "dense".
         trained: snapshots after each training since the dense one, which ensembles are made of.
+        members: those of `trained` that no ensemble has taught, and so can be one.
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
         sparse: whether single weights are zero, and have to stay so.
     """
@@ -30,6 +31,7 @@ class State:
     dense: Path | None = None
     starts: Mapping[str, Path] = field(default_factory=dict)
     trained: tuple[Path, ...] = ()
+    members: tuple[Path, ...] = ()
     turn: int = 1
     turns: int = 1
     sparse: bool = False

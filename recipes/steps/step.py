@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
 from recipes.options import check_ranges, option
 from recipes.steps.state import State
@@ -35,6 +36,14 @@ class Step:
     def label(self) -> str:
         """What messages and `--set` call it."""
         return self.name or self.kind
+
+    def check(self, config: ProgramOptions, images: int) -> None:
+        """Raises for what would fail only once it is this step's turn.
+
+        Args:
+            config: the options of the run.
+            images: number of its training images.
+        """
 
     def run(self, context: RunContext, state: State) -> State:
         """Does the step, or finds it done. Its file is called after `state.name`."""

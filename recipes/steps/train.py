@@ -10,10 +10,12 @@ import keras
 import numpy as np
 
 from distillation import Lesson, for_lesson, labels_only, lesson_terms
+from op_utils import Adjust
 from pruning import narrow
-from pruning.adjusting import hold_zeros
+from pruning.adjusting import hold_zeros, in_turn
 from recipes import schedules
 from recipes.config_learning import LearningOptions
+from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
 from recipes.lessons import live_teacher, losses_of
 from recipes.options import option
@@ -40,23 +42,40 @@ class Train(LearningOptions, Step):
     schedule: str = option("constant", "of the learning rate", choices=CURVES)
     points: list[float] = option([], "parts of the training where step_decay acts", at_least=0, at_most=1)
     decay: float | list[float] = option(0.1, "factor of step_decay, or one for each of its points", above=0)
-    cycle_momentum: bool = option(False, "one_cycle moves momentum against the rate, 0.95 → 0.85 → 0.95")
+    cycle_momentum: bool = option(False, "with one_cycle: momentum against the rate, 0.95 → 0.85 → 0.95")
     optimizer: str = option("torch_momentum", "rule of the update", choices=tuple(RULES))
     weight_decay: float = option(1e-4, "coupled L2 on all weights", at_least=0)
     batch_size: int | None = option(None, "images per step (default: the run's --batch_size)", at_least=1)
     teacher: str = option(
         "none", "the dense network, or an ensemble of it and all snapshots of trainings", choices=TEACHERS
     )
+    own_start: bool = option(True, "whether the snapshot that it starts from is in the ensemble, too")
     stretch: bool = option(False, "epochs grow as the MACs have shrunk: Scratch-B")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_losses()
-        losses_of(self, teachers=1)  # unknown names, before anything is read
+        self.check_losses(prefix=f"{self.label}.")
+        if self.teacher == "none" and self.label_weight == 0:
+            raise UsageError(f"Nothing to learn from: no teacher and no labels. Received: {self.label}")
+        losses_of(self, teachers=2 if self.teacher == "ensemble" else 1)  # unknown names and what hears none
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "step_decay" and not self.points:
+            raise UsageError(f"step_decay needs points. Received: {self.label}.points=[]")
         if isinstance(self.decay, list) and len(self.decay) != len(self.points):
             raise UsageError(
                 "step_decay needs one factor, or one for each of its points. "
                 f"Received: {self.label}.points={self.points}, decay={self.decay}"
+            )
+
+    def check(self, config: ProgramOptions, images: int) -> None:
+        """Its batch must not exceed the images, and must divide evenly."""
+        batch = self.batch_size or config.batch_size
+        if batch > images or batch % config.accum:
+            raise UsageError(
+                f"A batch has at most {images} images here and divides by --accum {config.accum}. "
+                f"Received: {self.label}.batch_size={batch}"
             )
 
     def run(self, context: RunContext, state: State) -> State:
@@ -68,7 +87,8 @@ class Train(LearningOptions, Step):
             return context.save(path, narrow(model, inner) if inner else model, state.plan)
 
         tuned = context.step(state.name, f"snap_{state.name}.pkl", make)
-        return state.after(tuned, trained=(*state.trained, tuned))
+        members = state.members if self.teacher == "ensemble" else (*state.members, tuned)
+        return state.after(tuned, trained=(*state.trained, tuned), members=members)
 
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
         """Trains `model` in place, beside its teachers if it has any."""
@@ -93,7 +113,12 @@ class Train(LearningOptions, Step):
 
         `trained` is what the loop moves: `model`, or a lesson around it.
         """
-        return {"adjust": hold_zeros(model, trained)} if state.sparse else {}
+        return {"adjust": self.held(state, model, trained)}
+
+    def held(self, state: State, model: keras.Model, trained: keras.Model, *before: Adjust) -> Adjust | None:
+        """What moves gradients, and behind it what holds weights at zero that were pruned one by one."""
+        adjusts = [*before, *([hold_zeros(model, trained)] if state.sparse else [])]
+        return in_turn(*adjusts) if adjusts else None
 
     def length(self, context: RunContext, state: State) -> int:
         """Epochs, which `stretch` makes more of."""
@@ -104,12 +129,13 @@ class Train(LearningOptions, Step):
     def spec(self, context: RunContext, state: State) -> TrainingSpec:
         """How to train, with labels alone."""
         config = context.config
+        cycled = self.cycle_momentum and self.schedule == "one_cycle"
         return TrainingSpec(
             name=state.name,
             images=context.splits.train,
             epochs=self.length(context, state),
             learning_rates=self.rates,
-            momenta=schedules.cycled_momentum if self.cycle_momentum else None,
+            momenta=schedules.cycled_momentum if cycled else None,
             objective=labels_only,
             preprocess=context.augmented,
             weight_decay=self.weight_decay,
@@ -127,5 +153,6 @@ class Train(LearningOptions, Step):
         return schedules.find_schedule(self.schedule)(self.learning_rate, steps)
 
     def _teachers(self, state: State) -> tuple[Path, ...]:
-        known = {"none": (), "dense": (state.dense,), "ensemble": (*reversed(state.trained), state.dense)}
+        trained = [path for path in state.members if self.own_start or path != state.network]
+        known = {"none": (), "dense": (state.dense,), "ensemble": (*reversed(trained), state.dense)}
         return known[self.teacher] if self.losses else ()

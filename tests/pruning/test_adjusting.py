@@ -67,21 +67,6 @@ def test_dead_filters_stay_dead_and_single_zeros_move(optimizer):
     assert kernel.numpy()[0, 0, 0, 2] != 0
 
 
-def test_momentum_from_before_moves_a_held_filter_until_it_is_calmed():
-    """Why `Trainer.calm` exists: gradients of zero alone do not stop what is rolling."""
-    ends = []
-    for calm in (False, True):
-        model = plain_net()
-        trainer = trainer_of(model, hold_filters(model))
-        train(trainer, 3)
-        kernel, _ = with_dead_filters(model)
-        if calm:
-            trainer.calm()
-        train(trainer, 3)
-        ends.append(np.abs(kernel.numpy()[..., 1]).max())
-    assert ends[0] > 1e-3 and ends[1] == 0
-
-
 def test_depthwise_and_transposed_filters_are_counted_along_their_own_axes():
     layers = keras.layers
     inputs = keras.Input((8, 8, 3))

@@ -50,7 +50,7 @@ def soft(model: keras.Model) -> dict:
 
 
 def held(model: keras.Model) -> dict:
-    return soft(model) | {"adjust": hold_filters(model), "calm": True}
+    return soft(model) | {"adjust": hold_filters(model)}
 
 
 def split(model: keras.Model) -> dict:

@@ -1,5 +1,10 @@
 """Every published recipe from beginning to end on the digits, in a network of eight layers."""
 
+import os
+import shutil
+import signal
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "baseline_rethinking": ("dense.epochs=2", None),
     "baseline_hap": ("dense.epochs=2", None),
     "kesi": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
-    "kesi_small_rate": ("train.epochs=1 rounds.times=1", (14, 25, 44)),
+    "kesi_small_rate": ("train.epochs=3 rounds.times=1", (14, 25, 44)),
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
     "kesi_weights": ("train.epochs=1 rounds.times=1 distil.epochs=1", None),
     "lottery": (
@@ -37,6 +42,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
         None,
     ),
 }
+BUDGETS = {"netadapt": 0.9, "annealing": 0.5, "autocompress": 0.5}  # of the parameters
 OTHER_NETS = {  # their plans are for other architectures, or only the schedule is theirs
     "baseline": "--arch ResNet-8 --set dense.epochs=1 dense.batch_size=64",
     "baseline_wrn": "--arch ResNet-8 --set dense.epochs=1 dense.batch_size=64",
@@ -119,6 +125,14 @@ def test_a_recipe_ends_in_a_plain_network_of_its_widths(name, ran):
     if widths:
         found = [model.get_layer(f"BasicBlock{stage}.0_conv1").filters for stage in range(3)]
         assert tuple(found) == widths
+    if budget := BUDGETS.get(name):
+        assert budget - 0.06 < report["rows"][-1]["params"] / report["rows"][0]["params"] <= budget
+
+
+def test_slimming_cuts_seventy_per_cent_of_all_channels(ran):
+    widths = read_json(ran("slimming") / "report.json")["widths"]
+    before, after = (sum(row[key] for row in widths) for key in ("before", "after"))
+    assert 0.29 <= after / before <= 0.32  # no group may lose its last channel
 
 
 @pytest.mark.slow
@@ -175,3 +189,25 @@ def test_a_recipe_of_ones_own_runs_and_two_runs_end_in_the_same_bits(recipe, den
     assert 0.45 < rows[-1]["macs"] / rows[0]["macs"] <= 0.5
     first, second = (sha256(folder / "snap_train.pkl") for folder in folders)
     assert first == second
+
+
+def test_a_killed_run_goes_on_to_the_same_bits_and_begins_anew_with_another_rate(
+    programs, recipe, ran, dense, tmp_path
+):
+    words = ["kesi_small_rate", "--trained_param", dense, "--set", *RUNS["kesi_small_rate"][0].split()]
+    folder, other = tmp_path / "killed", tmp_path / "other"
+    command = ["train_cifar.py", "--recipe", words[0], *SMALL.split(), *words[1:], "--train_path", folder]
+    process = programs.start(*command, cwd=tmp_path)
+    while not list(folder.glob("checkpoint_train-1-*.pkl")):
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    assert programs.wait().code == -signal.SIGKILL
+    shutil.copytree(folder, other)
+    _, done = recipe(*words, folder=folder)
+    assert "train-1: continuing after epoch" in done.err
+    first, second = (sha256(path / "snap_train-1.pkl") for path in (folder, ran(words[0])))
+    assert first == second
+    _, done = recipe(*words, "train.learning_rate=0.01", folder=other)
+    assert "to be done again: train-1\n" in done.out and "continuing" not in done.err
+    rates = [row["learning_rate"] for row in read_json(other / "report.json")["epochs"]]
+    assert rates == pytest.approx([0.01] * 3)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from recipes.lessons import losses_of
 from recipes.listing import epochs, listing
 from recipes.program import outdated
 from recipes.recipe_file import RecipeFile, check_steps, find_recipe, published_recipes, tables_of
@@ -59,13 +60,26 @@ def test_the_list_names_every_recipe_with_its_command():
 def test_epochs_count_rounds(short):
     steps = RecipeFile.read(short).steps
     assert epochs(steps) == 2 + 3 * 4
-    assert epochs(steps, dense=False) == 12
 
 
 def test_the_papers_lengths():
     """KESI: 300 epochs, five rounds of 40 and 40 of distillation; SFP 200 and 200."""
     assert epochs(find_recipe("kesi").steps) == 300 + 5 * 40 + 40
     assert epochs(find_recipe("sfp").steps) == 400
+
+
+def test_settings_may_be_given_in_parts():
+    _, options = choose(["--recipe", "kesi", "--set", "train.epochs=1", "--set", "rounds.times=2"])
+    assert options.set == ["train.epochs=1", "rounds.times=2"]
+
+
+def test_kesi_learns_from_its_ensemble_alone_with_weight_one():
+    """Equation and program: the divergence by itself, at temperature 5, over the number of classes."""
+    for name in ("kesi", "kesi_weights", "kesi_tiny"):
+        (table,) = [t for t in tables_of(find_recipe(name).steps) if t.get("name") == "distil"]
+        step = make_step(table)
+        ((loss, weight),) = losses_of(step, teachers=6)
+        assert (weight, step.label_weight, loss.temperature, step.kd_over_classes) == (1.0, 0.0, 5.0, True)
 
 
 def test_set_changes_a_step_inside_of_a_loop_and_the_loop(short):
@@ -103,7 +117,14 @@ def test_a_setting_that_names_nothing_is_answered(short, settings, words):
         ({"kind": "prune"}, "Received: none of them"),
         ({"kind": "prune", "keep": 0.5, "keep_macs": 0.5}, "Received: keep, keep_macs"),
         ({"kind": "repeat", "steps": [{"kind": "prun"}]}, "Did you mean 'prune'"),
-        ({"kind": "train", "distill": "kd+kd"}, "Each loss once"),
+        ({"kind": "train", "distill": "kd+kd"}, "Each loss once; train.betas"),
+        ({"kind": "train", "schedule": "step_decay"}, "step_decay needs points"),
+        ({"kind": "train", "label_weight": 0.0}, "Nothing to learn from"),
+        ({"kind": "train", "teacher": "ensemble", "distill": "hap"}, "add kd"),
+        ({"kind": "dense", "epochs": 2, "keep_epoch": 5}, "dense.keep_epoch=5"),
+        ({"kind": "anneal", "stop": 200.0}, "Temperatures must fall"),
+        ({"kind": "soft_train", "criterion": "fpgm_mix", "keep_norm": 0.3}, "keep_norm=0.3"),
+        ({"kind": "repeat", "steps": [{"kind": "repeat"}]}, "A loop cannot stand in a loop"),
     ],
 )
 def test_a_mistake_in_a_step_is_answered_by_its_name(table, words):
@@ -115,7 +136,12 @@ def test_a_mistake_in_a_step_is_answered_by_its_name(table, words):
     ("text", "words"),
     [
         ("about = 1\nstep = []", "Did you mean 'steps'"),
-        ("about = ''", "at least one"),
+        ("about = ''", "begins with the network"),
+        ("[steps]\nkind = 'dense'", "tables, "),
+        ("options = 3\n[[steps]]\nkind = 'dense'", "a table"),
+        ("[[steps]]\nkind = 'dense'\nname = 5", "text as its name"),
+        ("[[steps]]\nkind = 'train'", "begins with the network"),
+        ("[[steps]]\nkind = 'dense'\n[[steps]]\nkind = 'dense'\nname = 'again'", "begins with"),
         ("about = ", "cannot be read"),
     ],
 )

@@ -1,0 +1,27 @@
+"""Filters go that training has left at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from pruning import Plan
+from pruning.soft import living
+from recipes.context import RunContext
+from recipes.steps.narrowing import Narrowing
+from recipes.steps.state import State
+from recipes.steps.step import step
+
+
+@step("prune_zeros")
+@dataclass(frozen=True, kw_only=True)
+class PruneZeros(Narrowing):
+    """Removes channels of which every filter is zero: the end of soft pruning."""
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`; of a group that is zero altogether its first channel."""
+        masks = living(model)
+        for alive in masks.values():
+            alive[0] |= not alive.any()
+        return Plan.from_masks(masks)
