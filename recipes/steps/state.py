@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pruning import Plan
 
@@ -22,6 +23,7 @@ class State:
         trained: snapshots after each training since the dense one, which ensembles are made of.
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
         sparse: whether single weights are zero, and have to stay so.
+        shared: bits and layers of `coding.sharing.tied`, where equal weights have to stay equal.
     """
 
     name: str = ""
@@ -33,6 +35,7 @@ class State:
     turn: int = 1
     turns: int = 1
     sparse: bool = False
+    shared: Mapping[str, Any] | None = None
 
     def after(self, network: Path, **changes: object) -> State:
         """The same with another network."""

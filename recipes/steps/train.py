@@ -8,8 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from coding.retraining import tie
+from coding.sharing import tied
 from distillation import Lesson, for_lesson, labels_only, lesson_terms
-from pruning.adjusting import hold_zeros
+from pruning.adjusting import hold_zeros, in_turn
 from recipes import schedules
 from recipes.config_learning import LearningOptions
 from recipes.context import RunContext
@@ -89,7 +91,12 @@ class Train(LearningOptions, Step):
 
         `trained` is what the loop moves: `model`, or a lesson around it.
         """
-        return {"adjust": hold_zeros(model, trained)} if state.sparse else {}
+        hold = [hold_zeros(model, trained)] if state.sparse else []
+        if not state.shared:
+            return {"adjust": in_turn(*hold)} if hold else {}
+        shared = tied(model, **state.shared)
+        adjust = in_turn(*hold, tie(trained, shared, self.weight_decay))
+        return {"adjust": adjust, "after_epoch": lambda done: shared.fasten()}
 
     def length(self, context: RunContext, state: State) -> int:
         """Epochs, which `stretch` makes more of."""

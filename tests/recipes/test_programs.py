@@ -14,6 +14,7 @@ SMALL = (
 RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "baseline_rethinking": ("dense.epochs=2", None),
     "baseline_hap": ("dense.epochs=2", None),
+    "hap_quant": ("train.epochs=2", None),
     "kesi": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
     "kesi_small_rate": ("train.epochs=1 rounds.times=1", (14, 25, 44)),
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
@@ -124,6 +125,24 @@ def test_weights_that_went_stay_away(recipe, dense):
     assert zeros == int(0.22 * sum(before[name].size for name in kernels)) + 1
     for name in kernels:
         assert np.array_equal(before[name] == 0, after[name] == 0)
+
+
+def test_shared_weights_stay_shared(recipe, dense):
+    """HAP's second stage: 32 values a kernel, other ones after the training, the same weights in each."""
+    folder, done = recipe("hap_quant", "--trained_param", dense, "--set", "train.epochs=2")
+    assert done.code == 0, done.err[-2000:]
+    before, after = (load_snapshot(folder / f"snap_{name}.pkl").arrays for name in ("share", "train"))
+    home = [
+        layer.kernel.numpy() for layer in plain(folder).layers if len(getattr(layer, "kernel", "").shape) == 4
+    ]
+    kernels = [name for name, array in before.items() if array.ndim == 4]
+    assert len(kernels) == len(home) == 9
+    for name, kernel in zip(kernels, home, strict=True):
+        old, labels = np.unique(before[name], return_inverse=True)
+        new = after[name].ravel()[np.unique(labels, return_index=True)[1]]
+        assert len(old) <= 32 and not np.array_equal(old, new)
+        np.testing.assert_array_equal(after[name], new[labels].reshape(after[name].shape))
+        assert len(np.unique(kernel)) <= 32
 
 
 def test_a_folder_goes_on_and_does_only_what_has_changed(recipe, dense):
