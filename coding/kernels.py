@@ -55,4 +55,4 @@ def _of(layer: Any) -> Iterator[Kernel]:
 
 
 def _fits(pattern: str, kind: str, name: str) -> bool:
-    return pattern == kind or fnmatch.fnmatchcase(name.partition("/")[0], pattern)
+    return pattern in (kind, name) or fnmatch.fnmatchcase(name.partition("/")[0], pattern)

@@ -46,7 +46,7 @@ class SharedKernel:
     @property
     def values(self) -> np.ndarray:
         """The kernel that codebook and labels stand for, float32."""
-        return np.append(self.codebook, np.float32(0))[self.labels]
+        return join(self.codebook, self.labels)
 
     def facts(self) -> dict[str, Any]:
         """A row of a report; "skipped" where the kernel had few enough values and stays as it was."""
@@ -58,6 +58,7 @@ class SharedKernel:
             "distinct": self.distinct,
             "values": len(self.codebook),
             "error": self.error,
+            "bytes": stored_bytes(self.codebook, self.labels),
             "skipped": self.distinct <= 2**self.bits,
         }
 
@@ -86,10 +87,10 @@ class Shared:
         for kernel in self.kernels:
             clusters, firsts = np.unique(kernel.labels, return_index=True)
             now = np.asarray(kernel.variable.numpy()).ravel()[firsts[clusters != ZERO]]
-            kernel.variable.assign(np.append(now, np.zeros(1, now.dtype))[kernel.labels])
+            kernel.variable.assign(join(now, kernel.labels))
 
     def __str__(self) -> str:
-        titles = ("kernel", "bits", "weights", "zeros", "distinct", "values", "error")
+        titles = ("kernel", "bits", "weights", "zeros", "distinct", "values", "error", "bytes")
         return table(titles, [[_cell(row[title]) for title in titles] for row in self.facts()])
 
 
@@ -99,8 +100,8 @@ def share(model: Any, bits: Bits = 5, layers: str = "conv", linear: bool = False
     Args:
         model: Keras model.
         bits: 1 … 16, for at most 2^bits values beside 0 in each kernel; or a table from "conv", "dense",
-            a layer or a pattern of layers ("stage4_*") to bits. The first line that fits a kernel counts; a
-            kernel that none fits is left alone.
+            a layer, a pattern of layers ("stage4_*") or a kernel ("conv1/kernel") to bits. The first line
+            that fits counts; a kernel that none fits is left alone.
         layers: which kernels: of convolutions (as published), the other ones, or "all".
         linear: HAP's way, see `coding.kmeans.cluster`.
 
@@ -129,6 +130,18 @@ def share_array(value: np.ndarray, most: int, linear: bool = False) -> tuple[np.
     return np.where(found.centroids == 0, TINY, found.centroids), labels, found.error
 
 
+def join(codebook: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The array that codebook and labels stand for, of the codebook's type."""
+    return np.append(codebook, codebook.dtype.type(0))[labels]  # the last one: label −1
+
+
+def stored_bytes(codebook: np.ndarray, labels: np.ndarray) -> float:
+    """The entropy of the labels, zeros included, and four bytes a value: what a coder comes near to."""
+    counts = np.unique(labels, return_counts=True)[1]
+    entropy = -(counts * np.log2(counts / labels.size)).sum()
+    return float(entropy / 8 + 4 * len(codebook))
+
+
 def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bool = False) -> Shared:
     kernels = []
     for name, variable, own in chosen(kernels_of(model, layers), bits):
@@ -140,4 +153,4 @@ def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bo
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -142,7 +142,7 @@ def test_fastening_ends_a_drift_of_last_bits():
 
 def test_a_table_for_people():
     lines = str(share(plain_net(), 3)).splitlines()
-    assert lines[0].split() == ["kernel", "bits", "weights", "zeros", "distinct", "values", "error"]
+    assert lines[0].split() == ["kernel", "bits", "weights", "zeros", "distinct", "values", "error", "bytes"]
     assert lines[1].split()[:6] == ["stem/kernel", "3", "162", "0", "162", "8"]
 
 

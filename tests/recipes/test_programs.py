@@ -143,6 +143,17 @@ def test_shared_weights_stay_shared(recipe, dense):
         assert len(np.unique(kernel)) <= 32
 
 
+def test_a_budget_of_bytes_chooses_bits(recipe, dense):
+    """The weights as float32 times 0.1: about three bits each, more where the holdout's loss asks for them."""
+    settings = ("share.keep_bytes=0.1", "train.epochs=1")
+    folder, done = recipe("hap_quant", "--trained_param", dense, "--set", *settings)
+    assert done.code == 0, done.err[-2000:]
+    rows = read_json(folder / "manifest.json")["steps"]["share"]["kernels"]
+    weights = sum(row["weights"] for row in rows)
+    assert 0.08 * 4 * weights < sum(row["bytes"] for row in rows) <= 0.1 * 4 * weights
+    assert len({row["bits"] for row in rows}) > 1
+
+
 def test_a_folder_goes_on_and_does_only_what_has_changed(recipe, dense):
     settings = ["train.epochs=1", "rounds.times=1", "distil.epochs=1"]
     start = ("--trained_param", dense, "--set")
