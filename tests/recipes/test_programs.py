@@ -127,31 +127,25 @@ def test_weights_that_went_stay_away(recipe, dense):
         assert np.array_equal(before[name] == 0, after[name] == 0)
 
 
-def test_shared_weights_stay_shared(recipe, dense):
-    """HAP's second stage: 32 values a kernel, other ones after the training, the same weights in each."""
-    folder, done = recipe("hap_quant", "--trained_param", dense, "--set", "train.epochs=1")
-    assert done.code == 0, done.err[-2000:]
-    before, after = (load_snapshot(folder / f"snap_{name}.pkl").arrays for name in ("share", "train"))
-    home = [v.numpy() for v in plain(folder).weights if len(v.shape) == 4]
-    kernels = [name for name, array in before.items() if array.ndim == 4]
-    assert len(kernels) == len(home) == 9
-    for name, kernel in zip(kernels, home, strict=True):
-        old, labels = np.unique(before[name], return_inverse=True)
-        new = after[name].ravel()[np.unique(labels, return_index=True)[1]]
-        assert len(old) <= 32 and not np.array_equal(old, new)
-        np.testing.assert_array_equal(after[name], new[labels].reshape(after[name].shape))
-        assert len(np.unique(kernel)) <= 32
-
-
-def test_a_budget_of_bytes_chooses_bits(recipe, dense):
-    """The weights as float32 times 0.1: about three bits each, more where the holdout's loss asks for them."""
+def test_weights_that_a_budget_made_equal_stay_equal(recipe, dense):
+    """A tenth of the float32 bytes is about three bits a weight, and more where the loss asks for them."""
     settings = ("share.keep_bytes=0.1", "train.epochs=1")
     folder, done = recipe("hap_quant", "--trained_param", dense, "--set", *settings)
     assert done.code == 0, done.err[-2000:]
-    rows = read_json(folder / "manifest.json")["steps"]["share"]["kernels"]
+    rows = read_json(folder / "manifest.json")["steps"]["share"]["facts"]["kernels"]
     weights = sum(row["weights"] for row in rows)
     assert 0.08 * 4 * weights < sum(row["bytes"] for row in rows) <= 0.1 * 4 * weights
     assert len({row["bits"] for row in rows}) > 1
+    before, after = (load_snapshot(folder / f"snap_{name}.pkl").arrays for name in ("share", "train"))
+    kernels = [name for name, array in before.items() if array.ndim == 4]
+    assert len(kernels) == len(rows) == 9
+    for name in kernels:
+        old, firsts, labels = np.unique(before[name], return_index=True, return_inverse=True)
+        new = after[name].ravel()[firsts]
+        assert not np.array_equal(old, new)
+        np.testing.assert_array_equal(after[name], new[labels].reshape(after[name].shape))
+    home = [len(np.unique(v)) for v in plain(folder).weights if len(v.shape) == 4]
+    assert sorted(home) == sorted(row["values"] for row in rows)
 
 
 def test_a_folder_goes_on_and_does_only_what_has_changed(recipe, dense):
