@@ -13,7 +13,9 @@ KINDS = ("conv", "dense", "all")
 MOST_BITS = 16
 
 Bits = int | Mapping[str, int]
-"""Of all kernels; or a table from "conv", "dense", a layer or a pattern of layers ("stage4_*") to bits."""
+"""Of all kernels; or a table from "conv", "dense", layers, patterns of them ("stage4_*") or kernels to bits.
+
+A layer that is itself called "conv" or "dense" is meant by the name of its kernel, "conv/kernel"."""
 Kernel = tuple[str, str, Any]  # kind, "layer/weight", variable
 
 

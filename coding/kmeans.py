@@ -51,7 +51,7 @@ def cluster(values: np.ndarray, k: int, linear: bool = False, work: int = WORK) 
 
     With m distinct values:
       m ≤ k: every value is its own centroid; the error is 0.
-      m·k ≤ work: no clustering has a smaller error, up to rounding in float64.
+      m·k ≤ work: no clustering has a smaller error, up to rounding: 1e-12 of the sum of squares.
       else: the best of all cuts between work / k cells of equal width, then Lloyd's iteration on the values
         themselves until nothing changes or for `ROUNDS`; or `linear`, where that ends lower. The error is
         never above that of the best cut between cells: measured, 0.03 % above the least at 8 bits.

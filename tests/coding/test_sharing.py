@@ -83,6 +83,13 @@ def test_bits_of_layers_and_types():
     np.testing.assert_array_equal(kernels(untouched)["stem"], kernels(plain_net())["stem"])
 
 
+def test_a_layer_that_is_called_as_its_kind_is_meant_by_its_kernel():
+    inputs = keras.Input((8, 8, 3))
+    conv, other = (keras.layers.Conv2D(4, 3, name=name) for name in ("conv", "other"))
+    shared = share(keras.Model(inputs, other(conv(inputs))), {"conv/kernel": 2, "conv": 1})
+    assert {kernel.name: kernel.bits for kernel in shared.kernels} == {"conv/kernel": 2, "other/kernel": 1}
+
+
 def test_a_kernel_of_few_values_stays_as_it_is():
     """HAP: where 2^bits is at least the number of distinct values, 0 among them."""
     model = plain_net()
