@@ -76,7 +76,8 @@ def test_arrows_point_down(room):
 
 
 PLAIN = (
-    "dataloader", "exports", "pruning", "pruning.admm", "pruning.criteria", "pruning.ladders",
+    "coding", "coding.allocation", "coding.kmeans", "coding.sharing", "dataloader", "exports",
+    "pruning", "pruning.admm", "pruning.criteria", "pruning.ladders",
     "pruning.plan", "pruning.published", "pruning.search_rules", "pruning.settings",
     "pruning.unstructured", "pruning.weights", "recipes.config", "recipes.config_program",
     "recipes.recipe_file", "recipes.schedules", "recipes.stages", "runs",

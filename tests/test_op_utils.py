@@ -74,6 +74,17 @@ def test_adjusted_gradients_add_up_over_replicas(divided, replicas, compiled):
     assert np.abs(expected - divided["1/1/False/0000"]).max() > 1e-2  # the penalty counts
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_shared_weights_stay_shared_over_replicas(divided, replicas, compiled):
+    expected = divided["1/shared/False"]
+    found = divided[f"{replicas}/shared/{compiled}"]
+    np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+    assert (found[..., 2] == 0).all() and len(np.unique(found)) == 5
+    _, labels = np.unique(expected, return_inverse=True)
+    assert all(len(np.unique(found.ravel()[labels.ravel() == i])) == 1 for i in range(5))
+
+
 def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
     """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
     np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pruning import Plan
 
@@ -23,6 +24,7 @@ class State:
         members: those of `trained` that no ensemble has taught, and so can be one.
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
         sparse: whether single weights are zero, and have to stay so.
+        shared: bits and layers of `coding.sharing.tied`, where equal weights have to stay equal.
     """
 
     name: str = ""
@@ -35,6 +37,7 @@ class State:
     turn: int = 1
     turns: int = 1
     sparse: bool = False
+    shared: Mapping[str, Any] | None = None
 
     def after(self, network: Path, **changes: object) -> State:
         """The same with another network."""

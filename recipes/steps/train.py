@@ -9,6 +9,8 @@ from typing import ClassVar
 import keras
 import numpy as np
 
+from coding.retraining import tie
+from coding.sharing import tied
 from distillation import Lesson, for_lesson, labels_only, lesson_terms
 from op_utils import Adjust
 from pruning import narrow
@@ -113,7 +115,13 @@ class Train(LearningOptions, Step):
 
         `trained` is what the loop moves: `model`, or a lesson around it.
         """
-        return {"adjust": self.held(state, model, trained)}
+        held = self.held(state, model, trained)
+        if not state.shared:
+            return {"adjust": held}
+        shared = tied(model, **state.shared)
+        share = tie(trained, shared, self.weight_decay)
+        adjust = in_turn(held, share) if held else share
+        return {"adjust": adjust, "after_epoch": lambda done: shared.fasten()}
 
     def held(self, state: State, model: keras.Model, trained: keras.Model, *before: Adjust) -> Adjust | None:
         """What moves gradients, and behind it what holds weights at zero that were pruned one by one."""

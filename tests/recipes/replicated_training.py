@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from coding.retraining import tie
+from coding.sharing import share
 from distillation import labels_only
 from nets import FusedBatchNorm, MaskedConv2D, MaskedDense
 from op_utils import Trainer, make_forward, reestimate_batch_norm
@@ -90,6 +92,26 @@ def adjusted(strategy, compiled: bool) -> Trainer:
     return trainer
 
 
+def shared(strategy, compiled: bool) -> Trainer:
+    """A trainer whose convolution has four values beside 0, after twice `STEPS` steps."""
+    with strategy.scope():
+        model = network("frozen")
+        kernel = model.get_layer("conv").kernel
+        kernel.assign(kernel.numpy() * (np.arange(6) != 2))
+    trainer = Trainer(
+        model,
+        read,
+        labels_only,
+        weight_decay=5e-3,
+        accum=2,
+        strategy=strategy,
+        compile_=compiled,
+        adjust=tie(model, share(model, 2), 5e-3),
+    )
+    list(trainer.train(data(2 * STEPS), [(1, i) for i in range(2 * STEPS)], [0.01] * (2 * STEPS)))
+    return trainer
+
+
 def main(path: str) -> None:
     """Writes the weights of all divisions."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -105,6 +127,8 @@ def main(path: str) -> None:
         for compiled in (False, True):
             kernel = adjusted(strategy, compiled).model.get_layer("conv").kernel
             found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
+            kernel = shared(strategy, compiled).model.get_layer("conv").kernel
+            found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]

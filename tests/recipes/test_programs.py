@@ -24,6 +24,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "baseline_hap": ("dense.epochs=1", None),
     "baseline_cinic": ("dense.epochs=1", None),
     "kesi_tiny": ("train.epochs=1 rounds.times=1 distil.epochs=1", (14, 25, 44)),
+    "hap_quant": ("train.epochs=1", None),
     "kesi": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
     "kesi_small_rate": ("train.epochs=3 rounds.times=1", (14, 25, 44)),
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
@@ -163,6 +164,27 @@ def test_weights_that_went_stay_away(ran):
     assert zeros == int(0.22 * sum(before[name].size for name in kernels)) + 1
     for name in kernels:
         assert np.array_equal(before[name] == 0, after[name] == 0)
+
+
+def test_weights_that_a_budget_made_equal_stay_equal(recipe, dense):
+    """A tenth of the float32 bytes is about three bits a weight, and more where the loss asks for them."""
+    settings = ("share.keep_bytes=0.1", "train.epochs=1")
+    folder, done = recipe("hap_quant", "--trained_param", dense, "--set", *settings)
+    assert done.code == 0, done.err[-2000:]
+    rows = read_json(folder / "manifest.json")["steps"]["share"]["facts"]["kernels"]
+    weights = sum(row["weights"] for row in rows)
+    assert 0.08 * 4 * weights < sum(row["bytes"] for row in rows) <= 0.1 * 4 * weights
+    assert len({row["bits"] for row in rows}) > 1
+    before, after = (load_snapshot(folder / f"snap_{name}.pkl").arrays for name in ("share", "train"))
+    kernels = [name for name, array in before.items() if array.ndim == 4]
+    assert len(kernels) == len(rows) == 9
+    for name in kernels:
+        old, firsts, labels = np.unique(before[name], return_index=True, return_inverse=True)
+        new = after[name].ravel()[firsts]
+        assert not np.array_equal(old, new)
+        np.testing.assert_array_equal(after[name], new[labels].reshape(after[name].shape))
+    home = [len(np.unique(v)) for v in plain(folder).weights if len(v.shape) == 4]
+    assert sorted(home) == sorted(row["values"] for row in rows)
 
 
 @pytest.mark.parametrize("name", ["sfp", "fpgm"])

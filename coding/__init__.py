@@ -1,0 +1,1 @@
+"""How to store a pruned network in the fewest bytes."""

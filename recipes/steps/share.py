@@ -1,0 +1,95 @@
+"""Weights become equal to few values in each kernel, and stay so: the first half of storing them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from coding.allocation import BITS, allocate, measure
+from coding.kernels import KINDS, MOST_BITS, Bits, kernels_of
+from coding.sharing import share
+from op_utils import make_forward
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.scoring import score
+from recipes.steps.state import State
+from recipes.steps.step import Step, step
+from runs import UsageError
+
+MEASURED = 2000  # holdout images behind a choice of bits: ResNet-56 is shown them 386 times
+
+
+@step("share")
+@dataclass(frozen=True, kw_only=True)
+class Share(Step):
+    """Gives each kernel at most 2^bits values beside 0 (Han et al. 2016; HAP); later trainings keep them.
+
+    With a budget the kernels get different bits, so that the holdout's loss suffers least.
+    """
+
+    bits: int | dict = option(
+        5, f"1 to {MOST_BITS}; or a table from conv, dense, layers or patterns of layers to bits"
+    )
+    layers: str = option("conv", "whose kernels; all of both", choices=KINDS)
+    linear: bool = option(
+        False, "HAP's clustering, from values at equal distances, instead of the optimal one"
+    )
+    keep_bytes: float | None = option(
+        None,
+        "choose bits: ratio of these kernels' float32 bytes that is to stay, estimated",
+        above=0,
+        below=1,
+    )
+    max_loss: float | None = option(
+        None,
+        "choose bits: what sharing may add to the holdout's loss before the training, estimated",
+        above=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own = self.bits.values() if isinstance(self.bits, dict) else [self.bits]
+        if wrong := [n for n in own if not (type(n) is int and 1 <= n <= MOST_BITS)]:
+            raise UsageError(f"Bits are 1 to {MOST_BITS}. Received: {self.label}.bits={wrong[0]}")
+        if self.keep_bytes and self.max_loss:
+            raise UsageError(
+                f"Give {self.label}.keep_bytes or {self.label}.max_loss. "
+                f"Received: {self.keep_bytes} and {self.max_loss}"
+            )
+
+    def run(self, context: RunContext, state: State) -> State:
+        """snap_<name>.pkl: the network with shared weights; the manifest has a row for each kernel."""
+
+        def make(path: Path) -> dict:
+            model = context.load(state.network)
+            facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
+            automatic = self.keep_bytes or self.max_loss
+            bits = self.chosen(context, model) if automatic else self.bits
+            shared = share(model, bits, self.layers, self.linear)
+            facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
+            return context.save(path, model, state.plan) | facts | {"kernels": shared.facts()}
+
+        path = context.step(state.name, f"snap_{state.name}.pkl", make)
+        return replace(state.after(path), shared={"bits": self.bits, "layers": self.layers})
+
+    def chosen(self, context: RunContext, model: keras.Model) -> Bits:
+        """Kernel → bits within the budget, from losses on the holdout with one kernel shared at a time."""
+        held = context.splits.holdout
+        held = held.take(np.unique(np.linspace(0, len(held) - 1, MEASURED).astype(int)))
+        forward = make_forward(model, context.inputs, compile_=context.config.compile)
+        kernels = kernels_of(model, self.layers)
+        with tqdm(total=1 + len(kernels) * len(BITS), desc=self.label, unit="score") as bar:
+
+            def loss() -> float:
+                bar.update()
+                return score(forward, held, context.config.val_batch_size).loss
+
+            curves = measure(model, loss, BITS, self.layers, self.linear)
+        dense = sum(4 * int(np.prod(variable.shape)) for *_, variable in kernels)
+        max_bytes = self.keep_bytes and self.keep_bytes * dense
+        found = allocate(curves, max_bytes=max_bytes, max_loss=self.max_loss)
+        return {name: choice.bits for name, choice in found.items()}
