@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "exports": BASE,
     "updates": BASE,
     "op_utils": BASE | {"nets", "dataloader", "updates"},
-    **dict.fromkeys(UPPER, BASE | MIDDLE),
+    **dict.fromkeys(sorted(UPPER), BASE | MIDDLE),
     "recipes": BASE | MIDDLE | UPPER,
     "train_cifar": BASE | MIDDLE | UPPER | {"recipes"},
     "test": BASE | MIDDLE | UPPER | {"recipes"},
