@@ -41,6 +41,11 @@ class DistillConfig(LearningOptions, TrainingOptions):
             raise UsageError(
                 "Who teaches? Give --teacher FILE.pkl …, or --distill none. Received: no teacher"
             )
+        if self.teacher_weights and self.teacher_filter != "none":
+            raise UsageError(
+                "Teachers are weighed or filtered, not both: a filter makes one of them. Received: "
+                f"teacher_weights={self.teacher_weights}, teacher_filter={self.teacher_filter}"
+            )
         if self.copy_teacher and (self.trained_param or not self.teacher):
             raise UsageError(
                 "--copy_teacher starts from the first --teacher, so it excludes --trained_param. "

@@ -9,6 +9,7 @@ from typing import Any
 import nets
 from distillation import Loss
 from recipes.config_distill import DistillConfig
+from recipes.config_learning import LearningOptions
 from recipes.lessons import filter_mean, losses_of
 
 
@@ -26,7 +27,7 @@ def learning_of(config: DistillConfig, specs: Mapping[str, nets.NetSpec]) -> dic
     digests = config.to_json()["sha256"]
     return {
         "label_weight": config.label_weight,
-        "losses": [_loss(loss, weight) for loss, weight in losses_of(config, len(config.teacher))],
+        "losses": losses_in_words(config, len(config.teacher)),
         "teachers": [
             {"file": path, "sha256": digests[path], "arch": specs[path].arch} for path in config.teacher
         ],
@@ -34,6 +35,11 @@ def learning_of(config: DistillConfig, specs: Mapping[str, nets.NetSpec]) -> dic
         "stored": config.stored,
         "student": {"arch": config.arch, "start": _start(config)},
     }
+
+
+def losses_in_words(options: LearningOptions, teachers: int) -> list[dict[str, Any]]:
+    """Name, weight, moves_kernels and options of each loss."""
+    return [_loss(loss, weight) for loss, weight in losses_of(options, teachers)]
 
 
 def _loss(loss: Loss, weight: float) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _known(name: str) -> type[Loss]:
     try:
         return get_loss(name)
     except UsageError as error:
-        raise UsageError(f"--distill: {error}") from error
+        raise UsageError(f"distill: {error}") from error
 
 
 def filter_mean(config: LearningOptions) -> str:
@@ -91,11 +91,12 @@ def _kept(context: RunContext, bank: MemoryBank, student: keras.Model) -> list[f
 
 def _options(config: LearningOptions, loss: str) -> dict[str, object]:
     """What the command line says of a loss; all others have their own defaults."""
+    filtered = getattr(config, "teacher_filter", "none") != "none"
     blocks = {"teacher_blocks": config.hap_ts}
     kd = {
         "temperature": config.temperature,
         "factor": config.kd_factor,
-        "mean": config.mean,
+        "mean": filter_mean(config) if filtered else config.mean,
         "over_classes": config.kd_over_classes,
         "weights": config.teacher_weights or None,
     }

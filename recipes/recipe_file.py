@@ -43,7 +43,10 @@ class RecipeFile:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise UsageError(f"The recipe cannot be read ({reason}). Received: recipe={path}") from error
+            raise UsageError(
+                f"The recipe cannot be read ({reason}). Received: recipe={path}\n"
+                "--recipe list names the published ones"
+            ) from error
         for key in table:
             if key not in KEYS:
                 raise UsageError(f"Unknown key of a recipe. Received: {path}: {key}. {nearest(key, KEYS)}")
@@ -119,6 +122,8 @@ def _check(table: Mapping[str, Any], path: str | Path) -> None:
     steps = table.get("steps") or []
     if not all(isinstance(one, dict) and isinstance(one.get("name", ""), str) for one in tables_of(steps)):
         raise UsageError(f"Every step is a table with a text as its name. Received: recipe={path}")
+    if missing := [one for one in tables_of(steps) if "kind" not in one]:
+        raise UsageError(f"Every step needs a kind. Received: {path}: {missing[0]}")
     if [one.get("kind") for one in tables_of(steps)].count("dense") != 1 or steps[0].get("kind") != "dense":
         raise UsageError(
             f'A recipe begins with the network that it prunes: one [[steps]] with kind = "dense". '

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from recipes.listing import listing
 from recipes.options import parse_into
 from recipes.published_flags import HAP_FLAGS, Ours, translate
-from recipes.recipe_file import find_recipe, published_recipes
+from recipes.recipe_file import find_recipe, name_of, published_recipes, tables_of
 from runs.errors import UsageError
 from runs.suggest import nearest
 
@@ -93,11 +93,13 @@ def _from_file(name: str) -> Recipe:
     if (found := find_recipe(name)) is None:
         valid = nearest(name, [*RECIPES, *published_recipes(), "list"])
         raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {valid}, or FILE.toml")
-    known = [field.name for field in dataclasses.fields(_named(PROGRAM[0]))]
+    fields = dataclasses.fields(_named(PROGRAM[0]))
+    known = [field.name for field in fields if field.name not in ("recipe", "set")]
     for key in found.options:
         if key not in known:
             raise UsageError(f"Unknown option. Received: {name}: {key}. {nearest(key, known)}")
-    return Recipe(found.about, *PROGRAM, defaults={**found.options, "recipe": name})
+    steps = ", ".join(dict.fromkeys(name_of(table) for table in tables_of(found.steps)))
+    return Recipe(f"{found.about}. Steps: {steps}", *PROGRAM, defaults={**found.options, "recipe": name})
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

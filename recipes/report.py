@@ -99,6 +99,7 @@ def _measure(
         "ensemble": _together([said[name] for name in ensemble], parts) if ensemble else {},
         "widths": plan_widths(plan),
         "stages": facts.get("slim", {}),
+        "taught": {name: fact["learning"] for name, fact in facts.items() if "learning" in fact},
         "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
         "bank": facts.get("bank", {}),
         "litert": facts.get("litert", {}),
@@ -197,7 +198,7 @@ def print_table(report: dict) -> None:
     print(shown.get(), end="")
     if together := report.get("ensemble"):
         print(
-            f"ensemble of {together['members']} (mean of probabilities): hold-out "
+            f"ensemble of {together['members']} (mean of softmax): hold-out "
             f"{100 * together['holdout_accuracy']:.2f} %, test {100 * together['test_accuracy']:.2f} %"
         )
 

@@ -185,7 +185,7 @@ def _losses_remark(report: dict) -> str:
     what = (
         "the sum of its parts by their weights; the table has the parts unweighted"
         if report.get("learning")
-        else "the warm-up doubles it, the fine-tuning may add teachers"
+        else "EKG's warm-up doubles it; teachers may add to it"
     )
     apart = "" if report.get("learning") else " Compare losses within a phase only."
     return (

@@ -85,7 +85,9 @@ def _caveats(report: dict) -> list[str]:
 def _timing_noise(rows: Sequence[dict]) -> list[str]:
     """Where twins were timed apart, their difference is the error of the measurement."""
     twins = [
-        (a, b) for a, b in itertools.pairwise(rows) if (a["params"], a["macs"]) == (b["params"], b["macs"])
+        (a, b)
+        for a, b in itertools.combinations(rows, 2)
+        if (a["params"], a["macs"]) == (b["params"], b["macs"])
     ]
     return [
         f"{a['name']} and {b['name']} are the same architecture, yet {title} took {a[key]:.1f} and "

@@ -49,3 +49,7 @@ class Repeat(Step):
 
     def _reached(self, context: RunContext, state: State) -> bool:
         return context.cost(state.network).macs <= self.until_macs * context.cost(state.dense).macs
+
+    def to_json(self) -> dict:
+        """Plain types, with the defaults of its steps."""
+        return super().to_json() | {"steps": [make_step(table).to_json() for table in self.steps]}

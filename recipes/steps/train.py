@@ -19,13 +19,15 @@ from recipes import schedules
 from recipes.config_learning import LearningOptions
 from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
+from recipes.learning import losses_in_words
 from recipes.lessons import live_teacher, losses_of
 from recipes.options import option
 from recipes.steps.padding import widened
 from recipes.steps.state import State
 from recipes.steps.step import Step, step
 from recipes.training import TrainingSpec, fit
-from runs import UsageError
+from runs import UsageError, load_snapshot, sha256
+from runs.learning_text import learning_text
 from updates import RULES
 
 TEACHERS = ("none", "dense", "ensemble")
@@ -86,7 +88,8 @@ class Train(LearningOptions, Step):
         def make(path: Path) -> dict:
             model, inner = widened(context, state) if self.widens else (context.load(state.network), None)
             self.train(context, state, model, self.spec(context, state))
-            return context.save(path, narrow(model, inner) if inner else model, state.plan)
+            facts = {"learning": learning} if (learning := self.learning(state)) else {}
+            return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
 
         tuned = context.step(state.name, f"snap_{state.name}.pkl", make)
         members = state.members if self.teacher == "ensemble" else (*state.members, tuned)
@@ -95,6 +98,8 @@ class Train(LearningOptions, Step):
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
         """Trains `model` in place, beside its teachers if it has any."""
         paths = self._teachers(state)
+        if learning := self.learning(state):
+            print(f"{state.name}: {learning_text(learning)}", flush=True)
         if not paths:
             fit(context, model, replace(spec, **self.hooks(context, state, model, model)))
             return
@@ -109,6 +114,20 @@ class Train(LearningOptions, Step):
         hooks = self.hooks(context, state, model, lesson)
         fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
         lesson.settle()
+
+    def learning(self, state: State) -> dict | None:
+        """What it learns from beside the labels, after all defaults; see `recipes.learning`."""
+        if not (paths := self._teachers(state)):
+            return None
+        specs = [load_snapshot(path).spec for path in paths]
+        return {
+            "label_weight": self.label_weight,
+            "losses": losses_in_words(self, len(paths)),
+            "teachers": [
+                {"file": path.name, "sha256": sha256(path), "arch": spec["arch"]}
+                for path, spec in zip(paths, specs, strict=True)
+            ],
+        }
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """Fields of `TrainingSpec`: what the loop does to gradients and after epochs.

@@ -142,6 +142,7 @@ def test_a_mistake_in_a_step_is_answered_by_its_name(table, words):
         ("about = 1\nstep = []", "Did you mean 'steps'"),
         ("about = ''", "begins with the network"),
         ("[steps]\nkind = 'dense'", "tables, "),
+        ("[[steps]]\nname = 'train'", "needs a kind"),
         ("options = 3\n[[steps]]\nkind = 'dense'", "a table"),
         ("[[steps]]\nkind = 'dense'\nname = 5", "text as its name"),
         ("[[steps]]\nkind = 'train'", "begins with the network"),
