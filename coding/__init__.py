@@ -1,0 +1,23 @@
+"""How to store: entropy coding of tensors, and the file `.kpz` that holds a whole model.
+
+Names are looked up when they are used: all but the step from and to Keras comes without TensorFlow.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "decode": "coding.model_file",
+    "decode_arrays": "coding.array_file",
+    "encode": "coding.model_file",
+    "encode_arrays": "coding.array_file",
+    "inspect": "coding.inspection",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'coding' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
