@@ -60,6 +60,12 @@ def stated(node: dict) -> tuple[np.dtype, tuple[int, ...]]:
     return dtype, shape
 
 
+def size_of(node: dict) -> int:
+    """Bytes of the array that a description announces. Raises `Refused` for what no tensor has."""
+    dtype, shape = stated(node)
+    return math.prod(shape) * dtype.itemsize
+
+
 # --- bit patterns ------------------------------------------------------------------------------------------
 
 
