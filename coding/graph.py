@@ -1,0 +1,143 @@
+"""The graph of a Keras model as JSON, and back: only layers of Keras itself, and none that runs code."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from runs.errors import UsageError
+from runs.recursion import deep
+from runs.stubs import Refused
+
+# Where classes may come from, and what they have to be. Their names are looked up, never imported.
+ROOMS = {
+    "keras.layers": (keras.layers, keras.Layer),
+    "keras.initializers": (keras.initializers, keras.initializers.Initializer),
+    "keras.regularizers": (keras.regularizers, keras.Regularizer),
+    "keras.constraints": (keras.constraints, keras.constraints.Constraint),
+}
+EXACT = {
+    ("keras", "DTypePolicy"),
+    ("keras", "Functional"),
+    ("keras", "Sequential"),
+    ("keras.src.models.functional", "Functional"),
+    ("keras.src.models.sequential", "Sequential"),
+    (None, "__keras_tensor__"),
+    (None, "__slice__"),
+}
+OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")  # x + y, keras.ops.relu(x), … between layers
+RUNNING_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+NOT_KEPT = ("compile_config",)  # optimizer, loss, metrics: no part of what a model computes
+
+
+def config_of(model: keras.Model) -> dict:
+    """The graph as JSON, without how it was trained.
+
+    Raises `UsageError` for a model without a graph and for layers that are not Keras' own.
+    """
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "_functional") and not model.inputs:
+        raise UsageError(f"Only functional and Sequential models can be coded. Received: {model.name!r}")
+    for layer in _layers(model):
+        if hasattr(layer, "save_assets"):
+            raise UsageError(
+                f"Layer {layer.name!r} keeps more than weights. Received: {type(layer).__name__}"
+            )
+    config = _without(keras.saving.serialize_keras_object(model))
+    try:
+        check(config)
+    except Refused as error:
+        raise UsageError(f"{model.name!r} cannot be coded: {error}") from None
+    return config
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    return (layer for layer in model._flatten_layers() if layer is not model)
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without(inner) for key, inner in value.items() if key not in NOT_KEPT}
+    return [_without(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def check(config: Any) -> None:
+    """Raises `Refused` for a graph with anything but Keras' own layers, or with one that runs code."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            if "class_name" in value and not _known(value):
+                room, name = (str(value.get(key))[:60] for key in ("module", "class_name"))
+                raise Refused(
+                    f"only Keras' own layers are allowed, none that runs code. Received: {room}.{name}"
+                )
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def _known(value: Mapping) -> bool:
+    room, name = value.get("module"), value["class_name"]
+    if not isinstance(name, str) or not isinstance(room, str | None):
+        return False
+    if value.get("registered_name") not in (None, name) or "compile_config" in value:
+        return False  # a registered name would be looked up among custom classes first
+    if (room, name) in EXACT:
+        return True
+    if room in OPERATIONS:
+        found, kind = getattr(importlib.import_module(room), name, None), keras.Operation
+    else:
+        module, kind = ROOMS.get(room, (None, object))
+        found = getattr(module, name, None)
+    return isinstance(found, type) and issubclass(found, kind) and name not in RUNNING_CODE
+
+
+# --- and back ----------------------------------------------------------------------------------------------
+
+
+def build(config: dict, arrays: Sequence[np.ndarray]) -> keras.Model:
+    """A model from its graph and the values of `model.weights`, in order.
+
+    Shapes are compared before anything of their size is allocated. Raises `Refused` where the graph is not
+    allowed (see `check`), cannot be built, or has other weights.
+    """
+    check(config)
+    with keras.StatelessScope(initialize_variables=False):  # variables without values
+        wanted = [(tuple(v.shape), v.dtype) for v in _made(config).weights]
+    found = [(array.shape, array.dtype.name) for array in arrays]
+    if wanted != found:
+        raise Refused(f"its graph has other weights than its arrays: {_first_difference(wanted, found)}")
+    model = _made(config)
+    for variable, array in zip(model.weights, arrays, strict=True):
+        variable.assign(array)
+    for layer in _layers(model):
+        if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
+            layer.finalize_state()
+    return model
+
+
+def _made(config: dict) -> keras.Model:
+    nodes = len(config.get("config", {}).get("layers", ())) if isinstance(config.get("config"), dict) else 0
+    try:
+        with deep(nodes):
+            made = keras.saving.deserialize_keras_object(
+                copy.deepcopy(config), safe_mode=True
+            )  # which empties it
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise Refused(f"its graph cannot be built ({reason})") from None
+    if not isinstance(made, keras.Model):
+        raise Refused("its graph is not that of a model")
+    return made
+
+
+def _first_difference(wanted: Sequence, found: Sequence) -> str:
+    for place, (one, other) in enumerate(zip(wanted, found, strict=False)):
+        if one != other:
+            return f"{one} for {other} in place {place}"
+    return f"{len(wanted)} for {len(found)}"
