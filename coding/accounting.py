@@ -62,7 +62,7 @@ def file_bytes(bits: int) -> int:
 
 
 def published_size(array: np.ndarray) -> Sizes:
-    """Of one tensor (Keras' layout: …, input channels, filters): a tree and a stream for each of its parts."""
+    """Of one tensor (Keras' layout: …, input channels, filters): a tree and a stream for each part."""
     if array.ndim not in KINDS:
         return Sizes(array.nbytes, array.nbytes)
     coded = 0
