@@ -121,7 +121,7 @@ def _kept(patterns: np.ndarray) -> list[np.ndarray]:
 
 
 def _read_block(node: dict, reader: Reader, out: np.ndarray) -> None:
-    if out.ndim < 2:
+    if out.ndim < 2 or not out.size:
         raise Refused("what is no kernel has no filters")
     kept = [np.unpackbits(np.frombuffer(reader.take(-(-n // 8)), np.uint8), count=n) for n in out.shape[-2:]]
     rows, columns = (np.flatnonzero(mask) for mask in kept)

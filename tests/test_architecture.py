@@ -57,6 +57,7 @@ def test_there_is_something_to_read():
         "runs",
         "nets",
         "dataloader",
+        "coding",
         "exports",
         "op_utils",
         "updates",
@@ -76,6 +77,7 @@ def test_arrows_point_down(room):
 
 
 PLAIN = (
+    "coding", "coding.accounting", "coding.array_file", "coding.inspection",
     "dataloader", "exports", "pruning", "pruning.admm", "pruning.criteria", "pruning.ladders",
     "pruning.plan", "pruning.published", "pruning.search_rules", "pruning.settings",
     "pruning.unstructured", "pruning.weights", "recipes.config", "recipes.config_program",
