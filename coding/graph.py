@@ -40,8 +40,11 @@ def config_of(model: keras.Model) -> dict:
 
     Raises `UsageError` for a model without a graph and for layers that are not Keras' own.
     """
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "_functional") and not model.inputs:
-        raise UsageError(f"Only functional and Sequential models can be coded. Received: {model.name!r}")
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            "Only functional models, and Sequential ones with an Input, can be coded. "
+            f"Received: {model.name!r} without inputs"
+        )
     for layer in _layers(model):
         if hasattr(layer, "save_assets"):
             raise UsageError(
