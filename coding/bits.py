@@ -38,7 +38,11 @@ def pack(codes: np.ndarray, lengths: np.ndarray) -> bytes:
 
 def pack_fixed(values: np.ndarray, width: int) -> bytes:
     """Non-negative integers of `width` bits each (0 … 31; 0 writes nothing)."""
-    return pack(values, np.full(len(values), width, np.int64)) if width else b""
+    if width == 8:
+        return values.astype(np.uint8).tobytes()
+    shifts = np.arange(width)[::-1]
+    rows = (values[part, None] >> shifts & 1 for part in pieces(len(values)))
+    return b"".join(np.packbits(row.astype(np.uint8)).tobytes() for row in rows)
 
 
 def unpack_fixed(data: bytes | memoryview, width: int, count: int) -> Iterator[np.ndarray]:

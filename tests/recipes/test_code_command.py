@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import nets
+from coding.container import MAGIC
+from recipes.code import run
 from recipes.code_options import parse
-from runs import EXIT_CODES, UsageError, save_snapshot
+from runs import SecateurError, UsageError, save_snapshot
 
 PROGRAM = "coding/__main__.py"
 
@@ -52,12 +54,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("words", BAD)
-def test_what_cannot_be_used_is_said_in_two_lines(words, programs, tmp_path):
+def test_what_cannot_be_used_is_said_in_two_lines(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "text.keras").write_text("no model")
-    done = programs.run(PROGRAM, *words.split(), cwd=tmp_path)
-    assert done.code == BAD[words] and done.code in EXIT_CODES, done.err
-    assert done.err.startswith("error: ") and len(done.err.strip().splitlines()) <= 2
+    with pytest.raises(SecateurError) as found:
+        run(parse(words.split()))
+    assert found.value.exit_code == BAD[words] and len(str(found.value).splitlines()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["text.keras"]
+
+
+def test_a_damaged_file_ends_the_program_with_code_4(programs, tmp_path):
+    (tmp_path / "net.kpz").write_bytes(MAGIC)
+    done = programs.run(PROGRAM, "inspect", "net.kpz", cwd=tmp_path)
+    assert done.code == 4 and done.err.startswith("error: net.kpz is not a usable .kpz file")
 
 
 def test_a_mistyped_command_is_answered_with_the_nearest():
