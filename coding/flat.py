@@ -92,7 +92,7 @@ def _shared(values: np.ndarray) -> Part | None:
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
-    """Ascending. NumPy's `unique` hashes integers since 2.3, which takes 20 times as long for bit patterns."""
+    """Ascending. NumPy's `unique` hashes integers, which takes 20 times as long as to sort bit patterns."""
     ordered = np.sort(values)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
 
