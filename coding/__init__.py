@@ -7,7 +7,7 @@ from importlib import import_module
 
 _HOME = {
     "decode": "coding.model_file",
-    "decode_arrays": "coding.array_file",
+    "decode_arrays": "coding.array_reader",
     "encode": "coding.model_file",
     "encode_arrays": "coding.array_file",
     "inspect": "coding.inspection",

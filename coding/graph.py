@@ -97,7 +97,11 @@ def _known(value: Mapping) -> bool:
     else:
         module, kind = ROOMS.get(room, (None, object))
         found = getattr(module, name, None)
-    return isinstance(found, type) and issubclass(found, kind) and name not in RUNNING_CODE
+    if not isinstance(found, type) or not issubclass(found, kind):
+        return False
+    return name not in RUNNING_CODE and not hasattr(
+        found, "save_assets"
+    )  # these read files that a graph names
 
 
 # --- and back ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 
 from coding import container, symbols
 from coding.accounting import Sizes, published_sizes
-from coding.array_file import Each, Tensor, read_arrays, read_index
+from coding.array_reader import Each, Tensor, read_arrays, read_index
 from runs.text import table
 
 
@@ -42,12 +42,21 @@ class Layer:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file: its layers, bytes of its arrays and of all of it, and the sizes that HAP would publish."""
+    """A file.
+
+    Attributes:
+        layers: in the order of the file.
+        arrays: bytes of its arrays, decoded.
+        size: bytes of the file.
+        published: the sizes that HAP would publish, by kind (see `accounting`).
+        facts: what the writer knew of the model: its plan, accuracy …
+    """
 
     layers: tuple[Layer, ...]
     arrays: int
     size: int
     published: dict[str, Sizes]
+    facts: dict
 
     def __str__(self) -> str:
         rest = self.size - sum(layer.size for layer in self.layers)
@@ -90,7 +99,9 @@ def inspect(path: str | os.PathLike, each: Each = iter) -> Inspection:
     tensors = [tensor for section in index.tensors for tensor in section]
     total = sum(array.nbytes for array in arrays.values())
     layers = tuple(_layers(tensors, arrays))
-    return Inspection(layers, total, os.path.getsize(path), published_sizes(arrays))
+    facts = index.extra.get("facts")
+    facts = facts if isinstance(facts, dict) else {}
+    return Inspection(layers, total, os.path.getsize(path), published_sizes(arrays), facts)
 
 
 def _layers(tensors: list[Tensor], arrays: dict[str, np.ndarray]) -> Iterator[Layer]:

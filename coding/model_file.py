@@ -14,11 +14,12 @@ import keras
 import numpy as np
 
 from coding import container, graph
-from coding.array_file import Each, Summary, encode_arrays, equal, read_arrays, read_index
+from coding.array_file import Summary, encode_arrays, equal
+from coding.array_reader import Each, read_arrays, read_index
 from coding.reader import field
 from runs.errors import SnapshotError, UsageError
 
-GRAPH = "keras"
+GRAPH, FACTS = "keras", "facts"
 Share = Callable[[keras.Model, Any], object]  # gives the weights of a model few distinct values, in place
 
 
@@ -27,6 +28,7 @@ def encode(
     path: str | os.PathLike,
     bits: int | None = None,
     share: Share | None = None,
+    facts: dict | None = None,
     each: Each = iter,
 ) -> Summary:
     """Write a model to a `.kpz` file. It takes its place only after it was decoded and every bit compared.
@@ -36,6 +38,7 @@ def encode(
         path: the file; what is there is replaced.
         bits: weights are shared first, at most 2**bits values in a kernel; None keeps them as they are.
         share: how; None for `coding.sharing.share`, on convolutions.
+        facts: JSON to keep with the model: its plan, accuracy …; `inspect` shows it.
         each: wraps the weights while they are coded, to show progress.
 
     Raises:
@@ -58,7 +61,7 @@ def encode(
                 raise SnapshotError(f"{path}: {name} is not read back as it was written. Nothing is kept")
 
     arrays = dict(zip(names, weights, strict=True))
-    return encode_arrays(arrays, path, {GRAPH: config}, check=check, each=each)
+    return encode_arrays(arrays, path, {GRAPH: config, FACTS: facts or {}}, check=check, each=each)
 
 
 def decode(path: str | os.PathLike, each: Each = iter) -> keras.Model:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import coding
 from recipes.code_options import CodeOptions, check_places
-from runs.files import make_atomic
+from runs import load_snapshot, make_atomic
 
 
 def run(options: CodeOptions) -> None:
@@ -26,24 +26,26 @@ def _bar(parts: Iterable, title: str) -> Iterable:
 
 
 def _encode(options: CodeOptions) -> None:
-    model = _plain(options.file)
-    done = coding.encode(model, options.output, options.bits, each=partial(_bar, title="encode"))
+    model, facts = _plain(options.file)
+    done = coding.encode(model, options.output, options.bits, facts=facts, each=partial(_bar, title="encode"))
     ratio = f"{done.arrays / done.file:.2f} times smaller"
     print(f"{options.output}: {done.file:,} bytes for weights of {done.arrays:,}, {ratio}")
     print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
 
 
-def _plain(path: str):
-    """A model of plain Keras layers, from a .keras file or a snapshot."""
+def _plain(path: str) -> tuple:
+    """A model of plain Keras layers, from a .keras file or a snapshot, and what the latter says of it."""
     import nets
     from pruning import compact
     from recipes.prune_subject import load
 
     if Path(path).suffix != ".keras":
-        return compact(nets.load_params(None, path))
+        snapshot = load_snapshot(path)
+        facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
+        return compact(nets.load_params(None, snapshot, path)), facts
     model = load(path)
     foreign = any(type(layer).__module__.partition(".")[0] == "nets" for layer in model.layers)
-    return compact(model) if foreign else model
+    return (compact(model) if foreign else model), {}
 
 
 def _decode(options: CodeOptions) -> None:

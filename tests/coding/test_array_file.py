@@ -10,7 +10,8 @@ import pytest
 from coded_nets import noise, resnet56, shared
 
 from coding import container, streams, symbols
-from coding.array_file import INDEX, decode_arrays, encode_arrays, equal, verify
+from coding.array_file import encode_arrays, equal, verify
+from coding.array_reader import INDEX, decode_arrays
 from runs.errors import RunFolderError, SnapshotError
 
 MIB = 2**20

@@ -11,7 +11,8 @@ import pytest
 import coding
 import nets
 from coding import container, graph
-from coding.array_file import INDEX, equal
+from coding.array_file import equal
+from coding.array_reader import INDEX
 from exports.signature import outputs, sample_inputs
 from pruning import compact
 from runs.errors import SnapshotError, UsageError
@@ -202,6 +203,7 @@ HOSTILE = {
     "a function of Python": with_dense(module="os", class_name="system", config={"command": "touch ran"}),
     "a function by name": with_dense(module="builtins", class_name="function", config="exec"),
     "a file that Keras fetches": with_dense(module="keras.utils", class_name="get_file"),
+    "a file to read": with_dense(class_name="StringLookup", config={"vocabulary": "forged.kpz"}),
     "a saved model": with_dense(class_name="TFSMLayer", config={"filepath": "ran"}),
     "a class of somebody": with_dense(module="somebody", class_name="Twice", registered_name="tests>Twice"),
     "a registered name": with_dense(registered_name="tests>Twice"),
