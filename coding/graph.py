@@ -99,9 +99,8 @@ def _known(value: Mapping) -> bool:
         found = getattr(module, name, None)
     if not isinstance(found, type) or not issubclass(found, kind):
         return False
-    return name not in RUNNING_CODE and not hasattr(
-        found, "save_assets"
-    )  # these read files that a graph names
+    reads_files = hasattr(found, "save_assets")  # a vocabulary may be the name of one
+    return name not in RUNNING_CODE and not reads_files
 
 
 # --- and back ----------------------------------------------------------------------------------------------
@@ -129,13 +128,11 @@ def build(config: dict, arrays: Sequence[np.ndarray]) -> keras.Model:
 
 
 def _made(config: dict) -> keras.Model:
-    nodes = len(config.get("config", {}).get("layers", ())) if isinstance(config.get("config"), dict) else 0
     try:
-        with deep(nodes):
-            made = keras.saving.deserialize_keras_object(
-                copy.deepcopy(config), safe_mode=True
-            )  # which empties it
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        own = copy.deepcopy(config)  # Keras empties what it is given
+        with deep(len(own["config"]["layers"])):
+            made = keras.saving.deserialize_keras_object(own, safe_mode=True)
+    except Exception as error:  # whatever a graph that nobody wrote makes Keras or TensorFlow raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise Refused(f"its graph cannot be built ({reason})") from None
     if not isinstance(made, keras.Model):
