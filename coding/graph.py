@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from runs.errors import UsageError
 from runs.recursion import deep
@@ -32,6 +34,7 @@ EXACT = {
 }
 OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")  # x + y, keras.ops.relu(x), … between layers
 RUNNING_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+UNINITIALISED = "uninitialized_variables"  # where Keras lists variables that wait for a value
 NOT_KEPT = ("compile_config",)  # optimizer, loss, metrics: no part of what a model computes
 
 
@@ -113,7 +116,7 @@ def build(config: dict, arrays: Sequence[np.ndarray]) -> keras.Model:
     allowed (see `check`), cannot be built, or has other weights.
     """
     check(config)
-    with keras.StatelessScope(initialize_variables=False):  # variables without values
+    with _without_values():
         wanted = [(tuple(v.shape), v.dtype) for v in _made(config).weights]
     found = [(array.shape, array.dtype.name) for array in arrays]
     if wanted != found:
@@ -125,6 +128,17 @@ def build(config: dict, arrays: Sequence[np.ndarray]) -> keras.Model:
         if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
             layer.finalize_state()
     return model
+
+
+@contextlib.contextmanager
+def _without_values() -> Iterator[None]:
+    """Variables made inside have shapes and no values, and Keras forgets that it owes them some."""
+    waiting = list(global_state.get_global_attribute(UNINITIALISED) or ())
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(UNINITIALISED, waiting)
 
 
 def _made(config: dict) -> keras.Model:
