@@ -25,13 +25,13 @@ from recipes.context import RunContext
 from runs.errors import UsageError
 
 
-def losses_of(config: LearningOptions, teachers: int) -> list[tuple[Loss, float]]:
+def losses_of(config: LearningOptions, teachers: int, label: str = "--distill") -> list[tuple[Loss, float]]:
     """Losses with their weights: `--betas` for the last ones, published ones for those before.
 
     Raises `UsageError` for a name that is not registered, with the nearest one, and for several teachers
-    that no loss listens to.
+    that no loss listens to. `label` is what messages call the option.
     """
-    known = [_known(name) for name in config.losses]
+    known = [_known(name, label) for name in config.losses]
     if teachers > 1 and known and not any(loss.reads in ("logits", "all") for loss in known):
         raise UsageError(
             f"Several teachers speak through their logits: add kd. Received: distill={config.distill}, "
@@ -43,11 +43,11 @@ def losses_of(config: LearningOptions, teachers: int) -> list[tuple[Loss, float]
     return list(zip(built, betas, strict=True))
 
 
-def _known(name: str) -> type[Loss]:
+def _known(name: str, label: str) -> type[Loss]:
     try:
         return get_loss(name)
     except UsageError as error:
-        raise UsageError(f"distill: {error}") from error
+        raise UsageError(f"{label}: {error}") from error
 
 
 def filter_mean(config: LearningOptions) -> str:

@@ -57,6 +57,7 @@ def test_there_is_something_to_read():
         "runs",
         "nets",
         "dataloader",
+        "coding",
         "exports",
         "op_utils",
         "updates",
@@ -76,8 +77,9 @@ def test_arrows_point_down(room):
 
 
 PLAIN = (
-    "coding", "coding.allocation", "coding.kmeans", "coding.sharing", "dataloader", "exports",
-    "pruning", "pruning.admm", "pruning.criteria", "pruning.ladders",
+    "coding", "coding.accounting", "coding.allocation", "coding.array_file", "coding.inspection",
+    "coding.kmeans", "coding.sharing", "dataloader", "exports", "pruning", "pruning.admm",
+    "pruning.criteria", "pruning.ladders",
     "pruning.plan", "pruning.published", "pruning.search_rules", "pruning.settings",
     "pruning.unstructured", "pruning.weights", "recipes.config", "recipes.config_program",
     "recipes.recipe_file", "recipes.schedules", "recipes.stages", "runs",

@@ -61,7 +61,8 @@ class Train(LearningOptions, Step):
         self.check_losses(prefix=f"{self.label}.")
         if self.teacher == "none" and self.label_weight == 0:
             raise UsageError(f"Nothing to learn from: no teacher and no labels. Received: {self.label}")
-        losses_of(self, teachers=2 if self.teacher == "ensemble" else 1)  # unknown names and what hears none
+        several = 2 if self.teacher == "ensemble" else 1
+        losses_of(self, several, f"{self.label}.distill")  # unknown names, and what hears no ensemble
         self._check_schedule()
 
     def _check_schedule(self) -> None:

@@ -57,7 +57,7 @@ def test_a_line_of_haps_script_says_the_same_here():
 
 
 def test_without_a_word_every_loss_is_as_it_was_published():
-    losses = [loss for loss, _ in losses_of(choose(EVERY)[1])]
+    losses = [loss for loss, _ in losses_of(choose(EVERY)[1], teachers=1)]
     assert len(losses) == len(list_losses())
     for loss in losses:
         assert loss.get_config() == build(loss.key).get_config()
@@ -78,7 +78,7 @@ def test_an_unknown_loss_is_named_with_its_flag():
     with pytest.raises(
         UsageError, match="^--distill: Unknown loss. Received: loss='hop'. Did you mean 'hap'"
     ):
-        losses_of(options)
+        losses_of(options, teachers=1)
 
 
 def test_what_is_not_a_published_flag_stays_as_it_is():
@@ -109,10 +109,10 @@ def test_what_cannot_be_understood_is_named(line, message):
         choose(line.split())
 
 
-def test_the_list_names_every_recipe(capsys):
+def test_the_list_is_printed_and_nothing_is_run(capsys):
     assert choose(["--recipe", "list"]) == (None, None)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(RECIPES)
+    assert set(RECIPES) <= {line.split(":")[0] for line in lines}
 
 
 def test_without_a_name_it_is_ekg():

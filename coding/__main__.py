@@ -1,0 +1,23 @@
+"""Keras models as .kpz files: python -m coding encode MODEL.keras -o FILE.kpz, decode, inspect, or --help."""
+
+import sys
+
+from runs.errors import cli
+
+
+def main() -> None:
+    """argv → options → the work."""
+    from recipes.code_options import parse
+
+    options = parse()
+    if options.command != "inspect":
+        from runs.quiet import start_tensorflow
+
+        start_tensorflow()
+    from recipes.code import run
+
+    run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(cli(main, interrupted="interrupted: no file was written; start it again"))

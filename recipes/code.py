@@ -1,0 +1,59 @@
+"""`python -m coding`: models to `.kpz` files and back, and what is in such a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+import coding
+from recipes.code_options import CodeOptions, check_places
+from runs import load_snapshot, make_atomic
+
+
+def run(options: CodeOptions) -> None:
+    """Does what the command line says and prints it. Raises the errors of `coding` and of `check_places`."""
+    check_places(options)
+    {"encode": _encode, "decode": _decode, "inspect": _inspect}[options.command](options)
+
+
+def _bar(parts: Iterable, title: str) -> Iterable:
+    """Progress on stderr, a tensor at a time; none where nobody looks and the work is short."""
+    return tqdm(parts, desc=title, unit="tensor", dynamic_ncols=True, leave=False, delay=1, file=sys.stderr)
+
+
+def _encode(options: CodeOptions) -> None:
+    model, facts = _plain(options.file)
+    done = coding.encode(model, options.output, options.bits, facts=facts, each=partial(_bar, title="encode"))
+    ratio = f"{done.arrays / done.file:.2f} times smaller"
+    print(f"{options.output}: {done.file:,} bytes for weights of {done.arrays:,}, {ratio}")
+    print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
+
+
+def _plain(path: str) -> tuple:
+    """A model of plain Keras layers, from a .keras file or a snapshot, and what the latter says of it."""
+    import nets
+    from pruning import compact
+    from recipes.prune_subject import load
+
+    if Path(path).suffix != ".keras":
+        snapshot = load_snapshot(path)
+        facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
+        return compact(nets.load_params(None, snapshot, path)), facts
+    model = load(path)
+    foreign = any(type(layer).__module__.partition(".")[0] == "nets" for layer in model.layers)
+    return (compact(model) if foreign else model), {}
+
+
+def _decode(options: CodeOptions) -> None:
+    model = coding.decode(options.file, each=partial(_bar, title="decode"))
+    make_atomic(options.output, model.save)
+    count = f"{model.count_params():,} weights"
+    print(f"{options.output}: {model.name}, {count}, bit for bit those of {options.file}")
+
+
+def _inspect(options: CodeOptions) -> None:
+    print(coding.inspect(options.file, each=partial(_bar, title="inspect")))

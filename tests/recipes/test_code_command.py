@@ -1,0 +1,75 @@
+"""`python -m coding` as a shell sees it."""
+
+import keras
+import numpy as np
+import pytest
+
+import coding
+import nets
+from coding.container import MAGIC
+from pruning import compact
+from recipes.code import run
+from recipes.code_options import parse
+from runs import SecateurError, UsageError, save_snapshot
+
+PROGRAM = "coding/__main__.py"
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    path = tmp_path_factory.mktemp("snapshots") / "net.pkl"
+    save_snapshot(path, nets.snapshot_of(nets.build("ResNet-20"), {"accuracy": 0.5}))
+    return path
+
+
+def test_a_snapshot_goes_into_a_file_and_comes_back_as_a_plain_model(programs, snapshot, tmp_path):
+    done = programs.run(PROGRAM, "encode", snapshot, "-o", "net.kpz", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert f"{(tmp_path / 'net.kpz').stat().st_size:,} bytes" in done.out and "every bit compared" in done.out
+    done = programs.run(PROGRAM, "decode", "net.kpz", "-o", "net.keras", cwd=tmp_path)
+    assert done.code == 0, done.err
+    found = keras.models.load_model(tmp_path / "net.keras", compile=False)
+    for mine, theirs in zip(compact(nets.load_params(None, snapshot)).weights, found.weights, strict=True):
+        assert np.array_equal(mine.numpy(), theirs.numpy())
+    done = programs.run(PROGRAM, "inspect", "net.kpz", cwd=tmp_path)
+    assert done.code == 0 and {"entropy", "bits", "share", "fc", "planes"} <= set(done.out.split())
+    found = coding.inspect(tmp_path / "net.kpz")
+    assert found.facts["spec"]["arch"] == "ResNet-20" and found.facts["accuracy"] == 0.5
+
+
+BAD = {
+    "": 2,
+    "incode net.keras": 2,
+    "encode": 2,
+    "encode missing.keras": 2,
+    "encode missing.keras -o net.kpz": 4,
+    "encode text.keras -o net.kpz": 4,
+    "encode text.keras -o net.keras": 5,
+    "encode text.keras -o no/folder.kpz": 5,
+    "encode text.keras -o net.kpz --bits 17": 2,
+    "decode text.keras -o net.keras": 4,
+    "decode text.keras -o net.keras --bits 5": 2,
+    "inspect text.keras": 4,
+    "inspect text.keras -o net.kpz": 2,
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_what_cannot_be_used_is_said_in_two_lines(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(SecateurError) as found:
+        run(parse(words.split()))
+    assert found.value.exit_code == BAD[words] and len(str(found.value).splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["text.keras"]
+
+
+def test_a_damaged_file_ends_the_program_with_code_4(programs, tmp_path):
+    (tmp_path / "net.kpz").write_bytes(MAGIC)
+    done = programs.run(PROGRAM, "inspect", "net.kpz", cwd=tmp_path)
+    assert done.code == 4 and done.err.startswith("error: net.kpz is not a usable .kpz file")
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean 'encode'"):
+        parse(["encoed", "net.keras"])
