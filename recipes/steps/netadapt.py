@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
-from pruning.netadapt import Adapted, NetAdapt
 from tqdm import tqdm
 
 from pruning import Plan
+from pruning.netadapt import Adapted, NetAdapt
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.searching import Searching

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
-from pruning.rounding import removed
 
 from pruning import Plan, backward, cluster_plan, plan_of_widths
+from pruning.rounding import removed
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.narrowing import Narrowing

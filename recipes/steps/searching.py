@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
-from pruning.space import COSTS, Space
-from pruning.trial import PlanScorer
 
 from op_utils import make_reestimator
 from pruning.groups import analyse
 from pruning.scores import score_groups
+from pruning.space import COSTS, Space
+from pruning.trial import PlanScorer
 from recipes.context import RunContext
 from recipes.options import option
 from recipes.steps.narrowing import Narrowing
