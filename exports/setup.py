@@ -54,6 +54,9 @@ class Setup:
         """Name → milliseconds of the fastest call; all take turns for about so many seconds."""
         return least({name: self.caller(model) for name, model in models.items()}, seconds)
 
+    def close(self) -> None:
+        """Ends what it has started: nothing, where models run in this process."""
+
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.threads else "any threads"
         return f"{self.backend}, {threads}, batch {self.batch}"

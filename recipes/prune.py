@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import keras
@@ -33,6 +34,11 @@ def run(options: PruneOptions) -> None:
     check_places(options)
     check_criterion(options)
     subject = _subject(options)
+    with contextlib.closing(subject.setup):
+        _prune(options, subject)
+
+
+def _prune(options: PruneOptions, subject: Subject) -> None:
     model = subject.model
     print(summary(model, options.convention), end="\n\n")
     plan = choose(subject)

@@ -48,6 +48,11 @@ class Apart(Setup):
                     "run it again, or give --threads 0, which needs no other process"
                 ) from error
 
+    def close(self) -> None:
+        """Ends the child, if there is one: when Python ends, its pipes may be closed too early."""
+        if "_child" in vars(self):
+            self._child.shutdown()
+
     @cached_property
     def _child(self) -> Executor:
         # The initializer comes from a module without TensorFlow, which would speak before it is silenced.

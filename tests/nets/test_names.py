@@ -40,7 +40,7 @@ def test_variables_are_all_weights_but_the_masks(resnet56):
 
 def test_list_nets_takes_a_pattern():
     assert nets.list_nets("resnet-?6") == ["ResNet-56"]
-    sizes = (18, 20, 32, 34, 44, 50, 56, 110)
+    sizes = (8, 14, 18, 20, 32, 34, 44, 50, 56, 110)
     assert nets.list_nets("ResNet*") == [f"ResNet-{depth}" for depth in sizes]
     assert set(nets.list_nets("*net-*")) > {*nets.list_nets("resnet*"), "PreResNet-164", "MobileNet-v2"}
     assert nets.list_nets("alexnet*") == []

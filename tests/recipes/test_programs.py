@@ -242,6 +242,6 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_begins_anew_with_another_rate
     first, second = (sha256(path / "snap_train-1.pkl") for path in (folder, ran(words[0])))
     assert first == second
     _, done = recipe(*words, "train.learning_rate=0.01", folder=other)
-    assert "to be done again: train-1\n" in done.out and "continuing" not in done.out
+    assert "to be done again: prune_fixed-1, train-1\n" in done.out and "continuing" not in done.out
     rates = [row["learning_rate"] for row in read_json(other / "report.json")["epochs"]]
     assert rates == pytest.approx([0.01] * 3)
