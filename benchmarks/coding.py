@@ -1,7 +1,7 @@
 """Speed of the coders and size of their files: ResNet-56 with shared weights beside gzip and xz of its bytes.
 
     python -m benchmarks.coding                    5 bits, random weights
-    python -m benchmarks.coding --model NET.keras  a network of yours, weights as they are
+    python -m benchmarks.coding --model NET.keras  a network of yours, as it is and with 5 bits
 
 MB/s count the bytes of the float32 weights, in both directions. "Model" is a Keras model from the file, whose
 graph Keras builds; "arrays" are its weights without TensorFlow.
@@ -64,8 +64,8 @@ def measure_streams(bits: int, turns: int) -> list[dict]:
     return rows
 
 
-def sizes(model, path: Path) -> list[dict]:
-    """Bytes of the weights, of gzip and xz of them, and of the file."""
+def sizes(model, path: Path, bits: int) -> list[dict]:
+    """Bytes of the weights, of gzip and xz of them, and of the file, with shared weights and as they are."""
     import coding
 
     weights = b"".join(v.numpy().tobytes() for v in model.weights)
@@ -73,6 +73,7 @@ def sizes(model, path: Path) -> list[dict]:
         "float32": len(weights),
         "gzip -9": len(gzip.compress(weights, 9)),
         "xz -9": len(lzma.compress(weights, preset=9)),
+        f".kpz, {bits} bits": coding.encode(model, path, bits=bits).file,
         ".kpz with its graph": coding.encode(model, path).file,
     }
     return [{"name": name, "bytes": size, "ratio": len(weights) / size} for name, size in found.items()]
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     streams = measure_streams(args.bits, args.turns)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.kpz"
-        files = sizes(model, path)
+        files = sizes(model, path, args.bits)
         seconds = measure_file(model, path, args.turns)
     cells = [
         (s["name"], f"{s['over_entropy']:.4%}", f"{s['encode']:.0f}", f"{s['decode']:.0f}") for s in streams

@@ -71,15 +71,24 @@ def load_fitting(
     return model
 
 
-def check_batch(config: RunOptions, images: int, replicas: int) -> None:
-    """Raises for a batch that the training would refuse hours later, when it begins."""
-    if config.batch_size > images:
+def check_batch(
+    config: RunOptions,
+    images: int,
+    replicas: int,
+    batch_size: int | None = None,
+    label: str = "--batch_size",
+) -> None:
+    """Raises for a batch that the training would refuse hours later, when it begins.
+
+    `batch_size` and what messages call it are the run's, unless a step has its own.
+    """
+    size = batch_size or config.batch_size
+    received = f"Received: {label.removeprefix('--')}={size}"
+    if size > images:
         raise DataError(
-            f"--batch_size must not exceed the {images} training images of {config.dataset}. "
-            f"Received: batch_size={config.batch_size}"
+            f"{label} must not exceed the {images} training images of {config.dataset}. {received}"
         )
-    if config.batch_size % (replicas * config.accum):
+    if size % (replicas * config.accum):
         raise UsageError(
-            f"--batch_size must divide evenly over {replicas} devices × --accum {config.accum}. "
-            f"Received: batch_size={config.batch_size}"
+            f"{label} must divide evenly over {replicas} devices × --accum {config.accum}. {received}"
         )

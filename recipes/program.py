@@ -48,9 +48,10 @@ def run(config: ProgramOptions) -> dict:
     if source:
         load_fitting(config.trained_param, source, config.arch, config.dataset, strategy, config.data_path)
     splits = load_splits(config, _normalisation(config, source))
-    check_batch(config, len(splits.train), strategy.num_replicas_in_sync)
+    sizes = len(splits.train), strategy.num_replicas_in_sync
+    check_batch(config, *sizes)
     for step in steps:
-        step.check(config, len(splits.train))
+        step.check(config, *sizes)
     config = Program(**vars(config), program=[step.to_json() for step in steps])
     with RunFolder(config.train_path, config.to_json(), MAY_DIFFER) as folder, MetricsLog(folder) as log:
         forget_changed(folder, log, config)

@@ -23,7 +23,7 @@ class PruneFixed(Narrowing):
 
     widths: str = option("kesi", "the plan", choices=tuple(PUBLISHED))
 
-    def check(self, config: ProgramOptions, images: int) -> None:
+    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
         """The plan must be published for the architecture, or for its family."""
         find_shares(self.widths, config.arch)
 

@@ -31,10 +31,10 @@ class Repeat(Step):
                     f"A loop cannot stand in a loop: multiply its rounds. Received: {self.label} with repeat"
                 )
 
-    def check(self, config: ProgramOptions, images: int) -> None:
+    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
         """Those of its steps."""
         for table in self.steps:
-            make_step(table).check(config, images)
+            make_step(table).check(config, images, replicas)
 
     def run(self, context: RunContext, state: State) -> State:
         """All rounds; the steps of the second are called NAME-2."""

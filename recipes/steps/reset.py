@@ -34,7 +34,7 @@ class Reset(Step):
         choices=PLACES,
     )  # fmt: skip
 
-    def check(self, config: ProgramOptions, images: int) -> None:
+    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
         """With a given network only its own weights are known."""
         if config.trained_param and self.to in ("init", "epoch"):
             raise UsageError(

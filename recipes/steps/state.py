@@ -20,8 +20,8 @@ class State:
         plan: channels of the dense network that are left in it; None while all are.
         dense: snapshot of the network before anything was pruned.
         starts: name → snapshot that a step `reset` can go back to: "init", "epoch" and "dense".
-        trained: snapshots after each training since the dense one, which ensembles are made of.
-        members: those of `trained` that no ensemble has taught, and so can be one.
+        trained: snapshots after each training since the dense one.
+        members: those of `trained` that no ensemble has taught: with the dense one they can be an ensemble.
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
         sparse: whether single weights are zero, and have to stay so.
         shared: bits and layers of `coding.sharing.tied`, where equal weights have to stay equal.

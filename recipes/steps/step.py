@@ -37,12 +37,13 @@ class Step:
         """What messages and `--set` call it."""
         return self.name or self.kind
 
-    def check(self, config: ProgramOptions, images: int) -> None:
+    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
         """Raises for what would fail only once it is this step's turn.
 
         Args:
             config: the options of the run.
             images: number of its training images.
+            replicas: devices that share a batch.
         """
 
     def run(self, context: RunContext, state: State) -> State:

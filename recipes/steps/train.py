@@ -19,6 +19,7 @@ from recipes import schedules
 from recipes.config_learning import LearningOptions
 from recipes.config_program import ProgramOptions
 from recipes.context import RunContext
+from recipes.inputs import check_batch
 from recipes.learning import losses_in_words
 from recipes.lessons import live_teacher, losses_of
 from recipes.options import option
@@ -74,22 +75,20 @@ class Train(LearningOptions, Step):
                 f"Received: {self.label}.points={self.points}, decay={self.decay}"
             )
 
-    def check(self, config: ProgramOptions, images: int) -> None:
-        """Its batch must not exceed the images, and must divide evenly."""
-        batch = self.batch_size or config.batch_size
-        if batch > images or batch % config.accum:
-            raise UsageError(
-                f"A batch has at most {images} images here and divides by --accum {config.accum}. "
-                f"Received: {self.label}.batch_size={batch}"
-            )
+    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
+        """A batch of its own must be possible."""
+        if self.batch_size:
+            check_batch(config, images, replicas, self.batch_size, f"{self.label}.batch_size")
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network after its training."""
 
         def make(path: Path) -> dict:
             model, inner = widened(context, state) if self.widens else (context.load(state.network), None)
+            if learning := self.learning(state):
+                print(f"{state.name}: {learning_text(learning)}", flush=True)
             self.train(context, state, model, self.spec(context, state))
-            facts = {"learning": learning} if (learning := self.learning(state)) else {}
+            facts = {"learning": learning} if learning else {}
             return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
 
         tuned = context.step(state.name, f"snap_{state.name}.pkl", make)
@@ -99,8 +98,6 @@ class Train(LearningOptions, Step):
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
         """Trains `model` in place, beside its teachers if it has any."""
         paths = self._teachers(state)
-        if learning := self.learning(state):
-            print(f"{state.name}: {learning_text(learning)}", flush=True)
         if not paths:
             fit(context, model, replace(spec, **self.hooks(context, state, model, model)))
             return
