@@ -34,7 +34,7 @@ RECIPES = {
     ],
     "random weights in L1's widths": [*PLAN, "reset.to=random"],
     "KESI: rounds, ensemble": KESI,
-    "KESI: rounds, no teacher": [*KESI, "distil.distill=none", "distil.label_weight=1.0"],
+    "KESI: rounds, no teacher": [*KESI, "distil.distill=none", "distil.label_weight=1.0", "distil.betas=[]"],
     "NNI's lottery, FPGM, KD": [
         "lottery_nni", "--stem", "cifar", "--set", "rounds.times=3", "recover.epochs=1", "distil.epochs=1",
         "prune_ladder.sparsity=0.4",

@@ -16,6 +16,12 @@ Bits = int | Mapping[str, int]
 """Of all kernels; or a table from "conv", "dense", layers, patterns of them ("stage4_*") or kernels to bits.
 
 A layer that is itself called "conv" or "dense" is meant by the name of its kernel, "conv/kernel"."""
+CHANNELS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), (-1,)),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), (-2,)),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), (-2, -1)),
+}
+"""Class of a layer, or of one that it is derived from → `channel_axes`."""
 Kernel = tuple[str, str, Any]  # kind, "layer/weight", variable
 
 
@@ -46,6 +52,12 @@ def chosen(kernels: Sequence[Kernel], bits: Bits) -> Iterator[tuple[str, Any, in
         own = next((n for pattern, n in lines.items() if _fits(pattern, kind, name)), None)
         if own:
             yield name, variable, own
+
+
+def channel_axes(layer: Any) -> tuple[int, ...]:
+    """The axes, from the end, that number the output channels of a layer's one kernel; () without one."""
+    classes = [c.__name__ for c in type(layer).__mro__ if c.__module__.startswith("keras.")]
+    return next((CHANNELS[name] for name in classes if name in CHANNELS), ())
 
 
 def _of(layer: Any) -> Iterator[Kernel]:

@@ -15,6 +15,7 @@ _HOME = {
     "litert_runner": "exports.litert",
     "least": "exports.timing",
     "require": "exports.checked",
+    "to_int8": "exports.int8",
     "to_litert": "exports.litert",
 }
 __all__ = list(_HOME)

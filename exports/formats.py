@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from exports.litert import litert_runner, to_litert
 from exports.parity import compare
-from exports.signature import Runner, alone, functional_of, outputs, sample_inputs
+from exports.signature import Runner, alone, outputs, sample_inputs
+from nets.graph import functional_of
 from runs.errors import SnapshotError
 from runs.quiet import quiet_stderr
 

@@ -23,12 +23,17 @@ def to_litert(model: keras.Model) -> bytes:
 
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
+    return converted(tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]), model.name)
+
+
+def converted(converter: tf.lite.TFLiteConverter, name: str) -> bytes:
+    """What a converter makes of the model of that name; its long complaints become a `UsageError`."""
     try:
         with _silent_absl():
-            return tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]).convert()
+            return converter.convert()
     except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
         raise UsageError(
-            f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
+            f"{name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
             "export it as savedmodel or onnx"
         ) from error
 
@@ -53,7 +58,8 @@ def _operations(message: str) -> str:
 def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runner:
     """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter.
 
-    Open sizes become those of the arrays, call by call.
+    Open sizes become those of the arrays, call by call. Where the file reads or gives whole numbers of 8 bits
+    with a scale, the arrays are float32 all the same.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -75,10 +81,25 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
         if open_sizes and shapes != (wanted := [values.shape for values in inputs]):
             allocate(wanted)
         for source, values in zip(sources, inputs, strict=True):
-            interpreter.set_tensor(source["index"], values)
+            interpreter.set_tensor(source["index"], _whole(values, source))
         interpreter.invoke()
-        return alone([interpreter.get_tensor(target["index"]) for target in targets])
+        return alone([_real(interpreter.get_tensor(target["index"]), target) for target in targets])
 
     if not open_sizes:  # the file gives these as 1, on which not every layer can run
         allocate([(batch_size, *source["shape"][1:]) for source in sources])
     return run
+
+
+def _whole(values: np.ndarray, about: dict) -> np.ndarray:
+    """Real numbers as a tensor with a scale keeps them."""
+    scale, zero = about["quantization"]
+    if not scale:
+        return values
+    limits = np.iinfo(about["dtype"])
+    return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(about["dtype"])
+
+
+def _real(values: np.ndarray, about: dict) -> np.ndarray:
+    """The real numbers that a tensor with a scale stands for, float32."""
+    scale, zero = about["quantization"]
+    return ((values.astype(np.float32) - zero) * scale).astype(np.float32) if scale else values

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nets.graph import functional_of
+
 Runner = Callable[..., Any]  # one array per input → an array, or a list where the model has several outputs
 
 OPEN_SIZES = (32, 64, 96, 128, 256, 512)  # what axes of open size are given: the first that the model takes
@@ -54,11 +56,6 @@ def _takes(model: keras.Model, sizes: Sequence[tuple[int, ...]]) -> bool:
     except (ValueError, TypeError, tf.errors.OpError):
         return False
     return all(n is None or n > 0 for tensor in made for n in tensor.shape)
-
-
-def functional_of(model: Any) -> Any:
-    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
-    return getattr(model, "_functional", None) or model
 
 
 def call(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from pruning.graph import Call
+from nets.graph import Call
 from pruning.groups import ACTIVATIONS, Analysis
 from pruning.weights import Weights
 from runs.errors import UsageError

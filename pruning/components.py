@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning.graph import Graph
+from nets.graph import Graph
 from pruning.kinds import KINDS
 from pruning.labels import Labels, representatives
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import keras
 import numpy as np
 
+from nets.graph import Call
 from pruning.conventions import Convention
-from pruning.graph import Call
 from pruning.groups import Analysis
 from pruning.kinds import cost_of
 from pruning.polynomial import Rows, Term

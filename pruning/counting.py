@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from nets.graph import Call
 from pruning.conventions import CONVENTIONS, Convention
-from pruning.graph import Call
 from pruning.groups import Analysis, analyse
 from pruning.kinds import cost_of
 from pruning.plan import Plan

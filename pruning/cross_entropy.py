@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pruning.graph import Graph
+from nets.graph import Graph
 from pruning.groups import Analysis
 from runs.errors import UsageError
 

@@ -9,8 +9,8 @@ from functools import cached_property
 import keras
 import numpy as np
 
+from nets.graph import Call, Graph, trace
 from pruning.components import Components, label_channels
-from pruning.graph import Call, Graph, trace
 from pruning.group import ChannelGroup, Member
 from pruning.labels import Labels, channel_vector, expanded
 from pruning.untouched import Listing, listing

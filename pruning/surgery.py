@@ -10,15 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from exports.signature import functional_of
+from nets.graph import Call, rebuilt
 from pruning.copying import config_of, copied, plain, remade
-from pruning.graph import Call
 from pruning.groups import Analysis, analyse
 from pruning.kinds import KINDS, Cut
 from pruning.plan import Plan
 from pruning.weights import Weights, apply, cut, named_variables, weights_of, zero
 from runs.errors import UsageError
-from runs.recursion import deep
 
 
 def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
@@ -102,24 +100,12 @@ def _own_names(analysis: Analysis) -> dict[str, str]:
 
 def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) -> keras.Model:
     """The graph once more, with other layers."""
-    values: dict[int, Any] = {}
-    for call in analysis.calls:
-        if call.kind == "InputLayer":
-            made = [layers[call.name].output]
-        else:
-            made = call.run([values[t] for t in call.inputs], layers[call.name])
-        values |= dict(zip(call.outputs, made, strict=True))
-    functional = functional_of(model)
 
-    def like(structure: Any, numbers: list[int]) -> Any:
-        return keras.tree.pack_sequence_as(structure, [values[n] for n in numbers])
+    def run(call: Call, values: list[Any]) -> list[Any]:
+        layer = layers[call.name]
+        return [layer.output] if call.kind == "InputLayer" else call.run(values, layer)
 
-    with deep(len(analysis.calls)):
-        return keras.Model(
-            like(functional._inputs_struct, analysis.graph.inputs),
-            like(functional._outputs_struct, analysis.graph.outputs),
-            name=model.name,
-        )
+    return rebuilt(model, analysis.graph, run)
 
 
 def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:

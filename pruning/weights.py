@@ -74,7 +74,7 @@ def apply(
 
 def weights_of(model: Any) -> Weights:
     """All variables of a Keras model as arrays; what a masked layer has switched off is zero."""
-    from pruning.graph import trace  # imports Keras, which nothing else here needs
+    from nets.graph import trace  # imports Keras, which nothing else here needs
 
     layers = trace(model).layers
     return {name: _arrays(layer) for name, layer in layers.items() if getattr(layer, "variables", ())}

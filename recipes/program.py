@@ -74,7 +74,7 @@ def _walk(context: RunContext, steps: Sequence[Step]) -> dict:
     last = (*state.trained[-MOST:], state.network)
     rows = {"dense": state.dense, **{_row(path): path for path in last}}
     members = [name for name, path in rows.items() if path in (state.dense, *state.members)]
-    return finish(context, rows, state.plan, ensemble=members if len(members) > 2 else ())
+    return finish(context, rows, state.plan, ensemble=members if len(members) > 2 else (), files=state.files)
 
 
 def _row(path: Path) -> str:

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nets.graph import trace
 from op_utils import reestimate_batch_norm
 from pruning import compact
 from pruning.batches import parts
 from pruning.cross_entropy import accuracy as share_right
 from pruning.cross_entropy import cross_entropy
-from pruning.graph import trace
 from pruning.groups import analyse
 from recipes.prune_images import Batches, ImageData
 from recipes.prune_options import AUGMENTATIONS, PruneOptions

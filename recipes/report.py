@@ -24,10 +24,12 @@ from exports.timing import least, processor
 from op_utils import make_forward
 from pruning import Plan, compact, complexity
 from pruning.search import Interim
+from recipes.coded_files import file_rows
 from recipes.context import RunContext
 from recipes.scoring import ensemble_accuracy, score_logits
 from runs import read_json, write_json
 from runs.html import render_html
+from runs.page_files import FILE_COLUMNS
 from runs.page_table import COLUMNS
 from runs.wording import ratio
 
@@ -43,6 +45,7 @@ def finish(
     history: tuple[Interim, ...] = (),
     learning: dict | None = None,
     ensemble: Sequence[str] = (),
+    files: Sequence[Path] = (),
 ) -> dict:
     """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
 
@@ -52,10 +55,11 @@ def finish(
         history: interim networks of a search.
         learning: what `recipes.learning` says of a distillation.
         ensemble: names of snapshots whose probabilities are also averaged.
+        files: .kpz and .tflite files made of them, see `recipes.coded_files`.
     """
 
     def make(path: Path) -> None:
-        report = _measure(context, snapshots, plan, history, ensemble)
+        report = _measure(context, snapshots, plan, history, ensemble, files)
         report |= {"learning": learning} if learning else {}
         _write_page(context, report)
         write_json(path, report)
@@ -78,6 +82,7 @@ def _measure(
     plan: Plan | None,
     history: tuple[Interim, ...],
     ensemble: Sequence[str],
+    files: Sequence[Path],
 ) -> dict:
     config = context.config
     steps = config.steps or context.folder.steps()  # those of a recipe file are known once they are done
@@ -97,6 +102,7 @@ def _measure(
         "bn": config.bn,
         "rows": _rows(context, networks, parts, said),
         "ensemble": _together([said[name] for name in ensemble], parts) if ensemble else {},
+        "files": file_rows(context, files, [*networks.values()][-1], parts),
         "widths": plan_widths(plan),
         "stages": facts.get("slim", {}),
         "taught": {name: fact["learning"] for name, fact in facts.items() if "learning" in fact},
@@ -192,10 +198,9 @@ def print_table(report: dict) -> None:
         table.add_column(textwrap.fill(title, 12), justify="right")  # or the numbers would be wrapped
     for row in rows:
         table.add_row(row["name"], *(_cell(row, rows[0], key, style) for key, _, style in PRINTED))
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    with console.capture() as shown:  # on a closed pipe rich would exit with a code of its own
-        console.print(table)
-    print(shown.get(), end="")
+    _show(table)
+    if rows := report.get("files"):
+        _show(_files_table(rows))
     if together := report.get("ensemble"):
         print(
             f"ensemble of {together['members']} (mean of softmax): hold-out "
@@ -203,7 +208,27 @@ def print_table(report: dict) -> None:
         )
 
 
+def _files_table(rows: Sequence[dict]) -> Table:
+    table = Table(title="files")
+    table.add_column("file")
+    for _, title, _ in FILE_COLUMNS:
+        table.add_column(textwrap.fill(title, 12), justify="right")
+    for row in rows:
+        cells = (_cell(row, rows[0], key, style) for key, _, style in FILE_COLUMNS)
+        table.add_row(row["name"], *cells)
+    return table
+
+
+def _show(table: Table) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as shown:  # on a closed pipe rich would exit with a code of its own
+        console.print(table)
+    print(shown.get(), end="")
+
+
 def _cell(row: dict, first: dict, key: str, style: str) -> str:
+    if row[key] is None:
+        return "–"
     if key.endswith("accuracy"):
         return style.format(100 * row[key])
     return style.format(row[key]) + ("" if row is first else f" ({ratio(row, first, key)})")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from runs.learning_text import UNWEIGHTED
 from runs.markup import Markup, element
+from runs.page_files import files_section
 from runs.page_learning import distilled, learning_section, part_names
 from runs.page_parts import details, figure, legend, note, section, table
 from runs.page_recipe import cuts_section
@@ -44,8 +45,8 @@ def render_html(report: dict) -> str:
     subject = f"{config.get('arch', 'network')} on {config.get('dataset', 'data')}"
     title = f"{subject} · {report.get('system', 'pruned')}"
     sections = (
-        before_and_after, learning_section, _widths, _search, _stages, cuts_section, _training, _costs,
-        _seconds,
+        before_and_after, files_section, learning_section, _widths, _search, _stages, cuts_section,
+        _training, _costs, _seconds,
     )  # fmt: skip
     body = [_header(report, title), *(part(report) for part in sections)]
     return page(title, element("main", *body), _footer(report))

@@ -29,16 +29,21 @@ def before_and_after(report: dict) -> Markup:
         return Markup()
     unasked = {"flops_ekg"} if report.get("learning") else set()  # nothing was budgeted in EKG's count
     columns = [c for c in COLUMNS if c[0] not in unasked and any(c[0] in row for row in rows)]
-    titles = element("tr", *(element("th", t, scope="col") for t in ("network", *(c[1] for c in columns))))
-    networks = element(
+    networks = compared(rows, columns, "network")
+    notes = map(note, _caveats(report))
+    return section(
+        "Before and after", element("div", networks, class_="scroll"), ensemble_note(report), *notes
+    )
+
+
+def compared(rows: Sequence[dict], columns: Sequence[tuple[str, str, str]], first: str) -> Markup:
+    """Rows beside the first of them; `columns` are (key, title, style), `first` is the title of the names."""
+    titles = element("tr", *(element("th", t, scope="col") for t in (first, *(c[1] for c in columns))))
+    return element(
         "table",
         element("caption", "In grey: per cent of the first row, or the difference in points"),
         element("thead", titles),
         element("tbody", *(_line(row, rows[0], columns) for row in rows)),
-    )
-    notes = map(note, _caveats(report))
-    return section(
-        "Before and after", element("div", networks, class_="scroll"), ensemble_note(report), *notes
     )
 
 

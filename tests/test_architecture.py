@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "runs": set(),
     "nets": BASE,
     "dataloader": BASE,
-    "exports": BASE,
+    "exports": BASE | {"nets"},
     "updates": BASE,
     "op_utils": BASE | {"nets", "dataloader", "updates"},
     **dict.fromkeys(sorted(UPPER), BASE | MIDDLE),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from math import prod
 
+from nets.graph import Call
 from pruning.conventions import Convention
-from pruning.graph import Call
 
 
 def conv(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pruning.graph import Call
+from nets.graph import Call
 from pruning.kinds import cost
 from pruning.kinds.activation import mixes
 from pruning.kinds.registry import Cut, Label, kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from pruning.graph import Call
+from nets.graph import Call
 from pruning.kinds.registry import Cut, kind
 from pruning.labels import Labels
 

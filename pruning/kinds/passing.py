@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pruning.graph import Call
+from nets.graph import Call
 from pruning.kinds import cost
 from pruning.kinds.activation import mixes
 from pruning.kinds.making import CHANNELS_FIRST, spread

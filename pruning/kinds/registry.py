@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nets.graph import Call
 from pruning.conventions import Convention
-from pruning.graph import Call
 from pruning.labels import Labels
 
 Label = Callable[[Labels, Call, list[np.ndarray]], "list[np.ndarray] | str"]

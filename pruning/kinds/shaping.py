@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from pruning.graph import Call
+from nets.graph import Call
 from pruning.kinds import cost
 from pruning.kinds.making import CHANNELS_FIRST
 from pruning.kinds.registry import Cut, kind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+from nets.graph import Call
 from pruning.conventions import Convention
-from pruning.graph import Call
 from pruning.kinds.registry import KINDS, CostRule, kind
 
 HEADS = "its heads are left whole"

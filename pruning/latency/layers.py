@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from pruning.graph import Call
+from nets.graph import Call
 from pruning.latency.table import Table
 from pruning.plan import FAST_WIDTH
 

@@ -25,6 +25,7 @@ class State:
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
         sparse: whether single weights are zero, and have to stay so.
         shared: bits and layers of `coding.sharing.tied`, where equal weights have to stay equal.
+        files: what steps have made of networks for others to run, for the report.
     """
 
     name: str = ""
@@ -38,6 +39,7 @@ class State:
     turns: int = 1
     sparse: bool = False
     shared: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()
 
     def after(self, network: Path, **changes: object) -> State:
         """The same with another network."""

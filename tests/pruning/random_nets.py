@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from random_steps import MOVES, SIDES, Net
 
-from pruning.graph import trace
+from nets.graph import trace
 
 # Where another axis is as long as the batch, `keras.ops.add` takes a tensor with one value per example for a
 # bias, and adds it along that axis (Keras 3.15): no axis here is.

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from nets.graph import trace
 from pruning.cross_entropy import accuracy, cross_entropy
-from pruning.graph import trace
 from pruning.groups import analyse
 from pruning.sensitivity import measure_sensitivity
 from recipes.prune_data import ImageData

@@ -8,8 +8,8 @@ import random_steps
 import toys
 from hypothesis import HealthCheck, assume, given, settings, strategies
 
+from nets.graph import trace
 from pruning import compact, complexity, find_groups, mask
-from pruning.graph import trace
 from pruning.groups import analyse
 
 TOLERANCE = 1e-4

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataloader
+from nets.graph import trace
 from pruning import compact, complexity, make_plan, mask
 from pruning.cross_entropy import accuracy
 from pruning.gates import Gated
-from pruning.graph import trace
 from pruning.groups import analyse
 from pruning.limits import Limits, Ranking
 from pruning.scores import score_groups

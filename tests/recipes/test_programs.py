@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import coding
 import nets
 from recipes.recipe_file import published_recipes
 from runs import load_snapshot, read_json, save_snapshot, sha256
@@ -25,6 +26,8 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "baseline_cinic": ("dense.epochs=1", None),
     "kesi_tiny": ("train.epochs=1 rounds.times=1 distil.epochs=1", (14, 25, 44)),
     "hap_quant": ("train.epochs=1", None),
+    "int8": ("int8.tolerance=0 int8.epochs=1", None),
+    "fewest_bytes": ("train.epochs=1", None),
     "kesi": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
     "kesi_small_rate": ("train.epochs=3 rounds.times=1", (14, 25, 44)),
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
@@ -164,6 +167,29 @@ def test_weights_that_went_stay_away(ran):
     assert zeros == int(0.22 * sum(before[name].size for name in kernels)) + 1
     for name in kernels:
         assert np.array_equal(before[name] == 0, after[name] == 0)
+
+
+def test_the_files_of_the_fewest_bytes_are_what_they_say(ran):
+    folder = ran("fewest_bytes")
+    rows = {row["name"]: row for row in read_json(folder / "report.json")["files"]}
+    assert list(rows) == ["model.tflite", "int8.tflite", "small.kpz"]
+    assert all(row["bytes"] == (folder / name).stat().st_size for name, row in rows.items())
+    whole, small = rows["model.tflite"], rows["small.kpz"]
+    assert small["bytes"] < rows["int8.tflite"]["bytes"] < whole["bytes"] / 2
+    assert small["holdout_accuracy"] == whole["holdout_accuracy"]  # the same bits
+    network = load_snapshot(folder / "snap_train.pkl").arrays
+    decoded = {v.path: v.numpy() for v in coding.decode(folder / "small.kpz").variables}
+    kernels = sorted(array.tobytes() for array in network.values() if array.ndim == 4)
+    assert kernels == sorted(array.tobytes() for array in decoded.values() if array.ndim == 4)
+    page = (folder / "report.html").read_text()
+    assert "small.kpz" in page and f"{small['bytes']:,}" in page
+
+
+def test_the_better_of_two_files_in_8_bits_is_kept(ran):
+    facts = read_json(ran("int8") / "manifest.json")["steps"]["int8"]["facts"]
+    row = read_json(ran("int8") / "report.json")["files"][1]
+    assert row["name"] == "int8.tflite"
+    assert row["holdout_accuracy"] == max(facts["rounded"], facts.get("trained", 0))
 
 
 def test_weights_that_a_budget_made_equal_stay_equal(recipe, dense):

@@ -6,16 +6,21 @@ Models inside the model are unfolded: what is listed are layers and raw operatio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from exports.signature import functional_of
 from runs.errors import UsageError
+from runs.recursion import deep
 
 OWN = ("keras", "nets")  # packages whose classes are known by their names
+
+
+def functional_of(model: Any) -> Any:
+    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
+    return getattr(model, "_functional", None) or model
 
 
 def _symbolic(value: Any) -> bool:
@@ -95,6 +100,16 @@ class Graph:
         """Name → layer or operation, each once."""
         return {call.name: call.layer for call in self.calls}
 
+    def readers(self) -> dict[int, list[Call | None]]:
+        """Number of a tensor → the calls that read it, once for each time; None stands for the outside."""
+        found = {tensor: [] for call in self.calls for tensor in call.outputs}
+        for call in self.calls:
+            for tensor in call.inputs:
+                found[tensor].append(call)
+        for tensor in self.outputs:
+            found[tensor].append(None)
+        return found
+
 
 def trace(model: keras.Model) -> Graph:
     """Reads the graph of a functional or Sequential model, first input of a merge first.
@@ -110,6 +125,30 @@ def trace(model: keras.Model) -> Graph:
     numbers, calls, names = itertools.count(), [], {}
     known = _unfold(graph, "", {}, numbers, calls, names, None)
     return Graph(calls, [known[id(t)] for t in graph.inputs], [known[id(t)] for t in graph.outputs])
+
+
+def rebuilt(model: keras.Model, graph: Graph, run: Callable[[Call, list[Any]], Sequence[Any]]) -> keras.Model:
+    """A model of the same inputs and outputs whose graph is run once more.
+
+    Args:
+        model: what `graph` was traced from.
+        graph: its calls.
+        run: (call, what it reads now) → what it makes now, flat. Of an input it makes the input.
+    """
+    values: dict[int, Any] = {}
+    for call in graph.calls:
+        values |= dict(zip(call.outputs, run(call, [values[t] for t in call.inputs]), strict=True))
+    functional = functional_of(model)
+
+    def like(structure: Any, numbers: list[int]) -> Any:
+        return keras.tree.pack_sequence_as(structure, [values[n] for n in numbers])
+
+    with deep(len(graph.calls)):
+        return keras.Model(
+            like(functional._inputs_struct, graph.inputs),
+            like(functional._outputs_struct, graph.outputs),
+            name=model.name,
+        )
 
 
 def _graph_of(layer: Any) -> Any:

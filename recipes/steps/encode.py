@@ -1,0 +1,33 @@
+"""The network in the fewest bytes, every bit of its weights kept: a `.kpz` file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import coding
+from pruning import compact
+from recipes.context import RunContext
+from recipes.steps.state import State
+from recipes.steps.step import Step, step
+from runs import load_snapshot
+
+
+@step("encode")
+@dataclass(frozen=True, kw_only=True)
+class Encode(Step):
+    """Writes the network as it is, entropy-coded and verified; best after `share` and a training."""
+
+    def run(self, context: RunContext, state: State) -> State:
+        """<name>.kpz: a plain Keras model; the manifest has the bytes before and after."""
+
+        def make(path: Path) -> dict:
+            snapshot = load_snapshot(state.network)
+            facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
+            done = coding.encode(compact(context.load(state.network)), path, facts=facts)
+            times = f"{done.arrays / done.file:.2f} times smaller"
+            print(f"{state.name}: {done.file:,} bytes for weights of {done.arrays:,}, {times}", flush=True)
+            return {"weights": done.arrays, "bytes": done.file}
+
+        path = context.step(state.name, f"{state.name}.kpz", make)
+        return replace(state, files=(*state.files, path))

@@ -1,0 +1,96 @@
+"""The network in whole numbers of 8 bits: a LiteRT file, fine-tuned where rounding costs too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from coding.fake_quant import fake_quantised
+from coding.folding import fold_batch_norm
+from distillation import labels_only
+from exports.int8 import NUMBERS, to_int8
+from pruning import compact
+from recipes import schedules
+from recipes.coded_files import lite_logits
+from recipes.context import RunContext
+from recipes.options import option
+from recipes.scoring import score_logits
+from recipes.steps.state import State
+from recipes.steps.step import Step, step
+from recipes.training import TrainingSpec, fit
+
+SHOWN = 64  # images that calibration sees at a time
+
+
+@step("int8")
+@dataclass(frozen=True, kw_only=True)
+class Int8(Step):
+    """Rounds weights and activations to 8 bits (Jacob et al. 2018). The network itself stays as it is.
+
+    Where the holdout loses more than `tolerance`, a copy is trained with the rounding in its way; the better
+    one on the holdout is kept.
+    """
+
+    samples: int = option(512, "training images that show how large activations become", at_least=1)
+    tolerance: float = option(0.005, "accuracy on the holdout that may be lost untrained", at_least=0)
+    epochs: int = option(2, "of that training; 0: none", at_least=0)
+    learning_rate: float = option(1e-3, "of that training, falling to 0 along a cosine", above=0)
+    numbers: str = option("float32", "of inputs and outputs of the file", choices=tuple(NUMBERS))
+
+    def run(self, context: RunContext, state: State) -> State:
+        """<name>.tflite; the manifest has the holdout's accuracy before and after."""
+
+        def make(path: Path) -> dict:
+            with context.strategy.scope():
+                model = fold_batch_norm(compact(context.load(state.network)))
+            facts = {"float32": context.accuracy(model, context.splits.holdout)}
+            data = self.converted(context, model)
+            facts["rounded"] = self.accuracy(context, data)
+            if self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
+                self.train(context, state.name, model)
+                tuned = self.converted(context, model)
+                facts["trained"] = self.accuracy(context, tuned)
+                data = tuned if facts["trained"] > facts["rounded"] else data
+            path.write_bytes(data)
+            said = ", ".join(f"{name} {100 * value:.2f} %" for name, value in facts.items())
+            print(f"{state.name}: {len(data):,} bytes; hold-out: {said}", flush=True)
+            return facts
+
+        path = context.step(state.name, f"{state.name}.tflite", make)
+        return replace(state, files=(*state.files, path))
+
+    def converted(self, context: RunContext, model: keras.Model) -> bytes:
+        """The file, calibrated with training images."""
+        train = context.splits.train
+        chosen = np.random.default_rng(context.config.seed).permutation(len(train))[: self.samples]
+        parts = np.split(chosen, range(SHOWN, len(chosen), SHOWN))
+        return to_int8(model, ([context.inputs(train.images[p]).numpy()] for p in parts), self.numbers)
+
+    def accuracy(self, context: RunContext, data: bytes) -> float:
+        """Of a file on the holdout."""
+        held = context.splits.holdout
+        return score_logits(lite_logits(context, data, held), held.labels).accuracy
+
+    def train(self, context: RunContext, name: str, model: keras.Model) -> None:
+        """Trains in place, in rounded numbers."""
+        config = context.config
+        with context.strategy.scope():
+            rounded = fake_quantised(model)
+        spec = TrainingSpec(
+            name=name,
+            images=context.splits.train,
+            epochs=self.epochs,
+            learning_rates=lambda steps: schedules.find_schedule("cosine")(self.learning_rate, steps),
+            objective=labels_only,
+            preprocess=context.augmented,
+            weight_decay=0.0,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
+            accum=config.accum,
+            optimizer="torch_momentum",
+        )
+        fit(context, rounded, spec)

@@ -1,0 +1,16 @@
+"""Every row of the table of recipes: its words are understood before hours of training."""
+
+import pytest
+
+from benchmarks.recipe_accuracy import RECIPES
+from recipes.recipe_file import find_recipe
+from recipes.registry import choose
+from recipes.steps.step import make_step
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_row_is_a_run(name):
+    words = RECIPES[name]
+    _, options = choose(["--recipe", words[0], "--arch", "ResNet-20", "--dataset", "CIFAR10", *words[1:]])
+    if recipe := find_recipe(words[0]):
+        assert [make_step(table) for table in recipe.changed(options.set)]
