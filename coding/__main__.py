@@ -1,4 +1,4 @@
-"""Keras models as .kpz files: python -m coding encode MODEL.keras -o FILE.kpz, decode, inspect, or --help."""
+"""Keras models in fewer bytes: python -m coding encode|decode|inspect|int8 FILE, or --help."""
 
 import sys
 

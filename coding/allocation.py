@@ -92,6 +92,35 @@ def _walk(
     return chosen
 
 
+def choose_bits(
+    model: Any,
+    loss: Callable[[], float],
+    keep_bytes: float | None = None,
+    max_loss: float | None = None,
+    layers: str = "conv",
+    linear: bool = False,
+) -> dict[str, int]:
+    """A table of bits, for `share`, within a budget.
+
+    Args:
+        model, loss, layers, linear: see `measure`.
+        keep_bytes: ratio of the float32 bytes of these kernels that is to stay, estimated; in (0, 1).
+        max_loss: what sharing may add to the loss, estimated.
+
+    Raises `UsageError` unless just one of the two is given, and where nothing is within it.
+    """
+    dense = sum(4 * int(np.prod(variable.shape)) for *_, variable in kernels_of(model, layers))
+    max_bytes = keep_bytes and keep_bytes * dense
+    curves = measure(model, loss, BITS, layers, linear)
+    found = allocate(curves, max_bytes=max_bytes, max_loss=max_loss)
+    return {name: choice.bits for name, choice in found.items()}
+
+
+def calls_of_loss(model: Any, layers: str = "conv") -> int:
+    """How often `choose_bits` asks for the loss."""
+    return 1 + len(BITS) * len(kernels_of(model, layers))
+
+
 def total_of(choices: Iterable[Choice], what: str) -> float:
     """The sum of their "bytes" or "loss"."""
     return math.fsum(getattr(choice, what) for choice in choices)

@@ -29,6 +29,7 @@ MOVES = {
 """Layers that make no new numbers at inference, or only 0: what they read has been rounded."""
 FUSED = (keras.activations.relu, keras.activations.relu6)
 """What a runtime computes together with the layer in front: between the two nothing is rounded."""
+SHARES = (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def round_kernel(kernel: Any, axes: Sequence[int]) -> Any:
@@ -96,7 +97,7 @@ def fake_quantised(model: keras.Model) -> keras.Model:
             entries[id(call.layer.output)] = _rounded(call.layer.output)
             return [call.layer.output]
         made = call.run([entries.get(id(value), value) for value in values], wrapped.get(call.name))
-        if call.kind in MOVES:
+        if call.kind in MOVES or _shares(call):
             return made
         numbered = zip(call.outputs, made, strict=True)
         return [tensor if _fused(readers[number]) else _rounded(tensor) for number, tensor in numbered]
@@ -106,6 +107,11 @@ def fake_quantised(model: keras.Model) -> keras.Model:
 
 def _rounded(tensor: Any) -> Any:
     return RoundedTensor()(tensor) if keras.backend.is_float_dtype(tensor.dtype) else tensor
+
+
+def _shares(call: Call) -> bool:
+    """Whether it makes probabilities, whose logarithm a loss takes: 0 is none."""
+    return getattr(call.layer, "activation", None) in SHARES or call.kind == "Softmax"
 
 
 def _fused(readers: list[Call | None]) -> bool:

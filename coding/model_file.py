@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections import Counter
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from coding import container, graph
+from coding import container, graph, sharing
 from coding.array_file import Summary, encode_arrays, equal
 from coding.array_reader import Each, read_arrays, read_index
+from coding.kernels import Bits
 from coding.reader import field
-from runs.errors import SnapshotError, UsageError
+from runs.errors import SnapshotError
 
 GRAPH, FACTS = "keras", "facts"
 Share = Callable[[keras.Model, Any], object]  # gives the weights of a model few distinct values, in place
@@ -26,8 +25,8 @@ Share = Callable[[keras.Model, Any], object]  # gives the weights of a model few
 def encode(
     model: keras.Model,
     path: str | os.PathLike,
-    bits: int | None = None,
-    share: Share | None = None,
+    bits: Bits | None = None,
+    share: Share = sharing.share,
     facts: dict | None = None,
     each: Each = iter,
 ) -> Summary:
@@ -36,8 +35,9 @@ def encode(
     Args:
         model: of Keras' own layers (`pruning.compact` makes one); it is not changed.
         path: the file; what is there is replaced.
-        bits: weights are shared first, at most 2**bits values in a kernel; None keeps them as they are.
-        share: how; None for `coding.sharing.share`, on convolutions.
+        bits: weights are shared first, at most 2**bits values in a kernel, or as a table says (see `Bits`);
+            None keeps them as they are.
+        share: how.
         facts: JSON to keep with the model: its plan, accuracy …; `inspect` shows it.
         each: wraps the weights while they are coded, to show progress.
 
@@ -49,7 +49,7 @@ def encode(
     config = graph.config_of(model)
     weights = [np.asarray(v.numpy()) for v in model.weights]
     if bits is not None:
-        weights = _shared(config, weights, bits, share or _own_sharing())
+        weights = _shared(config, weights, bits, share)
     names = _names(model)
 
     def check(temp: Path) -> None:
@@ -88,14 +88,8 @@ def _names(model: keras.Model) -> list[str]:
     return names
 
 
-def _shared(config: dict, weights: list[np.ndarray], bits: int, share: Share) -> list[np.ndarray]:
+def _shared(config: dict, weights: list[np.ndarray], bits: Bits, share: Share) -> list[np.ndarray]:
     """Weights after sharing, which works on a model of its own."""
     model = graph.build(config, weights)
     share(model, bits)
     return [np.asarray(v.numpy()) for v in model.weights]
-
-
-def _own_sharing() -> Share:
-    if importlib.util.find_spec("coding.sharing") is None:
-        raise UsageError("This version cannot share weights. Received: bits\nleave bits out")
-    return import_module("coding.sharing").share

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from runs import load_snapshot, make_atomic
 def run(options: CodeOptions) -> None:
     """Does what the command line says and prints it. Raises the errors of `coding` and of `check_places`."""
     check_places(options)
-    {"encode": _encode, "decode": _decode, "inspect": _inspect}[options.command](options)
+    {"encode": _encode, "decode": _decode, "inspect": _inspect, "int8": _int8}[options.command](options)
 
 
 def _bar(parts: Iterable, title: str) -> Iterable:
@@ -27,10 +28,17 @@ def _bar(parts: Iterable, title: str) -> Iterable:
 
 def _encode(options: CodeOptions) -> None:
     model, facts = _plain(options.file)
-    done = coding.encode(model, options.output, options.bits, facts=facts, each=partial(_bar, title="encode"))
+    bits = _chosen(model, options) if options.chooses else options.bits
+    done = coding.encode(model, options.output, bits, facts=facts, each=partial(_bar, title="encode"))
     ratio = f"{done.arrays / done.file:.2f} times smaller"
     print(f"{options.output}: {done.file:,} bytes for weights of {done.arrays:,}, {ratio}")
     print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
+
+
+def _chosen(model: Any, options: CodeOptions) -> dict[str, int]:
+    from recipes.code_bits import chosen
+
+    return chosen(model, options)
 
 
 def _plain(path: str) -> tuple:
@@ -53,6 +61,12 @@ def _decode(options: CodeOptions) -> None:
     make_atomic(options.output, model.save)
     count = f"{model.count_params():,} weights"
     print(f"{options.output}: {model.name}, {count}, bit for bit those of {options.file}")
+
+
+def _int8(options: CodeOptions) -> None:
+    from recipes.code_int8 import run
+
+    run(options)
 
 
 def _inspect(options: CodeOptions) -> None:

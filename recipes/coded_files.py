@@ -46,11 +46,12 @@ def file_rows(
 def lite_logits(context: RunContext, data: bytes, images: Images) -> np.ndarray:
     """(n, classes) float32: what a LiteRT file says of images. The last batch is filled up."""
     size = min(TIMED_BATCH, len(images))
-    run = exports.litert_runner(data, size)
-    starts = [min(start, len(images) - size) for start in range(0, len(images), size)]
-    found = [run(context.inputs(images.images[start : start + size]).numpy()) for start in starts]
-    last = len(images) - size * (len(starts) - 1)
-    return np.concatenate([*found[:-1], found[-1][-last:]])
+    run, found = exports.litert_runner(data, size), []
+    for start in range(0, len(images), size):
+        first = min(start, len(images) - size)
+        logits = run(context.inputs(images.images[first : first + size]).numpy())
+        found.append(logits[start - first :])
+    return np.concatenate(found)
 
 
 def _milliseconds(context: RunContext, lite: Mapping[str, bytes], images: Images) -> dict[str, float]:

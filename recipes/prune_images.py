@@ -56,6 +56,12 @@ class ImageData:
         chosen = np.random.default_rng(seed).permutation(len(labels))[:most]
         return Scaled(images.pixels[chosen], images.range_), labels[chosen]
 
+    def some_held(self, most: int) -> tuple[Scaled, np.ndarray]:
+        """At most so many images of the holdout, at equal distances: of all classes alike."""
+        images, labels = self.holdout
+        chosen = np.unique(np.linspace(0, len(labels) - 1, most).astype(int))
+        return Scaled(images.pixels[chosen], images.range_), labels[chosen]
+
 
 class Batches(keras.utils.PyDataset):
     """The training images of one epoch, in its order, mirrored and shifted if asked to.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,19 +16,50 @@ from pruning.batches import parts
 from pruning.cross_entropy import accuracy as share_right
 from pruning.cross_entropy import cross_entropy
 from pruning.groups import analyse
-from recipes.prune_images import Batches, ImageData
-from recipes.prune_options import AUGMENTATIONS, PruneOptions
+from recipes.prune_images import Batches, ImageData, Scaled
+from recipes.prune_options import AUGMENTATIONS
 from runs.errors import TrainingError
 
 MENDING = 2560  # images that the averages of BN are taken over: enough for averages, and seconds
 
 
-def accuracy(model: keras.Model, data: ImageData, batch_size: int) -> float:
-    """Share of the holdout, in [0, 1], that a classifier gets right, `batch_size` images at a time."""
+class TrainingOptions(Protocol):
+    """Fields of `PruneOptions` that training reads."""
+
+    seed: int
+    finetune_epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str
+    augment: str
+
+
+Through = Callable[[keras.Model], keras.Model]
+
+
+def same(model: keras.Model) -> keras.Model:
+    """The model itself."""
+    return model
+
+
+def accuracy(model: keras.Model, data: ImageData, batch_size: int, like: keras.Model | None = None) -> float:
+    """Share of the holdout, in [0, 1], that a classifier gets right, `batch_size` images at a time.
+
+    `like` is a model whose graph says what the outputs mean, where that of `model` does not.
+    """
     images, labels = data.holdout
-    forward = tf.function(lambda x: model(images.scale(x), training=False))
-    found = [forward(tf.constant(images.pixels[part])).numpy() for part in parts(len(images), batch_size)]
-    return share_right(trace(model), labels, np.concatenate(found))
+    return share_right(trace(like or model), labels, forward_of(model)(images, batch_size))
+
+
+def forward_of(model: keras.Model) -> Callable[[Scaled, int], np.ndarray]:
+    """f(images, number at a time) → (images, classes), traced once for each size of a batch."""
+    forward = tf.function(lambda x: model(x, training=False))
+
+    def run(images: Scaled, batch_size: int) -> np.ndarray:
+        found = [forward(tf.constant(images[part])).numpy() for part in parts(len(images), batch_size)]
+        return np.concatenate(found)
+
+    return run
 
 
 def mend_statistics(model: keras.Model, data: ImageData, batch_size: int) -> bool:
@@ -39,14 +73,17 @@ def mend_statistics(model: keras.Model, data: ImageData, batch_size: int) -> boo
     return has_bn
 
 
-def fine_tune(model: keras.Model, data: ImageData, options: PruneOptions) -> None:
+def fine_tune(model: keras.Model, data: ImageData, options: TrainingOptions, through: Through = same) -> None:
     """Trains in place on the training images and prints a line for each epoch.
+
+    Args:
+        through: what is trained instead of the model, on its weights: the model with rounded numbers.
 
     SGD with Nesterov momentum 0.9, or Adam, cross-entropy, the rate along half a cosine to 0; images are
     augmented as `AUGMENTATIONS` says. Raises `TrainingError` when the loss is not finite.
     """
-    trained = compact(model)  # so that no optimizer is saved with the model
-    analysis = analyse(trained)
+    own = compact(model)  # so that no optimizer is saved with the model
+    analysis, trained = analyse(own), through(own)
     keras.utils.set_random_seed(options.seed)
     steps = max(1, options.finetune_epochs * -(-len(data.train[1]) // options.batch_size))
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
@@ -65,6 +102,6 @@ def fine_tune(model: keras.Model, data: ImageData, options: PruneOptions) -> Non
                 f"The loss of fine-tuning is not finite; no model was written. Received: learning_rate="
                 f"{options.learning_rate:g}\ngive a smaller --learning_rate"
             )
-        right = accuracy(trained, data, options.batch_size)
+        right = accuracy(trained, data, options.batch_size, like=own)
         print(f"epoch {epoch + 1}/{options.finetune_epochs}: loss {loss:.4f}, holdout {100 * right:.2f} %")
-    model.set_weights(trained.get_weights())
+    model.set_weights(own.get_weights())

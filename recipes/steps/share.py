@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from coding.allocation import BITS, allocate, measure
-from coding.kernels import KINDS, MOST_BITS, Bits, kernels_of
+from coding.allocation import calls_of_loss, choose_bits
+from coding.kernels import KINDS, MOST_BITS, Bits
 from coding.sharing import share
 from op_utils import make_forward
 from recipes.context import RunContext
@@ -81,15 +81,10 @@ class Share(Step):
         held = context.splits.holdout
         held = held.take(np.unique(np.linspace(0, len(held) - 1, MEASURED).astype(int)))
         forward = make_forward(model, context.inputs, compile_=context.config.compile)
-        kernels = kernels_of(model, self.layers)
-        with tqdm(total=1 + len(kernels) * len(BITS), desc=self.label, unit="score") as bar:
+        with tqdm(total=calls_of_loss(model, self.layers), desc=self.label, unit="score") as bar:
 
             def loss() -> float:
                 bar.update()
                 return score(forward, held, context.config.val_batch_size).loss
 
-            curves = measure(model, loss, BITS, self.layers, self.linear)
-        dense = sum(4 * int(np.prod(variable.shape)) for *_, variable in kernels)
-        max_bytes = self.keep_bytes and self.keep_bytes * dense
-        found = allocate(curves, max_bytes=max_bytes, max_loss=self.max_loss)
-        return {name: choice.bits for name, choice in found.items()}
+            return choose_bits(model, loss, self.keep_bytes, self.max_loss, self.layers, self.linear)

@@ -1,5 +1,7 @@
 """`python -m coding` as a shell sees it."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import coding
 import nets
 from coding.container import MAGIC
+from exports import litert_runner
 from pruning import compact
 from recipes.code import run
 from recipes.code_options import parse
@@ -51,6 +54,14 @@ BAD = {
     "decode text.keras -o net.keras --bits 5": 2,
     "inspect text.keras": 4,
     "inspect text.keras -o net.kpz": 2,
+    "encode text.keras -o net.kpz --keep_bytes 0.1": 2,
+    "encode text.keras -o net.kpz --bits 5 --max_loss 0.1 --data images": 2,
+    "encode text.keras -o net.kpz --data images": 2,
+    "encode text.keras -o net.kpz --numbers int8": 2,
+    "int8 text.keras -o net.tflite": 2,
+    "int8 text.keras -o net.kpz --data images": 5,
+    "int8 text.keras -o net.tflite --data images": 4,
+    "int8 text.keras -o net.tflite --data images --bits 5": 2,
 }
 
 
@@ -62,6 +73,48 @@ def test_what_cannot_be_used_is_said_in_two_lines(words, tmp_path, monkeypatch):
         run(parse(words.split()))
     assert found.value.exit_code == BAD[words] and len(str(found.value).splitlines()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["text.keras"]
+
+
+def test_ones_own_model_becomes_a_file_of_whole_numbers(programs, stripes, tmp_path):
+    """Trained too: the file that is kept is the better one on the images held out."""
+    words = ("--data", stripes / "images", "--finetune_epochs", 1, "--numbers", "uint8")
+    model = stripes / "stripes.keras"
+    done = programs.run(PROGRAM, "int8", model, "-o", "net.tflite", *words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    data = (tmp_path / "net.tflite").read_bytes()
+    kept = re.search(r"net.tflite: (8 bits(?:, trained)?), ([\d,]+) bytes", done.out)
+    assert f"{len(data):,}" == kept[2]
+    rows = dict(re.findall(r"^(float32|8 bits|8 bits, trained) +[\d,]+ +([\d.]+)", done.out, re.MULTILINE))
+    assert rows[kept[1]] == max(rows["8 bits"], rows["8 bits, trained"], key=float)
+    paths = sorted((stripes / "images").rglob("*.png"))
+    images = np.array([keras.utils.img_to_array(keras.utils.load_img(path)) for path in paths])
+    found = litert_runner(data, len(images))(images).argmax(1)
+    expected = np.asarray(keras.models.load_model(model)(images)).argmax(1)
+    assert np.mean(found == expected) > 0.95
+
+
+def test_bits_are_chosen_within_a_budget(programs, stripes, tmp_path):
+    words = ("--data", stripes / "images", "--keep_bytes", 0.12)
+    model = stripes / "stripes.keras"
+    done = programs.run(PROGRAM, "encode", model, "-o", "net.kpz", *words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    bits = dict(re.findall(r"^(conv2d\w*)/kernel +(\d)$", done.out, re.MULTILINE))
+    decoded = coding.decode(tmp_path / "net.kpz")
+    assert set(bits) == {"conv2d", "conv2d_1"}
+    for name, own in bits.items():
+        values = np.unique(decoded.get_layer(name).kernel)
+        assert len(values) <= 2 ** int(own)
+    whole, small = (
+        sum(own * w for own, w in rows)
+        for rows in (((32, 432), (32, 2304)), ((int(bits["conv2d"]), 432), (int(bits["conv2d_1"]), 2304)))
+    )
+    assert small <= 0.13 * whole
+
+
+def test_a_snapshot_is_sent_to_the_recipe(snapshot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--recipe int8 --trained_param"):
+        run(parse(["int8", str(snapshot), "-o", "net.tflite", "--data", "images"]))
 
 
 def test_a_damaged_file_ends_the_program_with_code_4(programs, tmp_path):

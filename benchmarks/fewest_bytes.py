@@ -1,0 +1,119 @@
+"""From a dense network to the fewest bytes: accuracy and size after each step, beside gzip and xz.
+
+    python -m benchmarks.fewest_bytes --dense DENSE.pkl --pruned PRUNED.pkl --data_path DIR --runs RUNS
+
+The pruned network shares its weights (5 bits), trains them, is coded, and is rounded to 8 bits: `--recipe
+fewest_bytes`; beside it `--recipe int8` of the pruned network itself. Runs that are there are read. Bytes of a
+network are those of its float32 weights; ratios are to the dense one's. The test images decide nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import lzma
+import sys
+from pathlib import Path
+
+from benchmarks.common import print_table, save
+from benchmarks.run_tables import run
+from runs import cli
+from runs.quiet import start_tensorflow
+
+
+def weights_of(path: str | Path) -> bytes:
+    """The float32 weights of a snapshot, one after the other."""
+    import numpy as np
+
+    import nets
+    from pruning import compact
+
+    return b"".join(np.asarray(v).tobytes() for v in compact(nets.load_params(None, path)).weights)
+
+
+def measured(name: str, path: str | Path, args: argparse.Namespace) -> dict:
+    """A snapshot: bytes and accuracy, normalised as it says or as published."""
+    import dataloader
+    import nets
+    from dataloader.augment import normalise
+    from op_utils import make_forward
+    from recipes.inputs import normalisation_of
+    from recipes.scoring import score
+    from runs import load_snapshot
+
+    constants = normalisation_of("auto", load_snapshot(path))
+    splits = dataloader.load(args.dataset, args.data_path, constants)
+    facts = splits.facts
+    forward = make_forward(nets.load_params(None, path), lambda x: normalise(x, facts.mean, facts.std))
+    found = {p: score(forward, getattr(splits, p), 256).accuracy for p in ("holdout", "test")}
+    return _row(name, len(weights_of(path)), found["holdout"], found["test"])
+
+
+def _row(name: str, size: int, holdout: float | None, test: float | None, ms: float | None = None) -> dict:
+    return {"name": name, "bytes": size, "holdout_accuracy": holdout, "test_accuracy": test, "ms": ms}
+
+
+def _files(report: dict, names: dict[str, str]) -> list[dict]:
+    rows = {row["name"]: row for row in report["files"]}
+    return [
+        _row(title, own["bytes"], own["holdout_accuracy"], own["test_accuracy"], own["ms_litert"])
+        for name, title in names.items()
+        for own in [rows[name]]
+    ]
+
+
+def main() -> None:
+    """argv → runs → table and JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fewest_bytes", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--dense", required=True)
+    parser.add_argument("--pruned", required=True, help="snapshot of the same network with fewer channels")
+    parser.add_argument("--arch", default="ResNet-56")
+    parser.add_argument("--dataset", default="CIFAR10")
+    parser.add_argument("--data_path")
+    parser.add_argument("--runs", type=Path, required=True, help="a folder for the two run folders")
+    parser.add_argument("--epochs", type=int, default=2, help="of training shared weights")
+    args = parser.parse_args()
+    start_tensorflow()
+    common = ["--trained_param", args.pruned, "--arch", args.arch, "--dataset", args.dataset]
+    common += ["--data_path", args.data_path] if args.data_path else []
+    small, whole = args.runs / "fewest_bytes", args.runs / "int8"
+    shared = run(["--recipe", "fewest_bytes", *common, "--set", f"train.epochs={args.epochs}"], small)
+    rounded = run(["--recipe", "int8", *common], whole)
+    rows = [
+        measured("dense", args.dense, args),
+        measured("pruned", args.pruned, args),
+        measured("shared, 5 bits", small / "snap_share.pkl", args),
+        measured("shared, trained", small / "snap_train.pkl", args),
+        *_files(shared, {"small.kpz": "that in a .kpz file", "model.tflite": "that as LiteRT, float32"}),
+        *_files(shared, {"int8.tflite": "that as LiteRT, 8 bits"}),
+        *_files(rounded, {"int8.tflite": "pruned as LiteRT, 8 bits"}),
+    ]
+    raw = weights_of(small / "snap_train.pkl")
+    rows += [
+        _row("gzip -9 of the shared weights", len(gzip.compress(raw, 9)), None, None),
+        _row("xz -9 of the shared weights", len(lzma.compress(raw, preset=9)), None, None),
+        _row("gzip -9 of the pruned weights", len(gzip.compress(weights_of(args.pruned), 9)), None, None),
+        _row(
+            "xz -9 of the pruned weights", len(lzma.compress(weights_of(args.pruned), preset=9)), None, None
+        ),
+    ]
+    titles = ("", "bytes", "times smaller", "hold-out %", "test %", "ms, batch of 128")
+    print_table(args.arch, titles, [_cells(row, rows[0]) for row in rows])
+    save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "epochs": args.epochs, "rows": rows})
+
+
+def _cells(row: dict, dense: dict) -> tuple[str, ...]:
+    percents = [row[f"{part}_accuracy"] for part in ("holdout", "test")]
+    return (
+        row["name"],
+        f"{row['bytes']:,}",
+        f"{dense['bytes'] / row['bytes']:.2f}",
+        *("–" if value is None else f"{100 * value:.2f}" for value in percents),
+        "–" if row["ms"] is None else f"{row['ms']:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli(main))

@@ -1,0 +1,36 @@
+"""`python -m coding encode --keep_bytes R` or `--max_loss X`: bits for each convolution, within a budget."""
+
+from __future__ import annotations
+
+import sys
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from coding.allocation import calls_of_loss, choose_bits
+from pruning.cross_entropy import cross_entropy
+from pruning.groups import analyse
+from recipes.code_options import CodeOptions
+from recipes.prune_data import load_images
+from recipes.prune_options import RANGES_OF_PIXELS
+from recipes.prune_training import forward_of
+from runs.text import table
+
+MEASURED = 2000  # images behind a choice: the model is shown them seven times for each convolution
+
+
+def chosen(model: keras.Model, options: CodeOptions) -> dict[str, int]:
+    """Kernel → bits, which it also prints. Raises what reading the images and the budget may raise."""
+    data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
+    images, labels = data.some_held(MEASURED)
+    analysis, forward = analyse(model), forward_of(model)
+    with tqdm(total=calls_of_loss(model), desc="bits", unit="score", file=sys.stderr) as bar:
+
+        def loss() -> float:
+            bar.update()
+            return float(np.mean(cross_entropy(analysis, labels, forward(images, options.batch_size))))
+
+        bits = choose_bits(model, loss, options.keep_bytes, options.max_loss)
+    print(table(("convolution", "bits"), [(name, str(own)) for name, own in bits.items()]))
+    return bits

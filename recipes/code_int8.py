@@ -1,0 +1,81 @@
+"""`python -m coding int8`: someone's own model as a LiteRT file of whole numbers, and what it costs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import exports
+from coding.fake_quant import fake_quantised
+from coding.folding import fold_batch_norm
+from exports.timing import least
+from nets.graph import trace
+from pruning import compact
+from pruning.batches import parts
+from pruning.cross_entropy import accuracy as share_right
+from recipes.code_options import CodeOptions
+from recipes.prune_data import load_images
+from recipes.prune_images import ImageData
+from recipes.prune_options import RANGES_OF_PIXELS
+from recipes.prune_subject import load
+from recipes.prune_training import fine_tune
+from runs import UsageError, make_atomic
+from runs.text import table
+
+SHOWN = 64  # images that calibration sees at a time
+TOLERANCE = 0.005  # of accuracy, where training is advised
+
+
+def run(options: CodeOptions) -> None:
+    """Writes the better file on the holdout; prints bytes, accuracy there and milliseconds."""
+    if Path(options.file).suffix != ".keras":
+        raise UsageError(
+            f"int8 reads a .keras file. Received: file={options.file}\n"
+            "for a snapshot: python train_cifar.py --recipe int8 --trained_param SNAPSHOT.pkl"
+        )
+    model = load(options.file)
+    data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
+    folded = fold_batch_norm(compact(model))
+    files = {"float32": exports.to_litert(model), "8 bits": _converted(folded, data, options)}
+    if options.finetune_epochs:
+        fine_tune(folded, data, options, through=fake_quantised)
+        files["8 bits, trained"] = _converted(folded, data, options)
+    right = {name: _accuracy(model, file, data, options.batch_size) for name, file in files.items()}
+    best = max([name for name in files if name != "float32"], key=right.get)
+    make_atomic(options.output, lambda temp: temp.write_bytes(files[best]))
+    print(_table(model, files, right))
+    print(f"{options.output}: {best}, {len(files[best]):,} bytes")
+    if right["float32"] - right[best] > TOLERANCE and not options.finetune_epochs:
+        print("more than half a point is lost: --finetune_epochs 2 trains with rounded numbers")
+
+
+def _converted(model: keras.Model, data: ImageData, options: CodeOptions) -> bytes:
+    images, _ = data.some(options.samples, options.seed)
+    shown = ([images[part]] for part in parts(len(images), SHOWN))
+    return exports.to_int8(model, shown, options.numbers)
+
+
+def _accuracy(model: keras.Model, file: bytes, data: ImageData, batch_size: int) -> float:
+    """Of a file on the holdout, one of its last batches filled up."""
+    images, labels = data.holdout
+    size = min(batch_size, len(images))
+    runner = exports.litert_runner(file, size)
+    found = np.zeros((len(images), *model.output_shape[1:]), np.float32)
+    for part in parts(len(images), size):
+        first = min(part.start, len(images) - size)
+        found[first : first + size] = runner(images[first : first + size])
+    return share_right(trace(model), labels, found)
+
+
+def _table(model: keras.Model, files: dict[str, bytes], right: dict[str, float]) -> str:
+    image = np.zeros((1, *model.input_shape[1:]), np.float32)
+    calls = {name: partial(exports.litert_runner(file, 1, 1), image) for name, file in files.items()}
+    ms = least(calls)
+    rows = [
+        (name, f"{len(file):,}", f"{100 * right[name]:.2f}", f"{ms[name]:.3f}")
+        for name, file in files.items()
+    ]
+    return table(("LiteRT file", "bytes", "% of the holdout", "ms, 1 image, 1 thread"), rows)
