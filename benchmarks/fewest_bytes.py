@@ -3,8 +3,8 @@
     python -m benchmarks.fewest_bytes --dense DENSE.pkl --pruned PRUNED.pkl --data_path DIR --runs RUNS
 
 The pruned network shares its weights (5 bits), trains them, is coded, and is rounded to 8 bits: `--recipe
-fewest_bytes`; beside it `--recipe int8` of the pruned network itself. Runs that are there are read. Bytes of a
-network are those of its float32 weights; ratios are to the dense one's. The test images decide nothing.
+fewest_bytes`; beside it `--recipe int8` of the pruned network itself. Runs that are there are read. Bytes of
+a network are those of its float32 weights; ratios are to the dense one's. The test images decide nothing.
 """
 
 from __future__ import annotations
@@ -90,15 +90,10 @@ def main() -> None:
         *_files(shared, {"int8.tflite": "that as LiteRT, 8 bits"}),
         *_files(rounded, {"int8.tflite": "pruned as LiteRT, 8 bits"}),
     ]
-    raw = weights_of(small / "snap_train.pkl")
-    rows += [
-        _row("gzip -9 of the shared weights", len(gzip.compress(raw, 9)), None, None),
-        _row("xz -9 of the shared weights", len(lzma.compress(raw, preset=9)), None, None),
-        _row("gzip -9 of the pruned weights", len(gzip.compress(weights_of(args.pruned), 9)), None, None),
-        _row(
-            "xz -9 of the pruned weights", len(lzma.compress(weights_of(args.pruned), preset=9)), None, None
-        ),
-    ]
+    for name, path in (("shared", small / "snap_train.pkl"), ("pruned", args.pruned)):
+        raw = weights_of(path)
+        rows.append(_row(f"gzip -9 of the {name} weights", len(gzip.compress(raw, 9)), None, None))
+        rows.append(_row(f"xz -9 of the {name} weights", len(lzma.compress(raw, preset=9)), None, None))
     titles = ("", "bytes", "times smaller", "hold-out %", "test %", "ms, batch of 128")
     print_table(args.arch, titles, [_cells(row, rows[0]) for row in rows])
     save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "epochs": args.epochs, "rows": rows})
