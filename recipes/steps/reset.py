@@ -61,7 +61,7 @@ class Reset(Step):
             keep_zeros(model, context.load(state.network))
             return context.save(path, model, state.plan)
 
-        return state.after(context.step(state.name, f"snap_{state.name}.pkl", make))
+        return state.after(context.step(state.name, f"snap_{state.name}.pkl", make), shared=None)
 
 
 def keep_zeros(model: keras.Model, pruned: keras.Model) -> None:

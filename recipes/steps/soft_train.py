@@ -51,6 +51,11 @@ class SoftTrain(Train):
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """What the loop does to gradients, or after epochs."""
+        if state.shared:
+            raise UsageError(
+                "Filters that become zero cannot share weights with others. Received: "
+                f"{self.label} behind a step that shares\nlet it share afterwards"
+            )
         if not self.hard:
             choose = soft_pruning(model, self._choose, self.every, self.length(context, state))
             return {"adjust": self.held(state, model, trained), "after_epoch": choose}

@@ -99,7 +99,7 @@ class Train(LearningOptions, Step):
         """Trains `model` in place, beside its teachers if it has any."""
         paths = self._teachers(state)
         if not paths:
-            fit(context, model, replace(spec, **self.hooks(context, state, model, model)))
+            fit(context, model, replace(spec, **self.kept_equal(context, state, model, model)))
             return
         with context.strategy.scope():
             teacher = live_teacher(context, self, paths)
@@ -109,7 +109,7 @@ class Train(LearningOptions, Step):
             "terms": tuple(f"unweighted_{term}" for term in lesson.term_names),
             "preprocess": for_lesson(spec.preprocess),
         }
-        hooks = self.hooks(context, state, model, lesson)
+        hooks = self.kept_equal(context, state, model, lesson)
         fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
         lesson.settle()
 
@@ -132,13 +132,23 @@ class Train(LearningOptions, Step):
 
         `trained` is what the loop moves: `model`, or a lesson around it.
         """
-        held = self.held(state, model, trained)
+        return {"adjust": self.held(state, model, trained)}
+
+    def kept_equal(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
+        """The hooks, and behind them what keeps shared weights equal."""
+        hooks = self.hooks(context, state, model, trained)
         if not state.shared:
-            return {"adjust": held}
-        shared = tied(model, **state.shared)
-        share = tie(trained, shared, self.weight_decay)
-        adjust = in_turn(held, share) if held else share
-        return {"adjust": adjust, "after_epoch": lambda done: shared.fasten()}
+            return hooks
+        shared, before = tied(model, **state.shared), hooks.get("after_epoch")
+
+        def fasten(done: int) -> None:
+            if before:
+                before(done)
+            shared.fasten()
+
+        adjusts = [hooks["adjust"]] if hooks["adjust"] else []
+        tie_members = tie(trained, shared, self.weight_decay)
+        return hooks | {"adjust": in_turn(*adjusts, tie_members), "after_epoch": fasten}
 
     def held(self, state: State, model: keras.Model, trained: keras.Model, *before: Adjust) -> Adjust | None:
         """What moves gradients, and behind it what holds weights at zero that were pruned one by one."""

@@ -104,11 +104,8 @@ def test_bits_are_chosen_within_a_budget(programs, stripes, tmp_path):
     for name, own in bits.items():
         values = np.unique(decoded.get_layer(name).kernel)
         assert len(values) <= 2 ** int(own)
-    whole, small = (
-        sum(own * w for own, w in rows)
-        for rows in (((32, 432), (32, 2304)), ((int(bits["conv2d"]), 432), (int(bits["conv2d_1"]), 2304)))
-    )
-    assert small <= 0.13 * whole
+    sizes = {"conv2d": 3 * 3 * 3 * 16, "conv2d_1": 3 * 3 * 16 * 16}
+    assert sum(int(bits[name]) * size for name, size in sizes.items()) <= 0.13 * 32 * sum(sizes.values())
 
 
 def test_a_snapshot_is_sent_to_the_recipe(snapshot, tmp_path, monkeypatch):

@@ -251,6 +251,28 @@ def test_a_recipe_of_ones_own_runs_and_two_runs_end_in_the_same_bits(recipe, den
     assert first == second
 
 
+def test_shared_weights_stay_equal_under_every_training_that_moves_gradients(recipe, dense, tmp_path):
+    own = tmp_path / "tied.toml"
+    kinds = ["dense", "share", "sparse_train", "admm_train"]
+    steps = [f'[[steps]]\nkind = "{kind}"\n' + "epochs = 1\n" * kind.endswith("train") for kind in kinds]
+    own.write_text("\n".join(steps))
+    folder, done = recipe(str(own), "--trained_param", dense, "--set", "share.bits=3")
+    assert done.code == 0, done.err[-2000:]
+    before, after = (arrays(folder, name) for name in ("share", "admm_train"))
+    for name in [name for name, array in before.items() if array.ndim == 4]:
+        assert not np.array_equal(before[name], after[name])
+        values, places = np.unique(before[name], return_inverse=True)
+        for place in range(len(values)):
+            assert len(np.unique(after[name][places.reshape(before[name].shape) == place])) == 1
+
+
+def test_filters_that_become_zero_cannot_share(recipe, dense, tmp_path):
+    own = tmp_path / "soft.toml"
+    own.write_text("\n".join(f'[[steps]]\nkind = "{kind}"' for kind in ("dense", "share", "soft_train")))
+    _, done = recipe(str(own), "--trained_param", dense)
+    assert done.code == 2 and "soft_train behind a step that shares" in done.err
+
+
 def test_a_killed_run_goes_on_to_the_same_bits_and_begins_anew_with_another_rate(
     programs, recipe, ran, dense, tmp_path
 ):
