@@ -11,6 +11,8 @@ import keras
 
 import nets
 from distillation import get_loss, list_losses
+from recipes.code_options import WRITES
+from recipes.code_options import parse as parse_coding
 from recipes.prune_options import parse
 from runs import save_snapshot
 
@@ -98,3 +100,11 @@ def test_every_command_of_pruning_is_understood():
     for command in commands:
         options = parse(shlex.split(command))
         assert options.model == "model.keras" and (options.output or options.dry_run)
+
+
+def test_every_command_of_coding_is_understood():
+    readme = (REPO / "README.md").read_text()
+    commands = re.findall(r"^ {4}python -m coding (.*)$", readme, re.MULTILINE)
+    assert {command.split()[0] for command in commands} == set(WRITES)
+    for command in commands:
+        assert parse_coding(shlex.split(command)).file
