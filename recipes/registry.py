@@ -86,7 +86,18 @@ def choose(argv: Sequence[str] | None = None) -> tuple[Recipe | None, object]:
     about = f"{recipe.about}. Other recipes: {FLAG} list"
     words = translate(words, recipe.flags)
     kind = _named(recipe.options)
-    return recipe, parse_into(kind, words, prog=PROG, description=about, defaults=recipe.defaults)
+    try:
+        return recipe, parse_into(kind, words, prog=PROG, description=about, defaults=recipe.defaults)
+    except UsageError as error:
+        raise _hinted(error, recipe) from None
+
+
+def _hinted(error: UsageError, recipe: Recipe) -> UsageError:
+    """Behind a flag that a recipe of steps does not have: where its steps are changed."""
+    text = str(error)
+    if recipe.options != PROGRAM[0] or not text.startswith("unrecognized arguments"):
+        return error
+    return UsageError(f"{text.splitlines()[0]}\n--set STEP.KEY=VALUE changes a step; --help names the steps")
 
 
 def _from_file(name: str) -> Recipe:

@@ -11,7 +11,7 @@ from runs.markup import Markup, element
 from runs.page_files import files_section
 from runs.page_learning import distilled, learning_section, part_names
 from runs.page_parts import details, figure, legend, note, section, table
-from runs.page_recipe import cuts_section
+from runs.page_recipe import cuts_section, taught_section
 from runs.page_style import CSS
 from runs.page_table import before_and_after
 from runs.pictures import WIDTHS_KEY, cost_picture, seconds_picture, training_picture, widths_picture
@@ -46,7 +46,7 @@ def render_html(report: dict) -> str:
     title = f"{subject} · {report.get('system', 'pruned')}"
     sections = (
         before_and_after, files_section, learning_section, _widths, _search, _stages, cuts_section,
-        _training, _costs, _seconds,
+        taught_section, _training, _costs, _seconds,
     )  # fmt: skip
     body = [_header(report, title), *(part(report) for part in sections)]
     return page(title, element("main", *body), _footer(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runs.learning_text import learning_text
 from runs.markup import Markup, element
 from runs.page_parts import note, section, table
 from runs.wording import percent
@@ -28,6 +29,16 @@ def cuts_section(report: Mapping[str, Any]) -> Markup:
         for cut in cuts
     ]
     return section("Cuts", element("div", table(titles, lines), class_="scroll"))
+
+
+def taught_section(report: Mapping[str, Any]) -> Markup:
+    """A line for each training that had a teacher; empty where none had."""
+    lines = [(step, learning_text(learning)) for step, learning in (report.get("taught") or {}).items()]
+    if not lines:
+        return Markup()
+    return section(
+        "Taught", element("div", table(("training", "what it learns from"), lines), class_="scroll")
+    )
 
 
 def ensemble_note(report: Mapping[str, Any]) -> Markup:

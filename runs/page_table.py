@@ -74,6 +74,7 @@ def _caveats(report: dict) -> list[str]:
         f"{rows[0].get('batch')} float32 images on {where}."
     ]
     notes += _timing_noise(rows)
+    notes.append("Parameters are those that training moves: the averages of BN are none.")
     if report.get("bn") == "batch":
         notes.append(
             "Accuracies use the BN statistics of each evaluated batch, as EKG’s program does: they depend on "

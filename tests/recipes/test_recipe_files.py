@@ -180,3 +180,10 @@ def test_only_what_follows_the_first_change_is_done_again():
     assert outdated(first, second, done) == done[2:]
     assert outdated(first, first, done) == ["report"]
     assert outdated(first, [*first, {"kind": "reset"}], done) == done[5:]
+
+
+def test_a_flag_of_another_recipe_is_answered_with_how_steps_are_changed():
+    with pytest.raises(UsageError, match="--train_epoch.*\n--set STEP.KEY=VALUE"):
+        choose(["--recipe", "kesi", "--train_epoch", "3"])
+    with pytest.raises(UsageError, match="Did you mean '--train_epoch'"):
+        choose(["--recipe", "ekg", "--train_epochs", "3"])

@@ -68,6 +68,21 @@ def test_stages_epochs_cuts_and_widths_are_there_as_text():
         assert phase in seen
 
 
+def test_files_and_what_taught_a_step_are_there_as_text():
+    seen = Page(render_html(full())).text
+    for text in (
+        "small.kpz",
+        "99,001",
+        "14 %",
+        "7.8",
+        "95.55 %",
+        "snap_dense.pkl (ResNet-20)",
+        "kd ×1 (T 5)",
+    ):
+        assert text in seen, text
+    assert "int8.tflite" not in Page(render_html(minimal())).text
+
+
 def test_sections_of_missing_parts_are_left_out():
     whole, part = Page(render_html(full())).text, Page(render_html(minimal())).text
     for title in ("Search", "Widths", "Training", "Time", "From search to slimmed network"):
@@ -131,7 +146,9 @@ def test_unknown_numbers_are_dashes():
     report["search"][2]["loss"] = None
     report["rows"][2] |= {"ms_litert": None, "test_accuracy": None}
     page = Page(render_html(report))
-    assert page.seen.count("–") == 5 + 1  # the full network has no width of its own
+    assert (
+        page.seen.count("–") == 5 + 2
+    )  # the full network has no width of its own, a .kpz file no milliseconds
     assert "nan" not in page.text and "None" not in page.text
 
 
