@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from coding import container, graph, sharing
+from coding import container, keras_json, sharing
 from coding.array_file import Summary, encode_arrays, equal
 from coding.array_reader import Each, read_arrays, read_index
 from coding.kernels import Bits
@@ -46,7 +46,7 @@ def encode(
         SnapshotError: what is read back differs; nothing is left behind.
         RunFolderError: the disk is full, or the folder is missing or cannot be written.
     """
-    config = graph.config_of(model)
+    config = keras_json.config_of(model)
     weights = [np.asarray(v.numpy()) for v in model.weights]
     if bits is not None:
         weights = _shared(config, weights, bits, share)
@@ -54,7 +54,7 @@ def encode(
 
     def check(temp: Path) -> None:
         found = decode(temp)
-        if graph.config_of(found) != config:
+        if keras_json.config_of(found) != config:
             raise SnapshotError(f"{path}: the graph is not read back as it was written. Nothing is kept")
         for name, variable, array in zip(names, found.weights, weights, strict=True):
             if not equal(np.asarray(variable.numpy()), array):
@@ -73,8 +73,8 @@ def decode(path: str | os.PathLike, each: Each = iter) -> keras.Model:
     with container.opened(path) as found:
         index = read_index(found)
         config = field(index.extra, GRAPH, dict)
-        graph.check(config)  # before the work
-        return graph.build(config, [array for _, array in each(read_arrays(found, index))])
+        keras_json.check(config)  # before the work
+        return keras_json.build(config, [array for _, array in each(read_arrays(found, index))])
 
 
 def _names(model: keras.Model) -> list[str]:
@@ -90,6 +90,6 @@ def _names(model: keras.Model) -> list[str]:
 
 def _shared(config: dict, weights: list[np.ndarray], bits: Bits, share: Share) -> list[np.ndarray]:
     """Weights after sharing, which works on a model of its own."""
-    model = graph.build(config, weights)
+    model = keras_json.build(config, weights)
     share(model, bits)
     return [np.asarray(v.numpy()) for v in model.weights]

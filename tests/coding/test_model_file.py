@@ -1,6 +1,7 @@
 """Keras models as files: the same graph, every bit, and nothing that runs code."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import coding
 import nets
-from coding import container, graph
+from coding import container, keras_json
 from coding.array_file import equal
 from coding.array_reader import INDEX
 from exports.signature import outputs, sample_inputs
@@ -40,7 +41,7 @@ def round_trip(model: keras.Model, path: Path) -> keras.Model:
     coding.encode(model, path)
     back = coding.decode(path)
     assert same_bits(model, back)
-    assert graph.config_of(back) == graph.config_of(model)
+    assert keras_json.config_of(back) == keras_json.config_of(model)
     assert [v.name for v in back.weights] == [v.name for v in model.weights]
     assert {type(layer).__module__.partition(".")[0] for layer in back.layers} <= {"keras"}
     inputs = sample_inputs(model, 2)
@@ -196,6 +197,27 @@ def with_units(units) -> dict:
     return change
 
 
+def with_a_call_of_constants(config: dict) -> dict:
+    """Keras computes at once what reads no tensor of the graph: here 256 MiB."""
+    functional = keras_json.config_of(keras.Model(x := keras.Input((4,)), keras.layers.Dense(3)(x)))
+    node = {"args": [[[1.0]]], "kwargs": {}}
+    functional["config"]["layers"].append(
+        {
+            "module": "keras.src.ops.numpy", "class_name": "Tile", "registered_name": "Tile", "name": "tile",
+            "config": {"name": "tile", "repeats": [1, 2**26]}, "inbound_nodes": [node],
+        }
+    )  # fmt: skip
+    return functional
+
+
+def with_constants_as_large_as_its_input(config: dict) -> dict:
+    """Two scalars, each spread over 2²⁷ numbers."""
+    inputs = keras.Input((8,))
+    spread = keras.layers.Normalization(mean=0.0, variance=1.0)(inputs)
+    text = json.dumps(keras_json.config_of(keras.Model(inputs, spread)))
+    return json.loads(text.replace("[null, 8]", f"[null, {2**27}]"))
+
+
 CODE = {"class_name": "__lambda__", "config": {"value": ["4wAAAA==", None, None]}}
 HOSTILE = {
     "a Lambda": with_dense(class_name="Lambda", config={"name": "x", "function": CODE}),
@@ -219,6 +241,9 @@ HOSTILE = {
     "no model": lambda c: dense(c),
     "no graph": lambda c: {},
     "text": lambda c: "graph",
+    "a module without a name for it": with_dense(module="os", class_name="__class__"),
+    "a call of constants": with_a_call_of_constants,
+    "constants as large as its input": with_constants_as_large_as_its_input,
     "no configuration": lambda c: c | {"config": None},
 }  # fmt: skip
 
@@ -231,12 +256,20 @@ def model_file(tmp_path_factory):
     return path
 
 
+def peak() -> int:
+    """The most bytes of memory that this process has had."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_graphs_are_refused_and_nothing_is_executed(case, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     forged(tmp_path / "forged.kpz", model_file, HOSTILE[case])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak()
     with pytest.raises(SnapshotError, match="forged.kpz is not a usable .kpz file"):
         coding.decode("forged.kpz")
+    assert peak() - before < 100 * 2**20
     assert [path.name for path in tmp_path.iterdir()] == ["forged.kpz"]
     with keras.StatelessScope():
         pass  # on leaving it Keras makes the values of all variables that wait for them: none of this file's

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.backend.common import global_state
 
 from runs.errors import UsageError
@@ -29,11 +30,14 @@ EXACT = {
     ("keras", "Sequential"),
     ("keras.src.models.functional", "Functional"),
     ("keras.src.models.sequential", "Sequential"),
+    ("keras.src.ops.core", "Cast"),
+    ("keras.src.ops.core", "StopGradient"),
     (None, "__keras_tensor__"),
     (None, "__slice__"),
 }
 OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")  # x + y, keras.ops.relu(x), … between layers
 RUNNING_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+CONSTANTS = 2**20  # bytes that a graph may spread beside its weights
 UNINITIALISED = "uninitialized_variables"  # where Keras lists variables that wait for a value
 NOT_KEPT = ("compile_config",)  # optimizer, loss, metrics: no part of what a model computes
 
@@ -82,9 +86,25 @@ def check(config: Any) -> None:
                 raise Refused(
                     f"only Keras' own layers are allowed, none that runs code. Received: {room}.{name}"
                 )
+            if not all(map(_reads, value.get("inbound_nodes") or ())):
+                raise Refused("its graph has a call that reads no tensor")  # Keras would compute it at once
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
+
+
+def _reads(node: Any) -> bool:
+    """Whether a call reads a tensor of the graph."""
+    waiting = [node]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            if value.get("class_name") == "__keras_tensor__":
+                return True
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
 
 
 def _known(value: Mapping) -> bool:
@@ -98,7 +118,9 @@ def _known(value: Mapping) -> bool:
     if room in OPERATIONS:
         found, kind = getattr(importlib.import_module(room), name, None), keras.Operation
     else:
-        module, kind = ROOMS.get(room, (None, object))
+        if room not in ROOMS:
+            return False
+        module, kind = ROOMS[room]
         found = getattr(module, name, None)
     if not isinstance(found, type) or not issubclass(found, kind):
         return False
@@ -112,33 +134,51 @@ def _known(value: Mapping) -> bool:
 def build(config: dict, arrays: Sequence[np.ndarray]) -> keras.Model:
     """A model from its graph and the values of `model.weights`, in order.
 
-    Shapes are compared before anything of their size is allocated. Raises `Refused` where the graph is not
-    allowed (see `check`), cannot be built, or has other weights.
+    The graph is first built of symbols: nothing in it is computed before the shapes of its weights and the
+    sizes of its constants are those of the arrays. Raises `Refused` where the graph is not allowed (see
+    `check`), cannot be built, or has other weights.
     """
     check(config)
-    with _without_values():
-        wanted = [(tuple(v.shape), v.dtype) for v in _made(config).weights]
+    stated = sum(array.nbytes for array in arrays)
+    with tf.Graph().as_default(), _without_values():
+        symbols = _made(config)
+        wanted = [(tuple(v.shape), v.dtype) for v in symbols.weights]
+        if _constants(symbols) > stated + CONSTANTS:
+            raise Refused("its graph has larger constants than weights")
     found = [(array.shape, array.dtype.name) for array in arrays]
     if wanted != found:
         raise Refused(f"its graph has other weights than its arrays: {_first_difference(wanted, found)}")
-    model = _made(config)
+    with _without_values() as waiting:
+        model = _made(config)
     for variable, array in zip(model.weights, arrays, strict=True):
-        variable.assign(array)
+        variable._initialize(array)  # random values to begin with would cost more than all else
+    for variable in waiting:
+        if variable._value is None:  # states of random layers, which are no weights
+            variable._deferred_initialize()
     for layer in _layers(model):
         if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
             layer.finalize_state()
     return model
 
 
+def _constants(model: keras.Model) -> int:
+    """Bytes of what layers spread over their inputs: the given averages of a Normalization."""
+    spread = [layer for layer in _layers(model) if isinstance(layer, keras.layers.Normalization)]
+    return sum(4 * int(np.prod(tensor.shape)) for layer in spread for tensor in (layer.mean, layer.variance))
+
+
 @contextlib.contextmanager
-def _without_values() -> Iterator[None]:
-    """Variables made inside have shapes and no values, and Keras forgets that it owes them some."""
-    waiting = list(global_state.get_global_attribute(UNINITIALISED) or ())
+def _without_values() -> Iterator[list]:
+    """Variables made inside have no values and are listed; Keras forgets that it owes them some."""
+    before = list(global_state.get_global_attribute(UNINITIALISED) or ())
+    known = set(map(id, before))
+    made: list = []
     try:
         with keras.StatelessScope(initialize_variables=False):
-            yield
+            yield made
     finally:
-        global_state.set_global_attribute(UNINITIALISED, waiting)
+        made += [v for v in global_state.get_global_attribute(UNINITIALISED) or () if id(v) not in known]
+        global_state.set_global_attribute(UNINITIALISED, before)
 
 
 def _made(config: dict) -> keras.Model:
