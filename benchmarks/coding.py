@@ -10,13 +10,11 @@ graph Keras builds; "arrays" are its weights without TensorFlow.
 from __future__ import annotations
 
 import argparse
-import gzip
-import lzma
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
+from benchmarks.common import packed, print_summary, print_table, save, summary, take_turns, timed
 from runs import UsageError, cli
 from runs.quiet import start_tensorflow
 
@@ -71,10 +69,9 @@ def sizes(model, path: Path, bits: int) -> list[dict]:
     weights = b"".join(v.numpy().tobytes() for v in model.weights)
     found = {
         "float32": len(weights),
-        "gzip -9": len(gzip.compress(weights, 9)),
-        "xz -9": len(lzma.compress(weights, preset=9)),
+        **packed(weights),
         f".kpz, {bits} bits": coding.encode(model, path, bits=bits).file,
-        ".kpz with its graph": coding.encode(model, path).file,
+        ".kpz, weights as they are": coding.encode(model, path).file,
     }
     return [{"name": name, "bytes": size, "ratio": len(weights) / size} for name, size in found.items()]
 

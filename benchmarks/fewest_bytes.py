@@ -10,12 +10,10 @@ a network are those of its float32 weights; ratios are to the dense one's. The t
 from __future__ import annotations
 
 import argparse
-import gzip
-import lzma
 import sys
 from pathlib import Path
 
-from benchmarks.common import print_table, save
+from benchmarks.common import packed, print_table, save
 from benchmarks.run_tables import run
 from runs import cli
 from runs.quiet import start_tensorflow
@@ -53,13 +51,33 @@ def _row(name: str, size: int, holdout: float | None, test: float | None, ms: fl
     return {"name": name, "bytes": size, "holdout_accuracy": holdout, "test_accuracy": test, "ms": ms}
 
 
-def _files(report: dict, names: dict[str, str]) -> list[dict]:
-    rows = {row["name"]: row for row in report["files"]}
-    return [
-        _row(title, own["bytes"], own["holdout_accuracy"], own["test_accuracy"], own["ms_litert"])
-        for name, title in names.items()
-        for own in [rows[name]]
+def _file(report: dict, name: str, title: str) -> dict:
+    own = next(row for row in report["files"] if row["name"] == name)
+    return _row(title, own["bytes"], own["holdout_accuracy"], own["test_accuracy"], own["ms_litert"])
+
+
+def rows_of(args: argparse.Namespace) -> list[dict]:
+    """Makes or reads both runs, and measures every stage."""
+    common = ["--trained_param", args.pruned, "--arch", args.arch, "--dataset", args.dataset]
+    common += ["--data_path", args.data_path] if args.data_path else []
+    small, whole = args.runs / f"fewest_bytes-{args.epochs}", args.runs / "int8"
+    settings = ["--set", f"train.epochs={args.epochs}"]
+    shared = run(["--recipe", "fewest_bytes", *common, *settings], small)
+    rounded = run(["--recipe", "int8", *common], whole)
+    rows = [
+        measured("dense", args.dense, args),
+        measured("pruned", args.pruned, args),
+        measured("shared, 5 bits", small / "snap_share.pkl", args),
+        measured("shared, trained", small / "snap_train.pkl", args),
+        _file(shared, "small.kpz", "that in a .kpz file"),
+        _file(shared, "model.tflite", "that as LiteRT, float32"),
+        _file(shared, "int8.tflite", "that as LiteRT, 8 bits"),
+        _file(rounded, "int8.tflite", "pruned as LiteRT, 8 bits"),
     ]
+    for name, path in (("shared", small / "snap_train.pkl"), ("pruned", args.pruned)):
+        for coder, size in packed(weights_of(path)).items():
+            rows.append(_row(f"{coder} of the {name} weights", size, None, None))
+    return rows
 
 
 def main() -> None:
@@ -76,24 +94,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of training shared weights")
     args = parser.parse_args()
     start_tensorflow()
-    common = ["--trained_param", args.pruned, "--arch", args.arch, "--dataset", args.dataset]
-    common += ["--data_path", args.data_path] if args.data_path else []
-    small, whole = args.runs / "fewest_bytes", args.runs / "int8"
-    shared = run(["--recipe", "fewest_bytes", *common, "--set", f"train.epochs={args.epochs}"], small)
-    rounded = run(["--recipe", "int8", *common], whole)
-    rows = [
-        measured("dense", args.dense, args),
-        measured("pruned", args.pruned, args),
-        measured("shared, 5 bits", small / "snap_share.pkl", args),
-        measured("shared, trained", small / "snap_train.pkl", args),
-        *_files(shared, {"small.kpz": "that in a .kpz file", "model.tflite": "that as LiteRT, float32"}),
-        *_files(shared, {"int8.tflite": "that as LiteRT, 8 bits"}),
-        *_files(rounded, {"int8.tflite": "pruned as LiteRT, 8 bits"}),
-    ]
-    for name, path in (("shared", small / "snap_train.pkl"), ("pruned", args.pruned)):
-        raw = weights_of(path)
-        rows.append(_row(f"gzip -9 of the {name} weights", len(gzip.compress(raw, 9)), None, None))
-        rows.append(_row(f"xz -9 of the {name} weights", len(lzma.compress(raw, preset=9)), None, None))
+    rows = rows_of(args)
     titles = ("", "bytes", "times smaller", "hold-out %", "test %", "ms, batch of 128")
     print_table(args.arch, titles, [_cells(row, rows[0]) for row in rows])
     save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "epochs": args.epochs, "rows": rows})

@@ -6,15 +6,16 @@ Lagrangian allocation of Shoham & Gersho 1988).
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from coding.kernels import kernels_of
-from coding.sharing import join, share_array, stored_bytes
+from coding.sharing import join, share, share_array, stored_bytes
 from runs.errors import UsageError
 
 BITS = range(2, 9)
@@ -109,16 +110,35 @@ def choose_bits(
 
     Raises `UsageError` unless just one of the two is given, and where nothing is within it.
     """
+    if (keep_bytes is None) == (max_loss is None):
+        raise UsageError(f"Give keep_bytes or max_loss. Received: {keep_bytes} and {max_loss}")
     dense = sum(4 * int(np.prod(variable.shape)) for *_, variable in kernels_of(model, layers))
-    max_bytes = keep_bytes and keep_bytes * dense
     curves = measure(model, loss, BITS, layers, linear)
-    found = allocate(curves, max_bytes=max_bytes, max_loss=max_loss)
+    least = sum(lower_hull(choices)[0].bytes for choices in curves.values())
+    if keep_bytes is not None and least > keep_bytes * dense:
+        raise UsageError(
+            f"{BITS[0]} bits for every kernel keep {least / dense:.4f} of their bytes. "
+            f"Received: keep_bytes={keep_bytes:g}"
+        )
+    found = allocate(curves, max_bytes=keep_bytes and keep_bytes * dense, max_loss=max_loss)
     return {name: choice.bits for name, choice in found.items()}
 
 
 def calls_of_loss(model: Any, layers: str = "conv") -> int:
     """How often `choose_bits` asks for the loss."""
     return 1 + len(BITS) * len(kernels_of(model, layers))
+
+
+@contextlib.contextmanager
+def shared_for_now(model: Any, bits: Mapping[str, int], layers: str = "conv") -> Iterator[None]:
+    """The model with these bits inside of the block, and as it was behind it."""
+    before = [(variable, np.asarray(variable.numpy())) for *_, variable in kernels_of(model, layers)]
+    try:
+        share(model, bits, layers)
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
 
 
 def total_of(choices: Iterable[Choice], what: str) -> float:
@@ -145,9 +165,11 @@ def measure(
     for _, name, variable in kernels_of(model, layers):
         value = np.asarray(variable.numpy())
         curves[name] = []
-        for own in bits:
-            codebook, labels, _ = share_array(value, 2**own, linear)
-            variable.assign(join(codebook, labels))
-            curves[name].append(Choice(own, stored_bytes(codebook, labels), loss() - whole))
-        variable.assign(value)
+        try:
+            for own in bits:
+                codebook, labels, _ = share_array(value, 2**own, linear)
+                variable.assign(join(codebook, labels))
+                curves[name].append(Choice(own, stored_bytes(codebook, labels), loss() - whole))
+        finally:
+            variable.assign(value)
     return curves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from coding import container, streams
-from coding.array_reader import INDEX, Each, read_arrays, read_index
+from coding.array_reader import INDEX, Each, data_of, read_arrays, read_index
 from runs.errors import SnapshotError
 from runs.files import make_atomic, to_json
 
@@ -49,7 +50,7 @@ def encode_arrays(
     """
     sections = _sections(arrays, extra or {}, each)
     total = sum(array.nbytes for array in arrays.values())
-    facts = {"arrays": total, "index": len(sections[0][1])}
+    facts = {"arrays": total, "index": len(sections[0][1]), "decoded": _digest(arrays)}
     sections[0] = (INDEX, zlib.compress(sections[0][1], 9))
 
     def make(temp: Path) -> None:
@@ -61,6 +62,14 @@ def encode_arrays(
 
     digest = make_atomic(path, make)
     return Summary(total, os.path.getsize(path), digest)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of all numbers, whatever coder wrote them."""
+    digest = hashlib.sha256()
+    for array in arrays.values():
+        digest.update(data_of(np.asarray(array)))
+    return digest.hexdigest()
 
 
 def _sections(arrays: Mapping[str, np.ndarray], extra: dict, each: Each) -> list[tuple[str, bytes]]:
@@ -96,8 +105,4 @@ def verify(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
 def equal(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays have the same type, shape and bits: NaN is itself, −0 is not 0."""
     alike = (one.dtype, one.shape) == (other.dtype.newbyteorder("="), other.shape)
-    return alike and np.array_equal(_bytes(one), _bytes(other))
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
+    return alike and np.array_equal(data_of(one), data_of(other))

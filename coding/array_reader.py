@@ -6,6 +6,7 @@ The data are decoded section by section: beside the arrays, memory holds one sec
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -102,15 +103,27 @@ def _list(value: Any) -> list:
 def _tensor(entry: Any) -> Tensor:
     if len(_list(entry)) != 3 or not isinstance(entry[0], str) or not isinstance(entry[1], dict):
         raise Refused("a tensor of its index cannot be read")
+    if not entry[0].isprintable():  # names are shown on terminals
+        raise Refused(f"a tensor has a name that cannot be printed. Received: {entry[0][:60]!a}")
     return Tensor(entry[0], entry[1], whole(entry[2], MAX_ARRAYS))
 
 
 def read_arrays(found: Container, index: Index) -> Iterator[tuple[str, np.ndarray]]:
     """Name and array of each tensor, one after the other. Raises `Refused` for what does not fit."""
+    digest = hashlib.sha256()
     for section, tensors in zip(found.sections[1:], index.tensors, strict=True):
         reader = Reader(found.read(section))
         for tensor in tensors:
             own = Reader(reader.take(tensor.size))
-            yield tensor.name, streams.decode(tensor.node, own)
+            array = streams.decode(tensor.node, own)
             own.finish()
+            digest.update(data_of(array))
+            yield tensor.name, array
         reader.finish()
+    if digest.hexdigest() != found.facts.get("decoded"):
+        raise Refused("its arrays are decoded to other numbers than were written")
+
+
+def data_of(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array, little endian, as (n,) uint8."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)

@@ -28,8 +28,9 @@ MOVES = {
 }  # fmt: skip
 """Layers that make no new numbers at inference, or only 0: what they read has been rounded."""
 FUSED = (keras.activations.relu, keras.activations.relu6)
+FUSED_LIMITS = (None, 6)
 """What a runtime computes together with the layer in front: between the two nothing is rounded."""
-SHARES = (keras.activations.softmax, keras.activations.sigmoid)
+PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def round_kernel(kernel: Any, axes: Sequence[int]) -> Any:
@@ -54,13 +55,17 @@ def _straight(x: Any, rounded: Any) -> Any:
 class RoundedTensor(keras.layers.Layer):
     """`round_tensor` as a layer."""
 
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        """As it came. Keras would infer it, but takes what was multiplied by a number for sparse."""
+        return keras.KerasTensor(x.shape, x.dtype)
+
     def call(self, x: Any) -> Any:
         """Rounds, in training and in inference."""
         return round_tensor(x)
 
 
 class RoundedKernel(keras.layers.Layer):
-    """Another layer, whose kernel it rounds whenever it is called; the weights are that layer's own."""
+    """Another layer, whose kernels it rounds whenever it is called; the weights are that layer's own."""
 
     def __init__(self, layer: keras.Layer) -> None:
         super().__init__(name=f"{layer.name}_rounded")
@@ -68,11 +73,13 @@ class RoundedKernel(keras.layers.Layer):
         self.built = True
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """What the layer makes with a rounded kernel."""
-        kernel = self.layer.kernel
-        rounded = round_kernel(kernel.value, channel_axes(self.layer))
+        """What the layer makes with rounded kernels."""
+        axes = {id(getattr(self.layer, name)): own for name, own in channel_axes(self.layer).items()}
         # In a scope of their own all variables need values: that of a training around it is not looked into.
-        values = [(v, rounded if v is kernel else v.value) for v in self.layer.variables]
+        values = [
+            (v, round_kernel(v.value, axes[id(v)]) if id(v) in axes else v.value)
+            for v in self.layer.variables
+        ]
         with keras.StatelessScope(state_mapping=values):
             return self.layer(*args, **kwargs)
 
@@ -80,7 +87,8 @@ class RoundedKernel(keras.layers.Layer):
 def fake_quantised(model: keras.Model) -> keras.Model:
     """The network as whole numbers of 8 bits would compute it, to be trained; its weights are `model`'s own.
 
-    Kernels are rounded for each output channel, and every tensor between layers over its range in the batch.
+    Kernels of convolutions and dense layers are rounded for each output channel, and every tensor between
+    layers over its range in the batch. Kernels inside of wrappers and recurrent layers are left as they are.
 
     Args:
         model: functional, its BatchNorms folded (`coding.folding`). What it computes stays the same.
@@ -97,7 +105,7 @@ def fake_quantised(model: keras.Model) -> keras.Model:
             entries[id(call.layer.output)] = _rounded(call.layer.output)
             return [call.layer.output]
         made = call.run([entries.get(id(value), value) for value in values], wrapped.get(call.name))
-        if call.kind in MOVES or _shares(call):
+        if call.kind in MOVES or _probabilities(call):
             return made
         numbered = zip(call.outputs, made, strict=True)
         return [tensor if _fused(readers[number]) else _rounded(tensor) for number, tensor in numbered]
@@ -109,13 +117,15 @@ def _rounded(tensor: Any) -> Any:
     return RoundedTensor()(tensor) if keras.backend.is_float_dtype(tensor.dtype) else tensor
 
 
-def _shares(call: Call) -> bool:
+def _probabilities(call: Call) -> bool:
     """Whether it makes probabilities, whose logarithm a loss takes: 0 is none."""
-    return getattr(call.layer, "activation", None) in SHARES or call.kind == "Softmax"
+    return getattr(call.layer, "activation", None) in PROBABILITIES or call.kind == "Softmax"
 
 
 def _fused(readers: list[Call | None]) -> bool:
     if len(readers) != 1 or readers[0] is None:
         return False
     layer, kind = readers[0].layer, readers[0].kind
-    return kind == "ReLU" or (kind == "Activation" and layer.activation in FUSED)
+    if kind == "ReLU":
+        return not (layer.negative_slope or layer.threshold) and layer.max_value in FUSED_LIMITS
+    return kind in ("ops.Relu", "ops.Relu6") or (kind == "Activation" and layer.activation in FUSED)

@@ -29,7 +29,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     gone = {norm.name for norm in pairs.values()}
     fresh = {name: _folded(graph.layers[name], norm.layer) for name, norm in pairs.items()}
     for call in graph.calls:
-        if call.kind == "BatchNormalization" and call.name not in gone | fresh.keys():
+        if call.kind == "BatchNormalization" and call.name not in gone | fresh.keys() and not _moves(call):
             call.layer.trainable = False
             if len(call.shapes[0]) == 4 and _last_axis(call):
                 fresh[call.name] = _depthwise(call.layer)
@@ -54,12 +54,20 @@ def _pairs(graph: Graph) -> Iterator[tuple[Call, Call]]:
             continue
         norm = after[0]
         if norm and norm.kind == "BatchNormalization" and uses[norm.name] == 1 and _last_axis(norm):
-            yield call, norm
+            if not _moves(norm):
+                yield call, norm
 
 
 def _linear(layer: Any) -> bool:
-    """Whether its outputs are sums of products, each with one channel of its kernel."""
-    return bool(channel_axes(layer)) and layer.activation is keras.activations.linear
+    """Whether its outputs are sums of products, each with one channel of its one kernel, channels last."""
+    if list(channel_axes(layer)) != ["kernel"] or layer.activation is not keras.activations.linear:
+        return False
+    return getattr(layer, "data_format", "channels_last") == "channels_last"
+
+
+def _moves(norm: Call) -> bool:
+    """Whether it was called with `training=True`: then it has no averages of its own to fold."""
+    return norm.training is True or norm.argument(1, "training") is True
 
 
 def _last_axis(norm: Call) -> bool:
@@ -70,7 +78,7 @@ def _folded(linear: Any, norm: Any) -> keras.Layer:
     """A layer like `linear`, with the numbers of both."""
     kernel, (scale, shift) = np.asarray(linear.kernel, np.float64), _numbers(norm)
     bias = np.asarray(linear.bias) if linear.use_bias else 0.0
-    axes = channel_axes(linear)
+    axes = channel_axes(linear)["kernel"]
     shape = [n if axis - kernel.ndim in axes else 1 for axis, n in enumerate(kernel.shape)]
     made = type(linear).from_config(linear.get_config() | {"use_bias": True})
     made.build(linear.input.shape)

@@ -129,8 +129,9 @@ def _counts(array: np.ndarray) -> np.ndarray:
 
 def _way(node: dict) -> str:
     """The way of a description and those inside it, and the codec of the stream."""
-    words = [node["as"]]
-    while "inner" in node:
-        node = node["inner"]
-        words.append(node["as"])
-    return " ".join([*words, *([node["stream"][0]] if "stream" in node else [])])
+    words = [str(node["as"])]
+    while isinstance(inner := node.get("inner"), dict):
+        node = inner
+        words.append(str(node.get("as")))
+    stream = node.get("stream")
+    return " ".join([*words, *([str(stream[0])] if isinstance(stream, list) and stream else [])])

@@ -13,12 +13,11 @@ import numpy as np
 
 from coding.kernels import Bits, chosen, kernels_of
 from coding.kmeans import cluster
+from runs.errors import UsageError
 from runs.text import table
 
 ZERO = -1
 """Label of weights that are exactly 0, which belong to no cluster."""
-TINY = np.finfo(np.float32).tiny
-"""Instead of a centroid that is exactly 0: what is not pruned must not look as if it were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +75,8 @@ class Shared:
     def write(self) -> None:
         """Puts the shared values into the model."""
         for kernel in self.kernels:
-            kernel.variable.assign(kernel.values)
+            if kernel.distinct > 2**kernel.bits:
+                kernel.variable.assign(kernel.values)
 
     def fasten(self) -> None:
         """Gives all members of a cluster the weight that the first of them has now.
@@ -127,7 +127,8 @@ def share_array(value: np.ndarray, most: int, linear: bool = False) -> tuple[np.
     found = cluster(value[alive], most, linear)
     labels = np.full(value.shape, ZERO, np.int32)
     labels[alive] = found.labels
-    return np.where(found.centroids == 0, TINY, found.centroids), labels, found.error
+    tiny = np.finfo(value.dtype).tiny  # what is not pruned must not look as if it were
+    return np.where(found.centroids == 0, tiny, found.centroids), labels, found.error
 
 
 def join(codebook: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -145,7 +146,9 @@ def stored_bytes(codebook: np.ndarray, labels: np.ndarray) -> float:
 def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bool = False) -> Shared:
     kernels = []
     for name, variable, own in chosen(kernels_of(model, layers), bits):
-        value = np.asarray(variable.numpy(), np.float32)
+        value = np.asarray(variable.numpy())
+        if not np.isfinite(value.astype(np.float32)).all():
+            raise UsageError(f"Weights that are shared must be finite. Received: others in {name}")
         distinct = len(np.unique(value))
         most = distinct if exact or distinct <= 2**own else 2**own
         kernels.append(SharedKernel(name, variable, *share_array(value, most, linear), own, distinct))

@@ -12,6 +12,7 @@ _HOME = {
     "compare": "exports.parity",
     "export": "exports.checked",
     "frozen_runner": "exports.frozen",
+    "litert_outputs": "exports.litert",
     "litert_runner": "exports.litert",
     "least": "exports.timing",
     "require": "exports.checked",

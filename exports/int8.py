@@ -23,20 +23,27 @@ NUMBERS = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}
 Samples = Iterable[Sequence[np.ndarray]]
 
 
+REMEDY = "export it as litert, in float32, or replace those layers"
+
+
 def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> bytes:
-    """A flat buffer that computes with whole numbers only, any batch size.
+    """A flat buffer that computes with whole numbers, any batch size.
 
     Args:
-        model: functional or Sequential, of inputs of fixed size.
+        model: functional or Sequential, of inputs of fixed size that are floats.
         samples: what calibrates it: training images as the model reads them. Each item has one array
             (b, …) per input, of any b.
         numbers: of its inputs and outputs: "float32", which it rounds by itself, or "int8" or "uint8" with
             the scales that the file states (for microcontrollers and edge accelerators).
 
-    Raises `UsageError` for a model with an operation that LiteRT lacks in 8 bits, and for no samples.
+    An operation that LiteRT lacks in 8 bits (elu, LayerNormalization) stays in float32: see `left_in_float`.
+    Raises `UsageError` for one that LiteRT lacks altogether, or that stays with whole `numbers`; for inputs
+    that are no floats; for no samples.
     """
     if numbers not in NUMBERS:
         raise UsageError(f"Unknown numbers. Received: numbers={numbers!r}. {nearest(numbers, NUMBERS)}")
+    if kinds := [x.dtype for x in model.inputs if not tf.as_dtype(x.dtype).is_floating]:
+        raise UsageError(f"8 bits are made of inputs that are floats. Received: {kinds[0]} in {model.name!r}")
     shown = [[np.asarray(x, np.float32) for x in sample] for sample in samples]
     if not shown:
         raise UsageError("8 bits need samples to be calibrated with. Received: samples=[]")
@@ -47,4 +54,23 @@ def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> b
     converter.inference_input_type = converter.inference_output_type = NUMBERS[numbers]
     with warnings.catch_warnings(), quiet_stderr():  # "Statistics … were expected": the samples bring them
         warnings.simplefilter("ignore")
-        return converted(converter, model.name)
+        data = converted(converter, model, REMEDY)
+    if numbers != "float32" and (left := left_in_float(data)):
+        raise UsageError(
+            f"{model.name!r} cannot be of whole numbers only. Received: float32 in {left[0]}\n{REMEDY}"
+        )
+    return data
+
+
+def left_in_float(data: bytes) -> list[str]:
+    """Names of the tensors inside a file that are floats, inputs and outputs apart."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet_stderr():
+        interpreter = Interpreter(model_content=data)
+    ends = {d["index"] for d in interpreter.get_input_details() + interpreter.get_output_details()}
+    return [
+        tensor["name"].split(";")[0]
+        for tensor in interpreter.get_tensor_details()
+        if tensor["index"] not in ends and tensor["dtype"] in (np.float32, np.float16)
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import absl.logging
@@ -23,18 +23,20 @@ def to_litert(model: keras.Model) -> bytes:
 
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
-    return converted(tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)]), model.name)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)])
+    return converted(converter, model, "export it as savedmodel or onnx")
 
 
-def converted(converter: tf.lite.TFLiteConverter, name: str) -> bytes:
-    """What a converter makes of the model of that name; its long complaints become a `UsageError`."""
+def converted(converter: tf.lite.TFLiteConverter, model: keras.Model, remedy: str) -> bytes:
+    """What a converter makes of a model; its long complaints become a `UsageError` with the remedy."""
     try:
         with _silent_absl():
             return converter.convert()
-    except (ConverterError, ValueError) as error:  # ValueError: for types of numbers
+    except (ConverterError, ValueError, RuntimeError) as error:  # ValueError: for types of numbers
+        policies = {layer.dtype_policy.name for layer in model._flatten_layers()} - {"float32"}
+        remedy = f"its layers compute in {min(policies)}: make it with float32" if policies else remedy
         raise UsageError(
-            f"{name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n"
-            "export it as savedmodel or onnx"
+            f"{model.name!r} has operations that LiteRT lacks. Received: {_operations(str(error))}\n{remedy}"
         ) from error
 
 
@@ -88,6 +90,23 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
     if not open_sizes:  # the file gives these as 1, on which not every layer can run
         allocate([(batch_size, *source["shape"][1:]) for source in sources])
     return run
+
+
+def litert_outputs(
+    data: bytes, read: Callable[[slice], np.ndarray], count: int, batch_size: int
+) -> np.ndarray:
+    """(count, …): the first output for `count` samples, at most `batch_size` at a time.
+
+    `read` gives the samples of a slice, as the file's one input reads them. The last batch is filled up with
+    samples of the one before.
+    """
+    size = min(batch_size, count)
+    run, found = litert_runner(data, size), []
+    for start in range(0, count, size):
+        first = min(start, count - size)
+        outputs = run(read(slice(first, first + size)))
+        found.append((outputs[0] if isinstance(outputs, list) else outputs)[start - first :])
+    return np.concatenate(found)
 
 
 def _whole(values: np.ndarray, about: dict) -> np.ndarray:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import coding
 from recipes.code_options import CodeOptions, check_places
-from runs import load_snapshot, make_atomic
+from runs import UsageError, load_snapshot, make_atomic
 
 
 def run(options: CodeOptions) -> None:
@@ -27,6 +27,11 @@ def _bar(parts: Iterable, title: str) -> Iterable:
 
 
 def _encode(options: CodeOptions) -> None:
+    if options.chooses and Path(options.file).suffix != ".keras":
+        raise UsageError(
+            f"Bits are chosen for a .keras file. Received: file={options.file}\nfor a snapshot: python "
+            "train_cifar.py --recipe fewest_bytes --trained_param SNAPSHOT.pkl --set share.keep_bytes=0.1"
+        )
     model, facts = _plain(options.file)
     bits = _chosen(model, options) if options.chooses else options.bits
     done = coding.encode(model, options.output, bits, facts=facts, each=partial(_bar, title="encode"))
@@ -64,9 +69,9 @@ def _decode(options: CodeOptions) -> None:
 
 
 def _int8(options: CodeOptions) -> None:
-    from recipes.code_int8 import run
+    from recipes import code_int8
 
-    run(options)
+    code_int8.run(options)
 
 
 def _inspect(options: CodeOptions) -> None:

@@ -8,29 +8,48 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from coding.allocation import calls_of_loss, choose_bits
-from pruning.cross_entropy import cross_entropy
+from coding.allocation import calls_of_loss, choose_bits, shared_for_now
+from pruning.cross_entropy import accuracy, cross_entropy
 from pruning.groups import analyse
 from recipes.code_options import CodeOptions
 from recipes.prune_data import load_images
 from recipes.prune_options import RANGES_OF_PIXELS
 from recipes.prune_training import forward_of
+from runs import warn
 from runs.text import table
 
 MEASURED = 2000  # images behind a choice: the model is shown them seven times for each convolution
 
 
 def chosen(model: keras.Model, options: CodeOptions) -> dict[str, int]:
-    """Kernel → bits, which it also prints. Raises what reading the images and the budget may raise."""
+    """Kernel → bits; it prints them and what they cost together, which the choice only estimates.
+
+    Raises what reading the images and the budget may raise.
+    """
     data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
     images, labels = data.some_held(MEASURED)
     analysis, forward = analyse(model), forward_of(model)
+
+    def measured() -> tuple[float, float]:
+        found = forward(images, options.batch_size)
+        return float(np.mean(cross_entropy(analysis, labels, found))), accuracy(analysis.graph, labels, found)
+
     with tqdm(total=calls_of_loss(model), desc="bits", unit="score", file=sys.stderr) as bar:
 
         def loss() -> float:
             bar.update()
-            return float(np.mean(cross_entropy(analysis, labels, forward(images, options.batch_size))))
+            return measured()[0]
 
         bits = choose_bits(model, loss, options.keep_bytes, options.max_loss)
     print(table(("convolution", "bits"), [(name, str(own)) for name, own in bits.items()]))
+    before = measured()
+    with shared_for_now(model, bits):
+        after = measured()
+    print(f"on {len(labels)} images held out: {_text(before)} → {_text(after)}")
+    if options.max_loss is not None and after[0] - before[0] > options.max_loss:
+        warn(f"together they add {after[0] - before[0]:.4f} to the loss: lower --max_loss")
     return bits
+
+
+def _text(found: tuple[float, float]) -> str:
+    return f"loss {found[0]:.4f}, {100 * found[1]:.2f} % right"

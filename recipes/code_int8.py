@@ -11,6 +11,7 @@ import numpy as np
 import exports
 from coding.fake_quant import fake_quantised
 from coding.folding import fold_batch_norm
+from exports.int8 import left_in_float
 from exports.timing import least
 from nets.graph import trace
 from pruning import compact
@@ -22,7 +23,7 @@ from recipes.prune_images import ImageData
 from recipes.prune_options import RANGES_OF_PIXELS
 from recipes.prune_subject import load
 from recipes.prune_training import fine_tune
-from runs import UsageError, make_atomic
+from runs import UsageError, make_atomic, warn
 from runs.text import table
 
 SHOWN = 64  # images that calibration sees at a time
@@ -46,6 +47,8 @@ def run(options: CodeOptions) -> None:
     right = {name: _accuracy(model, file, data, options.batch_size) for name, file in files.items()}
     best = max([name for name in files if name != "float32"], key=right.get)
     make_atomic(options.output, lambda temp: temp.write_bytes(files[best]))
+    if left := left_in_float(files[best]):
+        warn(f"{len(left)} tensors stay in float32, for want of operations of 8 bits; the first is {left[0]}")
     print(_table(model, files, right))
     print(f"{options.output}: {best}, {len(files[best]):,} bytes")
     if right["float32"] - right[best] > TOLERANCE and not options.finetune_epochs:
@@ -59,19 +62,14 @@ def _converted(model: keras.Model, data: ImageData, options: CodeOptions) -> byt
 
 
 def _accuracy(model: keras.Model, file: bytes, data: ImageData, batch_size: int) -> float:
-    """Of a file on the holdout, one of its last batches filled up."""
+    """Of a file on the holdout."""
     images, labels = data.holdout
-    size = min(batch_size, len(images))
-    runner = exports.litert_runner(file, size)
-    found = np.zeros((len(images), *model.output_shape[1:]), np.float32)
-    for part in parts(len(images), size):
-        first = min(part.start, len(images) - size)
-        found[first : first + size] = runner(images[first : first + size])
+    found = exports.litert_outputs(file, images.__getitem__, len(images), batch_size)
     return share_right(trace(model), labels, found)
 
 
 def _table(model: keras.Model, files: dict[str, bytes], right: dict[str, float]) -> str:
-    image = np.zeros((1, *model.input_shape[1:]), np.float32)
+    image = np.zeros((1, *model.inputs[0].shape[1:]), np.float32)
     calls = {name: partial(exports.litert_runner(file, 1, 1), image) for name, file in files.items()}
     ms = least(calls)
     rows = [

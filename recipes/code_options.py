@@ -13,6 +13,7 @@ from typing import Any
 from recipes.options import check_ranges, option, parse_into
 from recipes.prune_options import PruneOptions
 from runs import RunFolderError, SnapshotError, UsageError
+from runs.files import check_place
 from runs.suggest import nearest
 
 PROG = "python -m coding encode|decode|inspect|int8 FILE"
@@ -126,16 +127,12 @@ def check_places(options: CodeOptions) -> None:
     """Before any work: raises `SnapshotError` for a missing file, `RunFolderError` for a bad place."""
     if not Path(options.file).is_file():
         raise SnapshotError(f"There is no such file. Received: file={options.file}")
-    if options.output is None:
-        return
-    suffix = WRITES[options.command]
-    if Path(options.output).suffix != suffix:
-        raise RunFolderError(f"The file needs the ending {suffix}. Received: output={options.output}")
-    folder = Path(options.output).absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise RunFolderError(
-            f"There is no such folder, or nothing may be written there. Received: output={options.output}"
-        )
+    if options.output is not None:
+        check_place(options.output, WRITES[options.command], "output")
+        if os.path.realpath(options.output) == os.path.realpath(options.file):
+            raise RunFolderError(
+                f"This is the file that is read; choose another one. Received: output={options.output}"
+            )
 
 
 def parse(argv: Sequence[str] | None = None) -> CodeOptions:

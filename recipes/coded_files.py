@@ -44,14 +44,12 @@ def file_rows(
 
 
 def lite_logits(context: RunContext, data: bytes, images: Images) -> np.ndarray:
-    """(n, classes) float32: what a LiteRT file says of images. The last batch is filled up."""
-    size = min(TIMED_BATCH, len(images))
-    run, found = exports.litert_runner(data, size), []
-    for start in range(0, len(images), size):
-        first = min(start, len(images) - size)
-        logits = run(context.inputs(images.images[first : first + size]).numpy())
-        found.append(logits[start - first :])
-    return np.concatenate(found)
+    """(n, classes) float32: what a LiteRT file says of images."""
+
+    def read(part: slice) -> np.ndarray:
+        return context.inputs(images.images[part]).numpy()
+
+    return exports.litert_outputs(data, read, len(images), TIMED_BATCH)
 
 
 def _milliseconds(context: RunContext, lite: Mapping[str, bytes], images: Images) -> dict[str, float]:

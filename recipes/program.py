@@ -18,10 +18,11 @@ from recipes.recipe_file import check_steps, find_recipe, name_of, tables_of
 from recipes.report import finish
 from recipes.steps.state import State
 from recipes.steps.step import Step, make_step
-from runs import MetricsLog, RunFolder, Snapshot, load_snapshot, read_json, sha256
+from runs import MetricsLog, RunFolder, Snapshot, UsageError, load_snapshot, read_json, sha256
 
 MAY_DIFFER = (*VOLATILE, "set", "program", "time_seconds", "bn")
 ENDING = ("compact", "litert", "report")
+RESERVED = (*ENDING, "init", "model")
 MOST = 8  # trained networks in a report: each is converted and timed
 
 
@@ -41,8 +42,9 @@ def run(config: ProgramOptions) -> dict:
     """Runs or continues a recipe in `config.train_path`; returns what report.json holds."""
     check_names(config.arch, config.dataset)
     tables = find_recipe(config.recipe).changed(config.set)
-    check_steps(tables, reserved=(*ENDING, "init"))
+    check_steps(tables, reserved=RESERVED)
     steps = [make_step(table) for table in tables]
+    check_order(steps)
     source = load_snapshot(config.trained_param) if config.trained_param else None
     strategy = make_strategy(config.gpu_id, config.tpu)
     if source:
@@ -56,6 +58,16 @@ def run(config: ProgramOptions) -> dict:
     with RunFolder(config.train_path, config.to_json(), MAY_DIFFER) as folder, MetricsLog(folder) as log:
         forget_changed(folder, log, config)
         return _walk(RunContext(config, folder, log, splits, strategy), steps)
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Raises `UsageError` where a network goes on changing after its files were written."""
+    for before, after in itertools.pairwise(steps):
+        if before.writes and not after.writes:
+            raise UsageError(
+                f"{before.label} writes the network, which {after.label} then changes. Received: "
+                f"{before.label} before {after.label}\nput it behind the other steps"
+            )
 
 
 def _normalisation(config: ProgramOptions, source: Snapshot | None) -> str:

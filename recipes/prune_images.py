@@ -13,6 +13,11 @@ from dataloader.augment import augment
 PARTS = 8  # of an image's smaller side; it is shifted by up to one of them
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers 0 … count − 1, at equal distances."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
+
+
 @dataclass(frozen=True)
 class Scaled:
     """Images that look like an array of float32 in a range of pixels, and become one where they are sliced.
@@ -59,7 +64,7 @@ class ImageData:
     def some_held(self, most: int) -> tuple[Scaled, np.ndarray]:
         """At most so many images of the holdout, at equal distances: of all classes alike."""
         images, labels = self.holdout
-        chosen = np.unique(np.linspace(0, len(labels) - 1, most).astype(int))
+        chosen = spread(len(labels), most)
         return Scaled(images.pixels[chosen], images.range_), labels[chosen]
 
 

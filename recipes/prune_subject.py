@@ -18,6 +18,7 @@ from pruning.sensitivity import Sensitivity
 from recipes.prune_images import ImageData
 from recipes.prune_options import TIMED, PruneOptions
 from runs import RunFolderError, SnapshotError, UsageError
+from runs.files import check_place
 
 SUFFIXES = {"output": ".keras", "report": ".html", "save_plan": ".json"}
 
@@ -60,13 +61,7 @@ def check_places(options: PruneOptions) -> None:
         path = getattr(options, name)
         if path is None or (options.dry_run and name == "output"):
             continue
-        if Path(path).suffix != suffix:
-            raise RunFolderError(f"The file needs the ending {suffix}. Received: {name}={path}")
-        folder = Path(path).absolute().parent
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise RunFolderError(
-                f"There is no such folder, or nothing may be written there. Received: {name}={path}"
-            )
+        check_place(path, suffix, name)
     _check_apart(options)
 
 

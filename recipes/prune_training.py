@@ -56,8 +56,8 @@ def forward_of(model: keras.Model) -> Callable[[Scaled, int], np.ndarray]:
     forward = tf.function(lambda x: model(x, training=False))
 
     def run(images: Scaled, batch_size: int) -> np.ndarray:
-        found = [forward(tf.constant(images[part])).numpy() for part in parts(len(images), batch_size)]
-        return np.concatenate(found)
+        found = [forward(tf.constant(images[part])) for part in parts(len(images), batch_size)]
+        return np.concatenate([keras.tree.flatten(outputs)[0].numpy() for outputs in found])
 
     return run
 

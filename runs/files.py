@@ -141,3 +141,14 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
         else:
             warn(f"{path}, line {number} is incomplete and is left out")
     return rows
+
+
+def check_place(path: str | os.PathLike, suffix: str, name: str) -> None:
+    """Raises `RunFolderError` for a file of another ending or in a folder that takes none."""
+    if Path(path).suffix != suffix:
+        raise RunFolderError(f"The file needs the ending {suffix}. Received: {name}={path}")
+    folder = Path(path).absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise RunFolderError(
+            f"There is no such folder, or nothing may be written there. Received: {name}={path}"
+        )

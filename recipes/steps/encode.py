@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import coding
 from pruning import compact
@@ -17,6 +18,8 @@ from runs import load_snapshot
 @dataclass(frozen=True, kw_only=True)
 class Encode(Step):
     """Writes the network as it is, entropy-coded and verified; best after `share` and a training."""
+
+    writes: ClassVar[bool] = True
 
     def run(self, context: RunContext, state: State) -> State:
         """<name>.kpz: a plain Keras model; the manifest has the bytes before and after."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from coding.fake_quant import fake_quantised
 from coding.folding import fold_batch_norm
 from distillation import labels_only
-from exports.int8 import NUMBERS, to_int8
+from exports.int8 import NUMBERS, left_in_float, to_int8
 from pruning import compact
 from recipes import schedules
 from recipes.coded_files import lite_logits
@@ -21,6 +22,7 @@ from recipes.scoring import score_logits
 from recipes.steps.state import State
 from recipes.steps.step import Step, step
 from recipes.training import TrainingSpec, fit
+from runs import warn
 
 SHOWN = 64  # images that calibration sees at a time
 
@@ -38,6 +40,8 @@ class Int8(Step):
     tolerance: float = option(0.005, "accuracy on the holdout that may be lost untrained", at_least=0)
     epochs: int = option(2, "of that training; 0: none", at_least=0)
     learning_rate: float = option(1e-3, "of that training, falling to 0 along a cosine", above=0)
+    writes: ClassVar[bool] = True
+
     numbers: str = option("float32", "of inputs and outputs of the file", choices=tuple(NUMBERS))
 
     def run(self, context: RunContext, state: State) -> State:
@@ -54,6 +58,8 @@ class Int8(Step):
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
                 data = tuned if facts["trained"] > facts["rounded"] else data
+            if left := left_in_float(data):
+                warn(f"{state.name}: {len(left)} tensors stay in float32; the first is {left[0]}")
             path.write_bytes(data)
             said = ", ".join(f"{name} {100 * value:.2f} %" for name, value in facts.items())
             print(f"{state.name}: {len(data):,} bytes; hold-out: {said}", flush=True)

@@ -26,6 +26,10 @@ class Repeat(Step):
     def __post_init__(self) -> None:
         super().__post_init__()
         for table in self.steps:
+            if make_step(table).writes:
+                raise UsageError(
+                    f"Files are written behind a loop, not in it. Received: {table['kind']} in {self.label}"
+                )
             if make_step(table).kind == self.kind:
                 raise UsageError(
                     f"A loop cannot stand in a loop: multiply its rounds. Received: {self.label} with repeat"

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-import numpy as np
 from tqdm import tqdm
 
 from coding.allocation import calls_of_loss, choose_bits
@@ -15,6 +14,7 @@ from coding.sharing import share
 from op_utils import make_forward
 from recipes.context import RunContext
 from recipes.options import option
+from recipes.prune_images import spread
 from recipes.scoring import score
 from recipes.steps.state import State
 from recipes.steps.step import Step, step
@@ -55,6 +55,10 @@ class Share(Step):
         own = self.bits.values() if isinstance(self.bits, dict) else [self.bits]
         if wrong := [n for n in own if not (type(n) is int and 1 <= n <= MOST_BITS)]:
             raise UsageError(f"Bits are 1 to {MOST_BITS}. Received: {self.label}.bits={wrong[0]}")
+        if isinstance(self.bits, dict) and (self.keep_bytes or self.max_loss):
+            raise UsageError(
+                f"A budget chooses the bits of all kernels. Received: {self.label}.bits={self.bits}"
+            )
         if self.keep_bytes and self.max_loss:
             raise UsageError(
                 f"Give {self.label}.keep_bytes or {self.label}.max_loss. "
@@ -79,7 +83,7 @@ class Share(Step):
     def chosen(self, context: RunContext, model: keras.Model) -> Bits:
         """Kernel → bits within the budget, from losses on the holdout with one kernel shared at a time."""
         held = context.splits.holdout
-        held = held.take(np.unique(np.linspace(0, len(held) - 1, MEASURED).astype(int)))
+        held = held.take(spread(len(held), MEASURED))
         forward = make_forward(model, context.inputs, compile_=context.config.compile)
         with tqdm(total=calls_of_loss(model, self.layers), desc=self.label, unit="score") as bar:
 

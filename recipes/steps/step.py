@@ -26,6 +26,7 @@ class Step:
     """
 
     kind: ClassVar[str] = ""
+    writes: ClassVar[bool] = False  # files of the network for others to run: such steps are the last
 
     name: str = option("", "of the step; unique in its recipe (default: its kind)")
 

@@ -1,5 +1,6 @@
 """The file: whole or refused, bounded in memory, and as small as its streams allow."""
 
+import hashlib
 import json
 import os
 import tracemalloc
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from coded_nets import noise, resnet56, shared
 
+import coding
 from coding import container, streams, symbols
 from coding.array_file import encode_arrays, equal, verify
 from coding.array_reader import INDEX, decode_arrays
@@ -106,7 +108,8 @@ def stated_by(arrays: list[np.ndarray], path) -> int:
     parts = [streams.code(array) for array in arrays]
     tensors = [[[str(i), part.node, len(part.data)] for i, part in enumerate(parts)]]
     total = sum(array.nbytes for array in arrays)
-    forged(path, tensors, [b"".join(part.data for part in parts)], total)
+    decoded = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    forged(path, tensors, [b"".join(part.data for part in parts)], total, decoded=decoded)
     return total
 
 
@@ -154,6 +157,22 @@ def test_hostile_files_are_refused_before_anything_is_allocated(case, tmp_path):
             decode_arrays(tmp_path / "forged.kpz")
 
     assert peak(decode) < MIB
+
+
+def test_what_decodes_to_other_numbers_is_refused(tmp_path):
+    """As a coder of another version might, with all digests of the file in order."""
+    array = np.arange(5, dtype=np.float32)
+    part = streams.code(array)
+    forged(tmp_path / "a.kpz", [[["x", part.node, len(part.data)]]], [part.data], array.nbytes, decoded="0")
+    with pytest.raises(SnapshotError, match="decoded to other numbers"):
+        decode_arrays(tmp_path / "a.kpz")
+
+
+def test_a_name_that_moves_the_cursor_is_refused(tmp_path):
+    part = streams.code(np.zeros(2, np.float32))
+    forged(tmp_path / "a.kpz", [[["\x1b[31mred", part.node, len(part.data)]]], [part.data], 8)
+    with pytest.raises(SnapshotError, match="cannot be printed"):
+        coding.inspect(tmp_path / "a.kpz")
 
 
 def test_a_deflated_bomb_is_not_inflated(tmp_path):

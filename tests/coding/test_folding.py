@@ -66,6 +66,21 @@ def test_every_linear_layer_takes_its_norm(kind):
     assert norms(same(randomised(keras.Model(inputs, layers.ReLU()(x))), images(4))) == []
 
 
+def test_a_norm_that_is_always_in_training_stays():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    model = randomised(keras.Model(inputs, layers.BatchNormalization()(x, training=True)))
+    assert len(norms(same(model, images(8)))) == 1
+
+
+def test_towers_inside_are_folded():
+    inner = keras.Input((8, 8, 3))
+    tower = keras.Model(inner, layers.BatchNormalization()(layers.Conv2D(4, 3)(inner)), name="tower")
+    outer = keras.Input((8, 8, 3))
+    model = randomised(keras.Model(outer, layers.Dense(2)(layers.Flatten()(tower(outer)))))
+    assert norms(same(compact(model), images(4))) == []
+
+
 def test_what_is_not_linear_or_read_twice_or_called_twice_keeps_its_norm():
     inputs = keras.Input((8, 8, 3))
     bent = layers.BatchNormalization(name="bent")(layers.Conv2D(3, 1, activation="relu")(inputs))

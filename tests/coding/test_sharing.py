@@ -6,7 +6,7 @@ import pytest
 from toys import plain_net
 
 from coding.kmeans import cluster
-from coding.sharing import TINY, ZERO, share, share_array, tied
+from coding.sharing import ZERO, share, share_array, tied
 from pruning.unstructured import zero_weights
 from runs import UsageError
 
@@ -129,7 +129,7 @@ def test_what_is_shared_is_found_again_and_shared_twice_is_shared_once():
 
 def test_a_mean_of_zero_is_not_taken_for_a_pruned_weight():
     codebook, labels, _ = share_array(np.array([-1, 0, 1], np.float32), 1)
-    assert codebook.tolist() == [TINY] and labels.tolist() == [0, ZERO, 0]
+    assert codebook.tolist() == [np.finfo(np.float32).tiny] and labels.tolist() == [0, ZERO, 0]
 
 
 def test_fastening_ends_a_drift_of_last_bits():

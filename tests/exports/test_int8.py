@@ -6,7 +6,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
-from exports import litert_runner, to_int8
+from exports import litert_outputs, litert_runner, to_int8
+from exports.int8 import left_in_float
 from runs.errors import UsageError
 
 
@@ -72,3 +73,44 @@ def test_what_cannot_be_done_is_refused(network, samples):
         to_int8(network, [])
     with pytest.raises(UsageError, match="'int16'.*int8"):
         to_int8(network, [[samples]], "int16")
+
+
+def with_elu() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="elu")(inputs)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+def test_what_has_no_form_in_8_bits_stays_in_float_and_is_named(samples):
+    data = to_int8(with_elu(), [[samples]])
+    assert any("Elu" in name for name in left_in_float(data))
+    with pytest.raises(UsageError, match="whole numbers only.*\n.*replace those layers"):
+        to_int8(with_elu(), [[samples]], "uint8")
+
+
+def test_a_whole_network_has_nothing_left_in_float(network, samples):
+    assert left_in_float(to_int8(network, [[samples]])) == []
+
+
+def test_two_inputs_two_outputs_and_a_sequential_model(samples):
+    a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    x = layers.Concatenate()([a, b])
+    x = layers.GlobalAveragePooling2D()(layers.SeparableConv2D(4, 3, activation="relu")(x))
+    model = keras.Model([a, b], [layers.Dense(2)(x), layers.Dense(3, activation="softmax")(x)])
+    found = litert_runner(to_int8(model, [[samples, -samples]]), 48)(samples, -samples)
+    for one, other in zip(found, model([samples, -samples]), strict=True):
+        assert np.abs(one - np.asarray(other)).max() < 0.05 * max(1, np.abs(other).max())
+    alone = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)])
+    found = litert_outputs(to_int8(alone, [[samples]]), samples.__getitem__, 48, 20)
+    assert np.abs(found - np.asarray(alone(samples))).max() < 0.05 * np.abs(found).max()
+
+
+def test_inputs_and_layers_that_are_no_floats_of_32_bits_are_named(samples):
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    pixels = keras.Model(inputs, layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
+    with pytest.raises(UsageError, match="inputs that are floats. Received: uint8"):
+        to_int8(pixels, [[samples]])
+    inputs = keras.Input((8, 8, 3))
+    half = keras.Model(inputs, layers.Conv2D(2, 3, dtype="mixed_float16")(inputs))
+    with pytest.raises(UsageError, match="compute in mixed_float16: make it with float32"):
+        to_int8(half, [[samples]])

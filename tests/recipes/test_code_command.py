@@ -59,6 +59,7 @@ BAD = {
     "encode text.keras -o net.kpz --data images": 2,
     "encode text.keras -o net.kpz --numbers int8": 2,
     "int8 text.keras -o net.tflite": 2,
+    "decode text.keras -o text.keras": 5,
     "int8 text.keras -o net.kpz --data images": 5,
     "int8 text.keras -o net.tflite --data images": 4,
     "int8 text.keras -o net.tflite --data images --bits 5": 2,

@@ -4,7 +4,7 @@ import pytest
 
 from recipes.lessons import losses_of
 from recipes.listing import epochs, listing
-from recipes.program import outdated
+from recipes.program import check_order, outdated
 from recipes.recipe_file import RecipeFile, check_steps, find_recipe, published_recipes, tables_of
 from recipes.registry import RECIPES, choose
 from recipes.steps.step import kinds, make_step
@@ -162,6 +162,20 @@ def test_an_option_that_does_not_exist_is_refused_with_the_nearest(tmp_path):
     path.write_text('[options]\ndatset = "DIGITS"\n' + SHORT.partition("\n[")[2].join(("[", "")))
     with pytest.raises(UsageError, match="Did you mean 'dataset'"):
         choose(["--recipe", str(path)])
+
+
+def test_a_network_that_was_written_does_not_change_behind_its_file():
+    steps = [make_step({"kind": kind}) for kind in ("dense", "encode", "int8")]
+    check_order(steps)
+    with pytest.raises(UsageError, match="encode before train"):
+        check_order([*steps[:2], make_step({"kind": "train"})])
+    with pytest.raises(UsageError, match="behind a loop"):
+        make_step({"kind": "repeat", "steps": [{"kind": "int8"}]})
+
+
+def test_a_budget_and_a_table_of_bits_exclude_each_other():
+    with pytest.raises(UsageError, match="A budget chooses the bits"):
+        make_step({"kind": "share", "bits": {"conv": 4}, "keep_bytes": 0.1})
 
 
 def test_two_steps_of_one_name_are_refused():
