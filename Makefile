@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 DEMO_DIR ?= run/demo
 DEMO_OPTIONS := --gpu_id 0 --arch ResNet-20 --dataset DIGITS
-BENCHMARKS := train_step search_step latency torch_pruning
+BENCHMARKS := train_step search_step latency torch_pruning coding
 
 READY := .venv/installed
 BENCH_READY := .venv/installed-bench
