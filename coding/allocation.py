@@ -113,15 +113,20 @@ def choose_bits(
     if (keep_bytes is None) == (max_loss is None):
         raise UsageError(f"Give keep_bytes or max_loss. Received: {keep_bytes} and {max_loss}")
     dense = sum(4 * int(np.prod(variable.shape)) for *_, variable in kernels_of(model, layers))
-    curves = measure(model, loss, BITS, layers, linear)
-    least = sum(lower_hull(choices)[0].bytes for choices in curves.values())
-    if keep_bytes is not None and least > keep_bytes * dense:
+    if keep_bytes is not None and (least := _least(model, layers, linear)) > keep_bytes * dense:
         raise UsageError(
             f"{BITS[0]} bits for every kernel keep {least / dense:.4f} of their bytes. "
             f"Received: keep_bytes={keep_bytes:g}"
         )
+    curves = measure(model, loss, BITS, layers, linear)
     found = allocate(curves, max_bytes=keep_bytes and keep_bytes * dense, max_loss=max_loss)
     return {name: choice.bits for name, choice in found.items()}
+
+
+def _least(model: Any, layers: str, linear: bool) -> float:
+    """Bytes of all kernels with the fewest bits."""
+    values = (np.asarray(variable.numpy()) for *_, variable in kernels_of(model, layers))
+    return sum(stored_bytes(*share_array(value, 2 ** BITS[0], linear)[:2]) for value in values)
 
 
 def calls_of_loss(model: Any, layers: str = "conv") -> int:

@@ -26,6 +26,7 @@ from runs.stubs import Refused
 
 FORMAT = "kpz/1"
 MAGIC = b"\x89KPZ\r\n\x1a\n"
+OTHERS = {b"PK\x03\x04": "a .keras file or another archive", b"\x80": "a pickle, as snapshots are"}
 START = len(MAGIC) + 4 + 32
 MAX_HEADER = 2**20
 MAX_FILE = 2**31
@@ -103,7 +104,8 @@ def _checked(file: BinaryIO) -> Container:
         raise Refused(f"it has {info.st_size} bytes, more than 2 GiB")
     start = file.read(START)
     if len(start) < START or not start.startswith(MAGIC):
-        raise Refused("it does not start like one")
+        known = next((kind for first, kind in OTHERS.items() if start.startswith(first)), None)
+        raise Refused(f"it is {known}, which encode takes" if known else "it does not start like one")
     size = whole(struct.unpack_from("<I", start, len(MAGIC))[0], min(MAX_HEADER, info.st_size - START))
     header = file.read(size)
     if hashlib.sha256(start[:-32] + header).digest() != start[-32:]:

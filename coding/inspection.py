@@ -22,7 +22,7 @@ class Layer:
         name: of the layer.
         coded: how its tensors are kept, by size: "shared ans", "block planes", "raw" …
         numbers: weights in all its tensors.
-        distinct: different values in the tensor that has most.
+        distinct: different values in its largest tensor in the file, 0 included.
         entropy: of its values, bits a weight: what no code of single values goes below, tables not counted.
         size: bytes in the file.
     """
@@ -116,7 +116,7 @@ def _layers(tensors: list[Tensor], arrays: dict[str, np.ndarray]) -> Iterator[La
             name,
             _way(largest.node),
             numbers,
-            max(len(one) for one in counts),
+            len(counts[own.index(largest)]),
             sum(symbols.entropy(one) for one in counts) / max(numbers, 1),
             sum(tensor.size for tensor in own),
         )

@@ -34,7 +34,8 @@ def _encode(options: CodeOptions) -> None:
         )
     model, facts = _plain(options.file)
     bits = _chosen(model, options) if options.chooses else options.bits
-    done = coding.encode(model, options.output, bits, facts=facts, each=partial(_bar, title="encode"))
+    share, each = partial(coding.share, layers=options.layers), partial(_bar, title="encode")
+    done = coding.encode(model, options.output, bits, share=share, facts=facts, each=each)
     ratio = f"{done.arrays / done.file:.2f} times smaller"
     print(f"{options.output}: {done.file:,} bytes for weights of {done.arrays:,}, {ratio}")
     print(f"decoded, and every bit compared; SHA-256 {done.sha256}")

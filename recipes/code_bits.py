@@ -14,7 +14,7 @@ from pruning.groups import analyse
 from recipes.code_options import CodeOptions
 from recipes.prune_data import load_images
 from recipes.prune_options import RANGES_OF_PIXELS
-from recipes.prune_training import forward_of
+from recipes.prune_training import forward_of, warn_at_chance
 from runs import warn
 from runs.text import table
 
@@ -34,16 +34,17 @@ def chosen(model: keras.Model, options: CodeOptions) -> dict[str, int]:
         found = forward(images, options.batch_size)
         return float(np.mean(cross_entropy(analysis, labels, found))), accuracy(analysis.graph, labels, found)
 
-    with tqdm(total=calls_of_loss(model), desc="bits", unit="score", file=sys.stderr) as bar:
+    with tqdm(total=calls_of_loss(model, options.layers), desc="bits", unit="score", file=sys.stderr) as bar:
 
         def loss() -> float:
             bar.update()
             return measured()[0]
 
-        bits = choose_bits(model, loss, options.keep_bytes, options.max_loss)
-    print(table(("convolution", "bits"), [(name, str(own)) for name, own in bits.items()]))
+        bits = choose_bits(model, loss, options.keep_bytes, options.max_loss, options.layers)
+    print(table(("kernel", "bits"), [(name, str(own)) for name, own in bits.items()]))
     before = measured()
-    with shared_for_now(model, bits):
+    warn_at_chance(before[1], data.classes)
+    with shared_for_now(model, bits, options.layers):
         after = measured()
     print(f"on {len(labels)} images held out: {_text(before)} → {_text(after)}")
     if options.max_loss is not None and after[0] - before[0] > options.max_loss:

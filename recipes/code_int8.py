@@ -22,8 +22,8 @@ from recipes.prune_data import load_images
 from recipes.prune_images import ImageData
 from recipes.prune_options import RANGES_OF_PIXELS
 from recipes.prune_subject import load
-from recipes.prune_training import fine_tune
-from runs import UsageError, make_atomic, warn
+from recipes.prune_training import fine_tune, warn_at_chance
+from runs import SnapshotError, UsageError, make_atomic, warn
 from runs.text import table
 
 SHOWN = 64  # images that calibration sees at a time
@@ -32,6 +32,10 @@ TOLERANCE = 0.005  # of accuracy, where training is advised
 
 def run(options: CodeOptions) -> None:
     """Writes the better file on the holdout; prints bytes, accuracy there and milliseconds."""
+    if Path(options.file).suffix == ".kpz":
+        raise SnapshotError(
+            f"int8 reads a .keras file. Received: file={options.file}\nmake one: python -m coding decode"
+        )
     if Path(options.file).suffix != ".keras":
         raise UsageError(
             f"int8 reads a .keras file. Received: file={options.file}\n"
@@ -45,6 +49,7 @@ def run(options: CodeOptions) -> None:
         fine_tune(folded, data, options, through=fake_quantised)
         files["8 bits, trained"] = _converted(folded, data, options)
     right = {name: _accuracy(model, file, data, options.batch_size) for name, file in files.items()}
+    warn_at_chance(right["float32"], data.classes)
     best = max([name for name in files if name != "float32"], key=right.get)
     make_atomic(options.output, lambda temp: temp.write_bytes(files[best]))
     if left := left_in_float(files[best]):

@@ -12,15 +12,16 @@ from typing import Any
 
 from recipes.options import check_ranges, option, parse_into
 from recipes.prune_options import PruneOptions
-from runs import RunFolderError, SnapshotError, UsageError
+from runs import SnapshotError, UsageError
 from runs.files import check_place
 from runs.suggest import nearest
 
 PROG = "python -m coding encode|decode|inspect|int8 FILE"
+LAYERS = ("conv", "dense", "all")
 WRITES = {"encode": ".kpz", "decode": ".keras", "int8": ".tflite", "inspect": None}
 SHOWN = {"data", "data_path", "pixels", "batch_size", "seed"}
 TAKES = {
-    "encode": {"bits", "keep_bytes", "max_loss", *SHOWN},
+    "encode": {"bits", "keep_bytes", "max_loss", "layers", *SHOWN},
     "decode": set(),
     "inspect": set(),
     "int8": {"samples", "numbers", "finetune_epochs", "augment", "optimizer", "learning_rate", *SHOWN},
@@ -56,13 +57,14 @@ class CodeOptions:
     )
     keep_bytes: float | None = option(
         None,
-        "of encode: choose the bits of each convolution, for this ratio of their float32 bytes; with --data",
+        "of encode: choose bits for this ratio of the float32 bytes of these kernels; with --data",
         above=0,
         below=1,
     )
     max_loss: float | None = option(
         None, "of encode: choose the bits for so much more loss on images held out; with --data", above=0
     )
+    layers: str = option("conv", "of encode: whose kernels share weights; all of both", choices=LAYERS)
     samples: int = option(512, "of int8: training images that show how large activations become", at_least=1)
     numbers: str = option(
         "float32", "of int8: what the file reads and gives", choices=("float32", "int8", "uint8")
@@ -103,7 +105,7 @@ class CodeOptions:
         if suffix and not self.output:
             raise UsageError(f"Where to? Give -o NAME{suffix}. Received: {self.command} with output=None")
         if self.output and not suffix:
-            raise UsageError(f"No file is written. Received: {self.command} with output={self.output}")
+            raise UsageError(f"{self.command} writes no file. Received: output={self.output}")
 
     def _check_budget(self) -> None:
         given = [name for name in ("bits", "keep_bytes", "max_loss") if getattr(self, name) is not None]
@@ -124,13 +126,13 @@ class CodeOptions:
 
 
 def check_places(options: CodeOptions) -> None:
-    """Before any work: raises `SnapshotError` for a missing file, `RunFolderError` for a bad place."""
+    """Before any work: raises `SnapshotError` for a missing file, else as `check_place` does."""
     if not Path(options.file).is_file():
         raise SnapshotError(f"There is no such file. Received: file={options.file}")
     if options.output is not None:
         check_place(options.output, WRITES[options.command], "output")
         if os.path.realpath(options.output) == os.path.realpath(options.file):
-            raise RunFolderError(
+            raise UsageError(
                 f"This is the file that is read; choose another one. Received: output={options.output}"
             )
 
@@ -138,6 +140,8 @@ def check_places(options: CodeOptions) -> None:
 def parse(argv: Sequence[str] | None = None) -> CodeOptions:
     """Command line → `CodeOptions`. Raises `UsageError` for what cannot be understood."""
     words = ["--output" if word == "-o" else word for word in (sys.argv[1:] if argv is None else argv)]
+    if words and set(words).isdisjoint({"-h", "--help"}) and any(word.startswith("-") for word in words[:2]):
+        raise UsageError(f"Command and file come first: {PROG} --flag value. Received: {' '.join(words[:3])}")
     for place, flag in ((0, "--command"), (2, "--file")):
         if len(words) > place and not words[place].startswith("-"):
             words.insert(place, flag)

@@ -106,6 +106,6 @@ def _add_option(
 
 def _help(text: str, default: Any) -> str:
     """The help text with a default that says more than "off" or "see the text"."""
-    if default is None or default is False or default == []:
+    if default is None or default is False or default in ([], ""):
         return text
     return f"{text} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"

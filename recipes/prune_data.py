@@ -97,7 +97,8 @@ def _from_folder(folder: str, shape: tuple[int, int, int]) -> Read:
         return *_collected(batches.as_numpy_iterator()), batches.class_names
     except (ValueError, OSError, tf.errors.OpError) as error:
         raise DataError(
-            f"The images cannot be read ({_first_line(error)}). Received: data={folder}"
+            f"The images cannot be read ({_first_line(error)}). Received: data={folder}\n"
+            "give a folder with a sub-folder of images for each class"
         ) from error
 
 

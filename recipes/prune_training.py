@@ -18,7 +18,7 @@ from pruning.cross_entropy import cross_entropy
 from pruning.groups import analyse
 from recipes.prune_images import Batches, ImageData, Scaled
 from recipes.prune_options import AUGMENTATIONS
-from runs.errors import TrainingError
+from runs.errors import TrainingError, warn
 
 MENDING = 2560  # images that the averages of BN are taken over: enough for averages, and seconds
 
@@ -49,6 +49,15 @@ def accuracy(model: keras.Model, data: ImageData, batch_size: int, like: keras.M
     """
     images, labels = data.holdout
     return share_right(trace(like or model), labels, forward_of(model)(images, batch_size))
+
+
+def warn_at_chance(right: float, classes: int) -> None:
+    """Says so where a model gets about as many images right as guessing would."""
+    if right < 1.5 / classes:
+        warn(
+            f"the model as it came gets {100 * right:.1f} % right, guessing {100 / classes:.1f} %: are "
+            "--pixels and the order of the classes those of its training?"
+        )
 
 
 def forward_of(model: keras.Model) -> Callable[[Scaled, int], np.ndarray]:

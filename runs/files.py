@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from runs.errors import RunFolderError, disk_errors, warn
+from runs.errors import RunFolderError, UsageError, disk_errors, warn
 
 TEMP_PREFIX = ".tmp-"
 
@@ -144,9 +144,9 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
 
 
 def check_place(path: str | os.PathLike, suffix: str, name: str) -> None:
-    """Raises `RunFolderError` for a file of another ending or in a folder that takes none."""
+    """Raises `UsageError` for a file of another ending, `RunFolderError` in a folder that takes none."""
     if Path(path).suffix != suffix:
-        raise RunFolderError(f"The file needs the ending {suffix}. Received: {name}={path}")
+        raise UsageError(f"The file needs the ending {suffix}. Received: {name}={path}")
     folder = Path(path).absolute().parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise RunFolderError(

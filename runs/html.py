@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from runs.learning_text import UNWEIGHTED
 from runs.markup import Markup, element
-from runs.page_files import files_section
+from runs.page_files import files_section, files_sentence
 from runs.page_learning import distilled, learning_section, part_names
 from runs.page_parts import details, figure, legend, note, section, table
 from runs.page_recipe import cuts_section, taught_section
@@ -74,6 +74,7 @@ def summary(report: dict) -> str:
         sentence = distilled(report)
     else:
         sentence = _change(rows[0], rows[-1]) if len(rows) > 1 else _alone(rows[0])
+    sentence += files_sentence(report)
     return sentence.replace(" %", "\u00a0%")  # no line may begin with the sign
 
 

@@ -74,6 +74,9 @@ def _caveats(report: dict) -> list[str]:
         f"{rows[0].get('batch')} float32 images on {where}."
     ]
     notes += _timing_noise(rows)
+    if inputs := report.get("inputs"):
+        mean, std = (", ".join(f"{value:g}" for value in inputs[key]) for key in ("mean", "std"))
+        notes.append(f"The networks read (pixels of 0 to 255 − ({mean})) ÷ ({std}) and give logits.")
     notes.append("Parameters are those that training moves: the averages of BN are none.")
     if report.get("bn") == "batch":
         notes.append(

@@ -73,6 +73,8 @@ class Share(Step):
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
             automatic = self.keep_bytes or self.max_loss
             bits = self.chosen(context, model) if automatic else self.bits
+            if automatic:
+                print(f"{state.name}: {', '.join(f'{own} bits {name}' for name, own in bits.items())}")
             shared = share(model, bits, self.layers, self.linear)
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"kernels": shared.facts()}

@@ -205,7 +205,7 @@ def bad(tmp_path_factory):
         ("stripes", "--keep 0.5 --data nowhere", 3, "no such folder"),
         ("stripes", "--keep 0.5 --data tfds:mnits", 3, "Did you mean 'mnist'?"),
         ("stripes", "--keep 0.5 -o nowhere/small.keras", 5, "no such folder"),
-        ("stripes", "--keep 0.5 -o small.h5", 5, "needs the ending .keras"),
+        ("stripes", "--keep 0.5 -o small.h5", 2, "needs the ending .keras"),
     ],
 )
 def test_bad_input_is_one_or_two_lines_and_a_code(

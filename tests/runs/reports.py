@@ -8,6 +8,10 @@ GROUPS = {
 }
 
 FOUND = {"holdout_accuracy": 0.9555, "test_accuracy": 0.9123}
+KERNEL = {
+    "kernel": "conv/kernel", "bits": 3, "weights": 432, "zeros": 0, "distinct": 431, "values": 8,
+    "error": 0.01234, "bytes": 187.6,
+}  # fmt: skip
 TAUGHT = {
     "label_weight": 0.0,
     "losses": [{"name": "kd", "weight": 1.0, "moves_kernels": False, "options": {"temperature": 5.0}}],
@@ -121,6 +125,8 @@ def full() -> dict:
             {"name": "int8.tflite", "bytes": 312_384, "ms_litert": 7.8, **FOUND},
             {"name": "small.kpz", "bytes": 99_001, "ms_litert": None, **FOUND},
         ],
+        "rounded": {"int8": {"float32": 0.9555, "rounded": 0.9412, "trained": 0.9511}},
+        "shared": {"share": [KERNEL]},
         "taught": {"distil": TAUGHT},
         "sensitivity": {
             "ratios": [0.25, 0.5],
