@@ -3,8 +3,9 @@
     python -m benchmarks.recipe_accuracy --trained_param resnet20.safetensors --data_path DIR --runs RUNS
 
 Every recipe trains for four passes over the same images, teachers and searches besides; those that prune in
-rounds divide the passes among them. Sparsities were chosen for the MACs that they leave, and by nothing else. Every run has a folder of its own under RUNS: what is finished is read,
-what was killed goes on. Nothing is chosen by looking at the test images.
+rounds divide the passes among them. Sparsities were chosen for the MACs that they leave, and by nothing else.
+Every run has a folder of its own under RUNS: what is finished is read, what was killed goes on. Nothing is
+chosen by looking at the test images.
 """
 
 from __future__ import annotations
