@@ -115,7 +115,13 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Loss:
         """A loss with the options of `get_config`; a layer's further entries are the same for every loss."""
-        return cls(**{name: config[name] for name in inspect.signature(cls).parameters if name in config})
+        return cls(**{name: config[name] for name in cls.option_names() if name in config})
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """What `__init__` takes, in its order."""
+        parameters = inspect.signature(cls.__init__).parameters  # of the class itself some Pythons say *args
+        return [name for name in parameters if name != "self"]
 
     # --- keras.distillation.Distiller asks these -----------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from typing import Any
 
@@ -39,7 +38,7 @@ def list_losses() -> list[str]:
 def build(key: str, **options: Any) -> Loss:
     """A loss by name: `build("kd", temperature=4)`. Raises `UsageError` for a name or an option unknown."""
     cls = get_loss(key)
-    valid = [name for name in inspect.signature(cls).parameters]
+    valid = cls.option_names()
     if wrong := next((name for name in options if name not in valid), None):
         raise UsageError(
             f"Unknown option of loss {key!r}. Received: {wrong}={options[wrong]!r}. {nearest(wrong, valid)}"

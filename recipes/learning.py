@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +43,7 @@ def losses_in_words(options: LearningOptions, teachers: int) -> list[dict[str, A
 
 def _loss(loss: Loss, weight: float) -> dict[str, Any]:
     """Names of layers are no options of a recipe's losses."""
-    names = [name for name in inspect.signature(type(loss)).parameters if not name.endswith("_layer_name")]
+    names = [name for name in loss.option_names() if not name.endswith("_layer_name")]
     options = {name: loss.get_config()[name] for name in names}
     return {"name": loss.key, "weight": weight, "moves_kernels": loss.moves_kernels, "options": options}
 
