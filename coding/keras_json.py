@@ -86,7 +86,8 @@ def check(config: Any) -> None:
                 raise Refused(
                     f"only Keras' own layers are allowed, none that runs code. Received: {room}.{name}"
                 )
-            if not all(map(_reads, value.get("inbound_nodes") or ())):
+            calls = value.get("inbound_nodes", [])
+            if not isinstance(calls, list) or not all(map(_reads, calls)):
                 raise Refused("its graph has a call that reads no tensor")  # Keras would compute it at once
             waiting.extend(value.values())
         elif isinstance(value, list):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coding.kernels import KINDS
 from recipes.options import check_ranges, option, parse_into
 from recipes.prune_options import PruneOptions
 from runs import SnapshotError, UsageError
@@ -17,7 +18,6 @@ from runs.files import check_place
 from runs.suggest import nearest
 
 PROG = "python -m coding encode|decode|inspect|int8 FILE"
-LAYERS = ("conv", "dense", "all")
 WRITES = {"encode": ".kpz", "decode": ".keras", "int8": ".tflite", "inspect": None}
 SHOWN = {"data", "data_path", "pixels", "batch_size", "seed"}
 TAKES = {
@@ -64,7 +64,7 @@ class CodeOptions:
     max_loss: float | None = option(
         None, "of encode: choose the bits for so much more loss on images held out; with --data", above=0
     )
-    layers: str = option("conv", "of encode: whose kernels share weights; all of both", choices=LAYERS)
+    layers: str = option("conv", "of encode: whose kernels share weights; all of both", choices=KINDS)
     samples: int = option(512, "of int8: training images that show how large activations become", at_least=1)
     numbers: str = option(
         "float32", "of int8: what the file reads and gives", choices=("float32", "int8", "uint8")

@@ -242,6 +242,7 @@ HOSTILE = {
     "no graph": lambda c: {},
     "text": lambda c: "graph",
     "a module without a name for it": with_dense(module="os", class_name="__class__"),
+    "calls that are no list": with_dense(inbound_nodes=5),
     "a call of constants": with_a_call_of_constants,
     "constants as large as its input": with_constants_as_large_as_its_input,
     "no configuration": lambda c: c | {"config": None},
