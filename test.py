@@ -2,17 +2,17 @@
 
 import sys
 
-from runs.errors import cli
-from runs.quiet import start_tensorflow
+from secateur.runs.errors import cli
+from secateur.runs.quiet import start_tensorflow
 
 
 def main() -> None:
     """argv → snapshots → accuracy on the test images."""
-    from recipes.config import parse_evaluate
+    from secateur.recipes.engine.config import parse_evaluate
 
     config = parse_evaluate()
     start_tensorflow()
-    from recipes.evaluate import run
+    from secateur.recipes.commands.evaluate import run
 
     run(config)
 

@@ -2,13 +2,13 @@
 
 import sys
 
-from runs.errors import cli
-from runs.quiet import start_tensorflow
+from secateur.runs.errors import cli
+from secateur.runs.quiet import start_tensorflow
 
 
 def main() -> None:
     """argv → recipe and its options → report."""
-    from recipes.registry import choose
+    from secateur.recipes.engine.registry import choose
 
     recipe, options = choose()
     if recipe:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.common import RESULTS, named_paths, portable, today
-from runs import UsageError, cli, read_json, write_json
+from secateur.runs import UsageError, cli, read_json, write_json
 
 BEFORE, SLIM, AFTER = "baseline", "slimmed", "fine-tuned"
 

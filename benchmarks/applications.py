@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 from benchmarks.common import RESULTS, save
-from runs import UsageError, cli, read_json
-from runs.quiet import start_tensorflow
-from runs.suggest import nearest
+from secateur.runs import UsageError, cli, read_json
+from secateur.runs.quiet import start_tensorflow
+from secateur.runs.suggest import nearest
 
 SIDES = (64, 71, 75, 96, 128, 224, 331)  # the first that a model takes
 OPEN = 224
@@ -68,8 +68,8 @@ def trained_looks(model) -> None:
     """
     import numpy as np
 
-    from exports.signature import sample_inputs
-    from op_utils import reestimate_batch_norm
+    from secateur.exports.signature import sample_inputs
+    from secateur.op_utils import reestimate_batch_norm
 
     rng = np.random.default_rng(0)
     for variable in model.variables:
@@ -85,10 +85,10 @@ def check(name: str, folder: Path, default: bool = False) -> dict:
     """All figures of one model; `problems` names what does not hold."""
     import keras
 
-    from exports import compare, export
-    from exports.signature import outputs, sample_inputs
-    from pruning import compact, complexity, make_plan, mask
-    from pruning.groups import analyse
+    from secateur.exports import compare, export
+    from secateur.exports.signature import outputs, sample_inputs
+    from secateur.pruning import compact, complexity, make_plan, mask
+    from secateur.pruning.groups.analysis import analyse
 
     model = build(name, default)
     trained_looks(model)

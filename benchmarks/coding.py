@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import packed, print_summary, print_table, save, summary, take_turns, timed
-from runs import UsageError, cli
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli
+from secateur.runs.quiet import start_tensorflow
 
 GOAL = 0.2  # seconds for the weights of ResNet-56
 STREAM = 2_000_000  # symbols
@@ -27,8 +27,8 @@ def shared_net(bits: int):
     """ResNet-56 of plain layers, the weights of its convolutions at the nearest of 2**bits values."""
     import numpy as np
 
-    import nets
-    from pruning import compact
+    from secateur import nets
+    from secateur.pruning import compact
 
     model = compact(nets.build("ResNet-56"))
     for variable in model.weights:
@@ -44,7 +44,7 @@ def measure_streams(bits: int, turns: int) -> list[dict]:
     """MB/s and size of each coder on one long stream, as bytes of the float32 weights that it stands for."""
     import numpy as np
 
-    from coding import ans, huffman, symbols
+    from secateur.coding.entropy import ans, huffman, symbols
 
     levels = np.random.default_rng(1).normal(size=STREAM) * 2**bits / 6 + 2**bits / 2
     values = np.clip(levels, 0, 2**bits - 1).astype(np.int32)
@@ -64,7 +64,7 @@ def measure_streams(bits: int, turns: int) -> list[dict]:
 
 def sizes(model, path: Path, bits: int) -> list[dict]:
     """Bytes of the weights, of gzip and xz of them, and of the file, with shared weights and as they are."""
-    import coding
+    from secateur import coding
 
     weights = b"".join(v.numpy().tobytes() for v in model.weights)
     found = {
@@ -78,7 +78,7 @@ def sizes(model, path: Path, bits: int) -> list[dict]:
 
 def measure_file(model, path: Path, turns: int) -> list[dict]:
     """Seconds to encode (with verification) and to decode, arrays alone and as a Keras model."""
-    import coding
+    from secateur import coding
 
     arrays = {v.path: v.numpy() for v in model.weights}
     calls = {
@@ -94,7 +94,7 @@ def measure_file(model, path: Path, turns: int) -> list[dict]:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, writes."""
-    from recipes.prune_subject import load
+    from secateur.recipes.commands.subject import load
 
     model = load(args.model) if args.model else shared_net(args.bits)
     streams = measure_streams(args.bits, args.turns)

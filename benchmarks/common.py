@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dataloader.registry import facts_of
-from runs import UsageError, warn, write_json
-from runs.quiet import start_tensorflow
+from secateur.dataloader.registry import facts_of
+from secateur.runs import UsageError, warn, write_json
+from secateur.runs.quiet import start_tensorflow
 
 _CIFAR10 = facts_of("CIFAR10", "rgb")
 MEAN, STD = _CIFAR10.mean, _CIFAR10.std
@@ -97,7 +97,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def save(name: str, results: Mapping) -> Path:
     """Writes benchmarks/results/<name>.json with the machine, the date and the command; prints where."""
     start_tensorflow()
-    from recipes.report import machine as machine_facts
+    from secateur.recipes.engine.report import machine as machine_facts
 
     about = {"command": command(), "date": today(), "machine": machine_facts(), "busy": busy()}
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.common import print_table, save
 from benchmarks.run_tables import percent, row, run, slug
-from runs import UsageError, cli
+from secateur.runs import UsageError, cli
 
 SCRATCH = {
     "cross-entropy": ["--distill", "none"],

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
-from runs import UsageError, cli
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli
+from secateur.runs.quiet import start_tensorflow
 
 if TYPE_CHECKING:  # TensorFlow starts in main, quietly
     import keras
 
-    from distillation import MemoryBank
+    from secateur.distillation import MemoryBank
 
 BATCH, SHAPE, CLASSES, TEACHERS = 128, (32, 32, 3), 10, 5
 STUDENT, TEACHER = "ResNet-20", "ResNet-56"
@@ -47,9 +47,9 @@ def batch() -> dict[str, np.ndarray]:
 
 def stored(teachers: Sequence[keras.Model], path: Path) -> MemoryBank:
     """What the teachers say of the images of `batch`, written to a file and mapped from there."""
-    from dataloader.augment import normalise
-    from distillation import MemoryBank, write_bank
-    from op_utils import make_forward
+    from secateur.dataloader.augment import normalise
+    from secateur.distillation import MemoryBank, write_bank
+    from secateur.op_utils import make_forward
 
     def look(images):
         return normalise(images, MEAN, STD)
@@ -65,11 +65,11 @@ def step(
     augment: bool = True,
 ) -> Step:
     """One step of a fresh student that learns from teachers that run, or from a bank that is looked up."""
-    import nets
-    from dataloader.augment import augment as crop_flip
-    from dataloader.augment import normalise
-    from distillation import Banked, Ensemble, Lesson, Live, build, for_lesson, lesson_objective
-    from op_utils import Trainer
+    from secateur import nets
+    from secateur.dataloader.augment import augment as crop_flip
+    from secateur.dataloader.augment import normalise
+    from secateur.distillation import Banked, Ensemble, Lesson, Live, build, for_lesson, lesson_objective
+    from secateur.op_utils import Trainer
 
     built = [build(name) for name in losses]
     live = [Live(model, [loss.reads for loss in built]) for model in teachers]
@@ -110,8 +110,8 @@ def main() -> None:
     if args.turns < 1:
         raise UsageError(f"At least 1 turn. Received: turns={args.turns}")
     start_tensorflow()
-    import nets
-    from distillation import list_losses
+    from secateur import nets
+    from secateur.distillation import list_losses
 
     teachers = [nets.build(TEACHER) for _ in range(TEACHERS)]
     named = {PLAIN: step([])} | {name: step([name], teachers[:1]) for name in list_losses()}

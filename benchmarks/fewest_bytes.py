@@ -15,29 +15,28 @@ from pathlib import Path
 
 from benchmarks.common import packed, print_table, save
 from benchmarks.run_tables import run
-from runs import cli
-from runs.quiet import start_tensorflow
+from secateur.runs import cli
+from secateur.runs.quiet import start_tensorflow
 
 
 def weights_of(path: str | Path) -> bytes:
     """The float32 weights of a snapshot, one after the other."""
     import numpy as np
 
-    import nets
-    from pruning import compact
+    from secateur import nets
+    from secateur.pruning import compact
 
     return b"".join(np.asarray(v).tobytes() for v in compact(nets.load_params(None, path)).weights)
 
 
 def measured(name: str, path: str | Path, args: argparse.Namespace) -> dict:
     """A snapshot: bytes and accuracy, normalised as it says or as published."""
-    import dataloader
-    import nets
-    from dataloader.augment import normalise
-    from op_utils import make_forward
-    from recipes.inputs import normalisation_of
-    from recipes.scoring import score
-    from runs import load_snapshot
+    from secateur import dataloader, nets
+    from secateur.dataloader.augment import normalise
+    from secateur.op_utils import make_forward
+    from secateur.recipes.engine.inputs import normalisation_of
+    from secateur.recipes.training.scoring import score
+    from secateur.runs import load_snapshot
 
     constants = normalisation_of("auto", load_snapshot(path))
     splits = dataloader.load(args.dataset, args.data_path, constants)

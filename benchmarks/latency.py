@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.common import MEAN, STD, named_paths, print_summary, save, summary, take_turns, timed
-from runs import UsageError, cli, read_json
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli, read_json
+from secateur.runs.quiet import start_tensorflow
 
 DENSE, GOAL = "dense", 1.45
 LITERT = "LiteRT float32"
@@ -35,7 +35,7 @@ def find_plan(path: Path) -> Path:
 
 def read_plans(pairs: list[str], model, rate: float) -> dict:
     """Name → plan, from name=path pairs; without any, uniform plans with the best L1 norms."""
-    from pruning import Plan, make_plan
+    from secateur.pruning import Plan, make_plan
 
     if not pairs:
         uniform = {
@@ -54,7 +54,7 @@ def runners(models: dict, batch: int, threads: int) -> dict[str, dict]:
     """Backend → network → f() that runs one batch."""
     import numpy as np
 
-    from exports import frozen_runner, litert_runner, to_litert
+    from secateur.exports import frozen_runner, litert_runner, to_litert
 
     pixels = np.random.default_rng(1).integers(0, 256, (batch, 32, 32, 3))
     images = ((pixels - np.array(MEAN)) / np.array(STD)).astype(np.float32)
@@ -77,7 +77,7 @@ def measure(calls: dict, turns: int) -> list[dict]:
 
 def describe(model, plan) -> dict:
     """What a plan keeps: operations, parameters, and whether its widths are multiples of 8."""
-    from pruning import complexity
+    from secateur.pruning import complexity
 
     widths = set(plan.widths().values())
     cost, dense = complexity(model, plan=plan), complexity(model)
@@ -92,8 +92,8 @@ def describe(model, plan) -> dict:
 
 def run(args: argparse.Namespace) -> None:
     """Builds, measures, prints, writes."""
-    import nets
-    from pruning import Plan, compact, find_groups
+    from secateur import nets
+    from secateur.pruning import Plan, compact, find_groups
 
     model = nets.build(args.arch)
     plans = {DENSE: Plan.full(find_groups(model)), **read_plans(args.plan, model, args.target_rate)}

@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 
 from benchmarks.common import print_table, save
-from runs import UsageError, cli
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli
+from secateur.runs.quiet import start_tensorflow
 
 ARCH, CRITERION = "ResNet-20", "l1"
 IMAGES = 6400  # of CIFAR-10 that a pruned network is trained on: minutes, not hours
@@ -26,7 +26,7 @@ SHARES = ("ms_left", "macs_left", "holdout_accuracy")
 
 @dataclass(frozen=True)
 class Training:
-    """What `recipes.prune_training.fine_tune` asks for."""
+    """What `recipes.commands.fine_tuning.fine_tune` asks for."""
 
     finetune_epochs: int
     learning_rate: float
@@ -39,8 +39,8 @@ class Operations:
     """MACs as a cost for `pruning.latency.greedy`: the same rule for the widths, another currency."""
 
     def __init__(self, analysis, counter) -> None:
-        from pruning.costs import operations
-        from pruning.polynomial import Polynomial
+        from secateur.pruning.count.costs import operations
+        from secateur.pruning.count.polynomial import Polynomial
 
         orders = {group.name: range(group.size) for group in analysis.groups}
         self._macs = Polynomial(operations(analysis, counter.rule), orders)
@@ -55,10 +55,9 @@ class Operations:
 
 def subject(args: argparse.Namespace):
     """The dense network, with images to train and to decide with; the test images are not read."""
-    import dataloader
-    import nets
-    from pruning import compact
-    from recipes.prune_training import fine_tune
+    from secateur import dataloader, nets
+    from secateur.pruning import compact
+    from secateur.recipes.commands.fine_tuning import fine_tune
 
     if args.trained_param:
         # EKG's published weights read blue for red.
@@ -74,8 +73,8 @@ def images(splits, count: int | None = None):
     """Normalised images of train, or some of them, and of the holdout."""
     import numpy as np
 
-    from dataloader.augment import normalise
-    from recipes.prune_data import ImageData
+    from secateur.dataloader.augment import normalise
+    from secateur.recipes.commands.data import ImageData
 
     def pair(part):
         return np.asarray(normalise(part.images, splits.facts.mean, splits.facts.std)), part.labels
@@ -86,13 +85,13 @@ def images(splits, count: int | None = None):
 
 def plans(model, ratio: float, setup) -> dict:
     """Name → plan: ours, and for every rule with operations the widest that takes as long, measured."""
-    from pruning.allocation import make_plan
-    from pruning.counting import Counter
-    from pruning.groups import analyse
-    from pruning.latency.fit import fit
-    from pruning.latency.greedy import widths_for
-    from pruning.limits import Limits, Ranking
-    from pruning.scores import score_groups
+    from secateur.pruning.choose.ranking import Limits, Ranking
+    from secateur.pruning.count.counting import Counter
+    from secateur.pruning.groups.analysis import analyse
+    from secateur.pruning.latency.fit import fit
+    from secateur.pruning.latency.greedy import widths_for
+    from secateur.pruning.make_plan import make_plan
+    from secateur.pruning.score.scores import score_groups
 
     analysis = analyse(model)
     scores = score_groups(model, CRITERION, analysis=analysis)
@@ -138,7 +137,7 @@ def timed(setup, models: dict) -> dict[str, float]:
 
     Calls one by one in turns would find the caches full of another network.
     """
-    from exports.timing import least
+    from secateur.exports.timing import least
 
     calls = {name: setup.caller(model) for name, model in models.items()}
     rounds = [{name: least({name: call}, 0.5)[name] for name, call in calls.items()} for _ in range(5)]
@@ -147,8 +146,8 @@ def timed(setup, models: dict) -> dict[str, float]:
 
 def trained(model, plan, data, training: Training) -> float:
     """Accuracy on the holdout of what a plan leaves, after averages of BN and some epochs."""
-    from pruning import compact
-    from recipes.prune_training import accuracy, fine_tune, mend_statistics
+    from secateur.pruning import compact
+    from secateur.recipes.commands.fine_tuning import accuracy, fine_tune, mend_statistics
 
     small = compact(model, plan)
     mend_statistics(small, data, training.batch_size)
@@ -158,9 +157,9 @@ def trained(model, plan, data, training: Training) -> float:
 
 def run(args: argparse.Namespace) -> None:
     """Trains the dense network, prunes it to every ratio by every rule, prints and writes."""
-    from exports.setup import Setup
-    from pruning import compact, complexity
-    from recipes.prune_training import accuracy
+    from secateur.exports.setup import Setup
+    from secateur.pruning import compact, complexity
+    from secateur.recipes.commands.fine_tuning import accuracy
 
     (model, data), setup, rows = subject(args), Setup(), []
     dense = accuracy(model, data)

@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.common import timed
-from pruning import Plan
-from pruning.groups import analyse
-from pruning.search import Searcher
-from pruning.surgery import channel_paddings
-from pruning.weights import apply, weights_of, zero
+from secateur.pruning import Plan
+from secateur.pruning.groups.analysis import analyse
+from secateur.pruning.search.ekg import Searcher
+from secateur.pruning.shrink.surgery import channel_paddings
+from secateur.pruning.shrink.weights import apply, weights_of, zero
 
 
 class Literal:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.common import MEAN, STD
-from dataloader.augment import augment, normalise
+from secateur.dataloader.augment import augment, normalise
 
 BLOCKS, WIDTHS = 9, (16, 32, 64)
 EPSILON, KEEP = 1e-5, 0.9
@@ -100,8 +100,8 @@ def make_keras_step(
     batch: Mapping[str, np.ndarray], rate: float, momentum: float, decay: float
 ) -> Callable[[], float]:
     """f() → loss: stock Keras layers and Keras' SGD."""
-    import nets
-    from pruning import compact
+    from secateur import nets
+    from secateur.pruning import compact
 
     model = compact(nets.build("ResNet-56"))  # nothing but keras.layers
     optimizer = keras.optimizers.SGD(rate, momentum=momentum, nesterov=True)

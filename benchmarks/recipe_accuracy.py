@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import print_table, save
 from benchmarks.run_tables import percent, row, run, slug
-from runs import UsageError, cli
+from secateur.runs import UsageError, cli
 
 PLAN = [str(Path(__file__).parent / "recipes" / "plan.toml"), "--set"]
 KESI = ["kesi", "--set", "rounds.times=3", "train.epochs=1", "distil.epochs=1"]

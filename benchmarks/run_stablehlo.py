@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.batches import epoch_order
-from recipes.schedules import step_decay
-from runs import (
+from secateur.dataloader.batches import epoch_order
+from secateur.recipes.training.schedules import step_decay
+from secateur.runs import (
     Snapshot,
     TrainingError,
     UsageError,

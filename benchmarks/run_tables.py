@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runs import RunFolderError, read_json
+from secateur.runs import RunFolderError, read_json
 
 REPO = Path(__file__).resolve().parents[1]
 

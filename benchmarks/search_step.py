@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks.common import print_table, save, timed
-from runs import UsageError, cli, load_snapshot
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli, load_snapshot
+from secateur.runs.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     from benchmarks.literal import Literal
@@ -70,10 +70,9 @@ def load(args: argparse.Namespace):
     """Network, normalised search images and the split that they come from."""
     import keras
 
-    import dataloader
-    import nets
-    from dataloader.augment import normalise
-    from recipes.inputs import normalisation_of
+    from secateur import dataloader, nets
+    from secateur.dataloader.augment import normalise
+    from secateur.recipes.engine.inputs import normalisation_of
 
     source = load_snapshot(args.trained_param) if args.trained_param else None
     splits = dataloader.load(args.dataset, args.data_path, normalisation_of("auto", source))
@@ -87,8 +86,8 @@ def run(args: argparse.Namespace) -> tuple[list[dict], dict, Literal, list[float
     import keras
 
     from benchmarks.literal import Literal
-    from pruning.search import Searcher
-    from pruning.settings import SearchSettings
+    from secateur.pruning.search.ekg import Searcher
+    from secateur.pruning.search.settings import SearchSettings
 
     model, splits, inputs = load(args)
     images, labels = inputs(splits.search.images).numpy(), splits.search.labels
@@ -127,7 +126,7 @@ def _alternate(courses: dict[str, Course], literal: Literal, every: int, limit: 
 
 def _loss(searcher, course: Course, split, inputs) -> float:
     """Cross-entropy of the final network on the search images, in float32 whatever the search computed in."""
-    from recipes.scoring import score_logits
+    from secateur.recipes.training.scoring import score_logits
 
     logits = searcher.logits_of(course.state.plan, split.images, inputs, 256)
     return score_logits(logits, split.labels).loss

@@ -19,14 +19,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import dataloader
-import nets
-from dataloader.augment import augment, normalise, two_views
-from distillation import MemoryBank, labels_only, two_view_knowledge
-from nets.names import published_name
-from op_utils import pure_gradients, pure_step
-from recipes.inputs import normalisation_of
-from runs import UsageError, cli, load_snapshot, read_json, write_atomic, write_json
+from secateur import dataloader, nets
+from secateur.dataloader.augment import augment, normalise, two_views
+from secateur.distillation import MemoryBank, labels_only, two_view_knowledge
+from secateur.nets.names import published_name
+from secateur.op_utils import pure_gradients, pure_step
+from secateur.recipes.engine.inputs import normalisation_of
+from secateur.runs import UsageError, cli, load_snapshot, read_json, write_atomic, write_json
 
 PIECE = 10_000  # images in one file: 30 MB for CIFAR, should they have to travel
 

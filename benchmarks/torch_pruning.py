@@ -23,8 +23,8 @@ from collections.abc import Callable
 
 from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
 from benchmarks.worker import Worker, serve
-from runs import UsageError, cli
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli
+from secateur.runs.quiet import start_tensorflow
 
 KEEP, CLASSES, SIDE = 0.45, 10, 32
 NETS = ("ResNet-56", "VGG-16")
@@ -40,10 +40,10 @@ def keras_net(name: str):
     """The Keras network, stock or ours."""
     import keras
 
-    import nets
+    from secateur import nets
 
     if name.startswith("ResNet"):
-        from nets.families.resnet_cifar import resnet
+        from secateur.nets.families.resnet_cifar import resnet
 
         return resnet(nets.NetSpec(name, input_shape=(SIDE, SIDE, 3), num_classes=CLASSES))
     body = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
@@ -53,7 +53,7 @@ def keras_net(name: str):
 
 def ours(name: str) -> Job:
     """Our job on one network; compaction copies, so the network is as it was."""
-    from pruning import compact, complexity, make_plan
+    from secateur.pruning import compact, complexity, make_plan
 
     model = keras_net(name)
     dense = complexity(model).macs

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
 from benchmarks.worker import Worker, serve
-from runs import UsageError, cli
-from runs.quiet import start_tensorflow
+from secateur.runs import UsageError, cli
+from secateur.runs.quiet import start_tensorflow
 
 BATCH, SHAPE, CLASSES = 128, (32, 32, 3), 10
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
@@ -45,13 +45,13 @@ def ours(
     keep: float | None = None, pad: bool = True, teachers: int = 0, compile_: bool = False
 ) -> Callable[[], object]:
     """The project's own `Trainer`; optionally on a narrow net, with two views and bank, or under XLA."""
-    import nets
     from benchmarks.plain import crop_flip_normalise
-    from dataloader.augment import normalise, two_views
-    from distillation import labels_only, two_view_knowledge
-    from op_utils import Trainer
-    from pruning import make_plan, mask, narrow
-    from pruning.search import FAST_WIDTH
+    from secateur import nets
+    from secateur.dataloader.augment import normalise, two_views
+    from secateur.distillation import labels_only, two_view_knowledge
+    from secateur.op_utils import Trainer
+    from secateur.pruning import make_plan, mask, narrow
+    from secateur.pruning.search.ekg import FAST_WIDTH
 
     model = nets.build("ResNet-56")
     if keep:

@@ -3,22 +3,15 @@
 Names are looked up when they are used: all but the step from and to Keras comes without TensorFlow.
 """
 
-from importlib import import_module
+from secateur.runs.lazy import lazy_names
 
 _HOME = {
-    "decode": "coding.model_file",
-    "decode_arrays": "coding.array_reader",
-    "encode": "coding.model_file",
-    "encode_arrays": "coding.array_file",
-    "inspect": "coding.inspection",
-    "share": "coding.sharing",
+    "decode": "file.model_file",
+    "decode_arrays": "file.array_reader",
+    "encode": "file.model_file",
+    "encode_arrays": "file.array_file",
+    "inspect": "file.inspection",
+    "share": "sharing.share",
 }
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'coding' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME)

@@ -2,19 +2,19 @@
 
 import sys
 
-from runs.errors import cli
+from secateur.runs.errors import cli
 
 
 def main() -> None:
     """argv → options → the work."""
-    from recipes.code_options import parse
+    from secateur.recipes.commands.code_options import parse
 
     options = parse()
     if options.command != "inspect":
-        from runs.quiet import start_tensorflow
+        from secateur.runs.quiet import start_tensorflow
 
         start_tensorflow()
-    from recipes.code import run
+    from secateur.recipes.commands.code import run
 
     run(options)
 

@@ -5,10 +5,10 @@ that depends on the seed and the epoch only; `dataloader.augment` (TensorFlow) n
 inside the compiled step. Importing this package imports neither TensorFlow nor the data set's library.
 """
 
-from dataloader.batches import Batch, batches, epoch_order
-from dataloader.loader import load
-from dataloader.registry import DATASETS, Dataset
-from dataloader.splits import Facts, Images, Splits, split_indices
+from secateur.dataloader.batches import Batch, batches, epoch_order
+from secateur.dataloader.loader import load
+from secateur.dataloader.registry import DATASETS, Dataset
+from secateur.dataloader.splits import Facts, Images, Splits, split_indices
 
 __all__ = [
     "DATASETS",

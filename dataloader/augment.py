@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from runs.errors import UsageError
+from secateur.runs.errors import UsageError
 
 BRIGHTNESS = 0.2
 """Largest shift of all pixels. On EKG's 0–255 pixels it changes next to nothing; kept as published."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataloader.splits import Images
-from runs.errors import DataError, UsageError
+from secateur.dataloader.splits import Images
+from secateur.runs.errors import DataError, UsageError
 
 
 class Batch(NamedTuple):

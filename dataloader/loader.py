@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from dataloader.registry import Dataset, facts_of, open_dataset
-from dataloader.splits import Splits, make_splits
-from runs.errors import DataError
+from secateur.dataloader.registry import Dataset, facts_of, open_dataset
+from secateur.dataloader.splits import Splits, make_splits
+from secateur.runs.errors import DataError
 
 
 def load(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 Triple = tuple[float, float, float]
 Constants = tuple[Triple, Triple]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from dataloader import digits, folders, tfds_any, tfds_source
-from dataloader.pipelines import IMAGENET, normalisations_of
-from dataloader.splits import Facts, Images
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.dataloader.pipelines import IMAGENET, normalisations_of
+from secateur.dataloader.sources import digits, folders, tfds_any, tfds_source
+from secateur.dataloader.splits import Facts, Images
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from runs.errors import DataError
+from secateur.runs.errors import DataError
 
 SEARCH_PER_CLASS = 32
 HOLDOUT_PER_CLASS = 256

@@ -6,8 +6,8 @@ import math
 
 import tensorflow as tf
 
-from dataloader.augment import BITS, augment, draw_integers, two_views
-from dataloader.pipelines import Pipeline
+from secateur.dataloader.augment import BITS, augment, draw_integers, two_views
+from secateur.dataloader.pipelines import Pipeline
 
 AREA = (0.08, 1.0)
 """Range of the share of an image that a random resized crop shows (Szegedy et al. 2015)."""

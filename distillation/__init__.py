@@ -1,14 +1,14 @@
 """What to learn from: teachers and losses."""
 
-from distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
-from distillation.basics import cross_entropy, kl_divergence, labels_only
-from distillation.ekg import kept_teachers, two_view_knowledge
-from distillation.features import view
-from distillation.filters import Filtered, kept_per_sample
-from distillation.lesson import Lesson, for_lesson, lesson_objective, lesson_terms
-from distillation.loss import Loss
-from distillation.registry import build, get_loss, list_losses, register
-from distillation.teachers import Banked, Ensemble, Live, Teacher, ensemble
+from secateur.distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
+from secateur.distillation.basics import cross_entropy, kl_divergence, labels_only
+from secateur.distillation.ekg import kept_teachers, two_view_knowledge
+from secateur.distillation.features import view
+from secateur.distillation.filters import Filtered, kept_per_sample
+from secateur.distillation.lesson import Lesson, for_lesson, lesson_objective, lesson_terms
+from secateur.distillation.loss import Loss
+from secateur.distillation.registry import build, get_loss, list_losses, register
+from secateur.distillation.teachers import Banked, Ensemble, Live, Teacher, ensemble
 
 __all__ = [
     "Banked",

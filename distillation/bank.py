@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from runs.errors import DataError, UsageError
-from runs.files import write_atomic
-from runs.suggest import nearest
+from secateur.runs.errors import DataError, UsageError
+from secateur.runs.files import write_atomic
+from secateur.runs.suggest import nearest
 
 
 def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:

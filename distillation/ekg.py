@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from distillation.basics import accuracy, cross_entropy, kl_divergence, mean_of, temperature_for
+from secateur.distillation.basics import accuracy, cross_entropy, kl_divergence, mean_of, temperature_for
 
 
 def two_view_knowledge(logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import keras
 
-from distillation.graph import Call, calls_of, producers
-from distillation.logits import logits_of
-from distillation.loss import READS
-from runs.errors import UsageError
-from runs.recursion import deep
-from runs.suggest import nearest
+from secateur.distillation.graph import Call, calls_of, producers
+from secateur.distillation.logits import logits_of
+from secateur.distillation.loss import READS
+from secateur.runs.errors import UsageError
+from secateur.runs.recursion import deep
+from secateur.runs.suggest import nearest
 
 
 def view(

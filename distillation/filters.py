@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from distillation.basics import MEANS, kl_divergence, mean_of, temperature_for
-from distillation.ekg import kept_teachers
-from distillation.teachers import Outputs, Teacher
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.distillation.basics import MEANS, kl_divergence, mean_of, temperature_for
+from secateur.distillation.ekg import kept_teachers
+from secateur.distillation.teachers import Outputs, Teacher
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 SCOPES = ("batch", "sample", "dataset")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from runs.errors import UsageError
+from secateur.runs.errors import UsageError
 
 LINEAR = ("linear", "softmax")  # activations that end a network or do nothing
 BENT = {

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from distillation.basics import accuracy, cross_entropy
-from distillation.features import view
-from distillation.loss import Loss
-from distillation.moving import Changed, Changes, call_with
-from distillation.teachers import Live, Teacher
-from op_utils import Batch
-from runs.errors import UsageError
+from secateur.distillation.basics import accuracy, cross_entropy
+from secateur.distillation.features import view
+from secateur.distillation.loss import Loss
+from secateur.distillation.moving import Changed, Changes, call_with
+from secateur.distillation.teachers import Live, Teacher
+from secateur.op_utils import Batch
+from secateur.runs.errors import UsageError
 
 Weighted = tuple[keras.distillation.DistillationLoss, float]
 

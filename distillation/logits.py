@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from distillation.graph import Call
-from runs.errors import UsageError
+from secateur.distillation.graph import Call
+from secateur.runs.errors import UsageError
 
 
 def logits_of(model: keras.Model, calls: list[Call]) -> Any:

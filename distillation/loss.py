@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from runs.errors import UsageError
+from secateur.runs.errors import UsageError
 
 READS = ("logits", "stages", "blocks", "pooled")
 """What a loss may look at: logits (b, classes), or (b, classes, teachers) of several teachers; the maps

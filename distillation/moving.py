@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.pairing import convolutions, partners
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.pairing import convolutions, partners
+from secateur.runs.errors import UsageError
 
 Kernels = list[tuple[keras.Variable, tf.Tensor]]  # a variable and the value that stands in for its own
 

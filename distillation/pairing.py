@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-import nets
+from secateur import nets
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:

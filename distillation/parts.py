@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from nets.layers import FusedBatchNorm
+from secateur.nets.layers import FusedBatchNorm
 
 
 class OwnBatchNorm(FusedBatchNorm):

@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from typing import Any
 
-from distillation.loss import Loss
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.distillation.loss import Loss
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 _LOSSES: dict[str, type[Loss]] = {}  # by key
 
@@ -47,7 +47,7 @@ def build(key: str, **options: Any) -> Loss:
 
 
 def _known() -> dict[str, type[Loss]]:
-    import distillation.losses as package
+    import secateur.distillation.losses as package
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

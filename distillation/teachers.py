@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-import nets
-from distillation.features import view
-from distillation.pairing import convolutions
-from runs.errors import UsageError
-from runs.snapshot import Snapshot
+from secateur import nets
+from secateur.distillation.features import view
+from secateur.distillation.pairing import convolutions
+from secateur.runs.errors import UsageError
+from secateur.runs.snapshot import Snapshot
 
 Outputs = Mapping[str, Any]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import keras
 
-from exports.folders import make_folder
-from exports.formats import FORMATS
-from exports.parity import TOLERANCE, Parity, compare
-from exports.signature import outputs, sample_inputs
-from runs.errors import SnapshotError, UsageError
-from runs.files import make_atomic
-from runs.suggest import nearest
+from secateur.exports.folders import make_folder
+from secateur.exports.formats import FORMATS
+from secateur.exports.parity import TOLERANCE, Parity, compare
+from secateur.exports.signature import outputs, sample_inputs
+from secateur.runs.errors import SnapshotError, UsageError
+from secateur.runs.files import make_atomic
+from secateur.runs.suggest import nearest
 
 SAMPLES = 4
 

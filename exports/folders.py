@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from runs.errors import disk_errors
-from runs.files import temporary
+from secateur.runs.errors import disk_errors
+from secateur.runs.files import temporary
 
 
 def make_folder(path: str | os.PathLike, make: Callable[[Path], None]) -> None:

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from exports.litert import litert_runner, to_litert
-from exports.parity import compare
-from exports.signature import Runner, alone, outputs, sample_inputs
-from nets.graph import functional_of
-from runs.errors import SnapshotError
-from runs.quiet import quiet_stderr
+from secateur.exports.litert import litert_runner, to_litert
+from secateur.exports.parity import compare
+from secateur.exports.signature import Runner, alone, outputs, sample_inputs
+from secateur.nets.graph import functional_of
+from secateur.runs.errors import SnapshotError
+from secateur.runs.quiet import quiet_stderr
 
 
 @dataclass(frozen=True)

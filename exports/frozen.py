@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from exports.signature import Runner, alone, call, input_specs
+from secateur.exports.signature import Runner, alone, call, input_specs
 
 
 def freeze(model: keras.Model, batch_size: int | None):

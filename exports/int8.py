@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from exports.frozen import freeze
-from exports.litert import converted
-from runs.errors import UsageError
-from runs.quiet import quiet_stderr
-from runs.suggest import nearest
+from secateur.exports.frozen import freeze
+from secateur.exports.litert import converted
+from secateur.runs.errors import UsageError
+from secateur.runs.quiet import quiet_stderr
+from secateur.runs.suggest import nearest
 
 NUMBERS = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}
 Samples = Iterable[Sequence[np.ndarray]]

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from exports.frozen import freeze
-from exports.signature import Runner, alone
-from runs.errors import UsageError
-from runs.quiet import quiet_stderr
+from secateur.exports.frozen import freeze
+from secateur.exports.signature import Runner, alone
+from secateur.runs.errors import UsageError
+from secateur.runs.quiet import quiet_stderr
 
 
 def to_litert(model: keras.Model) -> bytes:

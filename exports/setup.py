@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from exports.frozen import frozen_runner
-from exports.litert import litert_runner, to_litert
-from exports.signature import sample_inputs
-from exports.timing import least
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.exports.frozen import frozen_runner
+from secateur.exports.litert import litert_runner, to_litert
+from secateur.exports.signature import sample_inputs
+from secateur.exports.timing import least
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 BACKENDS = ("litert", "frozen")
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nets.graph import functional_of
+from secateur.nets.graph import functional_of
 
 Runner = Callable[..., Any]  # one array per input → an array, or a list where the model has several outputs
 

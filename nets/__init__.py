@@ -1,13 +1,13 @@
 """Architectures built from masked layers, and the names of published checkpoints."""
 
-from nets.depthwise import MaskedDepthwiseConv2D
-from nets.features import features
-from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
-from nets.names import layer_and_weight, published_name, variables
-from nets.published import spec_from_arrays
-from nets.registry import build, family_of, list_nets
-from nets.snapshots import load_params, snapshot_of
-from nets.spec import NetSpec
+from secateur.nets.depthwise import MaskedDepthwiseConv2D
+from secateur.nets.features import features
+from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from secateur.nets.names import layer_and_weight, published_name, variables
+from secateur.nets.published import spec_from_arrays
+from secateur.nets.registry import build, family_of, list_nets
+from secateur.nets.snapshots import load_params, snapshot_of
+from secateur.nets.spec import NetSpec
 
 __all__ = [
     "FusedBatchNorm",

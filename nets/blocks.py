@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import keras
 
-from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
-from nets.spec import NetSpec
-from runs.recursion import deep
+from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from secateur.nets.spec import NetSpec
+from secateur.runs.recursion import deep
 
 NODES = 4  # of the graph for each layer with a number: convolution, BN, ReLU, addition
 Conv = tuple[int, int, int]  # kernel size, output channels, stride

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nets.layers import Masked, output_side
+from secateur.nets.layers import Masked, output_side
 
 
 @keras.saving.register_keras_serializable("secateur")

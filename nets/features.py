@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import keras
 
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 
 def features(model: keras.Model, layers: Iterable[str] | None = None) -> keras.Model:

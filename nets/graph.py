@@ -12,10 +12,10 @@ from typing import Any
 
 import keras
 
-from runs.errors import UsageError
-from runs.recursion import deep
+from secateur.runs.errors import UsageError
+from secateur.runs.recursion import deep
 
-OWN = ("keras", "nets")  # packages whose classes are known by their names
+OWN = ("keras", "secateur")
 
 
 def functional_of(model: Any) -> Any:

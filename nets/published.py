@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from nets.names import layer_and_weight, published_name
-from nets.spec import NetSpec
-from runs.errors import SnapshotError
+from secateur.nets.names import layer_and_weight, published_name
+from secateur.nets.spec import NetSpec
+from secateur.runs.errors import SnapshotError
 
 
 def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") -> NetSpec:

@@ -12,9 +12,9 @@ from typing import Any
 
 import keras
 
-from nets.spec import PADDINGS, NetSpec
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.nets.spec import PADDINGS, NetSpec
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 _EVERYWHERE = {"shortcut": ("B",), "padding": PADDINGS, "head": (), "stem": ()}
 
@@ -82,7 +82,7 @@ def build(arch: str | NetSpec, **options) -> keras.Model:
 
 
 def _known() -> dict[str, Family]:
-    package = importlib.import_module("nets.families")
+    package = importlib.import_module("secateur.nets.families")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return _FAMILIES

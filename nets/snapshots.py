@@ -8,13 +8,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nets.names import NO_WEIGHTS, published_name, variables
-from nets.published import spec_from_arrays
-from nets.registry import build
-from nets.spec import NetSpec
-from nets.torch_names import from_torch, is_torch
-from runs.errors import SnapshotError, UsageError
-from runs.snapshot import Snapshot, load_snapshot
+from secateur.nets.names import NO_WEIGHTS, published_name, variables
+from secateur.nets.published import spec_from_arrays
+from secateur.nets.registry import build
+from secateur.nets.spec import NetSpec
+from secateur.nets.torch_names import from_torch, is_torch
+from secateur.runs.errors import SnapshotError, UsageError
+from secateur.runs.snapshot import Snapshot, load_snapshot
 
 
 def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping | None = None) -> Snapshot:

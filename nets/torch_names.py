@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from nets.names import published_name
-from nets.published import spec_from_arrays
-from runs.errors import SnapshotError
-from runs.snapshot import Snapshot
+from secateur.nets.names import published_name
+from secateur.nets.published import spec_from_arrays
+from secateur.runs.errors import SnapshotError
+from secateur.runs.snapshot import Snapshot
 
 NORMALISATION = "imagenet"  # what the networks of these names are trained with
 _STATISTICS = {"running_mean": "moving_mean", "running_var": "moving_variance"}

@@ -2,17 +2,17 @@
 
 import sys
 
-from runs.errors import cli
-from runs.quiet import start_tensorflow
+from secateur.runs.errors import cli
+from secateur.runs.quiet import start_tensorflow
 
 
 def main() -> None:
     """argv → options → the recipe."""
-    from recipes.prune_options import parse
+    from secateur.recipes.commands.prune_options import parse
 
     options = parse()
     start_tensorflow()
-    from recipes.prune import run
+    from secateur.recipes.commands.prune import run
 
     run(options)
 

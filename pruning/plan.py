@@ -8,7 +8,7 @@ from operator import index
 
 import numpy as np
 
-from runs.errors import UsageError
+from secateur.runs.errors import UsageError
 
 NESTED = (
     "\nmake the first plan for compact(model): layers of nested models have other names behind the first cut"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from math import floor
 
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 DIGITS = 10**9  # largest denominator of a ratio: 0.1 is 1/10, not the binary number beside it
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import keras
 from tqdm import tqdm
 
-import nets
-from dataloader import Facts
-from distillation import labels_only
-from op_utils import make_forward
-from recipes.config import RunOptions
-from recipes.context import RunContext
-from recipes.schedules import step_decay
-from recipes.training import TrainingSpec, epochs_done, fit
+from secateur import nets
+from secateur.dataloader import Facts
+from secateur.distillation import labels_only
+from secateur.op_utils import make_forward
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.loop import TrainingSpec, epochs_done, fit
+from secateur.recipes.training.schedules import step_decay
 
 
 def baseline(context: RunContext, given: keras.Model | None) -> Path:

@@ -10,23 +10,29 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_terms
-from op_utils import make_forward, make_strategy
-from pruning import Plan, make_plan, narrow
-from recipes.baseline import build
-from recipes.config import VOLATILE
-from recipes.config_distill import DistillConfig
-from recipes.context import RunContext
-from recipes.export import save_compact
-from recipes.finetune import slim, trainable, training_spec
-from recipes.inputs import check_batch, check_names, load_fitting, load_splits, normalisation_of
-from recipes.learning import learning_of
-from recipes.lessons import losses_of, teacher_of
-from recipes.report import finish
-from recipes.stages import forget_outdated, stages
-from recipes.training import TrainingSpec, fit
-from runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
-from runs.learning_text import UNWEIGHTED, learning_text
+from secateur.distillation import Lesson, MemoryBank, bank_bytes, for_lesson, lesson_terms
+from secateur.op_utils import make_forward, make_strategy
+from secateur.pruning import Plan, make_plan, narrow
+from secateur.recipes.baseline import build
+from secateur.recipes.engine.config import VOLATILE
+from secateur.recipes.engine.config_distill import DistillConfig
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.export import save_compact
+from secateur.recipes.engine.inputs import (
+    check_batch,
+    check_names,
+    load_fitting,
+    load_splits,
+    normalisation_of,
+)
+from secateur.recipes.engine.report import finish
+from secateur.recipes.finetune import slim, trainable, training_spec
+from secateur.recipes.stages import forget_outdated, stages
+from secateur.recipes.training.learning import learning_of
+from secateur.recipes.training.lessons import losses_of, teacher_of
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
+from secateur.runs.learning_text import UNWEIGHTED, learning_text
 
 
 def run(config: DistillConfig) -> dict:

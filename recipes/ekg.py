@@ -10,20 +10,26 @@ from pathlib import Path
 
 import keras
 
-from dataloader.registry import facts_of
-from op_utils import make_strategy
-from pruning import Plan, make_plan
-from pruning.search import check_reachable
-from recipes.baseline import baseline, build
-from recipes.config import VOLATILE, Config
-from recipes.context import RunContext
-from recipes.export import save_compact
-from recipes.finetune import fine_tune, slim
-from recipes.inputs import check_batch, check_names, load_fitting, load_splits, normalisation_of
-from recipes.report import finish
-from recipes.search import bank, search, warm_up
-from recipes.stages import forget_outdated, stages
-from runs import MetricsLog, RunFolder, load_snapshot
+from secateur.dataloader.registry import facts_of
+from secateur.op_utils import make_strategy
+from secateur.pruning import Plan, make_plan
+from secateur.pruning.search.ekg import check_reachable
+from secateur.recipes.baseline import baseline, build
+from secateur.recipes.engine.config import VOLATILE, Config
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.export import save_compact
+from secateur.recipes.engine.inputs import (
+    check_batch,
+    check_names,
+    load_fitting,
+    load_splits,
+    normalisation_of,
+)
+from secateur.recipes.engine.report import finish
+from secateur.recipes.finetune import fine_tune, slim
+from secateur.recipes.search import bank, search, warm_up
+from secateur.recipes.stages import forget_outdated, stages
+from secateur.runs import MetricsLog, RunFolder, load_snapshot
 
 
 def run(config: Config) -> dict:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import keras
 
-from distillation import MemoryBank, labels_only, two_view_knowledge
-from op_utils import reestimate_batch_norm
-from pruning import Plan, mask, narrow
-from pruning.plan import FAST_WIDTH
-from recipes.context import RunContext
-from recipes.schedules import step_decay
-from recipes.training import TrainingSpec, fit
+from secateur.distillation import MemoryBank, labels_only, two_view_knowledge
+from secateur.op_utils import reestimate_batch_norm
+from secateur.pruning import Plan, mask, narrow
+from secateur.pruning.plan import FAST_WIDTH
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.schedules import step_decay
 
 
 def slim(context: RunContext, warm: Path, plan: Plan, preserve_norm: bool = True) -> Path:

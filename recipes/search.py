@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from distillation import MemoryBank, bank_bytes, choose_teachers, labels_only
-from op_utils import Objective
-from pruning import Plan
-from pruning.search import Interim, Searcher, SearchState
-from recipes.context import RunContext
-from recipes.training import TrainingSpec, fit
-from runs import Snapshot, append_jsonl, load_snapshot, save_snapshot, to_json
+from secateur.distillation import MemoryBank, bank_bytes, choose_teachers, labels_only
+from secateur.op_utils import Objective
+from secateur.pruning import Plan
+from secateur.pruning.search.ekg import Interim, Searcher, SearchState
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.runs import Snapshot, append_jsonl, load_snapshot, save_snapshot, to_json
 
 
 def warm_up(context: RunContext, baseline: Path) -> Path:

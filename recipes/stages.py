@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from recipes.config import RunOptions
-from runs import MetricsLog, RunFolder, read_json
+from secateur.recipes.engine.config import RunOptions
+from secateur.runs import MetricsLog, RunFolder, read_json
 
 
 def stages(kind: type[RunOptions]) -> dict[str, str]:
     """Option → the first step that depends on it.
 
-    What is neither here nor in `recipes.config.VOLATILE` may not change.
+    What is neither here nor in `recipes.engine.config.VOLATILE` may not change.
     """
     return {f.name: f.metadata["stage"] for f in dataclasses.fields(kind) if "stage" in f.metadata}
 

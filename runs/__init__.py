@@ -3,7 +3,7 @@
 Plain NumPy: importing this package imports neither TensorFlow nor TensorBoard.
 """
 
-from runs.errors import (
+from secateur.runs.errors import (
     EXIT_CODES,
     DataError,
     RunFolderError,
@@ -14,7 +14,7 @@ from runs.errors import (
     cli,
     warn,
 )
-from runs.files import (
+from secateur.runs.files import (
     append_jsonl,
     make_atomic,
     read_json,
@@ -24,9 +24,9 @@ from runs.files import (
     write_atomic,
     write_json,
 )
-from runs.folder import RunFolder
-from runs.metrics import MetricsLog
-from runs.snapshot import Snapshot, load_snapshot, save_snapshot
+from secateur.runs.folder import RunFolder
+from secateur.runs.metrics import MetricsLog
+from secateur.runs.snapshot import Snapshot, load_snapshot, save_snapshot
 
 __all__ = [
     "EXIT_CODES",

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from runs.markup import Markup, element, join
-from runs.wording import short
+from secateur.runs.markup import Markup, element, join
+from secateur.runs.wording import short
 
 Point = tuple[float, float | None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from runs.errors import SnapshotError, warn
-from runs.snapshot import Snapshot, load_snapshot, save_snapshot
+from secateur.runs.errors import SnapshotError, warn
+from secateur.runs.snapshot import Snapshot, load_snapshot, save_snapshot
 
 KEPT = 2
 ANY = "checkpoint_*.pkl"  # as a glob

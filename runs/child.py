@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 
-from runs.quiet import start_tensorflow
+from secateur.runs.quiet import start_tensorflow
 
 
 def end_with_parent() -> None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from runs.errors import RunFolderError, UsageError, disk_errors, warn
+from secateur.runs.errors import RunFolderError, UsageError, disk_errors, warn
 
 TEMP_PREFIX = ".tmp-"
 

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from runs import checkpoints, metrics
-from runs.errors import RunFolderError, warn
-from runs.files import TEMP_PREFIX, make_atomic, read_json, sha256, to_json, write_atomic, write_json
-from runs.snapshot import Snapshot
+from secateur.runs import checkpoints, metrics
+from secateur.runs.errors import RunFolderError, warn
+from secateur.runs.files import TEMP_PREFIX, make_atomic, read_json, sha256, to_json, write_atomic, write_json
+from secateur.runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
 RESUMED = (checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it

@@ -6,17 +6,17 @@ import itertools
 import json
 from collections.abc import Sequence
 
-from runs.learning_text import UNWEIGHTED
-from runs.markup import Markup, element
-from runs.page_files import files_section, files_sentence
-from runs.page_learning import distilled, learning_section, part_names
-from runs.page_parts import details, figure, legend, note, section, table
-from runs.page_recipe import cuts_section, taught_section
-from runs.page_style import CSS
-from runs.page_table import before_and_after
-from runs.pictures import WIDTHS_KEY, cost_picture, seconds_picture, training_picture, widths_picture
-from runs.search_picture import search_picture, teachers
-from runs.wording import accuracy, duration, number, percent, ratio, si
+from secateur.runs.learning_text import UNWEIGHTED
+from secateur.runs.markup import Markup, element
+from secateur.runs.page_files import files_section, files_sentence
+from secateur.runs.page_learning import distilled, learning_section, part_names
+from secateur.runs.page_parts import details, figure, legend, note, section, table
+from secateur.runs.page_recipe import cuts_section, taught_section
+from secateur.runs.page_style import CSS
+from secateur.runs.page_table import before_and_after
+from secateur.runs.pictures import WIDTHS_KEY, cost_picture, seconds_picture, training_picture, widths_picture
+from secateur.runs.search_picture import search_picture, teachers
+from secateur.runs.wording import accuracy, duration, number, percent, ratio, si
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STAGES = (

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from runs.errors import disk_errors, warn
-from runs.files import append_jsonl, read_jsonl, to_json, write_atomic
+from secateur.runs.errors import disk_errors, warn
+from secateur.runs.files import append_jsonl, read_jsonl, to_json, write_atomic
 
 FILE = "metrics.jsonl"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runs.learning_text import joined
-from runs.markup import Markup, element
-from runs.page_parts import details, note, section
-from runs.page_table import compared
-from runs.wording import percent, ratio
+from secateur.runs.learning_text import joined
+from secateur.runs.markup import Markup, element
+from secateur.runs.page_parts import details, note, section
+from secateur.runs.page_table import compared
+from secateur.runs.wording import percent, ratio
 
 FILE_COLUMNS = (
     ("bytes", "bytes", "{:,}"),

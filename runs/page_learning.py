@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runs.learning_text import UNWEIGHTED, filter_text, joined, loss_options
-from runs.markup import Markup, element
-from runs.page_parts import note, section, table
-from runs.wording import accuracy, number, ratio, si
+from secateur.runs.learning_text import UNWEIGHTED, filter_text, joined, loss_options
+from secateur.runs.markup import Markup, element
+from secateur.runs.page_parts import note, section, table
+from secateur.runs.wording import accuracy, number, ratio, si
 
 BEFORE = {"student": "student before"}  # what a row is called in the sentence on what the student reaches
 

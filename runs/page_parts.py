@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from runs.markup import Markup, element
+from secateur.runs.markup import Markup, element
 
 
 def section(title: str, *children: object) -> Markup:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from runs.html import page
-from runs.markup import Markup, element
-from runs.page_parts import details, figure, legend, note, section, table
-from runs.pictures import WIDTHS_KEY, widths_picture
-from runs.sensitivity_picture import sensitivity_picture
-from runs.wording import number, percent, ratio
+from secateur.runs.html import page
+from secateur.runs.markup import Markup, element
+from secateur.runs.page_parts import details, figure, legend, note, section, table
+from secateur.runs.pictures import WIDTHS_KEY, widths_picture
+from secateur.runs.sensitivity_picture import sensitivity_picture
+from secateur.runs.wording import number, percent, ratio
 
 COSTS = (
     ("macs", "MACs", ","),
@@ -24,7 +24,7 @@ def costs_of(convention: str = "mac") -> tuple[tuple[str, str, str], ...]:
 
 
 def render_pruned(report: dict) -> str:
-    """The page for what `recipes.prune_report.write_report` collects; every text in it is escaped."""
+    """The page for what `commands.prune_report.write_report` collects; every text in it is escaped."""
     (wanted, value), *_ = report["target"].items()
     title = f"{report['model']} · {wanted} {value if isinstance(value, str) else f'{value:g}'}"
     header = element(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runs.learning_text import learning_text
-from runs.markup import Markup, element
-from runs.page_parts import note, section, table
-from runs.wording import percent
+from secateur.runs.learning_text import learning_text
+from secateur.runs.markup import Markup, element
+from secateur.runs.page_parts import note, section, table
+from secateur.runs.wording import percent
 
 
 def cuts_section(report: Mapping[str, Any]) -> Markup:

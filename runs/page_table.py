@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from runs.markup import Markup, element
-from runs.page_parts import note, section
-from runs.page_recipe import ensemble_note
-from runs.wording import ratio
+from secateur.runs.markup import Markup, element
+from secateur.runs.page_parts import note, section
+from secateur.runs.page_recipe import ensemble_note
+from secateur.runs.wording import ratio
 
 COLUMNS = (
     ("params", "parameters", "{:,}"),

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from runs.axes import (
+from secateur.runs.axes import (
     Axes,
     decades,
     frame,
@@ -21,8 +21,8 @@ from runs.axes import (
     ticks,
     x_axis,
 )
-from runs.markup import Markup, element, join
-from runs.wording import duration, fit, percent, short, si
+from secateur.runs.markup import Markup, element, join
+from secateur.runs.wording import duration, fit, percent, short, si
 
 # Lengths are pixels. A panel with axes:
 PANEL_WIDTH, PANEL_HEIGHT = 300, 190

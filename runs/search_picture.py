@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from runs.axes import (
+from secateur.runs.axes import (
     Axes,
     frame,
     loss_span,
@@ -18,8 +18,8 @@ from runs.axes import (
     text,
     x_axis,
 )
-from runs.markup import Markup, element, join
-from runs.wording import fit, percent
+from secateur.runs.markup import Markup, element, join
+from secateur.runs.wording import fit, percent
 
 # Pixels: two panels of curves, below them a row for each group that was cut.
 LEFT, WIDTH, RIGHT_MARGIN = 150, 760, 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runs.axes import Axes, frame, percent_ticks, rule, series, svg, text, x_axis
-from runs.markup import Markup, join
-from runs.wording import fit, percent
+from secateur.runs.axes import Axes, frame, percent_ticks, rule, series, svg, text, x_axis
+from secateur.runs.markup import Markup, join
+from secateur.runs.wording import fit, percent
 
 # Pixels: small panels in rows, one for each group.
 COLUMNS, LEFT, TOP, WIDTH, HEIGHT, GAP, FOOT = 5, 56, 34, 130, 70, 24, 30
@@ -17,7 +17,7 @@ def sensitivity_picture(report: Mapping) -> Markup:
     """Curves of a report's `sensitivity`, or of such an object by itself; nothing where there is none.
 
     It has `ratios`, `whole` (accuracy of the whole network) and `curves` (group → accuracies), as
-    `pruning.sensitivity.Sensitivity.to_json` writes them. All panels have the same axes.
+    `pruning.choose.sensitivity.Sensitivity.to_json` writes them. All panels have the same axes.
     """
     found = report.get("sensitivity") or report
     curves = found.get("curves") or {}

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from runs.errors import SnapshotError
-from runs.files import to_json, write_atomic
-from runs.stubs import DTYPES, Refused
-from runs.torch_files import READERS
-from runs.unpickle import read_pickle
+from secateur.runs.errors import SnapshotError
+from secateur.runs.files import to_json, write_atomic
+from secateur.runs.safe_pickle import read_pickle
+from secateur.runs.stubs import DTYPES, Refused
+from secateur.runs.torch_files import READERS
 
 FORMAT = "secateur/1"
 HEAD = "__secateur__"

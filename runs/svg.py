@@ -1,4 +1,4 @@
-"""A picture of a report as an SVG file that stands alone: python -m runs.svg REPORT.json widths OUT.svg"""
+"""A picture of a report as a stand-alone SVG file: python -m secateur.runs.svg REPORT.json widths OUT.svg"""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from runs.errors import UsageError, cli
-from runs.files import read_json, write_atomic
-from runs.markup import Markup, element, join
-from runs.page_style import COLOURS, PICTURES
-from runs.pictures import WIDTHS_KEY, widths_picture
-from runs.search_picture import search_picture, teachers
-from runs.sensitivity_picture import sensitivity_picture
-from runs.suggest import nearest
+from secateur.runs.errors import UsageError, cli
+from secateur.runs.files import read_json, write_atomic
+from secateur.runs.markup import Markup, element, join
+from secateur.runs.page_style import COLOURS, PICTURES
+from secateur.runs.pictures import WIDTHS_KEY, widths_picture
+from secateur.runs.search_picture import search_picture, teachers
+from secateur.runs.sensitivity_picture import sensitivity_picture
+from secateur.runs.suggest import nearest
 
 NAMES: dict[str, Callable[[dict], Markup]] = {
     "widths": lambda report: widths_picture(report.get("widths") or []),
@@ -108,7 +108,9 @@ def _key(report: dict, name: str, top: float) -> Markup:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """argv → report → file."""
-    parser = argparse.ArgumentParser(prog="python -m runs.svg", description="A picture of a run, as SVG.")
+    parser = argparse.ArgumentParser(
+        prog="python -m secateur.runs.svg", description="A picture of a run, as SVG."
+    )
     parser.add_argument("report", type=Path, help="the report.json of a run folder")
     parser.add_argument("picture", choices=NAMES)
     parser.add_argument("out", type=Path, help="the file to write")

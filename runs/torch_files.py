@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from runs.stubs import MAX_DIMS, MAX_SIDE, Allowance, Refused, short
+from secateur.runs.stubs import MAX_DIMS, MAX_SIDE, Allowance, Refused, short
 
 # what safetensors calls a type → what NumPy calls it
 _SAFETENSORS = {

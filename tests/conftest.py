@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import dataloader
+from secateur import dataloader
 
 REPO = Path(__file__).resolve().parents[1]
 

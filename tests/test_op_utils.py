@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from replicated_training import data, network, read, scaled
 
-import op_utils
-from distillation import labels_only
-from nets import FusedBatchNorm
-from op_utils import Trainer, make_forward, make_strategy, nesterov_update, pure_gradients, pure_step
-from op_utils import reestimate_batch_norm as reestimate
-from runs import TrainingError, UsageError
+from secateur import op_utils
+from secateur.distillation import labels_only
+from secateur.nets import FusedBatchNorm
+from secateur.op_utils import Trainer, make_forward, make_strategy, nesterov_update, pure_gradients, pure_step
+from secateur.op_utils import reestimate_batch_norm as reestimate
+from secateur.runs import TrainingError, UsageError
+from tests.helpers.replicated_training import data, network, read, scaled
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -42,7 +42,7 @@ def difference(a: dict, b: dict) -> float:
 def divided(tmp_path_factory) -> dict[str, np.ndarray]:
     """Weights after three steps on one and two logical CPUs, whole and in parts, with and without XLA."""
     path = tmp_path_factory.mktemp("replicas") / "found.npz"
-    command = [sys.executable, str(REPO / "tests" / "recipes" / "replicated_training.py"), str(path)]
+    command = [sys.executable, str(REPO / "tests" / "helpers" / "replicated_training.py"), str(path)]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}
     subprocess.run(command, check=True, env=environment, timeout=300)
     return dict(np.load(path))

@@ -18,10 +18,10 @@ from packaging.utils import canonicalize_name
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-SCRIPTS = ("train_cifar.py", "test.py", "op_utils.py", "updates.py")
+SCRIPTS = ("train_cifar.py", "test.py", "op_utils.py")
 ROOMS = ("coding", "dataloader", "distillation", "exports", "nets", "pruning", "recipes", "runs")
-HELPERS = {path.stem for path in (REPO / "tests").rglob("*.py")}
-OWN = {*ROOMS, *(Path(name).stem for name in SCRIPTS), "benchmarks", *HELPERS}
+OURS = (*SCRIPTS, *ROOMS, "secateur")
+OWN = {"secateur", "benchmarks", "tests"}
 NEEDED_BY_OTHERS = {"importlib-resources": "tensorflow_datasets"}
 FOREIGN_PATHS = re.compile(r"(?<![\w.])/[w]ork/|/tmp/[v]\b|/opt/[p]ypi|[p]ypi\.org|[p]ythonhosted\.org")
 DATA_BESIDE_THE_PROJECT = re.compile(r"\.\./[s]hared")
@@ -79,7 +79,9 @@ def tracked() -> list[str]:
 
 
 def test_the_product_declares_exactly_what_it_imports() -> None:
-    assert foreign_imports(sources(*SCRIPTS, *ROOMS)) | set(NEEDED_BY_OTHERS) == set(requirements())
+    assert foreign_imports(sources(*SCRIPTS, *ROOMS, "secateur")) | set(NEEDED_BY_OTHERS) == set(
+        requirements()
+    )
 
 
 @pytest.mark.parametrize(("place", "extra"), [("tests", "test"), ("benchmarks", "bench")])
@@ -134,10 +136,10 @@ def test_this_python_is_a_supported_one() -> None:
 
 
 def test_every_room_is_packaged() -> None:
-    patterns = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
-    assert sorted(patterns["include"]) == [f"{room}*" for room in ROOMS]
-    packages = {path.parent.name for path in REPO.glob("*/__init__.py")} - {"benchmarks"}
-    assert packages <= set(ROOMS)
+    wheel = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {name: f"secateur/{name}" for name in sorted((*ROOMS, *SCRIPTS))}
+    packages = {path.parent.name for path in REPO.glob("*/__init__.py")} - OWN
+    assert packages == set(ROOMS)
 
 
 def test_ci_runs_the_test_command_and_the_published_commands() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import keras
 
-import nets
-from distillation import get_loss, list_losses
-from recipes.code_options import WRITES
-from recipes.code_options import parse as parse_coding
-from recipes.prune_options import parse
-from runs import save_snapshot
+from secateur import nets
+from secateur.distillation import get_loss, list_losses
+from secateur.recipes.commands.code_options import WRITES
+from secateur.recipes.commands.code_options import parse as parse_coding
+from secateur.recipes.commands.prune_options import parse
+from secateur.runs import save_snapshot
 
 REPO = Path(__file__).resolve().parents[1]
 LINES = 10
@@ -70,7 +70,9 @@ def test_options_of_losses_are_those_that_they_take():
         cells = [re.findall("`(\\w+)`", cell) for cell in line.split("|")[1:-1]]
         for names, options in zip(cells[::2], cells[1::2], strict=True):
             said |= {name: options for name in names}
-    ours = [key for key in list_losses() if get_loss(key).__module__.startswith("distillation.losses.")]
+    ours = [
+        key for key in list_losses() if get_loss(key).__module__.startswith("secateur.distillation.losses.")
+    ]
     assert sorted(said) == sorted(ours)
     for key in ours:
         options = [name for name in get_loss(key).option_names() if "_layer_name" not in name]

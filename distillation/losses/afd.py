@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import adaptive_pool, energy, flat, mean_squares, unit
-from distillation.parts import OwnBatchNorm
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import adaptive_pool, energy, flat, mean_squares, unit
+from secateur.distillation.parts import OwnBatchNorm
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 def project(pooled: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.losses.sp import similarity_distance
-from distillation.maps import attention
-from distillation.registry import register
+from secateur.distillation.loss import Loss
+from secateur.distillation.losses.sp import similarity_distance
+from secateur.distillation.maps import attention
+from secateur.distillation.registry import register
 
 
 @register

@@ -8,10 +8,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import unit
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import unit
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 def contrast(scores: tf.Tensor, ratio: float, images: tf.Tensor | int | None = None) -> tf.Tensor:

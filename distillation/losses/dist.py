@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import unit_deviation
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import unit_deviation
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 def correlation(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

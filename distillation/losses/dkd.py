@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.basics import kl_divergence
-from distillation.loss import Loss
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.basics import kl_divergence
+from secateur.distillation.loss import Loss
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 NEVER = -1e9  # a log-probability whose exponential is 0, and that stays finite in differences
 

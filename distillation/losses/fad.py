@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NoReturn
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 SLOPE = 0.2  # of the leaky ReLU before the softmax
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import to_smaller
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import to_smaller
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 def hint_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import attention_similarities, mean_squares
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import attention_similarities, mean_squares
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 @register

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from distillation.basics import MEANS, kl_divergence, mean_of
-from distillation.loss import Loss
-from distillation.registry import register
-from runs.errors import UsageError
-from runs.suggest import nearest
+from secateur.distillation.basics import MEANS, kl_divergence, mean_of
+from secateur.distillation.loss import Loss
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
 
 FACTORS = {"T2": lambda t: t * t, "T": lambda t: t, "1": lambda t: 1.0}
 WAYS = ("kl", *MEANS)

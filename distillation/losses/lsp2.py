@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import attention_similarities, mean_squares
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import attention_similarities, mean_squares
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 def windows(students: int, teachers: int, size: int | None) -> np.ndarray:

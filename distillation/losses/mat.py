@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import adaptive_pool, attention, energy, flat, mean_squares, unit
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import adaptive_pool, attention, energy, flat, mean_squares, unit
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 
 def strided_windows(students: int, teachers: int, size: int | None) -> np.ndarray:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import adaptive_pool, repeat_to
-from distillation.parts import OwnBatchNorm
-from distillation.registry import register
-from runs.errors import UsageError
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import adaptive_pool, repeat_to
+from secateur.distillation.parts import OwnBatchNorm
+from secateur.distillation.registry import register
+from secateur.runs.errors import UsageError
 
 LEVELS = (4, 2, 1)  # sides of HCL's pooled maps
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import unit
-from distillation.registry import register
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import unit
+from secateur.distillation.registry import register
 
 EPSILON = 1e-12  # of a squared distance, below which two images count as one
 

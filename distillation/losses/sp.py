@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from distillation.loss import Loss
-from distillation.maps import flat, similarity
-from distillation.registry import register
+from secateur.distillation.loss import Loss
+from secateur.distillation.maps import flat, similarity
+from secateur.distillation.registry import register
 
 
 def similarity_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import keras
 
-from nets.blocks import classified, conv, fan_out, padded
-from nets.depthwise import MaskedDepthwiseConv2D
-from nets.layers import FusedBatchNorm
-from nets.registry import family
-from nets.spec import NetSpec
+from secateur.nets.blocks import classified, conv, fan_out, padded
+from secateur.nets.depthwise import MaskedDepthwiseConv2D
+from secateur.nets.layers import FusedBatchNorm
+from secateur.nets.registry import family
+from secateur.nets.spec import NetSpec
 
 STEM_WIDTH, LAST_WIDTH = 32, 1280
 # expansion, output channels, blocks, stride of the first block

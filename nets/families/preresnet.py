@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from nets.blocks import bn_relu, classified, conv, pre_activated
-from nets.registry import family
-from nets.spec import NetSpec, depth_of
+from secateur.nets.blocks import bn_relu, classified, conv, pre_activated
+from secateur.nets.registry import family
+from secateur.nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (16, 32, 64)
 EXPANSION = 4

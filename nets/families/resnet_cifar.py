@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import keras
 
-from nets.blocks import bn_relu, classified, conv
-from nets.layers import FusedBatchNorm
-from nets.registry import family
-from nets.spec import NetSpec, depth_of
+from secateur.nets.blocks import bn_relu, classified, conv
+from secateur.nets.layers import FusedBatchNorm
+from secateur.nets.registry import family
+from secateur.nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (16, 32, 64)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from nets.blocks import bn_relu, classified, conv, padded, post_activated
-from nets.registry import family
-from nets.spec import NetSpec, depth_of
+from secateur.nets.blocks import bn_relu, classified, conv, padded, post_activated
+from secateur.nets.registry import family
+from secateur.nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import keras
 
-from nets.blocks import bn_relu, classified, conv, fan_out, logits
-from nets.layers import MaskedDense
-from nets.registry import family
-from nets.spec import NetSpec, depth_of
+from secateur.nets.blocks import bn_relu, classified, conv, fan_out, logits
+from secateur.nets.layers import MaskedDense
+from secateur.nets.registry import family
+from secateur.nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (64, 128, 256, 512, 512)
 CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

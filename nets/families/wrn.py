@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import keras
 
-from nets.blocks import bn_relu, classified, conv, pre_activated
-from nets.registry import family
-from nets.spec import NetSpec
-from runs.errors import UsageError
+from secateur.nets.blocks import bn_relu, classified, conv, pre_activated
+from secateur.nets.registry import family
+from secateur.nets.spec import NetSpec
+from secateur.runs.errors import UsageError
 
 STEM_WIDTH, STAGE_WIDTHS = 16, (16, 32, 64)
 DROPOUT = {"WRN-28-10": 0.3}  # the published rate; the others are published without

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from exports.setup import Setup
-from pruning.groups import Analysis
-from pruning.latency.greedy import widths_for
-from pruning.latency.predict import Predictor
-from pruning.latency.table import Table
-from pruning.limits import Ranking, Widths
-from pruning.plan import Plan
-from pruning.surgery import compact
-from pruning.targets import Target
-from runs.errors import UsageError, warn
+from secateur.exports.setup import Setup
+from secateur.pruning.choose.ranking import Ranking, Widths
+from secateur.pruning.choose.targets import Target
+from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.latency.greedy import widths_for
+from secateur.pruning.latency.predict import Predictor
+from secateur.pruning.latency.table import Table
+from secateur.pruning.plan import Plan
+from secateur.pruning.shrink.surgery import compact
+from secateur.runs.errors import UsageError, warn
 
 CLOSE = 0.05  # of the budget
 AIM = 0.98  # of the budget: a little below it, for the noise of the next measurement

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from pruning.group import ChannelGroup
-from pruning.latency.layers import grid
-from pruning.limits import Ranking, Widths
+from secateur.pruning.choose.ranking import Ranking, Widths
+from secateur.pruning.groups.group import ChannelGroup
+from secateur.pruning.latency.layers import grid
 
 Loss = Callable[[int], float]
 FINE = 64  # widths of a group that `widened` tries

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from nets.graph import Call
-from pruning.latency.table import Table
-from pruning.plan import FAST_WIDTH
+from secateur.nets.graph import Call
+from secateur.pruning.latency.table import Table
+from secateur.pruning.plan import FAST_WIDTH
 
 # kind → the plain layer, and the option that holds the width of what it makes
 TIMED: dict[str, tuple[type, str]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from pruning.counting import require_sizes
-from pruning.groups import Analysis
-from pruning.latency.layers import TIMED, TimedLayer
-from pruning.latency.table import Table
+from secateur.pruning.count.counting import require_sizes
+from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.latency.layers import TIMED, TimedLayer
+from secateur.pruning.latency.table import Table
 
 Part = tuple[str, int]  # a group, and how many positions of a tensor belong to it
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import keras
 
-from exports.setup import Setup
-from exports.timing import processor
-from runs import RunFolderError, read_json, warn, write_json
+from secateur.exports.setup import Setup
+from secateur.exports.timing import processor
+from secateur.runs import RunFolderError, read_json, warn, write_json
 
 SECONDS = 0.03  # for the calls of one layer; at least 5 are made
 EVERY = 25  # new entries after which the file is written

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import keras
 
-from pruning.admm import UNITS
-from pruning.ladders import LADDERS, find_ladder, relative
-from pruning.splitting import FORMS, RHO, Splitting, admm, updating
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import step
-from recipes.steps.train import Train
+from secateur.pruning.choose.ladders import LADDERS, find_ladder, relative
+from secateur.pruning.constrain.admm import UNITS
+from secateur.pruning.constrain.splitting import FORMS, RHO, Splitting, admm, updating
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.train import Train
 
 
 @step("admm_train")

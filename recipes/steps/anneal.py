@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from pruning import Plan
-from pruning.annealing import Annealer, AnnealingSettings, AnnealingState
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.searching import Searching
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan
+from secateur.pruning.search.annealing import Annealer, AnnealingSettings, AnnealingState
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.searching import Searching
 
 
 @step("anneal")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import keras
 
-import nets
-from nets import NetSpec
-from recipes.baseline import build
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import step
-from recipes.steps.train import Train
-from runs import UsageError
+from secateur import nets
+from secateur.nets import NetSpec
+from secateur.recipes.baseline import build
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.train import Train
+from secateur.runs import UsageError
 
 
 @step("dense")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import coding
-from pruning import compact
-from recipes.context import RunContext
-from recipes.steps.state import State
-from recipes.steps.step import Step, step
-from runs import load_snapshot
+from secateur import coding
+from secateur.pruning import compact
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, step
+from secateur.runs import load_snapshot
 
 
 @step("encode")

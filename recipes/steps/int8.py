@@ -9,20 +9,20 @@ from typing import ClassVar
 import keras
 import numpy as np
 
-from coding.fake_quant import fake_quantised
-from coding.folding import fold_batch_norm
-from distillation import labels_only
-from exports.int8 import NUMBERS, left_in_float, to_int8
-from pruning import compact
-from recipes import schedules
-from recipes.coded_files import lite_logits
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.scoring import score_logits
-from recipes.steps.state import State
-from recipes.steps.step import Step, step
-from recipes.training import TrainingSpec, fit
-from runs import warn
+from secateur.coding.int8.fake_quant import fake_quantised
+from secateur.coding.int8.folding import fold_batch_norm
+from secateur.distillation import labels_only
+from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
+from secateur.pruning import compact
+from secateur.recipes.engine.coded_files import lite_logits
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, step
+from secateur.recipes.training import schedules
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.scoring import score_logits
+from secateur.runs import warn
 
 SHOWN = 64  # images that calibration sees at a time
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import keras
 
-from op_utils import reestimate_batch_norm
-from pruning import Plan, narrow
-from pruning.criteria import get_criterion
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import Step
-from runs import load_snapshot
+from secateur.op_utils import reestimate_batch_norm
+from secateur.pruning import Plan, narrow
+from secateur.pruning.score.criteria import get_criterion
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step
+from secateur.runs import load_snapshot
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import keras
 from tqdm import tqdm
 
-from pruning import Plan
-from pruning.netadapt import Adapted, NetAdapt
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.searching import Searching
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan
+from secateur.pruning.search.netadapt import Adapted, NetAdapt
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.searching import Searching
 
 
 @step("netadapt")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import keras
 
-from pruning import Plan, mask, narrow
-from pruning.filling import fill
-from pruning.plan import FAST_WIDTH
-from recipes.context import RunContext
-from recipes.steps.state import State
+from secateur.pruning import Plan, mask, narrow
+from secateur.pruning.plan import FAST_WIDTH
+from secateur.pruning.shrink.fill import fill
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.state import State
 
 
 def widened(context: RunContext, state: State) -> tuple[keras.Model, Plan | None]:

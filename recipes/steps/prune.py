@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan, complexity, find_groups, make_plan
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
-from recipes.steps.step import step
-from runs import UsageError
+from secateur.pruning import Plan, complexity, find_groups, make_plan
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.narrowing import Narrowing
+from secateur.runs import UsageError
 
 BUDGETS = ("keep", "keep_macs", "keep_params")
 

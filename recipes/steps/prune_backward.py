@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan, backward, cluster_plan, plan_of_widths
-from pruning.rounding import removed
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan, backward, cluster_plan, plan_of_widths
+from secateur.pruning.rounding import removed
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.narrowing import Narrowing
 
 CLUSTERING = "clustering"
 

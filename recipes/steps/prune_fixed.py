@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan, plan_of_widths, published_widths
-from pruning.published import PUBLISHED, find_shares
-from recipes.config_program import ProgramOptions
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan, plan_of_widths, published_widths
+from secateur.pruning.choose.published import PUBLISHED, find_shares
+from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.narrowing import Narrowing
 
 
 @step("prune_fixed")

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan, coupled_plan, find_groups, find_ladder, plan_of_widths
-from pruning.coupling import COUPLINGS
-from pruning.kernels import convolution_kernels
-from pruning.ladders import LADDERS, relative
-from pruning.rounding import removed
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan, coupled_plan, find_groups, find_ladder, plan_of_widths
+from secateur.pruning.choose.coupling import COUPLINGS
+from secateur.pruning.choose.ladders import LADDERS, relative
+from secateur.pruning.constrain.kernels import convolution_kernels
+from secateur.pruning.rounding import removed
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.narrowing import Narrowing
 
 GROUP = "group"
 

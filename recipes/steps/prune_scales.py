@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan, plan_of_widths, slimming_widths
-from pruning.scores import score_groups
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan, plan_of_widths, slimming_widths
+from secateur.pruning.score.scores import score_groups
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.narrowing import Narrowing
 
 
 @step("prune_scales")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pruning.unstructured import level, percents, zero_weights
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import Step, step
+from secateur.pruning.constrain.single_weights import level, percents, zero_weights
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, step
 
 
 @step("prune_weights")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import keras
 
-from pruning import Plan
-from pruning.soft import living
-from recipes.context import RunContext
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
-from recipes.steps.step import step
+from secateur.pruning import Plan
+from secateur.pruning.constrain.soft import living
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.narrowing import Narrowing
 
 
 @step("prune_zeros")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from recipes.config_program import ProgramOptions
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import Step, make_step, step
-from runs import UsageError
+from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, make_step, step
+from secateur.runs import UsageError
 
 
 @step("repeat")

@@ -8,14 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from pruning import narrow
-from recipes.config_program import ProgramOptions
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.dense import random_net
-from recipes.steps.state import State
-from recipes.steps.step import Step, step
-from runs import UsageError
+from secateur.pruning import narrow
+from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, step
+from secateur.recipes.steps.dense import random_net
+from secateur.runs import UsageError
 
 PLACES = ("init", "epoch", "dense", "random", "none")
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import keras
 
-from op_utils import make_reestimator
-from pruning.groups import analyse
-from pruning.scores import score_groups
-from pruning.space import COSTS, Space
-from pruning.trial import PlanScorer
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.narrowing import Narrowing
-from recipes.steps.state import State
+from secateur.op_utils import make_reestimator
+from secateur.pruning.groups.analysis import analyse
+from secateur.pruning.score.scores import score_groups
+from secateur.pruning.search.space import COSTS, Space
+from secateur.pruning.search.trial import PlanScorer
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.steps.narrowing import Narrowing
 
 
 @dataclass(frozen=True, kw_only=True)

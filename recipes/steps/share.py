@@ -8,17 +8,17 @@ from pathlib import Path
 import keras
 from tqdm import tqdm
 
-from coding.allocation import calls_of_loss, choose_bits
-from coding.kernels import KINDS, MOST_BITS, Bits
-from coding.sharing import share
-from op_utils import make_forward
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.prune_images import spread
-from recipes.scoring import score
-from recipes.steps.state import State
-from recipes.steps.step import Step, step
-from runs import UsageError
+from secateur.coding.sharing.allocation import calls_of_loss, choose_bits
+from secateur.coding.sharing.kernels import KINDS, MOST_BITS, Bits
+from secateur.coding.sharing.share import share
+from secateur.op_utils import make_forward
+from secateur.recipes.commands.images import spread
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, step
+from secateur.recipes.training.scoring import score
+from secateur.runs import UsageError
 
 MEASURED = 2000  # holdout images behind a choice of bits: ResNet-56 is shown them 386 times
 

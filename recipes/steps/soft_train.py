@@ -8,17 +8,17 @@ from typing import ClassVar
 import keras
 import numpy as np
 
-from pruning import Plan, find_groups, fpgm_mix, fpgm_plan, plan_of_widths
-from pruning.adjusting import hold_filters
-from pruning.criteria import get_criterion
-from pruning.rounding import removed
-from pruning.soft import soft_pruning, soften
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import step
-from recipes.steps.train import Train
-from runs import UsageError
+from secateur.pruning import Plan, find_groups, fpgm_mix, fpgm_plan, plan_of_widths
+from secateur.pruning.constrain.gradients import hold_filters
+from secateur.pruning.constrain.soft import soft_pruning, soften
+from secateur.pruning.rounding import removed
+from secateur.pruning.score.criteria import get_criterion
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.train import Train
+from secateur.runs import UsageError
 
 MIX = "fpgm_mix"
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import keras
 
-from pruning.adjusting import slimming
-from recipes.context import RunContext
-from recipes.options import option
-from recipes.steps.state import State
-from recipes.steps.step import step
-from recipes.steps.train import Train
+from secateur.pruning.constrain.gradients import slimming
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.train import Train
 
 
 @step("sparse_train")

@@ -9,27 +9,26 @@ from typing import ClassVar
 import keras
 import numpy as np
 
-from coding.retraining import tie
-from coding.sharing import tied
-from distillation import Lesson, for_lesson, labels_only, lesson_terms
-from op_utils import Adjust
-from pruning import narrow
-from pruning.adjusting import hold_zeros, in_turn
-from recipes import schedules
-from recipes.config_learning import LearningOptions
-from recipes.config_program import ProgramOptions
-from recipes.context import RunContext
-from recipes.inputs import check_batch
-from recipes.learning import losses_in_words
-from recipes.lessons import live_teacher, losses_of
-from recipes.options import option
-from recipes.steps.padding import widened
-from recipes.steps.state import State
-from recipes.steps.step import Step, step
-from recipes.training import TrainingSpec, fit
-from runs import UsageError, load_snapshot, sha256
-from runs.learning_text import learning_text
-from updates import RULES
+from secateur.coding.sharing.retraining import tie
+from secateur.coding.sharing.share import tied
+from secateur.distillation import Lesson, for_lesson, labels_only, lesson_terms
+from secateur.op_utils import RULES, Adjust
+from secateur.pruning import narrow
+from secateur.pruning.constrain.gradients import hold_zeros, in_turn
+from secateur.recipes.engine.config_learning import LearningOptions
+from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.inputs import check_batch
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import Step, step
+from secateur.recipes.steps.padding import widened
+from secateur.recipes.training import schedules
+from secateur.recipes.training.learning import losses_in_words
+from secateur.recipes.training.lessons import live_teacher, losses_of
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.runs import UsageError, load_snapshot, sha256
+from secateur.runs.learning_text import learning_text
 
 TEACHERS = ("none", "dense", "ensemble")
 CURVES = ("constant", "step_decay", "cosine", "one_cycle")
@@ -114,7 +113,7 @@ class Train(LearningOptions, Step):
         lesson.settle()
 
     def learning(self, state: State) -> dict | None:
-        """What it learns from beside the labels, after all defaults; see `recipes.learning`."""
+        """What it learns from beside the labels, after all defaults; see `recipes.training.learning`."""
         if not (paths := self._teachers(state)):
             return None
         specs = [load_snapshot(path).spec for path in paths]

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from benchmarks import distill_accuracy, distill_step
 from benchmarks.common import MEAN, STD
-from dataloader.augment import normalise
-from distillation import Ensemble, Live
+from secateur.dataloader.augment import normalise
+from secateur.distillation import Ensemble, Live
 
 
 def test_the_bank_holds_what_the_live_teachers_say(tmp_path):

@@ -3,9 +3,9 @@
 import pytest
 
 from benchmarks.recipe_accuracy import RECIPES
-from recipes.recipe_file import find_recipe
-from recipes.registry import choose
-from recipes.steps.step import make_step
+from secateur.recipes.engine.recipe import find_recipe
+from secateur.recipes.engine.registry import choose
+from secateur.recipes.engine.step import make_step
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -12,14 +12,14 @@ import keras
 import numpy as np
 import pytest
 
-import nets
 from benchmarks.stablehlo import Course, export
-from dataloader import Facts, Images, Splits, batches, epoch_order
-from dataloader.augment import augment, normalise
-from distillation import labels_only
-from op_utils import Trainer
-from recipes.schedules import step_decay
-from runs import load_snapshot
+from secateur import nets
+from secateur.dataloader import Facts, Images, Splits, batches, epoch_order
+from secateur.dataloader.augment import augment, normalise
+from secateur.distillation import labels_only
+from secateur.op_utils import Trainer
+from secateur.recipes.training.schedules import step_decay
+from secateur.runs import load_snapshot
 
 REPO = Path(__file__).resolve().parents[2]
 STEPS = 20

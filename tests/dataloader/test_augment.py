@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import DATASETS
-from dataloader import augment as aug
+from secateur.dataloader import DATASETS
+from secateur.dataloader import augment as aug
 
 SEEDS = [(0, 0), (1, 2), (-5, 2**31 - 1)]
 

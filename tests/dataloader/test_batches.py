@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dataloader
-from runs.errors import DataError, UsageError
+from secateur import dataloader
+from secateur.runs.errors import DataError, UsageError
 
 
 def numbered(n: int) -> dataloader.Images:

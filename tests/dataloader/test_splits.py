@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dataloader
-from runs.errors import DataError
+from secateur import dataloader
+from secateur.runs.errors import DataError
 
 CLASS_SIZES = st.lists(st.integers(10, 700), min_size=1, max_size=6)
 

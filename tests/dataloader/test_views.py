@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import views
-from dataloader.pipelines import NORMALISATIONS, PIPELINES, find_pipeline
-from dataloader.registry import facts_of
-from runs.errors import UsageError
+from secateur.dataloader import views
+from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, find_pipeline
+from secateur.dataloader.registry import facts_of
+from secateur.runs.errors import UsageError
 
 
 def random_images(n: int, side: int = 32) -> np.ndarray:

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from distillation import MemoryBank, choose_teachers, write_bank
-from runs import DataError, UsageError
+from secateur.distillation import MemoryBank, choose_teachers, write_bank
+from secateur.runs import DataError, UsageError
 
 # --- choice ------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distillation import cross_entropy, kept_teachers, kl_divergence, labels_only, two_view_knowledge
-from distillation.basics import temperature_for
+from secateur.distillation import cross_entropy, kept_teachers, kl_divergence, labels_only, two_view_knowledge
+from secateur.distillation.basics import temperature_for
 
 
 def log_softmax(z: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from lessons import network
 
-from distillation import build, get_loss
-from distillation.losses.fad import FAD
-from runs import UsageError
+from secateur.distillation import build, get_loss
+from secateur.distillation.losses.fad import FAD
+from secateur.runs import UsageError
+from tests.helpers.lessons import network
 
 STUDENT, TEACHER = [(3, 3, 2, 5), (1, 1, 5, 4)], [(3, 3, 4, 7), (3, 3, 7, 6)]
 

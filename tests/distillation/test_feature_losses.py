@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from map_formulas import by_the_formula, frozen_mat, maps, pooled
 
-from distillation import build
-from distillation.losses.lsp2 import windows
-from distillation.losses.mat import strided_windows
-from distillation.maps import adaptive_pool
-from runs import UsageError
+from secateur.distillation import build
+from secateur.distillation.losses.lsp2 import windows
+from secateur.distillation.losses.mat import strided_windows
+from secateur.distillation.maps import adaptive_pool
+from secateur.runs import UsageError
+from tests.helpers.map_formulas import by_the_formula, frozen_mat, maps, pooled
 
 KEYS = ("at", "sp", "asp", "hap", "lsp2", "mat")
 

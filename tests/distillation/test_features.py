@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-import nets
-from distillation import view
-from runs import UsageError
+from secateur import nets
+from secateur.distillation import view
+from secateur.runs import UsageError
 
 EVERYTHING = ("stages", "blocks", "pooled")
 SHAPE = (32, 32, 3)

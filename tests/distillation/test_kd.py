@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from logit_formulas import case, gradient_of, kd, kl, loss_of, softmax
 
-from distillation import build
-from runs import UsageError
+from secateur.distillation import build
+from secateur.runs import UsageError
+from tests.helpers.logit_formulas import case, gradient_of, kd, kl, loss_of, softmax
 
 
 @pytest.mark.parametrize(("factor", "times"), [("T2", 25), ("T", 5), ("1", 1)])

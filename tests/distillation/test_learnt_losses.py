@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from learnt_formulas import afd_by_the_paper, fitnet_by_the_paper, norm, review_by_the_paper
-from map_formulas import maps
 
-from distillation import build
-from distillation.losses.reviewkd import hierarchical_context
-from distillation.parts import OwnBatchNorm
-from runs import UsageError
+from secateur.distillation import build
+from secateur.distillation.losses.reviewkd import hierarchical_context
+from secateur.distillation.parts import OwnBatchNorm
+from secateur.runs import UsageError
+from tests.helpers.learnt_formulas import afd_by_the_paper, fitnet_by_the_paper, norm, review_by_the_paper
+from tests.helpers.map_formulas import maps
 
 WIDE = [(6, 8, 8, 4), (6, 8, 8, 4), (6, 4, 4, 6), (6, 2, 2, 6)]
 SLIM = [(6, 6, 6, 3), (6, 6, 6, 3), (6, 3, 3, 5), (6, 2, 2, 5), (6, 2, 2, 5)]

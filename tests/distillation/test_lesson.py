@@ -9,9 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from lessons import batches, lesson, network, read
 
-from distillation import (
+from secateur.distillation import (
     Banked,
     Filtered,
     Lesson,
@@ -21,8 +20,9 @@ from distillation import (
     lesson_terms,
     two_view_knowledge,
 )
-from op_utils import Trainer
-from runs import UsageError
+from secateur.op_utils import Trainer
+from secateur.runs import UsageError
+from tests.helpers.lessons import batches, lesson, network, read
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -211,7 +211,7 @@ def test_a_restored_lesson_goes_on_in_the_same_bits():
 @pytest.fixture(scope="module")
 def divided(tmp_path_factory) -> dict[str, np.ndarray]:
     path = tmp_path_factory.mktemp("lessons") / "found.npz"
-    command = [sys.executable, str(REPO / "tests" / "distillation" / "lessons.py"), str(path)]
+    command = [sys.executable, str(REPO / "tests" / "helpers" / "lessons.py"), str(path)]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}
     subprocess.run(command, check=True, env=environment, timeout=300)
     return dict(np.load(path))

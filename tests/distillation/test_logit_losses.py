@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from logit_formulas import case, dist, dkd, gradient_of, kd, kd_std, kl, loss_of, rkd, softmax
 
-from distillation import build
-from distillation.losses.dist import correlation
-from distillation.losses.dkd import decoupled
-from distillation.losses.kd_std import standardise
+from secateur.distillation import build
+from secateur.distillation.losses.dist import correlation
+from secateur.distillation.losses.dkd import decoupled
+from secateur.distillation.losses.kd_std import standardise
+from tests.helpers.logit_formulas import case, dist, dkd, gradient_of, kd, kd_std, kl, loss_of, rkd, softmax
 
 FORMULAS = {"kd": kd, "kd_std": kd_std, "dkd": dkd, "dist": dist, "rkd": rkd}
 every_formula = pytest.mark.parametrize("key", FORMULAS)

@@ -9,11 +9,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from loss_inputs import BATCH, CLASSES, build_from, labels, network, one_voice, said, wants_labels
 
-from distillation import Loss, build, get_loss, list_losses
-from distillation.loss import READS
-from runs import UsageError
+from secateur.distillation import Loss, build, get_loss, list_losses
+from secateur.distillation.loss import READS
+from secateur.runs import UsageError
+from tests.helpers.loss_inputs import (
+    BATCH,
+    CLASSES,
+    build_from,
+    labels,
+    network,
+    one_voice,
+    said,
+    wants_labels,
+)
 
 KEYS = [key for key in list_losses() if not get_loss(key).moves_kernels]  # those have tests of their own
 TEACHER, STUDENT = said(0, channels=8, blocks=6), said(1)
@@ -224,8 +233,8 @@ sys.path[:0] = sys.argv[1:]
 import keras, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from distillation import build
-from loss_inputs import build_from, labels, said
+from secateur.distillation import build
+from tests.helpers.loss_inputs import build_from, labels, said
 whole = said(0, 8, 6, batch=8), said(1, batch=8), labels(batch=8)
 half = lambda i: keras.tree.map_structure(lambda x: tf.reshape(x, [2, 4, *x.shape[1:]])[i], whole)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

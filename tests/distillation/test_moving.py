@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from lessons import batches, network, read
 
-from distillation import Banked, Ensemble, Lesson, Live, build, lesson_objective
-from distillation.moving import call_with
-from distillation.pairing import convolutions, partners
-from nets import MaskedConv2D
-from op_utils import Trainer
-from runs import UsageError
+from secateur.distillation import Banked, Ensemble, Lesson, Live, build, lesson_objective
+from secateur.distillation.moving import call_with
+from secateur.distillation.pairing import convolutions, partners
+from secateur.nets import MaskedConv2D
+from secateur.op_utils import Trainer
+from secateur.runs import UsageError
+from tests.helpers.lessons import batches, network, read
 
 SCALE = 0.3  # an effect that can be seen
 

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from logit_formulas import case, gradient_of, loss_of
 
-from distillation import build
-from runs import UsageError
+from secateur.distillation import build
+from secateur.runs import UsageError
+from tests.helpers.logit_formulas import case, gradient_of, loss_of
 
 
 def test_relations_forget_rotation_shift_and_scale():

@@ -5,10 +5,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import nets
-from distillation import Banked, Ensemble, Filtered, Live, build, ensemble, kept_per_sample, kept_teachers
-from distillation.basics import mean_of
-from runs import UsageError, save_snapshot
+from secateur import nets
+from secateur.distillation import (
+    Banked,
+    Ensemble,
+    Filtered,
+    Live,
+    build,
+    ensemble,
+    kept_per_sample,
+    kept_teachers,
+)
+from secateur.distillation.basics import mean_of
+from secateur.runs import UsageError, save_snapshot
 
 CLASSES, SHAPE = 5, (8, 8, 3)
 

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
-from exports.folders import make_folder
-from exports.parity import compare
-from exports.signature import outputs, sample_inputs
-from runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
+from secateur.exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
+from secateur.exports.folders import make_folder
+from secateur.exports.parity import compare
+from secateur.exports.signature import outputs, sample_inputs
+from secateur.runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
 
 FREE = [name for name in FORMATS if name != "onnx"]
 

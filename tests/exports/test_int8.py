@@ -6,9 +6,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
-from exports import litert_outputs, litert_runner, to_int8
-from exports.int8 import left_in_float
-from runs.errors import UsageError
+from secateur.exports import litert_outputs, litert_runner, to_int8
+from secateur.exports.int8 import left_in_float
+from secateur.runs.errors import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
-import nets
-from pruning import complexity
+from secateur import nets
+from secateur.pruning import complexity
 
 
 @pytest.fixture

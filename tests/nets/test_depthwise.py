@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-import nets
-from nets.depthwise import MaskedDepthwiseConv2D
-from pruning.chain import Chain
-from pruning.groups import analyse
-from pruning.weights import apply, weights_of
+from secateur import nets
+from secateur.nets.depthwise import MaskedDepthwiseConv2D
+from secateur.pruning.groups.analysis import analyse
+from secateur.pruning.search.chain import Chain
+from secateur.pruning.shrink.weights import apply, weights_of
 
 RNG = np.random.default_rng(0)
 

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-import nets
-from nets.registry import _known
-from pruning import Plan, compact, mask, narrow
-from pruning.groups import analyse
-from runs import load_snapshot, save_snapshot
+from secateur import nets
+from secateur.nets.registry import _known
+from secateur.pruning import Plan, compact, mask, narrow
+from secateur.pruning.groups.analysis import analyse
+from secateur.runs import load_snapshot, save_snapshot
 
 # A small network of each layout; what is missing here fails the first test.
 SMALL = {

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-import nets
-from runs.errors import UsageError
+from secateur import nets
+from secateur.runs.errors import UsageError
 
 
 @pytest.fixture(scope="module")

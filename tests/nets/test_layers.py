@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-import nets
-from nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from secateur import nets
+from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
 
 RNG = np.random.default_rng(0)
 

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-import nets
-from pruning import find_groups, make_plan, narrow
-from runs import Snapshot, SnapshotError, load_snapshot, save_snapshot
+from secateur import nets
+from secateur.pruning import find_groups, make_plan, narrow
+from secateur.runs import Snapshot, SnapshotError, load_snapshot, save_snapshot
 
 BATCH = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-import nets
-from runs.errors import UsageError
+from secateur import nets
+from secateur.runs.errors import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import nets
-from nets.torch_names import from_torch, is_torch
-from recipes.inputs import normalisation_of
-from runs import Snapshot, SnapshotError
+from secateur import nets
+from secateur.nets.torch_names import from_torch, is_torch
+from secateur.recipes.engine.inputs import normalisation_of
+from secateur.runs import Snapshot, SnapshotError
 
 SIDE = 16
 BATCH = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)

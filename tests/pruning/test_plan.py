@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning import compact, find_groups
-from pruning.plan import Plan
-from runs.errors import UsageError
+from secateur.pruning import compact, find_groups
+from secateur.pruning.plan import Plan
+from secateur.runs.errors import UsageError
+from tests.helpers import toys
 
 PLAN = Plan({"a": (0, 2), "b": (1,)}, {"a": 4, "b": 3})
 

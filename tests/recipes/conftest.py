@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from forked import REPO, Done, Programs, shell
+
+from tests.helpers.forked import REPO, Done, Programs, shell
 
 SMALL = "--arch ResNet-20 --dataset DIGITS --target_rate 0.9"
 TRAIN = f"python train_cifar.py --gpu_id 0 {SMALL} --train_path ../test --baseline_epoch 2 --train_epoch 2"

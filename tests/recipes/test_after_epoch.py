@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import dataloader
-from distillation import labels_only
-from pruning import make_plan
-from pruning.adjusting import hold_filters
-from pruning.soft import soft_pruning
-from pruning.splitting import Splitting, admm, updating
-from recipes.config import Config
-from recipes.context import RunContext
-from recipes.scoring import score
-from recipes.training import TrainingSpec, fit
-from runs import MetricsLog, RunFolder, TrainingError
+from secateur import dataloader
+from secateur.distillation import labels_only
+from secateur.pruning import make_plan
+from secateur.pruning.constrain.gradients import hold_filters
+from secateur.pruning.constrain.soft import soft_pruning
+from secateur.pruning.constrain.splitting import Splitting, admm, updating
+from secateur.recipes.engine.config import Config
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.scoring import score
+from secateur.runs import MetricsLog, RunFolder, TrainingError
 
 EPOCHS = 3
 

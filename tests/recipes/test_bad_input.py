@@ -6,7 +6,16 @@ import shutil
 import numpy as np
 import pytest
 
-from runs import EXIT_CODES, RunFolder, Snapshot, load_snapshot, read_json, save_snapshot, sha256, write_json
+from secateur.runs import (
+    EXIT_CODES,
+    RunFolder,
+    Snapshot,
+    load_snapshot,
+    read_json,
+    save_snapshot,
+    sha256,
+    write_json,
+)
 
 DIGITS = ["--arch", "ResNet-20", "--dataset", "DIGITS"]
 WARNING = "warning: no GPU"

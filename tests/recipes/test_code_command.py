@@ -6,14 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-import coding
-import nets
-from coding.container import MAGIC
-from exports import litert_runner
-from pruning import compact
-from recipes.code import run
-from recipes.code_options import parse
-from runs import SecateurError, UsageError, save_snapshot
+from secateur import coding, nets
+from secateur.coding.file.container import MAGIC
+from secateur.exports import litert_runner
+from secateur.pruning import compact
+from secateur.recipes.commands.code import run
+from secateur.recipes.commands.code_options import parse
+from secateur.runs import SecateurError, UsageError, save_snapshot
 
 PROGRAM = "coding/__main__.py"
 

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from forked import REPO
 
-from recipes.config import VOLATILE, Config, parse_evaluate
-from recipes.registry import choose
-from recipes.stages import stages
-from runs import UsageError
+from secateur.recipes.engine.config import VOLATILE, Config, parse_evaluate
+from secateur.recipes.engine.registry import choose
+from secateur.recipes.stages import stages
+from secateur.runs import UsageError
+from tests.helpers.forked import REPO
 
 PUBLISHED = {
     "train_path": "../test",

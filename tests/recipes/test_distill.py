@@ -5,12 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-import dataloader
-import nets
-from dataloader.augment import normalise
-from pruning import Plan
-from recipes.scoring import score_logits
-from runs import load_snapshot, read_json, read_jsonl, sha256
+from secateur import dataloader, nets
+from secateur.dataloader.augment import normalise
+from secateur.pruning import Plan
+from secateur.recipes.training.scoring import score_logits
+from secateur.runs import load_snapshot, read_json, read_jsonl, sha256
 
 BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 HAP = (

@@ -6,10 +6,10 @@ import signal
 import keras
 import numpy as np
 import pytest
-from test_interrupted import metrics, seen
 
-import nets
-from runs import read_json, read_jsonl, save_snapshot, sha256
+from secateur import nets
+from secateur.runs import read_json, read_jsonl, save_snapshot, sha256
+from tests.recipes.test_interrupted import metrics, seen
 
 SMALL = ["--recipe", "distill", "--arch", "ResNet-20", "--dataset", "DIGITS", "--train_images", 64]
 SMALL += ["--batch_size", 32, "--train_epoch", 2, "--time_seconds", 0.05, "--train_path", "run"]

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from runs import read_jsonl, sha256
+from secateur.runs import read_jsonl, sha256
 
 RESULTS = ("snap_baseline.pkl", "snap_warm.pkl", "search_state.pkl", "slimmed_param.pkl", "bank.npy")
 RESULTS += ("trained_param.pkl", "search.jsonl", "plan_ekg.json")

@@ -4,11 +4,11 @@ import hashlib
 
 import pytest
 
-import nets
-from distillation import build
-from recipes.learning import learning_of
-from recipes.registry import choose
-from runs.learning_text import learning_text, objective_text
+from secateur import nets
+from secateur.distillation import build
+from secateur.recipes.engine.registry import choose
+from secateur.recipes.training.learning import learning_of
+from secateur.runs.learning_text import learning_text, objective_text
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pruning import Plan
-from runs import load_snapshot, read_json
+from secateur.pruning import Plan
+from secateur.runs import load_snapshot, read_json
 
 BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 

@@ -9,10 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-import coding
-import nets
-from recipes.recipe_file import published_recipes
-from runs import load_snapshot, read_json, save_snapshot, sha256
+from secateur import coding, nets
+from secateur.recipes.engine.recipe import published_recipes
+from secateur.runs import load_snapshot, read_json, save_snapshot, sha256
 
 SMALL = (
     "--arch ResNet-8 --dataset DIGITS --pipeline ekg --batch_size 64 --train_images 256 --time_seconds 0.02"

@@ -9,21 +9,21 @@ import keras
 import numpy as np
 import pytest
 
-from exports.setup import BACKENDS, Setup
-from pruning import Plan, complexity, make_plan
-from pruning.allocation import ALLOCATIONS
-from pruning.conventions import CONVENTIONS
-from pruning.groups import analyse
-from pruning.scores import REDUCTIONS, score_groups
-from pruning.sensitivity import Sensitivity, measure_sensitivity
-from pruning.targets import MEASURED
-from pruning.weights import weights_of
-from recipes.prune_data import load_images
-from recipes.prune_options import TIMED, PruneOptions, parse
-from recipes.prune_plan import choose, read_plan
-from recipes.prune_subject import Subject, check_places
-from runs import RunFolderError, UsageError
-from runs.errors import SecateurError
+from secateur.exports.setup import BACKENDS, Setup
+from secateur.pruning import Plan, complexity, make_plan
+from secateur.pruning.choose.sensitivity import Sensitivity, measure_sensitivity
+from secateur.pruning.choose.targets import MEASURED
+from secateur.pruning.conventions import CONVENTIONS
+from secateur.pruning.groups.analysis import analyse
+from secateur.pruning.make_plan import ALLOCATIONS
+from secateur.pruning.score.scores import REDUCTIONS, score_groups
+from secateur.pruning.shrink.weights import weights_of
+from secateur.recipes.commands.data import load_images
+from secateur.recipes.commands.plan import choose, read_plan
+from secateur.recipes.commands.prune_options import TIMED, PruneOptions, parse
+from secateur.recipes.commands.subject import Subject, check_places
+from secateur.runs import RunFolderError, UsageError
+from secateur.runs.errors import SecateurError
 
 PROGRAM = "pruning/__main__.py"
 

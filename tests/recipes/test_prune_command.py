@@ -10,13 +10,13 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from forked import REPO, Done, quiet_environment
 
-from exports import litert_runner
-from exports.parity import compare
-from pruning import complexity
-from recipes.prune_options import parse
-from runs import EXIT_CODES
+from secateur.exports import litert_runner
+from secateur.exports.parity import compare
+from secateur.pruning import complexity
+from secateur.recipes.commands.prune_options import parse
+from secateur.runs import EXIT_CODES
+from tests.helpers.forked import REPO, Done, quiet_environment
 
 PROGRAM = "pruning/__main__.py"
 

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from dataloader.augment import crop_and_flip
-from pruning import make_plan
-from recipes.prune_data import load_images
-from recipes.prune_images import Batches, ImageData, Scaled
-from recipes.prune_training import accuracy
-from runs import DataError
+from secateur.dataloader.augment import crop_and_flip
+from secateur.pruning import make_plan
+from secateur.recipes.commands.data import load_images
+from secateur.recipes.commands.fine_tuning import accuracy
+from secateur.recipes.commands.images import Batches, ImageData, Scaled
+from secateur.runs import DataError
 
 BYTES = (0.0, 255.0)
 

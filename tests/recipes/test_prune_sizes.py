@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from exports.signature import OPEN_SIZES, sample_sizes
-from pruning import complexity, make_plan, summary
+from secateur.exports.signature import OPEN_SIZES, sample_sizes
+from secateur.pruning import complexity, make_plan, summary
 
 PROGRAM = "pruning/__main__.py"
 

@@ -11,16 +11,16 @@ import keras
 import pytest
 import tensorflow as tf
 
-from exports.setup import Setup
-from nets.layers import MaskedConv2D
-from recipes.prune_timing import setup_for
-from runs import UsageError
+from secateur.exports.setup import Setup
+from secateur.nets.layers import MaskedConv2D
+from secateur.recipes.commands.timing import setup_for
+from secateur.runs import UsageError
 
 REPO = Path(__file__).resolve().parents[2]
 PARENT = """
 import multiprocessing, os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from runs.child import end_with_parent
+from secateur.runs.child import end_with_parent
 pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
 child = pool.submit(os.getpid).result()
 os.kill(child, signal.SIGINT)

@@ -7,12 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from forked import REPO
 
-import dataloader
-import exports
-from pruning import Plan
-from runs import load_snapshot, read_json, read_jsonl, sha256
+from secateur import dataloader, exports
+from secateur.pruning import Plan
+from secateur.runs import load_snapshot, read_json, read_jsonl, sha256
+from tests.helpers.forked import REPO
 
 STEPS = ["baseline", "warm-up", "search", "slim", "bank", "fine-tune", "compact", "litert", "report"]
 FILES = {
@@ -181,8 +180,8 @@ def test_report_json_is_json_of_numbers(published):
 def test_a_reader_who_leaves_before_the_table_is_code_141(published):
     program = """
 import sys
-from recipes.report import print_table
-from runs import cli, read_json
+from secateur.recipes.engine.report import print_table
+from secateur.runs import cli, read_json
 sys.exit(cli(lambda: print_table(read_json(sys.argv[1]))))
 """
     command = '"$0" -c "$1" "$2" | true; exit ${PIPESTATUS[0]}'

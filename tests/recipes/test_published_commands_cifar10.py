@@ -8,9 +8,9 @@ from itertools import islice
 
 import pytest
 import tensorflow as tf
-from forked import REPO, shell
 
-from runs import read_json
+from secateur.runs import read_json
+from tests.helpers.forked import REPO, shell
 
 NETWORK = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10"
 PUBLISHED = (

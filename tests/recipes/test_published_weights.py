@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from recipes import evaluate
-from recipes.config import parse_evaluate
+from secateur.recipes.commands import evaluate
+from secateur.recipes.engine.config import parse_evaluate
 
 
 def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, capsys):

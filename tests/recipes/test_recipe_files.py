@@ -2,13 +2,13 @@
 
 import pytest
 
-from recipes.lessons import losses_of
-from recipes.listing import epochs, listing
-from recipes.program import check_order, outdated
-from recipes.recipe_file import RecipeFile, check_steps, find_recipe, published_recipes, tables_of
-from recipes.registry import RECIPES, choose
-from recipes.steps.step import kinds, make_step
-from runs import UsageError
+from secateur.recipes.engine.listing import epochs, listing
+from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe, published_recipes, tables_of
+from secateur.recipes.engine.registry import RECIPES, choose
+from secateur.recipes.engine.run import check_order, outdated
+from secateur.recipes.engine.step import kinds, make_step
+from secateur.recipes.training.lessons import losses_of
+from secateur.runs import UsageError
 
 SHORT = """
 about = "short"

@@ -2,12 +2,12 @@
 
 import pytest
 
-from distillation import build, get_loss, list_losses
-from recipes.lessons import losses_of
-from recipes.published_flags import HAP_FLAGS, translate
-from recipes.published_losses import LOSSES
-from recipes.registry import RECIPES, choose
-from runs.errors import UsageError
+from secateur.distillation import build, get_loss, list_losses
+from secateur.recipes.engine.flags import HAP_FLAGS, translate
+from secateur.recipes.engine.published_losses import LOSSES
+from secateur.recipes.engine.registry import RECIPES, choose
+from secateur.recipes.training.lessons import losses_of
+from secateur.runs.errors import UsageError
 
 # As HAP's README prints it, behind `python3 pruning.py`.
 HAP = (
@@ -65,7 +65,9 @@ def test_without_a_word_every_loss_is_as_it_was_published():
 
 @pytest.mark.parametrize("recipe", ["distill", "hap"])
 def test_help_lists_every_loss_with_its_published_weight(recipe, capsys):
-    ours = [key for key in list_losses() if get_loss(key).__module__.startswith("distillation.losses.")]
+    ours = [
+        key for key in list_losses() if get_loss(key).__module__.startswith("secateur.distillation.losses.")
+    ]
     assert {key: get_loss(key).beta for key in ours} == LOSSES
     with pytest.raises(SystemExit):
         choose(["--recipe", recipe, "--help"])

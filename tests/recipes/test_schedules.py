@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recipes.schedules import (
+from secateur.recipes.training.schedules import (
     SCHEDULES,
     at_epochs,
     constant,
@@ -14,7 +14,7 @@ from recipes.schedules import (
     step_decay,
     warm_up,
 )
-from runs.errors import UsageError
+from secateur.runs.errors import UsageError
 
 
 def test_the_published_fine_tuning():

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from recipes.config import Config
-from recipes.stages import forget_outdated
-from runs import MetricsLog, RunFolder, read_json, read_jsonl, sha256
+from secateur.recipes.engine.config import Config
+from secateur.recipes.stages import forget_outdated
+from secateur.runs import MetricsLog, RunFolder, read_json, read_jsonl, sha256
 
 NETWORK = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9, "--train_epoch", 2]
 

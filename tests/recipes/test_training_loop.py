@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import dataloader
-from dataloader import batches, epoch_order
-from distillation import labels_only
-from op_utils import pure_gradients
-from recipes import baseline
-from recipes.config import Config
-from recipes.context import RunContext
-from recipes.scoring import score, score_logits
-from recipes.training import TrainingSpec, fit
-from runs import MetricsLog, RunFolder, TrainingError
+from secateur import dataloader
+from secateur.dataloader import batches, epoch_order
+from secateur.distillation import labels_only
+from secateur.op_utils import pure_gradients
+from secateur.recipes import baseline
+from secateur.recipes.engine.config import Config
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.scoring import score, score_logits
+from secateur.runs import MetricsLog, RunFolder, TrainingError
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import runs
-from runs import EXIT_CODES, SecateurError, cli
+from secateur import runs
+from secateur.runs import EXIT_CODES, SecateurError, cli
 
 REPO = Path(__file__).resolve().parents[2]
 KINDS = [

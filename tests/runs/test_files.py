@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs import (
+from secateur.runs import (
     RunFolderError,
     append_jsonl,
     make_atomic,
@@ -77,7 +77,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 WRITE_HALF = """
 import sys, time
-from runs import write_atomic
+from secateur.runs import write_atomic
 def write(file):
     file.write(b"n" * 1_000_000); file.flush(); print("half", flush=True); time.sleep(60)
 write_atomic(sys.argv[1], write)
@@ -97,7 +97,7 @@ def test_kill_9_in_the_middle_leaves_the_old_file_whole(tmp_path):
 
 WRITE_FOREVER = """
 import itertools, sys
-from runs import write_atomic
+from secateur.runs import write_atomic
 for turn in itertools.count():
     write_atomic(sys.argv[1], bytes([65 + turn % 26]) * 3_000_000)
     if turn == 0: print("started", flush=True)
@@ -118,7 +118,7 @@ def test_kill_9_at_any_moment_leaves_one_whole_file(tmp_path):
 
 WRITE_LARGE = """
 import resource, sys
-from runs import cli, write_atomic
+from secateur.runs import cli, write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 sys.exit(cli(lambda: write_atomic(sys.argv[1], bytes(1_000_000)) and 0))
 """

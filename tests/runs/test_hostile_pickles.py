@@ -5,11 +5,11 @@ import pickle
 import tracemalloc
 from pathlib import Path
 
-import hostile
 import numpy as np
 import pytest
 
-from runs import Snapshot, SnapshotError, load_snapshot, save_snapshot
+from secateur.runs import Snapshot, SnapshotError, load_snapshot, save_snapshot
+from tests.helpers import hostile
 
 MARKER = Path("executed")  # relative: each test runs in a folder of its own
 CASES = hostile.cases(MARKER)

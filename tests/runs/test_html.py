@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import Page, drawn, texts
-from reports import full, minimal, parts_missing
 
-from runs.axes import ticks
-from runs.html import render_html, summary
+from secateur.runs.axes import ticks
+from secateur.runs.html import render_html, summary
+from tests.helpers.pages import Page, drawn, texts
+from tests.helpers.reports import full, minimal, parts_missing
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -172,7 +172,8 @@ def test_writing_changes_nothing_and_needs_neither_tensorflow_nor_matplotlib():
     report = full()
     before = copy.deepcopy(report)
     assert render_html(report) == render_html(report) and report == before
-    code = "import sys, runs.html; sys.exit(bool({'tensorflow', 'matplotlib', 'keras'} & set(sys.modules)))"
+    heavy = "{'tensorflow', 'matplotlib', 'keras'}"
+    code = f"import sys, secateur.runs.html; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
 
 

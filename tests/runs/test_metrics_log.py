@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs import MetricsLog, RunFolder, RunFolderError
+from secateur.runs import MetricsLog, RunFolder, RunFolderError
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_is_code_5(tmp_path):
 
 LOG = """
 import sys
-from runs import MetricsLog
+from secateur.runs import MetricsLog
 with MetricsLog(sys.argv[1]) as log:
     log.log(1, loss=2.0)
 print("tensorflow" in sys.modules)

@@ -4,10 +4,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from pages import Page, drawn
-from reports import full, learnt, learnt_by_slimmed
 
-from runs.html import render_html, summary
+from secateur.runs.html import render_html, summary
+from tests.helpers.pages import Page, drawn
+from tests.helpers.reports import full, learnt, learnt_by_slimmed
 
 
 def seen(report: dict) -> str:

@@ -4,10 +4,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from pages import Page, drawn, texts
-from reports import pruned
 
-from runs.page_pruned import render_pruned
+from secateur.runs.page_pruned import render_pruned
+from tests.helpers.pages import Page, drawn, texts
+from tests.helpers.reports import pruned
 
 EVIL = "</style><script>alert(1)</script><img src=x onerror='a' \"&amp;"
 LESS = {

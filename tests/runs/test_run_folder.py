@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs import MetricsLog, RunFolder, RunFolderError, sha256
+from secateur.runs import MetricsLog, RunFolder, RunFolderError, sha256
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = {"arch": "ResNet-56", "target_rate": 0.45, "decay_points": (0.3, 0.6), "gpu_id": 0}
@@ -88,7 +88,7 @@ def test_volatile_options_may_differ(tmp_path):
 
 HOLD = """
 import sys, time
-from runs import RunFolder, cli
+from secateur.runs import RunFolder, cli
 def main():
     with RunFolder(sys.argv[1], {}):
         print("inside", flush=True)
@@ -226,7 +226,7 @@ def test_what_a_killed_run_was_writing_is_cleared(tmp_path):
 WORK = """
 import sys, time
 import numpy as np
-from runs import RunFolder
+from secateur.runs import RunFolder
 with RunFolder(sys.argv[1], {"seed": 1}) as folder:
     print("inside", flush=True)
     for number in range(4):
@@ -276,7 +276,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path):
 
 FILL = """
 import resource, sys
-from runs import RunFolder, cli
+from secateur.runs import RunFolder, cli
 def main():
     with RunFolder(sys.argv[1], {}) as folder:
         folder.step("small", "small.bin", lambda temp: temp.write_bytes(b"small") and None)

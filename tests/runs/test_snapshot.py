@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runs import Snapshot, SnapshotError, load_snapshot, save_snapshot, sha256
+from secateur.runs import Snapshot, SnapshotError, load_snapshot, save_snapshot, sha256
 
 DTYPES = st.sampled_from(["f2", "f4", "f8", "i1", "i4", "i8", "u1", "u8", "?", ">f4", ">i2"])
 NAMES = st.text(min_size=1, max_size=20).filter(lambda name: not name.startswith("__"))

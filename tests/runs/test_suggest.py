@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs.suggest import closest, nearest
+from secateur.runs.suggest import closest, nearest
 
 ARCHS = ("ResNet-20", "ResNet-56", "VGG16", "MobileNetV2")
 FLAGS = ("--target_rate", "--train_path", "--gpu_id", "-h")

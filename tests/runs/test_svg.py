@@ -9,10 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from reports import full, minimal
 
-from runs import UsageError, sha256
-from runs.svg import NAMES, render_svg, write_svg
+from secateur.runs import UsageError, sha256
+from secateur.runs.svg import NAMES, render_svg, write_svg
+from tests.helpers.reports import full, minimal
 
 REPO = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -114,7 +114,7 @@ def test_a_picture_that_there_is_not_is_a_usage_error(report, name, tmp_path):
 
 def command(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "runs.svg", *map(str, arguments)],
+        [sys.executable, "-m", "secateur.runs.svg", *map(str, arguments)],
         cwd=REPO,
         text=True,
         capture_output=True,

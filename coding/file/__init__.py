@@ -1,0 +1,1 @@
+"""The file `.kpz`: arrays and whole Keras models, every byte checked before it is used."""

@@ -1,0 +1,1 @@
+"""Where images lie: digits, folders, tensorflow-datasets."""

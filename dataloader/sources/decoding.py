@@ -1,0 +1,98 @@
+"""Encoded images to uint8 arrays of one size: what every folder and every tfds name goes through."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from secateur.runs.errors import DataError
+
+Shape = tuple[int, int, int]
+
+_CHUNK = 256
+"""Images decoded between two copies into the array."""
+
+
+def decode_files(paths: Sequence[Path], shape: Shape) -> np.ndarray:
+    """Return the images of `paths`, uint8 [n, *shape], in that order.
+
+    Raises `DataError` with the name of the first file that cannot be decoded.
+    """
+    import tensorflow as tf
+
+    images, done = np.empty((len(paths), *shape), np.uint8), 0
+    rows = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
+    rows = rows.map(lambda path: fitted(tf.io.read_file(path), shape), num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        for part in rows.batch(_CHUNK).as_numpy_iterator():
+            images[done : done + len(part)] = part
+            done += len(part)
+    except tf.errors.OpError as error:
+        raise DataError(
+            "An image cannot be read or decoded: replace it or remove it. "
+            f"Received: {_first_bad(paths[done:], shape)}"
+        ) from error
+    return images
+
+
+def fitted(encoded, shape: Shape):
+    """Return one PNG, JPEG, BMP or GIF (its first frame), a string tensor, as uint8 of `shape`.
+
+    Grey images get three equal channels. Another size is brought to `shape` once, here, with the aspect not
+    kept: bilinear, with anti-aliasing where it shrinks, rounded.
+    """
+    import tensorflow as tf
+
+    image = tf.io.decode_image(encoded, 3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    same = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
+    resized = tf.cond(same, lambda: image, lambda: _resized(image, shape))
+    return tf.ensure_shape(resized, shape)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of an image file. Raises `DataError` when it cannot be decoded."""
+    import tensorflow as tf
+
+    try:
+        return tuple(tf.io.decode_image(path.read_bytes(), 3, expand_animations=False).shape[:2])
+    except tf.errors.OpError as error:
+        raise DataError(f"An image cannot be decoded: replace it or remove it. Received: {path}") from error
+
+
+def check_memory(label: str, count: int, shape: Shape, available: int | None = None) -> None:
+    """Raise `DataError` where `count` images do not fit in memory twice: cutting them into splits copies.
+
+    `available` is in bytes; None = what this machine has.
+    """
+    if available is None:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = 2 * count * math.prod(shape)
+    if needed > available:
+        raise DataError(
+            f"{label} at {shape[0]}×{shape[1]} takes {needed / 1e9:.0f} GB of memory, this machine has "
+            f"{available / 1e9:.0f}. Received: {count} images\nTake them smaller: --dataset {label}@64"
+        )
+
+
+def _resized(image, shape: Shape):
+    import tensorflow as tf
+
+    resized = tf.image.resize(image, shape[:2], antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def _first_bad(paths: Sequence[Path], shape: Shape) -> Path:
+    """Return the file that fails alone, too; decoding in parallel does not say which it was."""
+    import tensorflow as tf
+
+    for path in paths[: 2 * _CHUNK]:
+        try:
+            fitted(tf.io.read_file(str(path)), shape)
+        except (tf.errors.OpError, ValueError):
+            return path
+    return paths[0]

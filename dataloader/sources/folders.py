@@ -1,0 +1,146 @@
+"""Image folders: one sub-folder a class, Tiny-ImageNet and CINIC-10 as they are downloaded.
+
+A layout is a function (root, part) → (files, labels, classes) that reads names only; `read` decodes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from secateur.dataloader.sources.decoding import Shape, check_memory, decode_files, image_size
+from secateur.dataloader.splits import Images
+from secateur.runs.errors import DataError
+
+Listing = tuple[list[Path], np.ndarray, list[str]]
+Layout = Callable[[str, Path, str], Listing]
+
+LARGEST = 224
+"""Side of the images of a folder whose first image is larger."""
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
+_TESTS = ("test", "val", "valid", "validation")
+_TEST_SHARE = 5
+_SEED = 1
+
+
+def read(
+    label: str, layout: Layout, part: str, data_path: str | None, download: bool = True, *, shape: Shape
+) -> Images:
+    """Return the "train" or "test" images of a folder, in alphabetical order of class and file.
+
+    Args:
+        label: name of the data set, for messages.
+        layout: where its images lie.
+        part: "train" or "test".
+        data_path: the folder.
+        download: has no effect; nothing is ever downloaded into someone's folder.
+        shape: (height, width, 3) that all images are brought to (`decoding.fitted`).
+
+    Raises `DataError`: a folder that is missing or of another layout, an image that cannot be decoded.
+    """
+    files, labels, _ = layout(label, _root(label, data_path), part)
+    check_memory(label, len(files), shape)
+    return Images(decode_files(files, shape), labels.astype(np.int32), np.arange(len(files), dtype=np.int64))
+
+
+def inspect(
+    label: str, layout: Layout, shape: Shape | None, data_path: str | None, download: bool = True
+) -> tuple[int, Shape]:
+    """Return the number of classes, and `shape`; None = a square of the first image's shorter side.
+
+    At most 224 pixels a side. Other arguments and errors as in `read`.
+    """
+    files, _, classes = layout(label, _root(label, data_path), "train")
+    if shape is None:
+        side = min(LARGEST, *image_size(files[0]))
+        shape = (side, side, 3)
+    return len(classes), shape
+
+
+def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _TESTS) -> Listing:
+    """`train/CLASS/…` with `test/`, `val/`, `valid/` or `validation/` beside it, the first that exists.
+
+    Without `train/`, the classes lie directly in the folder: a fifth of each, at least one image and drawn
+    with a fixed seed, is the test part. Classes are the sub-folders of the training part, in alphabetical
+    order.
+    """
+    if not (root / "train").is_dir():
+        files, labels, classes = _under(label, root, None)
+        chosen = np.flatnonzero(random_fifth(labels) == (part == "test"))
+        return [files[i] for i in chosen], labels[chosen], classes
+    classes = _classes(label, root / "train")
+    if part == "train":
+        return _under(label, root / "train", classes)
+    found = next((root / name for name in tests if (root / name).is_dir()), None)
+    if found is None:
+        raise DataError(
+            f"{label} needs a folder {' or '.join(tests)} beside train. Received: data_path={root}"
+        )
+    return _under(label, found, classes)
+
+
+def tiny_layout(label: str, root: Path, part: str) -> Listing:
+    """`train/WNID/images/*.JPEG`, and `val/images` whose classes are in `val/val_annotations.txt`.
+
+    The validation images take the part of the test, as in every publication: the official test images have no
+    labels. Classes are the folders of `train` in alphabetical order, and must be those of `wnids.txt`.
+    """
+    root = root / "tiny-imagenet-200" if (root / "tiny-imagenet-200").is_dir() else root
+    named, annotations = root / "wnids.txt", root / "val" / "val_annotations.txt"
+    for file in (named, annotations):
+        if not file.is_file():
+            raise DataError(f"{label} is incomplete: there is no {file}. Unpack tiny-imagenet-200.zip again")
+    classes = _classes(label, root / "train")
+    if classes != sorted(named.read_text().split()):
+        raise DataError(f"{label}: the folders of {root / 'train'} are not the classes of {named.name}")
+    if part == "train":
+        return _under(label, root / "train", classes)
+    rows = sorted(line.split("\t")[:2] for line in annotations.read_text().splitlines() if line)
+    files = [root / "val" / "images" / name for name, _ in rows]
+    return files, np.array([classes.index(wnid) for _, wnid in rows]), classes
+
+
+def random_fifth(labels: np.ndarray) -> np.ndarray:
+    """Return a mask, bool [n], of n_c // 5 images of each class c, at least one, drawn with seed 1."""
+    rng, mask = np.random.default_rng(_SEED), np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        mask[members[: max(1, len(members) // _TEST_SHARE)]] = True
+    return mask
+
+
+def _root(label: str, data_path: str | None) -> Path:
+    if data_path is None:
+        raise DataError(f"{label} is read from a folder: give --data_path DIR. Received: data_path=None")
+    root = Path(data_path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{label} is read from a folder, and there is none. Received: data_path={root}")
+    return root
+
+
+def _classes(label: str, folder: Path) -> list[str]:
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if len(found) < 2:
+        raise DataError(
+            f"{label} needs a sub-folder of images for each class. "
+            f"Received: {len(found)} sub-folders in {folder}"
+        )
+    return found
+
+
+def _under(label: str, folder: Path, classes: list[str] | None) -> Listing:
+    """Return the images that lie in the folders of the classes, at any depth."""
+    own = _classes(label, folder)
+    classes = own if classes is None else classes
+    if unknown := sorted(set(own) - set(classes)):
+        raise DataError(
+            f"{label} has classes in {folder.name} that are not in train. Received: {unknown[:5]}"
+        )
+    files = [sorted(p for p in (folder / c).rglob("*") if p.suffix.lower() in _SUFFIXES) for c in classes]
+    if empty := [name for name, inside in zip(classes, files, strict=True) if not inside]:
+        raise DataError(f"{label} has no image in {folder} of the classes {empty[:5]}")
+    labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in files])
+    return [path for inside in files for path in inside], labels, classes

@@ -1,0 +1,1 @@
+"""Which channels stay: budgets, widths, rankings, selections, fixed plans of papers."""

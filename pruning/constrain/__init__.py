@@ -1,0 +1,1 @@
+"""What holds or pulls weights while they train: zeros, soft masks, sparse scales, ADMM."""

@@ -1,0 +1,78 @@
+"""Soft filter pruning: filters are set to zero between epochs and may come back (He et al. 2018, SFP)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.groups.group import ChannelGroup, Member
+from secateur.pruning.plan import Plan
+from secateur.pruning.shrink.weights import kept_positions, named_variables, zero
+from secateur.runs.errors import UsageError
+
+BESIDE = ("bias", "mask")  # what a producer has for each channel that is no filter
+
+
+def soften(model: keras.Model, plan: Plan) -> None:
+    """Sets the filters that make dropped channels to zero, in place.
+
+    Kernels alone: biases, BN and masks stay as they are, and so do layers that only pass the channel on, so
+    that gradients reach the filters and bring them back. Raises `UsageError` for a plan of another network.
+    """
+    analysis = analyse(model)
+    plan.check(analysis.groups)
+    makers = [dataclasses.replace(group, members=_makers(group)) for group in analysis.groups]
+    for layer, kept in kept_positions(makers, plan.masks()).items():
+        variables = named_variables(analysis.graph.layers[layer])
+        for weight in kept.keys() - set(BESIDE):
+            variables[weight].assign(zero(variables[weight].numpy(), kept[weight]))
+
+
+def living(model: keras.Model) -> dict[str, np.ndarray]:
+    """Group → whether any filter of each of its channels has a weight that is not zero, (channels,)."""
+    analysis = analyse(model)
+    return {group.name: _alive(analysis, group) for group in analysis.groups}
+
+
+def _makers(group: ChannelGroup) -> tuple[Member, ...]:
+    return tuple(member for member in group.members if member.role == "producer")
+
+
+def _alive(analysis: Analysis, group: ChannelGroup) -> np.ndarray:
+    alive = np.zeros(group.size + 1, bool)  # the last one: another group's, or nobody's
+    for member in _makers(group):
+        variables = named_variables(analysis.graph.layers[member.layer])
+        for weight in member.axes.keys() - set(BESIDE):
+            rows = np.moveaxis(variables[weight].numpy(), member.axes[weight], 0)
+            np.logical_or.at(alive, member.index, (rows != 0).any(tuple(range(1, rows.ndim))))
+    return alive[:-1]
+
+
+def soft_pruning(
+    model: keras.Model,
+    choose_plan: Callable[[keras.Model], Plan],
+    every: int = 1,
+    epochs: int | None = None,
+) -> Callable[[int], None]:
+    """An `after_epoch` that chooses anew and softens.
+
+    Args:
+        model: what is trained, or the student in it.
+        choose_plan: the network as it is now → what to keep of it.
+        every: epochs between two choices, at least 1.
+        epochs: of the phase, if its last epoch shall end with a choice whatever `every` is, as he-y's does.
+
+    Raises `UsageError` for `every` below 1.
+    """
+    if every < 1:
+        raise UsageError(f"Filters are chosen every 1 or more epochs. Received: every={every}")
+
+    def after_epoch(done: int) -> None:
+        if done % every == 0 or done == epochs:
+            soften(model, choose_plan(model))
+
+    return after_epoch

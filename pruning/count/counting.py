@@ -1,0 +1,133 @@
+"""Parameters and multiply-accumulates, under every convention that papers use, by arithmetic on shapes.
+
+A candidate of a search is counted with a few multiplications (`Counter.macs`), never with a forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from secateur.nets.graph import Call
+from secateur.pruning.conventions import CONVENTIONS, Convention
+from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.layers import cost_of
+from secateur.pruning.plan import Plan
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Parameters and operations of one layer (of all its uses together)."""
+
+    name: str
+    kind: str
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Cost of a model for one image: totals and one row per layer that costs anything."""
+
+    params: int
+    macs: int
+    layers: tuple[LayerCost, ...]
+    convention: str
+
+
+def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = None) -> Complexity:
+    """Counts a functional model for one image, or what it would be after a plan.
+
+    Args:
+        model: functional model, channels last, fixed input size.
+        convention: "mac", "ekg", "rethinking" or "ptflops"; `macs` then holds that convention's operations.
+        plan: None counts the model as it is.
+
+    Raises `UsageError` for an unknown convention, an open size, a plan of another network.
+    """
+    return Counter(model, convention).count(plan)
+
+
+def find_convention(name: str) -> Convention:
+    """The registered convention. Raises `UsageError` for an unknown one."""
+    if name not in CONVENTIONS:
+        valid = nearest(name, CONVENTIONS)
+        raise UsageError(f"Unknown convention. Received: convention={name!r}. {valid}")
+    return CONVENTIONS[name]
+
+
+def unsized(analysis: Analysis) -> Call | None:
+    """The first call that costs anything and whose size is open, so that its operations have no number."""
+    costly = (call for call in analysis.calls if cost_of(call))
+    return next((c for c in costly if any(None in s[1:] for s in (*c.input_shapes, *c.shapes))), None)
+
+
+def require_sizes(analysis: Analysis) -> None:
+    """Raises `UsageError` where operations and milliseconds depend on a size that is open."""
+    if call := unsized(analysis):
+        raise UsageError(
+            "Operations and milliseconds need fixed sizes. "
+            f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
+            "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
+        )
+
+
+class Counter:
+    """The cost of a model as a function of its masks."""
+
+    def __init__(self, model: keras.Model, convention: str = "mac", analysis: Analysis | None = None) -> None:
+        self.name, self.rule = convention, find_convention(convention)
+        analysis = analysis or analyse(model)
+        self._groups = analysis.groups
+        self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
+        require_sizes(analysis)
+        shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
+        self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
+        # Many tensors hold the same channels: count each distinct set of positions once.
+        self._signature = {
+            tensor: tuple((name, index.tobytes()) for name, index in rows)
+            for tensor, rows in analysis.parts.items()
+        }
+        self._index = {
+            key: index
+            for tensor, rows in analysis.parts.items()
+            for key, (_, index) in zip(self._signature[tensor], rows, strict=True)
+        }
+
+    def macs(self, masks: Mapping[str, np.ndarray]) -> int:
+        """Operations under one boolean mask (channels,) per group."""
+        return sum(macs for _, _, macs in self._rows(masks))
+
+    def count(self, plan: Plan | None = None) -> Complexity:
+        """Totals and rows for a plan; None keeps everything."""
+        plan = plan or Plan.full(self._groups)
+        plan.check(self._groups)
+        return self.under(plan.masks())
+
+    def under(self, masks: Mapping[str, np.ndarray]) -> Complexity:
+        """Totals and rows under one boolean mask (channels,) per group, which may remove all of it."""
+        params: dict[str, int] = {}
+        macs: dict[str, int] = {}
+        kinds: dict[str, str] = {}
+        for call, p, m in self._rows(masks):
+            name = call.name
+            kinds[name] = call.kind
+            params[name] = p  # a shared layer has its parameters once …
+            macs[name] = macs.get(name, 0) + m  # … and its operations at each use
+        rows = tuple(LayerCost(n, kinds[n], params[n], macs[n]) for n in kinds if params[n] or macs[n])
+        return Complexity(sum(params.values()), sum(macs.values()), rows, self.name)
+
+    def _rows(self, masks: Mapping[str, np.ndarray]):
+        dead = {name: np.append(~np.asarray(mask, bool), False) for name, mask in masks.items()}
+        lost = {key: int(dead[key[0]][index].sum()) for key, index in self._index.items()}
+
+        def kept(tensor: int) -> int:
+            return self._sizes[tensor] - sum(lost[key] for key in self._signature[tensor])
+
+        for call, cost in self._costs:
+            yield call, *cost(self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))

@@ -1,0 +1,1 @@
+"""Channel groups of a network, read off its graph."""

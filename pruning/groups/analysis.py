@@ -1,0 +1,135 @@
+"""The channel groups of a network, read off its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import keras
+import numpy as np
+
+from secateur.nets.graph import Call, Graph, trace
+from secateur.pruning.groups.components import Components, label_channels
+from secateur.pruning.groups.group import ChannelGroup, Member
+from secateur.pruning.groups.untouched import Listing, listing
+from secateur.pruning.layers.labels import Labels, channel_vector, expanded
+
+ACTIVATIONS = {"ReLU", "LeakyReLU", "ELU", "Activation", "PReLU", "ops.Relu", "ops.Silu", "ops.Gelu"}
+
+Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A graph with its groups.
+
+    Attributes:
+        graph: calls, inputs, outputs.
+        groups: in the order of their first producers.
+        untouched: rows of what was left whole (layers, channels, reason); prints as a table.
+        slots: label → place of its channel in the masks of all groups in a row; −1 for what stays.
+        labels: tensor → labels, with size 1 along the axes where they do not change.
+        parts: tensor → groups on its last axis, and which channel of the group each position is (−1: none).
+    """
+
+    graph: Graph
+    groups: list[ChannelGroup]
+    untouched: Listing
+    slots: np.ndarray
+    labels: dict[int, np.ndarray]
+    parts: Parts = field(repr=False)
+
+    @cached_property
+    def costs(self) -> dict[str, tuple[int | None, int]]:
+        """Group → MACs and parameters of its last channel, as `pruning.count.tables.costs` counts them."""
+        from secateur.pruning.count.tables import costs  # which reads groups
+
+        return costs(self)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls of the graph, in runnable order."""
+        return self.graph.calls
+
+    def positions(self, tensor: int, group: str, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+        """For each position that is left of a tensor under the masks: its channel of the group, or −1."""
+        rows = dict(self.parts[tensor])
+        alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
+        return rows[group][alive]
+
+    def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
+        """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
+        alive = np.append(np.concatenate([masks[g.name] for g in self.groups] or [[]]), True).astype(bool)
+        kept = expanded(alive[self.slots[self.labels[tensor]]], shape[1:])
+        sizes = [
+            int(kept.any(tuple(i for i in range(kept.ndim) if i != axis)).sum()) for axis in range(kept.ndim)
+        ]
+        box = int(np.prod(sizes)) == int(kept.sum())
+        return tuple(
+            n if box and full is not None else None for n, full in zip(sizes, shape[1:], strict=True)
+        )
+
+
+def find_groups(model: keras.Model) -> list[ChannelGroup]:
+    """Groups of a functional model whose channels may be removed, named after their first producer.
+
+    Groups that contain an input, an output or a layer that is not understood are left whole and not returned;
+    `analyse(model).untouched` lists them with the reason. Raises `UsageError` for a model without a graph.
+    """
+    return analyse(model).groups
+
+
+def analyse(model: keras.Model) -> Analysis:
+    """Reads calls and groups off the functional graph, groups in the order of their first producers."""
+    graph = trace(model)
+    state = label_channels(graph)
+    found = Components.of(state)
+    parts, members = _parts(graph, state, found), _members(state, found)
+    sites = _sites(graph, parts)
+    left = listing(state, found.owner, found.locked)
+    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts)
+    for c, name in found.names.items():
+        group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, tuple(sites.get(name, ())))
+        analysis.groups.append(group)
+    return analysis
+
+
+def _members(state: Labels, found: Components) -> dict[int, list[Member]]:
+    members: dict[int, list[Member]] = {c: [] for c in found.names}
+    for use in state.uses.values():
+        for owner, index in found.split(use.labels):
+            if owner in members:
+                members[owner].append(Member(use.layer, use.role, use.axes, index))
+    return members
+
+
+def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
+    parts, known = {}, {}
+    for call in graph.calls:
+        for tensor, shape in zip(call.outputs, call.shapes, strict=True):
+            labels = state.of_tensor[tensor]
+            vector = None if len(shape) < 2 or shape[-1] is None else channel_vector(labels, shape[-1])
+            if vector is None:
+                parts[tensor] = []
+                continue
+            key = vector.tobytes()
+            if key not in known:
+                rows = found.split(vector)
+                known[key] = [(found.names[c], index) for c, index in rows if c in found.names]
+            parts[tensor] = known[key]
+    return parts
+
+
+def _sites(graph: Graph, parts: Parts) -> dict[str, list[int]]:
+    sites: dict[str, list[int]] = {}
+    for call in graph.calls:
+        for group, _ in parts[call.outputs[0]] if _shows_channels(call) else ():
+            sites.setdefault(group, []).append(call.outputs[0])
+    return sites
+
+
+def _shows_channels(call: Call) -> bool:
+    """Whether its output is what a non-linearity let through: where a gate would sit."""
+    activation = getattr(call.layer, "activation", None)
+    return call.kind in ACTIVATIONS or activation not in (None, keras.activations.linear)

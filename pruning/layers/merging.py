@@ -1,0 +1,121 @@
+"""Where several tensors meet: sums, products, concatenations, splits."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from secateur.nets.graph import Call
+from secateur.pruning.layers.labels import Labels
+from secateur.pruning.layers.registry import Cut, kind
+
+CONSTANT = "a constant that belongs to channels cannot be cut"
+SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+
+
+def _merge(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    rank = max(vector.ndim for vector in labels)
+    if any(vector.ndim != rank for vector in labels) and call.kind.startswith("ops."):
+        return "it broadcasts the batch axis"
+    if any(not _fits(np.shape(constant), labels) for constant in call.constants):
+        return CONSTANT
+    aligned = [vector.reshape([1] * (rank - vector.ndim) + list(vector.shape)) for vector in labels]
+    shapes = [[1] * (rank - len(s) + 1) + list(s[1:]) for s in call.input_shapes]
+    made, shape = aligned[0], shapes[0]
+    for other, other_shape in zip(aligned[1:], shapes[1:], strict=True):
+        made = _join(state, call, made, shape, other, other_shape)
+        shape = [m if n == 1 else n for n, m in zip(shape, other_shape, strict=True)]
+    return [made]
+
+
+def _join(
+    state: Labels, call: Call, a: np.ndarray, a_shape: list, b: np.ndarray, b_shape: list
+) -> np.ndarray:
+    """Equal labels; one channel that is broadcast over the other's must stay, or all would go with it."""
+    for axis in range(a.ndim):
+        sizes = (a_shape[axis], b_shape[axis])
+        if 1 in sizes and sizes != (1, 1) and max(a.shape[axis], b.shape[axis]) > 1:
+            narrow, wide = (a, b) if a_shape[axis] == 1 else (b, a)
+            reason = f"{call.name}: it is broadcast over other channels"
+            state.lock(narrow, reason)
+            if narrow.size > 1:  # its own channels lie along another axis, which the other must keep as well
+                state.lock(wide, reason)
+            return wide
+    state.unite(a, b)
+    return a if a.size >= b.size else b
+
+
+def _fits(shape: tuple, labels: list[np.ndarray]) -> bool:
+    """Whether a constant (with batch axis or without) has one value for all channels."""
+    return all(
+        n == 1 or (len(shape) - i <= vector.ndim and vector.shape[i - len(shape)] == 1)
+        for vector in labels
+        for i, n in enumerate(shape)
+    )
+
+
+def _divide(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    if len(labels) == 1 and isinstance(call.argument(0, "x1"), keras.KerasTensor):
+        return [labels[0]] if _fits(np.shape(call.argument(1, "x2")), labels) else CONSTANT
+    return "a removed channel would be divided by zero"
+
+
+def _power(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    exponent = call.argument(1, "x2")
+    if isinstance(exponent, (int, float)) and exponent > 0:
+        return [labels[0]]
+    return "only powers with a fixed exponent above 0 keep a removed channel at zero"
+
+
+def _concatenate(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    rank = len(call.shapes[0])
+    axis = call.layer.axis % rank - 1
+    if axis < 0:
+        return "it joins along the batch"
+    others = [i for i in range(rank - 1) if i != axis]
+    if any(vector.shape[i] != labels[0].shape[i] for vector in labels for i in others):
+        return "it joins along another axis than the channels'"
+    if all(vector.shape[axis] == 1 for vector in labels) and any(labels[0].shape[i] > 1 for i in others):
+        for vector in labels[1:]:  # pixels are joined, channels stay what they are
+            state.unite(labels[0], vector)
+        return [labels[0]]
+    parts = []
+    for vector, shape in zip(labels, call.input_shapes, strict=True):
+        if shape[axis + 1] is None:
+            return "it joins along an axis of open size"
+        parts.append(np.repeat(vector, shape[axis + 1], axis) if vector.shape[axis] == 1 else vector)
+    return [np.concatenate(parts, axis)]
+
+
+def _split(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    rank = len(call.input_shapes[0])
+    axis = call.layer.axis % rank - 1
+    if axis < 0:
+        return "it splits the batch"
+    if labels[0].shape[axis] == 1:
+        return [labels[0]] * len(call.outputs)
+    sizes = np.cumsum([shape[axis + 1] for shape in call.shapes])[:-1]
+    made = list(np.split(labels[0], sizes, axis))
+    state.same_shape(call.name, made)
+    return made
+
+
+def _resize_split(config: dict, call: Call, cut: Cut) -> dict:
+    axis = call.layer.axis % len(call.input_shapes[0]) - 1
+    sizes = [shape[axis] for shape in cut.outputs] if axis >= 0 else [None]
+    if None in sizes or call.input_shapes[0][axis + 1] == sum(sizes):
+        return config
+    return config | {"indices_or_sections": np.cumsum(sizes)[:-1].tolist(), "axis": call.layer.axis}
+
+
+def _scaled_sum(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    state.unite(*labels)
+    return [labels[0]]
+
+
+kind(*SUMS, *(f"ops.{name}" for name in SUMS if name != "Average"), label=_merge)
+kind("ops.Divide", "ops.TrueDivide", label=_divide)
+kind("ops.Power", label=_power)
+kind("Concatenate", "ops.Concatenate", label=_concatenate)
+kind("ops.Split", label=_split, resize=_resize_split)
+kind("CustomScaleLayer", label=_scaled_sum)  # of keras.applications' InceptionResNetV2: x + scale · y

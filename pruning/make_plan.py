@@ -1,0 +1,141 @@
+"""How many channels each group keeps, and which: from scores and a budget to a plan."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+import keras
+import numpy as np
+
+from secateur.pruning.choose.budgets import Budget, Cost, widest
+from secateur.pruning.choose.ranking import Limits, Ranking, Widths, check_prunable, names, structures
+from secateur.pruning.choose.rules import Rule, ranked_together, uniform
+from secateur.pruning.choose.sensitivity import Sensitivity, by_sensitivity, measure_sensitivity
+from secateur.pruning.choose.targets import Target
+from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.plan import Plan
+from secateur.pruning.score.scores import Scoring, score_groups
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
+
+if TYPE_CHECKING:  # it brings the programs that are measured
+    import os
+
+    from secateur.exports.setup import Setup
+    from secateur.pruning.latency.fit import Fitted
+
+ALLOCATIONS = ("uniform", "global", "isomorphic", "sensitivity")
+
+
+def make_plan(
+    model: keras.Model, criterion: str | Mapping[str, np.ndarray] = "l1", *,
+    keep: float | None = None, keep_macs: float | None = None, keep_params: float | None = None,
+    keep_bytes: float | None = None, keep_ms: float | None = None, max_ms: float | None = None,
+    budget: Budget | None = None, allocation: str | Sensitivity | None = None, fill: bool = True,
+    round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
+    convention: str = "mac", setup: Setup | None = None, cache: str | os.PathLike | None = None,
+    data: Any = None, **scoring: Unpack[Scoring],
+) -> Plan:  # fmt: skip
+    """Chooses the channels that stay: those with the best scores, as many as a budget allows.
+
+    Args:
+        model: functional model.
+        criterion: name of a registered criterion, or scores by group as `score_groups` gives them.
+        keep: ratio of the channels, in (0, 1]; or
+        keep_macs, keep_params, keep_bytes: ratio of the operations, of the parameters (as `convention` counts
+            them) or of the bytes of all weights, in (0, 1); or
+        keep_ms: ratio of the measured milliseconds, in (0, 1); or
+        max_ms: measured milliseconds of one call on the setup's number of images; or
+        budget: any other cost of group → width, and its upper bound.
+        allocation: "uniform": the same ratio in every group; "global": all channels in one row by score;
+            "isomorphic": a row for each structure of groups, the same ratio of each; "sensitivity": widths at
+            which the accuracy on `data` falls equally in every group, or curves measured before. None is
+            "uniform", and for measured milliseconds the widths that keep most of the scores.
+        fill: whether single channels are added until none fits. Without it the groups of "uniform" have the
+            same ratio to a channel, and the next larger ratio exceeds the budget. Measured milliseconds need
+            an allocation then.
+        round_to, min_channels, max_drop, ignore: see `Limits`.
+        setup: what milliseconds are measured with (`exports.setup.Setup`): program, threads, images of a
+            call. None is LiteRT, one thread, one image.
+        cache: folder of the layers that have been measured; None is the user's cache folder.
+        data: (images, labels), or images alone, for criteria that look at them and for "sensitivity".
+        scoring: loss, reduce, normalise, batch_size and seed of `score_groups`.
+
+    Raises `UsageError` for a value out of range, an unknown option, a layer to ignore that does not exist, a
+    model of which nothing can be removed, and a budget out of reach; then it says the smallest that can be
+    reached.
+    """
+    _check_names(allocation, scoring)
+    target = Target.one_of(
+        keep=keep, keep_macs=keep_macs, keep_params=keep_params, keep_bytes=keep_bytes, keep_ms=keep_ms,
+        max_ms=max_ms, budget=budget,
+    )  # fmt: skip
+    limits = Limits(round_to, min_channels, max_drop, names(ignore))
+    analysis = analyse(model)
+    check_prunable(analysis, model.name)
+    scores = criterion
+    if isinstance(criterion, str):
+        scores = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
+    ranking = Ranking.of(analysis, scores, limits)
+    if allocation == "sensitivity":
+        allocation = measure_sensitivity(model, scores, data=data, analysis=analysis)
+    if target.measured:
+        options = {"allocation": allocation, "fill": fill, "setup": setup, "cache": cache}
+        return fit_plan(model, analysis, ranking, target, **options).best.plan
+    rule = _rule(allocation or "uniform", ranking, analysis)
+    if target.name == "keep" and allocation in (None, "uniform"):
+        return ranking.plan(rule.widths(keep))
+    return ranking.plan(widest(rule, ranking, target.budget(analysis, ranking, convention), fill))
+
+
+def fit_plan(
+    model: keras.Model, analysis: Analysis, ranking: Ranking, target: Target, *,
+    allocation: str | Sensitivity | None = None, fill: bool = True, setup: Setup | None = None,
+    cache: str | os.PathLike | None = None,
+) -> Fitted:  # fmt: skip
+    """The plan of `make_plan` for measured milliseconds, with all that was tried on the way to it.
+
+    Args:
+        model, analysis: as `latency.fit.fit` takes them.
+        ranking: the channels of its groups, best first.
+        target: `keep_ms` or `max_ms`.
+        allocation: a rule of `ALLOCATIONS`, or curves for that of "sensitivity".
+        fill, setup, cache: as in `make_plan`.
+
+    Raises `UsageError` for a budget out of reach, and for `fill=False` without an allocation: the rule for
+    milliseconds goes from one width that is as fast as another to the next and knows no single channels.
+    """
+    from secateur.pruning.latency.fit import fit  # brings the programs that are measured
+
+    if allocation is None and not fill:
+        raise UsageError(
+            f"fill=False needs an allocation where milliseconds are measured. Received: "
+            f"{target.name}={target.value}, allocation=None\ngive allocation='uniform' or another"
+        )
+    rule = None if allocation is None else _rule(allocation, ranking, analysis)
+
+    def choose(cost: Cost, most: float) -> Widths:
+        return widest(rule, ranking, Budget(target.name, cost, most), fill)
+
+    options = {target.name: target.value, "setup": setup, "cache": cache, "choose": rule and choose}
+    return fit(model, analysis, ranking, **options)
+
+
+def _check_names(allocation: str | Sensitivity | None, scoring: Mapping[str, Any]) -> None:
+    if strange := next((name for name in scoring if name not in Scoring.__annotations__), None):
+        known = [*inspect.signature(make_plan).parameters, *Scoring.__annotations__]
+        valid = nearest(strange, [name for name in known if name != "scoring"], 8)
+        raise UsageError(f"Unknown option. Received: {strange}={scoring[strange]!r}. {valid}")
+    if not isinstance(allocation, Sensitivity) and allocation not in (None, *ALLOCATIONS):
+        valid = nearest(allocation, ALLOCATIONS)
+        raise UsageError(f"Unknown allocation. Received: allocation={allocation!r}. {valid}")
+
+
+def _rule(allocation: str | Sensitivity, ranking: Ranking, analysis: Analysis) -> Rule:
+    if isinstance(allocation, Sensitivity):
+        return by_sensitivity(ranking, allocation)
+    if allocation == "uniform":
+        return uniform(ranking)
+    return ranked_together(ranking, structures(analysis) if allocation == "isomorphic" else None)

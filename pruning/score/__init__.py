@@ -1,0 +1,1 @@
+"""From a criterion to one score for each channel of each group."""

@@ -1,0 +1,168 @@
+"""What criteria look at, read off a model: weights, gradients, scales, activations. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.groups.group import ChannelGroup
+from secateur.pruning.score.batches import MOST, batches, fitting, parts
+from secateur.pruning.score.classifier import Loss, cross_entropy
+from secateur.pruning.score.criteria import Criterion
+from secateur.pruning.score.places import Place, Seen, places_of
+from secateur.pruning.shrink.weights import named_variables
+from secateur.runs.errors import UsageError
+
+Arrays = dict[str, np.ndarray]
+
+
+class Evidence:
+    """The arrays behind a criterion.
+
+    Args:
+        analysis: of a functional model.
+        data: images and labels, or images alone; None where the criterion needs neither.
+        loss: (labels, outputs of the model) → losses or their mean; None takes the cross-entropy.
+        batch_size: images of a batch; None: see `batches`.
+    """
+
+    def __init__(
+        self, analysis: Analysis, data: Any = None, loss: Loss | None = None, batch_size: int | None = None
+    ) -> None:
+        self._analysis, self._layers = analysis, analysis.graph.layers
+        self._images, self._labels = data if isinstance(data, tuple) else (data, None)
+        if isinstance(self._labels, list) and not np.ndim(self._labels[0]):  # and not one array per output
+            self._labels = np.array(self._labels)
+        self._loss = loss or (lambda labels, outputs: cross_entropy(analysis, labels, outputs))
+        self._batch_size = batch_size
+        self._named = {
+            path: named_variables(layer)
+            for path, layer in self._layers.items()
+            if getattr(layer, "variables", ())
+        }
+
+    def places(self, group: ChannelGroup, criterion: Criterion) -> list[Seen]:
+        """Everywhere a criterion sees a group, in the order of the graph."""
+        return places_of(group, criterion, self._analysis, self._named)
+
+    def weights(self, place: Place) -> np.ndarray:
+        """The filters (n, weights) of a place, as they act: what a masked layer has switched off is zero."""
+        named = self._named[place.layer]
+        arrays = {name: np.asarray(named[name]) for name in {place.weight, "mask"} & named.keys()}
+        layer = self._layers[place.layer]
+        array = (layer.folded(arrays) if hasattr(layer, "folded") else arrays)[place.weight]
+        return _filters(array, place.axis)
+
+    def batches(self, places: list[Place], criterion: Criterion) -> Iterator[tuple[int, dict[Place, Arrays]]]:
+        """Number of images, and for each place the arrays that data gives, batch by batch.
+
+        A criterion that sees "all" has one batch. Gradients by weights are means over a batch, of which no
+        more is run at once than fits into `batches.MEMORY`; by default it has 128 images. Activations
+        are there for the whole batch, so that by default it has as many images as fit, 128 at most.
+        """
+        _check_data(criterion, self._images, self._labels)
+        count, fits = len(keras.tree.flatten(self._images)[0]), fitting(self._analysis, self._images)
+        if criterion.source == "activations":
+            for part, images in batches(self._analysis, self._images, self._batch_size or fits):
+                yield part.stop - part.start, self._activations(part, images, places, criterion)
+            return
+        for part in parts(count, count if criterion.batches == "all" else self._batch_size or MOST):
+            chunks = batches(self._analysis, self._images, min(fits, self._batch_size or fits), part)
+            size, sums = part.stop - part.start, [0.0] * len(places)
+            for chunk, images in chunks:
+                self._add_gradients(sums, (chunk.stop - chunk.start) / size, chunk, images, places)
+            pairs = zip(places, sums, strict=True)
+            yield size, {p: {"gradients": _filters(g, p.axis)} for p, g in pairs}
+
+    def _activations(
+        self, part: slice, images: list[tf.Tensor], places: list[Place], criterion: Criterion
+    ) -> dict[Place, Arrays]:
+        watched = {place.tensor for place in places}
+        if not criterion.needs_labels:
+            values = self._run(images, keep=watched)
+            return {p: {"activations": _maps(values[p.tensor])} for p in places}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            values = self._run(images, tape, keep=watched)
+            loss = self._mean_loss(part, values)
+        found = tape.gradient(loss, [values[p.tensor] for p in places], unconnected_gradients="zero")
+        return {
+            p: {"activations": _maps(values[p.tensor]), "activation_gradients": _maps(g)}
+            for p, g in zip(places, found, strict=True)
+        }
+
+    def _add_gradients(
+        self, sums: list, share: float, part: slice, images: list[tf.Tensor], places: list[Place]
+    ) -> None:
+        """Adds a share of those of the mean loss, one for each place, in the shape of its weight."""
+        watched = [self._named[p.layer][p.weight].value for p in places]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(watched)
+            loss = self._mean_loss(part, self._run(images))
+        for i, g in enumerate(tape.gradient(loss, watched, unconnected_gradients="zero")):
+            # An embedding's comes as slices. As arrays there is one of them beside the sums.
+            sums[i] = sums[i] + share * tf.convert_to_tensor(g).numpy()
+
+    def _mean_loss(self, part: slice, values: dict[int, tf.Tensor]) -> tf.Tensor:
+        labels = keras.tree.map_structure(lambda y: y[part], self._labels)
+        outputs = [values[t] for t in self._analysis.graph.outputs]
+        return tf.reduce_mean(self._loss(labels, outputs[0] if len(outputs) == 1 else outputs))
+
+    def _run(
+        self, images: list, tape: tf.GradientTape | None = None, keep: set[int] = frozenset()
+    ) -> dict[int, tf.Tensor]:
+        """Outputs and the tensors to keep, at inference: no dropout, averages of BN as they are.
+
+        A tape watches those to keep. Others go as soon as nobody reads them any more.
+        """
+        graph = self._analysis.graph
+        values = dict(zip(graph.inputs, images, strict=True))
+        last = {t: call for call in graph.calls for t in (*call.outputs, *call.inputs)}
+        for call in graph.calls:
+            if call.kind != "InputLayer":
+                made = call.run([values[t] for t in call.inputs], training=False)
+                values |= dict(zip(call.outputs, made, strict=True))
+            for tensor in keep.intersection(call.outputs) if tape else ():
+                tape.watch(values[tensor])
+            for tensor in {*call.inputs, *call.outputs} - keep - {*graph.outputs}:
+                if last[tensor] is call:
+                    del values[tensor]
+        return values
+
+
+def _check_data(criterion: Criterion, images: Any, labels: Any) -> None:
+    """Raises `UsageError` unless images and labels are arrays of one length, as far as they are needed."""
+    if images is None:
+        raise UsageError(
+            f"Criterion {criterion.name!r} looks at images: give data=(images, labels). Received: data=None"
+        )
+    arrays = keras.tree.flatten((images, labels))
+    if strange := [type(x).__name__ for x in arrays if x is not None and not hasattr(x, "shape")]:
+        raise UsageError(
+            "data needs arrays: data=(images, labels), such as one large batch of a pipeline. "
+            f"Received: {strange[0]}"
+        )
+    if labels is None and criterion.needs_labels:
+        raise UsageError(
+            f"Criterion {criterion.name!r} needs the gradient of a loss: give data=(images, labels). "
+            "Received: no labels"
+        )
+    sizes = {len(x) for x in arrays if x is not None}
+    if len(sizes) != 1 or sizes == {0}:
+        raise UsageError(f"data needs as many labels as images, and at least one. Received: {sorted(sizes)}")
+
+
+def _filters(array: np.ndarray, axis: int) -> np.ndarray:
+    """(n, weights): a view where the axis is the last one."""
+    wide = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    return np.moveaxis(wide, axis, -1).reshape(-1, array.shape[axis]).T
+
+
+def _maps(tensor: tf.Tensor) -> np.ndarray:
+    """(images, positions, n)."""
+    array = tf.cast(tensor, tf.float32).numpy()
+    return array.reshape(len(array), -1, array.shape[-1])

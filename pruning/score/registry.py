@@ -1,0 +1,149 @@
+"""The registry of criteria. A criterion names what it looks at by the names of its parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+import numpy as np
+
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
+
+ENTRY_POINTS = "secateur.criteria"
+# What a criterion may ask for, n channels at a time → (where it is read off, its shape)
+INPUTS = {
+    "filters": ("weights", "(n, weights): the weights that make each channel"),
+    "gradients": ("weights", "(n, weights): of the mean loss of a batch by those weights"),
+    "gamma": ("scales", "(n,): the scale of each channel in a normalisation"),
+    "activations": ("activations", "(images, positions, n): behind the non-linearity"),
+    "activation_gradients": ("activations", "(images, positions, n): of the mean loss by the activations"),
+    "rng": ("", "a NumPy generator"),
+}
+NORMALISERS = ("none", "mean", "max", "sum")
+BATCHES = ("all", "sum", "mean")
+OPTIONS = ("batches", "normalise", "roles")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A registered criterion.
+
+    Attributes:
+        name: what `make_plan` calls it.
+        score: arrays by the names in `inputs` → scores (n,), larger = keep.
+        inputs: some of `INPUTS`.
+        batches: of data: "all" sees gradients of the mean loss of all images; "sum" and "mean" score every
+            batch by itself and put the scores together.
+        normalise: how the scores of a group are scaled when groups are compared, unless the user says it.
+        roles: the members of a group whose weights it looks at.
+    """
+
+    name: str
+    score: Callable[..., np.ndarray]
+    inputs: tuple[str, ...]
+    batches: str = "all"
+    normalise: str = "mean"
+    roles: tuple[str, ...] = ("producer",)
+
+    @property
+    def source(self) -> str:
+        """Where its channels are: "weights", "scales" or "activations"."""
+        return next(source for source in map(source_of, self.inputs) if source)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether images must be run through the model."""
+        return not {"gradients", "activations", "activation_gradients"}.isdisjoint(self.inputs)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a loss must be computed."""
+        return not {"gradients", "activation_gradients"}.isdisjoint(self.inputs)
+
+
+def source_of(name: str) -> str:
+    """The first half of an entry of `INPUTS`."""
+    return INPUTS[name][0]
+
+
+_CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(function: Callable | None = None, /, *, name: str = "", **options):
+    """Registers a function of any of `INPUTS` → scores (n,) under its name: `@criterion` does.
+
+    Options are `batches`, `normalise` and `roles` of `Criterion`. The function itself stays as it is. Raises
+    `UsageError` for a parameter or an option that does not exist, for arrays that do not belong to the same
+    channels, and for the name of another criterion.
+    """
+    if function is None:
+        return lambda f: criterion(f, name=name, **options)
+    if strange := next((option for option in options if option not in OPTIONS), None):
+        raise UsageError(
+            f"Unknown option. Received: {strange}={options[strange]!r}. {nearest(strange, OPTIONS)}"
+        )
+    inputs = tuple(inspect.signature(function).parameters)
+    found = Criterion(name or function.__name__, function, inputs, **options)
+    _check(found)
+    _check_new(found)
+    _CRITERIA[found.name] = found
+    return function
+
+
+def _check(found: Criterion) -> None:
+    if strange := next((i for i in found.inputs if i not in INPUTS), None):
+        raise UsageError(
+            f"Criterion {found.name!r} has an unknown parameter. Received: {strange!r}. "
+            f"{nearest(strange, INPUTS)}"
+        )
+    if len({source_of(i) for i in found.inputs} - {""}) != 1:
+        raise UsageError(
+            f"Criterion {found.name!r} needs arrays of one kind: weights, gamma, or activations. "
+            f"Received: {', '.join(found.inputs) or 'no parameter'}"
+        )
+    if found.source == "activations" and found.batches == "all":
+        raise UsageError(
+            f"Criterion {found.name!r} looks at activations, which are there for one batch at a time: "
+            "batches must be 'sum' or 'mean'. Received: batches='all'"
+        )
+    for option, valid in (("batches", BATCHES), ("normalise", NORMALISERS)):
+        if (value := getattr(found, option)) not in valid:
+            raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
+
+
+def _check_new(found: Criterion) -> None:
+    """A module that is imported again may register its own criteria again."""
+    old = _CRITERIA.get(found.name)
+    if old and _origin(old.score) != _origin(found.score):
+        raise UsageError(
+            f"There is a criterion of this name: give another name=. Received: name={found.name!r}, "
+            f"which is {'.'.join(_origin(old.score))}"
+        )
+
+
+def _origin(function: Callable) -> tuple[str, str]:
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
+
+
+def get_criterion(name: str) -> Criterion:
+    """A registered criterion, or one that an installed package offers as entry point `criteria`.
+
+    Raises `UsageError` with the nearest valid name.
+    """
+    if name not in _CRITERIA:
+        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        if name not in offered:
+            valid = sorted({*_CRITERIA, *offered})
+            raise UsageError(f"Unknown criterion. Received: criterion={name!r}. {nearest(name, valid)}")
+        function = offered[name].load()
+        if name not in _CRITERIA:  # unless loading ran into a decorator
+            criterion(function, name=name)
+    return _CRITERIA[name]
+
+
+def list_criteria() -> list[str]:
+    """Names that `make_plan` accepts."""
+    return sorted({*_CRITERIA, *(point.name for point in entry_points(group=ENTRY_POINTS))})

@@ -1,0 +1,1 @@
+"""Searches for a sub-network: EKG, NetAdapt, annealing."""

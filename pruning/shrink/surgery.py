@@ -1,0 +1,170 @@
+"""From a plan to a network: masked (same shapes, dead channels zero) or smaller, also of plain layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from secateur.nets.graph import Call, rebuilt
+from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.layers import KINDS, Cut
+from secateur.pruning.plan import Plan
+from secateur.pruning.shrink.layers import config_of, copied, plain, remade
+from secateur.pruning.shrink.weights import Weights, apply, cut, named_variables, weights_of, zero
+from secateur.runs.errors import UsageError
+
+
+def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+    """A copy whose dead channels are exactly zero, with the shapes of the original.
+
+    Args:
+        model: functional model.
+        plan: kept channels of groups of this model.
+        preserve_norm: rescale each kernel to the norm that it had (EKG).
+
+    Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
+    Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
+    """
+    analysis = _checked(model, plan)
+    weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
+    layers, names = analysis.graph.layers, _own_names(analysis)
+    copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
+    return _finish(model, _rebuilt(model, analysis, copies), weights, copies)
+
+
+def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+    """A smaller network of the same layer classes: masked layers stay masked layers and train as fast.
+
+    Arguments and errors are those of `compact`.
+    """
+    return _shrink(model, plan, preserve_norm, stock=False)
+
+
+def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
+    """A smaller network of plain Keras layers, that `keras.models.load_model` reads without this project.
+
+    Args:
+        model: functional model.
+        plan: what stays; None keeps everything and only turns masked layers into plain ones.
+        preserve_norm: rescale each kernel to the norm that it had (EKG).
+
+    Returns a model with the same layer names whose outputs equal those of `mask(model, plan)`.
+    Raises `UsageError` for a plan of another network and a model without a graph.
+    """
+    return _shrink(model, plan, preserve_norm, stock=True)
+
+
+def _checked(model: keras.Model, plan: Plan) -> Analysis:
+    analysis = analyse(model)
+    plan.check(analysis.groups)
+    masks = plan.masks()
+    for group in analysis.groups:
+        if layer := group.emptied(masks[group.name]):
+            raise UsageError(
+                f"This plan leaves {layer!r} without channels. Received: {len(plan.keep[group.name])} of the "
+                f"{group.size} channels of group {group.name!r}"
+            )
+    return analysis
+
+
+def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool) -> keras.Model:
+    analysis = _checked(model, plan) if plan else analyse(model)
+    masks = (plan or Plan.full(analysis.groups)).masks()
+    weights = apply(weights_of(model), analysis.groups, masks, cut, preserve_norm)
+    pads = channel_paddings(analysis, masks)
+    names, layers = _own_names(analysis), {}
+    for call in analysis.calls:
+        if call.name not in layers:
+            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
+    return _finish(model, _rebuilt(model, analysis, layers), weights, layers, pads)
+
+
+def _own_names(analysis: Analysis) -> dict[str, str]:
+    """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
+    paths = list(analysis.graph.layers)
+    short = {path: path.rpartition("/")[2] for path in paths}
+    uses = Counter(short.values())
+    names: dict[str, str] = {}
+    for path in sorted(paths, key=lambda path: "/" in path):  # what is not nested keeps its name first
+        name = short[path] if "/" not in path or uses[short[path]] == 1 else path.replace("/", "_")
+        while name in names.values():
+            name += "_"
+        names[path] = name
+    return names
+
+
+def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) -> keras.Model:
+    """The graph once more, with other layers."""
+
+    def run(call: Call, values: list[Any]) -> list[Any]:
+        layer = layers[call.name]
+        return [layer.output] if call.kind == "InputLayer" else call.run(values, layer)
+
+    return rebuilt(model, analysis.graph, run)
+
+
+def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    """Layer → new (front, back) of each zero padding of channels: the padded positions that are kept."""
+    pads: dict[str, tuple[int, int]] = {}
+    layers = analysis.graph.layers
+    for group in analysis.groups:
+        for member in group.members:
+            if member.role == "padding":
+                alive = masks[group.name][member.index]
+                front, back = layers[member.layer].padding[1]
+                pads[member.layer] = (int(alive[:front].sum()), int(alive[len(alive) - back :].sum()))
+    return pads
+
+
+def _resized(
+    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, stock: bool
+) -> Any:
+    """A fresh layer with the sizes that its cut weights and tensors have."""
+    layer, known = call.layer, KINDS.get(call.kind)
+    make, config = plain(layer) if stock else (type(layer), config_of(layer))
+    if call.name in pads:
+        config["padding"] = (layer.padding[0], pads[call.name])
+    if known and known.resize:
+        left = Cut(
+            weights.get(call.name, {}),
+            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.inputs, call.input_shapes, strict=True)),
+            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
+        )
+        config = known.resize(config, call, left)
+    return remade(layer, make, config | {"name": name})
+
+
+def _finish(
+    original: keras.Model,
+    model: keras.Model,
+    weights: Weights,
+    layers: Mapping[str, Any],
+    pads: dict | None = None,
+) -> keras.Model:
+    for path, arrays in weights.items():
+        for name, variable in named_variables(layers[path]).items():
+            variable.assign(arrays[name])
+        if hasattr(layers[path], "finalize_state"):  # Normalization computes with copies of its weights
+            layers[path].finalize_state()
+    if hasattr(original, "spec"):
+        widths = {**original.spec.widths, **_widths(model), **_pad_widths(pads or {}, model)}
+        model.spec = dataclasses.replace(original.spec, widths=widths)
+    return model
+
+
+def _widths(model: keras.Model) -> dict[str, int]:
+    """Channels that convolutions and hidden dense layers make; those of the logits are the classes."""
+    makers = [layer for layer in model.layers if hasattr(layer, "filters") or hasattr(layer, "units")]
+    return {m.name: m.output.shape[-1] for m in makers if m.output is not model.output}
+
+
+def _pad_widths(pads: dict, model: keras.Model) -> dict[str, int]:
+    named = {}
+    for name, (front, _) in pads.items():
+        named |= {name: front, f"{name}_width": model.get_layer(name).output.shape[-1]}
+    return named

@@ -1,0 +1,98 @@
+"""Cutting weights: pure NumPy, driven by the axes that a group names."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+Weights = dict[str, dict[str, np.ndarray]]  # layer → weight name → array
+
+
+def kept_positions(
+    groups: Iterable, masks: Mapping[str, np.ndarray], layers: Iterable[str] | None = None
+) -> dict[str, dict[str, dict[int, np.ndarray]]]:
+    """Layer → weight → axis → boolean vector of the positions that stay under one mask per group."""
+    kept: dict = defaultdict(lambda: defaultdict(dict))
+    for group in groups:
+        mask = np.append(masks[group.name], True)  # index −1: another group's channel, or nobody's
+        for member in group.members:
+            if layers is not None and member.layer not in layers:
+                continue
+            alive = mask[member.index]
+            for weight, axis in member.axes.items():
+                axes = kept[member.layer][weight]
+                axes[axis] = axes[axis] & alive if axis in axes else alive
+    return kept
+
+
+def cut(array: np.ndarray, axes: Mapping[int, np.ndarray], preserve_norm: bool = False) -> np.ndarray:
+    """Removes the positions that are False; with `preserve_norm` the Frobenius norm stays (EKG's rule)."""
+    result = array
+    for axis, alive in axes.items():
+        result = np.compress(alive, result, axis=axis)
+    return _rescale(array, result) if preserve_norm else result
+
+
+def zero(array: np.ndarray, axes: Mapping[int, np.ndarray], preserve_norm: bool = False) -> np.ndarray:
+    """Like `cut`, but the positions stay and become zero."""
+    result = array
+    for axis, alive in axes.items():
+        shape = [1] * array.ndim
+        shape[axis] = -1
+        result = result * alive.reshape(shape).astype(array.dtype)
+    return _rescale(array, result) if preserve_norm else result
+
+
+def _rescale(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(after)
+    return after * np.asarray(np.linalg.norm(before) / norm, before.dtype) if norm > 0 else after
+
+
+def apply(
+    weights: Weights,
+    groups: Iterable,
+    masks: Mapping[str, np.ndarray],
+    how: Callable[..., np.ndarray] = cut,
+    preserve_norm: bool = False,
+) -> Weights:
+    """Cuts or zeroes all weights of a net. Only kernels carry a norm; vectors are cut as they are."""
+    kept = kept_positions(groups, masks, weights.keys())
+    return {
+        layer: {
+            name: how(array, kept[layer][name], preserve_norm and name == "kernel")
+            if layer in kept and name in kept[layer]
+            else array
+            for name, array in arrays.items()
+        }
+        for layer, arrays in weights.items()
+    }
+
+
+def weights_of(model: Any) -> Weights:
+    """All variables of a Keras model as arrays; what a masked layer has switched off is zero."""
+    from secateur.nets.graph import trace  # imports Keras, which nothing else here needs
+
+    layers = trace(model).layers
+    return {name: _arrays(layer) for name, layer in layers.items() if getattr(layer, "variables", ())}
+
+
+def _arrays(layer: Any) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(v.numpy()) for name, v in named_variables(layer).items()}
+    return layer.folded(arrays) if hasattr(layer, "folded") else arrays
+
+
+def named_variables(layer: Any) -> dict[str, Any]:
+    """Variables by name; several of one name, as in a layer of layers, are numbered from the second on.
+
+    Keras numbers variables without a name through the whole process: here each is called "variable".
+    """
+    named: dict = {}
+    for variable in layer.variables:
+        own = re.sub(r"^variable(_\d+)?$", "variable", variable.name)
+        taken = sum(name.partition("#")[0] == own for name in named)
+        named[f"{own}#{taken}" if taken else own] = variable
+    return named

@@ -1,0 +1,1 @@
+"""The programs on a model of one's own, and the evaluation of snapshots."""

@@ -1,0 +1,106 @@
+"""What the steps of a run work with, and what they share: networks in and out, accuracy, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from secateur import nets
+from secateur.dataloader import Images, Splits
+from secateur.dataloader.augment import normalise
+from secateur.dataloader.pipelines import Pipeline
+from secateur.dataloader.views import evaluation_view, training_view
+from secateur.op_utils import Batch, make_forward
+from secateur.pruning import Plan, complexity
+from secateur.pruning.count.counting import Complexity
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.training.scoring import score
+from secateur.runs import MetricsLog, RunFolder, save_snapshot
+
+SCORED = 3200
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A run: its options, the folder that it holds, its log, its data and its devices."""
+
+    config: RunOptions
+    folder: RunFolder
+    log: MetricsLog
+    splits: Splits
+    strategy: tf.distribute.Strategy
+
+    def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
+        """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
+        path = self.folder.step(name, file, make)
+        self.folder.drop_checkpoints(name)
+        return path
+
+    # --- networks ------------------------------------------------------------------------------------------
+
+    def load(self, path: Path) -> keras.Model:
+        """The network of a snapshot, on the devices of the run."""
+        with self.strategy.scope():
+            return nets.load_params(None, path)
+
+    def save(self, path: Path, model: keras.Model, plan: Plan | None = None) -> dict:
+        """Writes a snapshot; returns facts for the manifest."""
+        facts = self.splits.facts
+        known = {
+            "dataset": facts.name,
+            "mean": facts.mean,
+            "std": facts.std,
+            "normalisation": facts.normalisation,
+        }
+        if (images := self.config.images).crop:  # who evaluates it later has to show it the same
+            known |= {"crop": images.crop, "resize": images.resize}
+        save_snapshot(path, nets.snapshot_of(model, known, plan.to_json() if plan else None))
+        cost = complexity(model)
+        return {"params": cost.params, "macs": cost.macs}
+
+    def cost(self, path: Path) -> Complexity:
+        """Parameters and MACs of the network of a snapshot."""
+        return complexity(self.load(path))
+
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training images as a network reads them, and labels, for criteria that look at some.
+
+        As many as HAP takes, drawn at random: in order, those of a folder could be of one class.
+        """
+        train = self.splits.train
+        chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
+        return self.inputs(train.images[chosen]).numpy(), train.labels[chosen]
+
+    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
+        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
+        forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
+        return score(forward, images, self.config.val_batch_size).accuracy
+
+    # --- images → what the network reads -------------------------------------------------------------------
+
+    def inputs(self, images: tf.Tensor) -> tf.Tensor:
+        """uint8 (n, h, w, 3) → float32, normalised: what evaluation shows the network."""
+        return self._normalised(evaluation_view(images, self.config.images))
+
+    def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
+        return self.inputs(batch["images"])
+
+    def augmented(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """Cropped and mirrored at random, as the run's system does it; a `Preprocess`."""
+        return self._view(batch, seed, self.config.images)
+
+    def two_views(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """Two augmented views of every image, (2n, h, w, 3); a `Preprocess`."""
+        return self._view(batch, seed, replace(self.config.images, views=2))
+
+    def _view(self, batch: Batch, seed: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
+        return self._normalised(training_view(batch["images"], seed, pipeline, self.splits.facts.flip))
+
+    def _normalised(self, images: tf.Tensor) -> tf.Tensor:
+        return normalise(images, self.splits.facts.mean, self.splits.facts.std)

@@ -1,0 +1,237 @@
+"""The end of a run: rows of numbers, shown as a table and written to report.json and report.html."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shlex
+import sys
+import textwrap
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from secateur import exports
+from secateur.dataloader import Images
+from secateur.exports.timing import least, processor
+from secateur.op_utils import make_forward
+from secateur.pruning import Plan, compact, complexity
+from secateur.pruning.search.ekg import Interim
+from secateur.recipes.engine.coded_files import file_rows
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
+from secateur.runs import read_json, write_json
+from secateur.runs.html import render_html
+from secateur.runs.page_files import FILE_COLUMNS
+from secateur.runs.page_table import COLUMNS
+from secateur.runs.wording import ratio
+
+PAGE = "report.html"
+TIMED_BATCH = 128
+PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
+
+
+def finish(
+    context: RunContext,
+    snapshots: dict[str, Path],
+    plan: Plan | None,
+    history: tuple[Interim, ...] = (),
+    learning: dict | None = None,
+    ensemble: Sequence[str] = (),
+    files: Sequence[Path] = (),
+) -> dict:
+    """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
+
+    Args:
+        snapshots: name → file, in the order of the rows.
+        plan: what the last one keeps of the first.
+        history: interim networks of a search.
+        learning: what `recipes.training.learning` says of a distillation.
+        ensemble: names of snapshots whose probabilities are also averaged.
+        files: .kpz and .tflite files made of them, see `recipes.engine.coded_files`.
+    """
+
+    def make(path: Path) -> None:
+        report = _measure(context, snapshots, plan, history, ensemble, files)
+        report |= {"learning": learning} if learning else {}
+        _write_page(context, report)
+        write_json(path, report)
+
+    report = read_json(context.step("report", "report.json", make))
+    if not context.folder.path(PAGE).exists():
+        _write_page(context, report)
+    print_table(report)
+    print(f"run folder: {context.config.train_path}  (report.html, report.json)")
+    return report
+
+
+def _write_page(context: RunContext, report: dict) -> None:
+    context.folder.write(PAGE, render_html(report).encode())
+
+
+def _measure(
+    context: RunContext,
+    snapshots: dict[str, Path],
+    plan: Plan | None,
+    history: tuple[Interim, ...],
+    ensemble: Sequence[str],
+    files: Sequence[Path],
+) -> dict:
+    config = context.config
+    steps = config.steps or context.folder.steps()  # those of a recipe file are known once they are done
+    entries = {name: entry for name in steps if (entry := context.folder.entry(name))}
+    facts = {name: entry["facts"] for name, entry in entries.items()}
+    dense = history[0].macs if history else None
+    networks = {name: context.load(path) for name, path in snapshots.items()}
+    parts = {"holdout": context.splits.holdout, "test": context.splits.test}
+    said = {name: _said(context, model, parts) for name, model in networks.items()}
+    return {
+        "system": config.system,
+        "setting": config.setting,
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine(),
+        "config": config.to_json(),
+        "bn": config.bn,
+        "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
+        "rows": _rows(context, networks, parts, said),
+        "ensemble": _together([said[name] for name in ensemble], parts) if ensemble else {},
+        "files": file_rows(context, files, [*networks.values()][-1], parts),
+        "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
+        "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
+        "widths": plan_widths(plan),
+        "stages": facts.get("slim", {}),
+        "taught": {name: fact["learning"] for name, fact in facts.items() if "learning" in fact},
+        "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
+        "bank": facts.get("bank", {}),
+        "litert": facts.get("litert", {}),
+        "seconds": {name: entry["seconds"] for name, entry in entries.items()},
+        "search": [
+            {k: v for k, v in vars(i).items() if k != "plan"} | {"rate": i.macs / dense} for i in history
+        ],
+        "epochs": [row for row in context.log.rows() if row["phase"] in steps],
+        "test_reads": context.splits.test_reads,
+    }
+
+
+def plan_widths(plan: Plan | None) -> list[dict]:
+    """A row for each group: its width before and after."""
+    keep = plan.keep.items() if plan else ()
+    return [{"group": name, "before": plan.sizes[name], "after": len(kept)} for name, kept in keep]
+
+
+def machine() -> dict:
+    """What the numbers were measured on."""
+    devices = [d.device_type for d in tf.config.list_physical_devices()]
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "devices": devices,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def _said(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
+    """Logits (n, classes) by part."""
+    config = context.config
+    forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
+    return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
+
+
+def _together(said: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
+    """Accuracy of the mean of probabilities, by part."""
+    found = {
+        name: ensemble_accuracy([one[name] for one in said], part.labels) for name, part in parts.items()
+    }
+    return {"members": len(said), **{f"{name}_accuracy": value for name, value in found.items()}}
+
+
+def _rows(
+    context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], said: dict[str, dict]
+) -> list[dict]:
+    """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
+    images = np.asarray(context.inputs(parts["test"].images[:TIMED_BATCH]))
+    plain = {name: compact(model) for name, model in networks.items()}
+    lite = {name: exports.to_litert(model) for name, model in plain.items()}
+    timed = {
+        "ms_frozen": {n: exports.frozen_runner(model, len(images)) for n, model in plain.items()},
+        "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
+    }
+    ms = {
+        key: least({n: partial(run, images) for n, run in each.items()}, context.config.time_seconds)
+        for key, each in timed.items()
+    }
+    return [
+        _row(name, model, parts, said[name])
+        | {
+            "file_bytes": len(lite[name]),
+            "batch": len(images),
+            **{key: each[name] for key, each in ms.items()},
+        }
+        for name, model in networks.items()
+    ]
+
+
+def _row(name: str, model: keras.Model, parts: dict[str, Images], said: dict[str, np.ndarray]) -> dict:
+    cost = complexity(model)
+    return {
+        "name": name,
+        "params": cost.params,
+        "macs": cost.macs,
+        "flops_ekg": complexity(model, "ekg").macs,
+        **{f"{n}_accuracy": score_logits(said[n], part.labels).accuracy for n, part in parts.items()},
+    }
+
+
+def print_table(report: dict) -> None:
+    """Before and after, a row per network, a ratio to the first behind each cost."""
+    rows = report["rows"]
+    table = Table(title=f"{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
+    table.add_column("network")
+    for _, title, _ in PRINTED:
+        table.add_column(textwrap.fill(title, 12), justify="right")  # or the numbers would be wrapped
+    for row in rows:
+        table.add_row(row["name"], *(_cell(row, rows[0], key, style) for key, _, style in PRINTED))
+    _show(table)
+    if rows := report.get("files"):
+        _show(_files_table(rows))
+    if together := report.get("ensemble"):
+        print(
+            f"ensemble of {together['members']} (mean of softmax): hold-out "
+            f"{100 * together['holdout_accuracy']:.2f} %, test {100 * together['test_accuracy']:.2f} %"
+        )
+
+
+def _files_table(rows: Sequence[dict]) -> Table:
+    table = Table(title="files")
+    table.add_column("file")
+    for _, title, _ in FILE_COLUMNS:
+        table.add_column(textwrap.fill(title, 12), justify="right")
+    for row in rows:
+        cells = (_cell(row, rows[0], key, style) for key, _, style in FILE_COLUMNS)
+        table.add_row(row["name"], *cells)
+    return table
+
+
+def _show(table: Table) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as shown:  # on a closed pipe rich would exit with a code of its own
+        console.print(table)
+    print(shown.get(), end="")
+
+
+def _cell(row: dict, first: dict, key: str, style: str) -> str:
+    if row[key] is None:
+        return "–"
+    if key.endswith("accuracy"):
+        return style.format(100 * row[key])
+    return style.format(row[key]) + ("" if row is first else f" ({ratio(row, first, key)})")

@@ -1,0 +1,179 @@
+"""The training loop: epochs, progress, metrics, one checkpoint per epoch from which a killed run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from secateur.dataloader import Images, batches, epoch_order
+from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.training.scoring import score
+from secateur.runs import TrainingError
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How to train.
+
+    Attributes:
+        name: of the phase: in checkpoints, metrics and progress bars.
+        images: to train on; a remainder smaller than a batch waits for the next epoch's order.
+        epochs: passes over `images`.
+        learning_rates: number of steps → one learning rate per step, float32 (steps,).
+        momenta: number of steps → one momentum (of Adam: β₁) per step, float32 (steps,); None: 0.9 always.
+        objective, preprocess, weight_decay, accum, optimizer, adjust: see `op_utils.Trainer`.
+        seed: of the order of the images and of their augmentation.
+        batch_size: images per step.
+        remedy: what the user can do when the loss stops being finite, one line.
+        extra: image ids (b,) → more arrays for the objective, first axis b.
+        after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
+            checkpoint of the epoch is taken and the holdout is scored.
+        kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
+        terms: names of what the objective returns behind loss and accuracy, for the log.
+    """
+
+    name: str
+    images: Images
+    epochs: int
+    learning_rates: Callable[[int], np.ndarray]
+    objective: Objective
+    preprocess: Preprocess
+    weight_decay: float
+    seed: int
+    batch_size: int
+    remedy: str
+    accum: int = 1
+    optimizer: str = "nesterov"
+    momenta: Callable[[int], np.ndarray] | None = None
+    extra: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+    adjust: Adjust | None = None
+    after_epoch: Callable[[int], None] | None = None
+    kept: Sequence[keras.Variable] = ()
+    terms: tuple[str, ...] = ()
+
+
+def fit(
+    context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
+) -> None:
+    """Trains in place. Every epoch ends in a checkpoint; after a kill the epoch under way is done again.
+
+    `scored` is the network that the holdout is shown, where `model` is more than that.
+    Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop being finite.
+    """
+    config = context.config
+    trainer = _trainer(context, model, spec)
+    first = _resume(context, trainer, spec)
+    forward = make_forward(scored or model, context.inputs, compile_=config.compile)
+    per_epoch = len(spec.images) // spec.batch_size
+    curves = _curves(spec, per_epoch * spec.epochs)
+    for epoch in range(first, spec.epochs):
+        with _diverging(spec, epoch):
+            loss, accuracy, *terms = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
+            state = _finished(trainer, spec, epoch + 1)
+        held = score(forward, context.splits.holdout, config.val_batch_size)
+        context.log.log(
+            epoch + 1,
+            phase=spec.name,
+            loss=loss,
+            accuracy=accuracy,
+            holdout_loss=held.loss,
+            holdout_accuracy=held.accuracy,
+            learning_rate=float(curves[0, (epoch + 1) * per_epoch - 1]),
+            **dict(zip(spec.terms, terms, strict=True)),
+        )
+        context.folder.save_checkpoint(spec.name, state, {"epoch": epoch + 1})
+
+
+def epochs_done(context: RunContext, name: str) -> int:
+    """Epochs of a phase that its checkpoint has behind it; 0 without one."""
+    saved = context.folder.load_checkpoint(name)
+    return saved.facts["epoch"] if saved else 0
+
+
+def _curves(spec: TrainingSpec, steps: int) -> np.ndarray:
+    """Rate and momentum of every step, float32 (2, steps)."""
+    rates = spec.learning_rates(steps)
+    return np.stack([rates, np.full(steps, 0.9, np.float32) if spec.momenta is None else spec.momenta(steps)])
+
+
+def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Trainer:
+    return Trainer(
+        model,
+        spec.preprocess,
+        spec.objective,
+        weight_decay=spec.weight_decay,
+        optimizer=spec.optimizer,
+        accum=spec.accum,
+        strategy=context.strategy,
+        compile_=context.config.compile,
+        adjust=spec.adjust,
+        terms=len(spec.terms),
+    )
+
+
+def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> int:
+    saved = context.folder.load_checkpoint(spec.name)
+    done = saved.facts["epoch"] if saved else 0
+    if saved:
+        trainer.restore(saved.arrays)
+        for name, variable in _kept(spec).items():
+            variable.assign(saved.arrays[name])
+        tqdm.write(f"{spec.name}: continuing after epoch {done}")
+    context.log.truncate(spec.name, done)
+    return done
+
+
+def _finished(trainer: Trainer, spec: TrainingSpec, done: int) -> dict[str, np.ndarray]:
+    """The state of a checkpoint, after `after_epoch`, which is never shown weights that are not finite."""
+    state = trainer.state()
+    if spec.after_epoch:
+        spec.after_epoch(done)
+        state = trainer.state()
+    return state | {name: keras.ops.convert_to_numpy(v) for name, v in _kept(spec).items()}
+
+
+def _kept(spec: TrainingSpec) -> Mapping[str, keras.Variable]:
+    return {f"kept{i:04d}": variable for i, variable in enumerate(spec.kept)}
+
+
+@contextlib.contextmanager
+def _diverging(spec: TrainingSpec, epoch: int) -> Iterator[None]:
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{spec.name}, epoch {epoch + 1}: {error}\n{spec.remedy}") from error
+
+
+def _epoch(
+    trainer: Trainer,
+    spec: TrainingSpec,
+    epoch: int,
+    per_epoch: int,
+    curves: np.ndarray,
+    do_log: int,
+) -> tuple[float, ...]:
+    start, total, count = epoch * per_epoch, np.zeros(2 + len(spec.terms)), 0
+    seeds = ((spec.seed, step) for step in range(start, start + per_epoch))
+    label = f"{spec.name} {epoch + 1}/{spec.epochs}"
+    with tqdm(total=per_epoch, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
+        for *metrics, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
+            total += np.array(metrics) * steps
+            count += steps
+            if count % do_log < steps or count >= per_epoch:
+                loss, accuracy = total[:2] / count
+                bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
+            bar.update(steps)
+    return tuple((total / count).tolist())
+
+
+def _stream(spec: TrainingSpec, epoch: int) -> Iterator[dict[str, np.ndarray]]:
+    order = epoch_order(len(spec.images), spec.seed, epoch)
+    for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
+        more = spec.extra(batch.ids) if spec.extra else {}
+        yield {"images": batch.images, "labels": batch.labels, **more}

@@ -1,0 +1,221 @@
+"""Image folders in every layout, made here: what is train and what test, sizes, greys, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from secateur import dataloader
+from secateur.dataloader.sources.decoding import check_memory
+from secateur.dataloader.sources.folders import random_fifth
+from secateur.runs.errors import DataError, UsageError
+
+
+def write(path: Path, level: int, size: tuple[int, int] = (32, 32), channels: int = 3) -> None:
+    """An image of one grey level, as PNG or JPEG by its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((*size, channels), level, np.uint8)
+    encode = tf.io.encode_png if path.suffix.lower() == ".png" else tf.io.encode_jpeg
+    path.write_bytes(encode(pixels).numpy())
+
+
+def fill(folder: Path, count: int, classes=("ant", "bee"), **options) -> None:
+    """Image i of class c has the level 100·c + i."""
+    for number, name in enumerate(classes):
+        for i in range(count):
+            write(folder / name / f"{i:03}.png", 100 * number + i, **options)
+
+
+def levels(images: dataloader.Images) -> list[int]:
+    return sorted(images.images[:, 0, 0, 0].tolist())
+
+
+def everything(splits: dataloader.Splits) -> list[int]:
+    return sorted(levels(splits.train) + levels(splits.search) + levels(splits.holdout))
+
+
+@pytest.mark.parametrize("name", ["test", "val", "valid", "validation"])
+def test_train_and_test_lie_beside_each_other(tmp_path, name):
+    fill(tmp_path / "train", 12)
+    fill(tmp_path / name, 3)
+    (tmp_path / "train" / "ant" / "Thumbs.db").write_text("no image")
+    splits = dataloader.load("folder", str(tmp_path))
+    assert splits.facts.num_classes == 2 and splits.facts.shape == (32, 32, 3)
+    assert everything(splits) == [*range(12), *range(100, 112)]
+    assert splits.test_reads == 0
+    assert levels(splits.test) == [0, 1, 2, 100, 101, 102]
+    assert np.array_equal(splits.test.labels, splits.test.images[:, 0, 0, 0] // 100)
+
+
+def test_the_test_images_are_not_touched_before_they_are_asked_for(tmp_path):
+    fill(tmp_path / "train", 12)
+    fill(tmp_path / "test", 1)
+    (tmp_path / "test" / "bee" / "000.png").write_bytes(b"no image")
+    splits = dataloader.load("folder", str(tmp_path))
+    with pytest.raises(DataError, match=r"bee/000\.png"):
+        _ = splits.test
+
+
+def test_classes_that_lie_directly_in_the_folder_are_cut_by_a_seed(tmp_path):
+    fill(tmp_path, 25)
+    once, again = (dataloader.load("folder", str(tmp_path)) for _ in range(2))
+    assert np.bincount(once.test.labels).tolist() == [5, 5]
+    assert levels(once.test) == levels(again.test) != [*range(20, 25), *range(120, 125)]
+    assert sorted(everything(once) + levels(once.test)) == [*range(25), *range(100, 125)]
+
+
+def test_a_fifth_of_each_class_at_least_one():
+    mask = random_fifth(np.repeat([0, 1, 2], [50, 4, 7]))
+    assert [mask[:50].sum(), mask[50:54].sum(), mask[54:].sum()] == [10, 1, 1]
+
+
+def test_images_of_other_sizes_and_greys_are_brought_to_one(tmp_path):
+    fill(tmp_path / "train", 10, size=(20, 24))
+    write(tmp_path / "train" / "bee" / "grey.JPG", 150, (9, 31), channels=1)
+    fill(tmp_path / "test", 1)
+    splits = dataloader.load("folder", str(tmp_path))
+    assert splits.facts.shape == (20, 20, 3), "the shorter side of the first image"
+    assert 150 in everything(splits)
+    assert dataloader.load("folder@8", str(tmp_path)).train.images.shape[1:] == (8, 8, 3)
+
+
+def test_what_has_the_right_size_keeps_every_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    for name in ("ant", "bee"):
+        for i, image in enumerate(pixels):
+            path = tmp_path / "train" / name / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tf.io.encode_png(image).numpy())
+    fill(tmp_path / "test", 1, size=(16, 16))
+    splits = dataloader.load("folder", str(tmp_path))
+    for part in (splits.train, splits.search, splits.holdout):
+        assert np.array_equal(part.images, pixels[part.ids % 12])
+
+
+def remove_the_test(folder):
+    (folder / "test").rename(folder / "other")
+
+
+def add_a_class(folder):
+    write(folder / "test" / "cat" / "0.png", 1)
+
+
+def empty_a_class(folder):
+    for path in (folder / "train" / "bee").iterdir():
+        path.unlink()
+
+
+def spoil_an_image(folder):
+    (folder / "train" / "bee" / "007.png").write_bytes(b"\x89PNG and no more")
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [(remove_the_test, "needs a folder test or val"), (add_a_class, "not in train. Received: .'cat'."),
+     (empty_a_class, "no image in .*'bee'"), (spoil_an_image, "Received: .*bee/007.png")],
+)  # fmt: skip
+def test_what_cannot_be_used_is_named(tmp_path, damage, message):
+    fill(tmp_path / "train", 12)
+    fill(tmp_path / "test", 2)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=message):
+        _ = dataloader.load("folder", str(tmp_path)).test
+
+
+@pytest.mark.parametrize("name", ["folder", "TINY_IMAGENET", "CINIC10"])
+@pytest.mark.parametrize("path", [None, "nowhere"])
+def test_a_folder_has_to_be_given(name, path):
+    with pytest.raises(DataError, match=f"{name} is read from a folder.*Received: data_path="):
+        dataloader.load(name, path)
+
+
+CINIC = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def test_cinic10_reports_on_test_and_haps_on_valid(tmp_path):
+    for part, count in (("train", 10), ("valid", 3), ("test", 2)):
+        for number, name in enumerate(CINIC):
+            for i in range(count):
+                write(tmp_path / part / name / f"{part}-{i}.png", 20 * number + i)
+    ours, haps = (dataloader.load(name, str(tmp_path), "hap") for name in ("CINIC10", "CINIC10_VALID"))
+    assert (len(ours.test), len(haps.test)) == (20, 30)
+    assert everything(ours) == everything(haps) == sorted(20 * c + i for c in range(10) for i in range(10))
+    assert ours.facts.shape == (32, 32, 3) and ours.facts.mean == pytest.approx(
+        (122.12, 120.44, 109.78), abs=0.01
+    )
+
+
+def tiny(folder: Path) -> Path:
+    """Tiny-ImageNet with two classes, unpacked."""
+    root = folder / "tiny-imagenet-200"
+    for number, wnid in enumerate(("n01443537", "n02124075")):
+        for i in range(10):
+            write(
+                root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG",
+                100 * number + i,
+                (64, 64),
+                1 + 2 * (i % 2),
+            )
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("n_0.JPEG\t0\t0\t9\t9\n")
+    for i, wnid in enumerate(("n02124075", "n01443537", "n02124075")):
+        write(root / "val" / "images" / f"val_{i}.JPEG", 50 + i, (64, 64))
+        with (root / "val" / "val_annotations.txt").open("a") as file:
+            file.write(f"val_{i}.JPEG\t{wnid}\t0\t32\t44\t62\n")
+    (root / "wnids.txt").write_text("n02124075\nn01443537\n")
+    return root
+
+
+@pytest.mark.parametrize("parent", [False, True])
+def test_tiny_imagenet_is_tested_on_its_validation_images(tmp_path, parent):
+    root = tiny(tmp_path)
+    splits = dataloader.load("TINY_IMAGENET", str(tmp_path if parent else root), "kesi")
+    assert splits.facts.num_classes == 2 and splits.facts.shape == (64, 64, 3)
+    assert splits.facts.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert everything(splits) == [*range(10), *range(100, 110)]
+    assert splits.test.labels.tolist() == [1, 0, 1] and splits.test.images[:, 0, 0, 0].tolist() == [
+        50,
+        51,
+        52,
+    ]
+
+
+def test_an_incomplete_tiny_imagenet_is_named(tmp_path):
+    root = tiny(tmp_path)
+    (root / "wnids.txt").write_text("n02124075\nn01443537\nn09999999\n")
+    with pytest.raises(DataError, match="not the classes of wnids.txt"):
+        dataloader.load("TINY_IMAGENET", str(root))
+    (root / "wnids.txt").unlink()
+    with pytest.raises(DataError, match="there is no .*wnids.txt"):
+        dataloader.load("TINY_IMAGENET", str(root))
+
+
+def test_the_real_tiny_imagenet(data_dir):
+    """As downloaded, or some of its classes: 64×64, greys as RGB, Egyptian cat = n02124075."""
+    folder = data_dir / "tiny-imagenet-200"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    splits = dataloader.load("TINY_IMAGENET", str(folder))
+    wnids = sorted((folder / "wnids.txt").read_text().split())
+    assert splits.facts.num_classes == len(wnids) == len(np.unique(splits.test.labels))
+    assert (np.bincount(splits.test.labels) == 50).all()
+    assert splits.train.images.shape[1:] == (64, 64, 3)
+    grey = (splits.train.images[..., :1] == splits.train.images).all(axis=(1, 2, 3))
+    assert 0 < grey.mean() < 0.1
+    row = next(r.split("\t") for r in (folder / "val/val_annotations.txt").open() if "n02124075" in r)
+    cat = tf.io.decode_jpeg((folder / "val" / "images" / row[0]).read_bytes(), 3).numpy()
+    (found,) = [label for image, label in zip(splits.test.images, splits.test.labels, strict=True)
+                if np.array_equal(image, cat)]  # fmt: skip
+    assert found == wnids.index("n02124075")
+
+
+def test_what_does_not_fit_in_memory_is_refused_with_the_remedy():
+    """1,281,167 images of 224×224, twice: 386 GB."""
+    with pytest.raises(DataError, match=r"386 GB.* 16\. .*\n.*--dataset IMAGENET@64"):
+        check_memory("IMAGENET", 1281167, (224, 224, 3), 16_000_000_000)
+    check_memory("IMAGENET", 1281167, (32, 32, 3), 16_000_000_000)
+
+
+def test_a_set_of_one_size_is_not_resized():
+    with pytest.raises(UsageError, match="CIFAR10 cannot be resized.*'CIFAR10@64'"):
+        dataloader.load("CIFAR10@64")

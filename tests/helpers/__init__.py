@@ -1,0 +1,1 @@
+"""What tests share: toy networks, reference formulas, hostile files, programs as processes."""

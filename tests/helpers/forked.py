@@ -1,0 +1,120 @@
+"""Programs of the project as real processes that need not import TensorFlow each time.
+
+`Programs` starts this file once; it imports everything and then forks a child for every command. The child
+runs the program's own file as `__main__` with its own folder, output and exit code; it can be killed like
+any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a shell sees of a program that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def quiet_environment() -> dict[str, str]:
+    """This process's, without the log level that JAX, if TensorFlow finds it, has put there."""
+    return {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+
+
+def shell(command: str, cwd: Path) -> Done:
+    """Runs `python FILE …` as a shell would, in a folder that holds the programs."""
+    words = shlex.split(command)
+    assert words[0] == "python"
+    command = [sys.executable, *words[1:]]
+    done = subprocess.run(
+        command, cwd=cwd, env=quiet_environment(), capture_output=True, text=True, timeout=600
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Programs:
+    """Runs `train_cifar.py` and `test.py`, one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
+        command = [sys.executable, __file__]
+        self._server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def start(self, program: str, *arguments: object, cwd: Path, file_limit: int | None = None) -> int:
+        """Starts a program and returns its process id; `file_limit` is the size that no file may exceed."""
+        request = {
+            "argv": [str(REPO / program), *map(str, arguments)],
+            "cwd": str(cwd),
+            "out": str(self._folder / "out"),
+            "err": str(self._folder / "err"),
+            "file_limit": file_limit,
+        }
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def wait(self) -> Done:
+        """Waits for the program that was started last."""
+        status = int(self._server.stdout.readline())
+        out, err = ((self._folder / name).read_text() for name in ("out", "err"))
+        return Done(os.waitstatus_to_exitcode(status), out, err)
+
+    def run(self, program: str, *arguments: object, cwd: Path, file_limit: int | None = None) -> Done:
+        """Runs a program to its end."""
+        self.start(program, *arguments, cwd=cwd, file_limit=file_limit)
+        return self.wait()
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._server.stdin.close()
+        self._server.wait(30)
+
+
+def _serve() -> None:
+    from secateur.runs.quiet import start_tensorflow
+
+    start_tensorflow()
+    import secateur.recipes.commands.evaluate  # noqa: F401  (the children find everything imported)
+
+    answer = os.dup(1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(request)
+            return
+        os.write(answer, f"{child}\n".encode())
+        _, status = os.waitpid(child, 0)
+        os.write(answer, f"{status}\n".encode())
+
+
+def _become(request: dict) -> None:
+    import resource
+    import runpy
+
+    for descriptor, path in ((1, request["out"]), (2, request["err"])):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(request["cwd"])
+    if limit := request["file_limit"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv = request["argv"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    _serve()

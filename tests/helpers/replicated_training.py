@@ -1,0 +1,145 @@
+"""Trains a small network with the batch divided in every way, on two logical CPUs.
+
+A program and not a test: TensorFlow divides the CPU only before it is first used. `python
+replicated_training.py OUT.npz`; keys are "replicas/accum/compiled/what".
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from secateur.coding.sharing.retraining import tie
+from secateur.coding.sharing.share import share
+from secateur.distillation import labels_only
+from secateur.nets import FusedBatchNorm, MaskedConv2D, MaskedDense
+from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm
+from secateur.pruning.constrain.gradients import hold_filters, in_turn
+from secateur.pruning.constrain.splitting import Splitting, admm
+
+STEPS = 3
+
+
+def network(norm: str) -> keras.Model:
+    """A convolution, a BatchNorm ("frozen" averages or "live" ones) and a classifier of four classes."""
+    keras.utils.set_random_seed(7)
+    inputs = keras.Input((8, 8, 3))
+    x = MaskedConv2D(6, name="conv")(inputs)
+    frozen = keras.layers.BatchNormalization(epsilon=1e-5, trainable=False, name="bn")
+    x = (frozen if norm == "frozen" else FusedBatchNorm(name="bn"))(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    return keras.Model(inputs, MaskedDense(4, name="fc")(x))
+
+
+def data(steps: int = STEPS, size: int = 16, seed: int = 3) -> list[dict[str, np.ndarray]]:
+    """Batches of random images and labels."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "images": rng.integers(0, 256, (size, 8, 8, 3), dtype=np.uint8),
+            "labels": rng.integers(0, 4, size).astype(np.int32),
+        }
+        for _ in range(steps)
+    ]
+
+
+def scaled(images):
+    """uint8 → about −1 … 1."""
+    return tf.cast(images, tf.float32) / 128 - 1
+
+
+def read(batch, seed=None):
+    """What the network reads of a batch."""
+    return scaled(batch["images"])
+
+
+def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
+    """A trainer after `STEPS` steps."""
+    with strategy.scope():
+        model = network(norm)
+    trainer = Trainer(
+        model, read, labels_only, weight_decay=5e-4, accum=accum, strategy=strategy, compile_=compiled
+    )
+    seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]
+    metrics = list(trainer.train(data(), seeds, rates))
+    assert len(metrics) == STEPS
+    return trainer
+
+
+def adjusted(strategy, compiled: bool) -> Trainer:
+    """A trainer with a penalty on the kernel, read off variables, and one output filter held."""
+    with strategy.scope():
+        model = network("frozen")
+        kernel = model.get_layer("conv").kernel
+        kernel.assign(kernel.numpy() * (np.arange(6) != 2))
+        splitting = Splitting.of(model)
+    splitting.sparse[0].assign(np.full(kernel.shape, 0.1))
+    adjust = in_turn(admm(model, splitting, rho=0.5), hold_filters(model))
+    trainer = Trainer(
+        model,
+        read,
+        labels_only,
+        weight_decay=5e-4,
+        accum=2,
+        strategy=strategy,
+        compile_=compiled,
+        adjust=adjust,
+    )
+    list(trainer.train(data(), [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]))
+    splitting.duals[0].assign(np.full(kernel.shape, -0.2))  # between epochs: nothing is compiled anew
+    list(trainer.train(data(), [(1, i) for i in range(STEPS)], [0.05] * STEPS))
+    return trainer
+
+
+def shared(strategy, compiled: bool) -> Trainer:
+    """A trainer whose convolution has four values beside 0, after twice `STEPS` steps."""
+    with strategy.scope():
+        model = network("frozen")
+        kernel = model.get_layer("conv").kernel
+        kernel.assign(kernel.numpy() * (np.arange(6) != 2))
+    trainer = Trainer(
+        model,
+        read,
+        labels_only,
+        weight_decay=5e-3,
+        accum=2,
+        strategy=strategy,
+        compile_=compiled,
+        adjust=tie(model, share(model, 2), 5e-3),
+    )
+    list(trainer.train(data(2 * STEPS), [(1, i) for i in range(2 * STEPS)], [0.01] * (2 * STEPS)))
+    return trainer
+
+
+def main(path: str) -> None:
+    """Writes the weights of all divisions."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    found = {}
+    for replicas in (1, 2):
+        devices = ["/cpu:0", "/cpu:1"][:replicas]
+        strategy = tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(devices)
+        for accum in (1, 4):
+            for compiled in (False, True):
+                weights = trained(strategy, "frozen", accum, compiled).state()
+                found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in weights.items()}
+        for compiled in (False, True):
+            kernel = adjusted(strategy, compiled).model.get_layer("conv").kernel
+            found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
+            kernel = shared(strategy, compiled).model.get_layer("conv").kernel
+            found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
+        live = trained(strategy, "live", 4 // replicas, False)
+        found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
+        images = data(1, 20)[0]["images"]
+        again = trained(strategy, "live", 4 // replicas, False)
+        again.restore(live.state())
+        found[f"{replicas}/live/restored"] = make_forward(again.model, scaled)(images, 8)
+        found[f"{replicas}/live/logits"] = make_forward(live.model, scaled)(images, 8)
+        reestimate_batch_norm(live.model, scaled, images, 20)
+        found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
+    np.savez(path, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
