@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import keras
 
+from secateur.nets.kernels import named_variables
 from secateur.pruning.count.costs import of_last_channels, operations, parameters
 from secateur.pruning.count.counting import find_convention, unsized
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup, Member
-from secateur.pruning.shrink.weights import named_variables
 from secateur.runs.text import few, table
 from secateur.runs.wording import number
 
