@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import keras
 import numpy as np
@@ -38,13 +37,6 @@ class Analysis:
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
-
-    @cached_property
-    def costs(self) -> dict[str, tuple[int | None, int]]:
-        """Group → MACs and parameters of its last channel, as `pruning.count.tables.costs` counts them."""
-        from secateur.pruning.count.tables import costs  # which reads groups
-
-        return costs(self)
 
     @property
     def calls(self) -> list[Call]:

@@ -18,7 +18,7 @@ from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 LINEAR = (
     "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
     "SpatialDropout3D", "ActivityRegularization", "Identity", "StochasticDepth", "ops.Negative",
-    "ops.Identity", "ops.Copy", "ops.Cast", "ops.SaturateCast", "ops.StopGradient",
+    "ops.Copy", "ops.Cast", "ops.SaturateCast", "ops.StopGradient",
 )  # fmt: skip
 SPATIAL = (
     *(f"{name}{rank}" for rank in ("1D", "2D", "3D")
@@ -139,6 +139,7 @@ def passing(follows: Mapping[str, int]) -> Label:
 layer_class("Activation", *map(operation, FUNCTIONS), label=_elementwise, activation=True)
 layer_class("LeakyReLU", "ELU", label=_elementwise, activation=True)
 layer_class("ReLU", label=_elementwise, activation=True, cost=costs.relu, run=running.relu)
+layer_class("ops.ReLU", label=_elementwise, activation=True, run=running.relu)  # `activations.relu(tensor)`
 layer_class("PReLU", label=_prelu, activation=True, cost=costs.prelu)
 layer_class(*LINEAR, label=_elementwise)
 layer_class(*SPATIAL, label=_spatial)
