@@ -23,6 +23,16 @@ def functional_of(model: Any) -> Any:
     return getattr(model, "_functional", None) or model
 
 
+def kind_of(make: type) -> str:
+    """Name of a layer's class; "ops.Add" for a raw operation, "module.Name" for a class of others.
+
+    keras.io's examples define layers with the names of Keras' own, which do something else.
+    """
+    if make.__module__.partition(".")[0] not in OWN:
+        return f"{make.__module__}.{make.__name__}"
+    return make.__name__ if issubclass(make, keras.Layer) else f"ops.{make.__name__}"
+
+
 def _symbolic(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
 
@@ -52,14 +62,8 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """Name of the layer's class; "ops.Add" for a raw operation, "module.Name" for a class of others.
-
-        keras.io's examples define layers with the names of Keras' own, which do something else.
-        """
-        kind, room = type(self.layer).__name__, type(self.layer).__module__
-        if room.partition(".")[0] not in OWN:
-            return f"{room}.{kind}"
-        return kind if isinstance(self.layer, keras.Layer) else f"ops.{kind}"
+        """What `kind_of` calls the class of the layer."""
+        return kind_of(type(self.layer))
 
     @property
     def constants(self) -> list[Any]:

@@ -26,6 +26,7 @@ _HOME = {
     "mask": "shrink.surgery",
     "narrow": "shrink.surgery",
     "plan_of_widths": "choose.widths",
+    "register_layer": "layers.register",
     "published_widths": "choose.published",
     "score_groups": "score.scores",
     "slimming_widths": "choose.slimming",

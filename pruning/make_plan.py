@@ -36,7 +36,7 @@ def make_plan(
     budget: Budget | None = None, allocation: str | Sensitivity | None = None, fill: bool = True,
     round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
     convention: str = "mac", setup: Setup | None = None, cache: str | os.PathLike | None = None,
-    data: Any = None, **scoring: Unpack[Scoring],
+    data: Any = None, analysis: Analysis | None = None, **scoring: Unpack[Scoring],
 ) -> Plan:  # fmt: skip
     """Chooses the channels that stay: those with the best scores, as many as a budget allows.
 
@@ -61,6 +61,7 @@ def make_plan(
             call. None is LiteRT, one thread, one image.
         cache: folder of the layers that have been measured; None is the user's cache folder.
         data: (images, labels), or images alone, for criteria that look at them and for "sensitivity".
+        analysis: of the model, where the caller has it.
         scoring: loss, reduce, normalise, batch_size and seed of `score_groups`.
 
     Raises `UsageError` for a value out of range, an unknown option, a layer to ignore that does not exist, a
@@ -73,7 +74,7 @@ def make_plan(
         max_ms=max_ms, budget=budget,
     )  # fmt: skip
     limits = Limits(round_to, min_channels, max_drop, names(ignore))
-    analysis = analyse(model)
+    analysis = analysis or analyse(model)
     check_prunable(analysis, model.name)
     scores = criterion
     if isinstance(criterion, str):

@@ -45,5 +45,12 @@ def _serve_bare_names(root: Path) -> None:
             sys.modules[room] = importlib.import_module(f"{__name__}.{room}")
 
 
+def __getattr__(name: str) -> object:
+    """Public names of this package itself; rooms are modules."""
+    if name == "register_layer":
+        return importlib.import_module(f"{__name__}.pruning.layers").register_layer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 if not (Path(__file__).parent / "pruning").is_dir():
     _serve_bare_names(Path(__file__).resolve().parents[1])

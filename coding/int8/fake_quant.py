@@ -11,8 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from secateur.coding.sharing.kernels import channel_axes
 from secateur.nets.graph import Call, rebuilt, trace
+from secateur.nets.kernels import filter_axes, named_variables
 
 LEVELS = 127
 """Of kernels: −127 … 127 times a scale (LiteRT's specification leaves −128 out)."""
@@ -74,11 +74,11 @@ class RoundedKernel(keras.layers.Layer):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """What the layer makes with rounded kernels."""
-        axes = {id(getattr(self.layer, name)): own for name, own in channel_axes(self.layer).items()}
+        axes = filter_axes(self.layer)
         # In a scope of their own all variables need values: that of a training around it is not looked into.
         values = [
-            (v, round_kernel(v.value, axes[id(v)]) if id(v) in axes else v.value)
-            for v in self.layer.variables
+            (v, round_kernel(v.value, axes[name]) if name in axes else v.value)
+            for name, v in named_variables(self.layer).items()
         ]
         with keras.StatelessScope(state_mapping=values):
             return self.layer(*args, **kwargs)
@@ -97,7 +97,7 @@ def fake_quantised(model: keras.Model) -> keras.Model:
     """
     graph = trace(model)
     readers = graph.readers()
-    wrapped = {name: RoundedKernel(layer) for name, layer in graph.layers.items() if channel_axes(layer)}
+    wrapped = {name: RoundedKernel(layer) for name, layer in graph.layers.items() if filter_axes(layer)}
     entries: dict[int, Any] = {}
 
     def run(call: Call, values: list[Any]) -> list[Any]:

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.coding.sharing.kernels import channel_axes
 from secateur.nets.graph import Call, Graph, rebuilt, trace
+from secateur.nets.kernels import filter_axes
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -59,8 +59,13 @@ def _pairs(graph: Graph) -> Iterator[tuple[Call, Call]]:
 
 
 def _linear(layer: Any) -> bool:
-    """Whether its outputs are sums of products, each with one channel of its one kernel, channels last."""
-    if list(channel_axes(layer)) != ["kernel"] or layer.activation is not keras.activations.linear:
+    """Whether its outputs are sums of products, each with one channel of its one kernel, channels last.
+
+    Only of Keras' own classes: one that is derived from them may change its kernel before it is used.
+    """
+    if not type(layer).__module__.startswith("keras.") or list(filter_axes(layer)) != ["kernel"]:
+        return False
+    if layer.activation is not keras.activations.linear:
         return False
     return getattr(layer, "data_format", "channels_last") == "channels_last"
 
@@ -78,7 +83,7 @@ def _folded(linear: Any, norm: Any) -> keras.Layer:
     """A layer like `linear`, with the numbers of both."""
     kernel, (scale, shift) = np.asarray(linear.kernel, np.float64), _numbers(norm)
     bias = np.asarray(linear.bias) if linear.use_bias else 0.0
-    axes = channel_axes(linear)["kernel"]
+    axes = filter_axes(linear)["kernel"]
     shape = [n if axis - kernel.ndim in axes else 1 for axis, n in enumerate(kernel.shape)]
     made = type(linear).from_config(linear.get_config() | {"use_bias": True})
     made.build(linear.input.shape)

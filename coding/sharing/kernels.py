@@ -18,16 +18,6 @@ Bits = int | Mapping[str, int]
 """Of all kernels; or a table from "conv", "dense", layers, patterns of them ("stage4_*") or kernels to bits.
 
 A layer that is itself called "conv" or "dense" is meant by the name of its kernel, "conv/kernel"."""
-Axes = dict[str, tuple[int, ...]]
-CHANNELS: dict[str, Axes] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), {"kernel": (-1,)}),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), {"kernel": (-2,)}),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), {"kernel": (-2, -1)}),
-    **dict.fromkeys(
-        ("SeparableConv1D", "SeparableConv2D"), {"depthwise_kernel": (-2, -1), "pointwise_kernel": (-1,)}
-    ),
-}
-"""Class of a layer, or of one that it is derived from → `channel_axes`."""
 Kernel = tuple[str, str, Any]  # kind, "layer/weight", variable
 
 
@@ -74,17 +64,15 @@ def chosen(kernels: Sequence[Kernel], bits: Bits) -> Iterator[tuple[str, Any, in
             yield name, variable, own
 
 
-def channel_axes(layer: Any) -> Axes:
-    """Kernel of a layer → its axes, from the end, that number output channels. Empty where it has none."""
-    classes = [c.__name__ for c in type(layer).__mro__ if c.__module__.startswith("keras.")]
-    return next((CHANNELS[name] for name in classes if name in CHANNELS), {})
-
-
 def _of(layer: Any) -> Iterator[Kernel]:
     """A model comes before its layers, which have the last word on the names of their weights."""
-    kind = "conv" if any("Conv" in c.__name__ for c in type(layer).__mro__) else "dense"
+    from secateur.nets.kernels import MATRIX, filter_axes  # brings TensorFlow; the options come without
+
+    conv, axes = any("Conv" in c.__name__ for c in type(layer).__mro__), filter_axes(layer)
     for variable in layer.variables:
-        if variable.name.endswith("kernel"):
+        known = variable.name in axes
+        if known or variable.name.endswith("kernel"):
+            kind = "conv" if conv or (known and len(variable.shape) > MATRIX) else "dense"
             yield kind, f"{layer.name}/{variable.name}", variable
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from secateur.pruning.constrain.kernels import inside
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
@@ -34,7 +33,8 @@ def project(
         raise UsageError(f"Unknown unit. Received: unit={unit!r}. {nearest(unit, UNITS)}")
     if not 0 <= sparsity < 1:
         raise UsageError(f"A sparsity is at least 0 and below 1. Received: sparsity={sparsity}")
-    within = inside(kernel.ndim, axes) if unit == "filters" else ()
+    inside = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in axes)
+    within = inside if unit == "filters" else ()
     norms = np.abs(kernel).sum(within, dtype=np.float64, keepdims=True)
     alive = np.ones(norms.size, bool)
     alive[np.argsort(norms.ravel(), kind="stable")[: int(sparsity * norms.size)]] = False

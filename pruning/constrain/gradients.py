@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from secateur.nets.kernels import convolution_kernels
 from secateur.op_utils import Adjust
-from secateur.pruning.constrain.kernels import convolution_kernels
 from secateur.runs.errors import UsageError
 
 Change = Callable[[int, tf.Tensor, tf.Tensor, float], tf.Tensor]

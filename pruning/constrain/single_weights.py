@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from secateur.pruning.constrain.kernels import convolution_kernels
 from secateur.runs.errors import UsageError
 
 DEEP = (0.27, 0.46, 0.60, 0.70, 0.80)
@@ -87,7 +86,7 @@ def zero_weights(model: Any, percent: float) -> Zeroed:
     `percent` in [0, 1) counts weights that are 0 already, so that a round's ratio includes those before.
     Raises `UsageError` as `threshold` does.
     """
-    kernels = convolution_kernels(model)
+    kernels = _kernels(model)
     limit = threshold([kernel.value for kernel in kernels], percent)
     return _assign(kernels, [limit] * len(kernels))
 
@@ -99,8 +98,14 @@ def level(model: Any, sparsity: float) -> Zeroed:
         model: with convolutions.
         sparsity: ratio of each kernel that goes, in [0, 1).
     """
-    kernels = convolution_kernels(model)
+    kernels = _kernels(model)
     return _assign(kernels, [lowest(kernel.value, sparsity) for kernel in kernels])
+
+
+def _kernels(model: Any) -> list:
+    from secateur.nets.kernels import convolution_kernels  # brings TensorFlow; ratios come without
+
+    return convolution_kernels(model)
 
 
 def _assign(kernels: list, limits: list[float]) -> Zeroed:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.plan import Plan
-from secateur.pruning.shrink.weights import kept_positions, named_variables, zero
+from secateur.pruning.shrink.weights import kept_positions, zero
 from secateur.runs.errors import UsageError
 
 BESIDE = ("bias", "mask")  # what a producer has for each channel that is no filter

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
+from secateur.nets.kernels import Kernel, convolution_kernels
 from secateur.op_utils import Adjust
 from secateur.pruning.constrain.admm import update
 from secateur.pruning.constrain.gradients import each
-from secateur.pruning.constrain.kernels import Kernel, convolution_kernels
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
+from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
 from secateur.pruning.count.polynomial import Rows, Term
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.layers import cost_of
-from secateur.pruning.shrink.weights import named_variables
 
 
 def operations(analysis: Analysis, rule: Convention) -> list[Term]:

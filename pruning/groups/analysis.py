@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import keras
 import numpy as np
@@ -13,9 +12,8 @@ from secateur.nets.graph import Call, Graph, trace
 from secateur.pruning.groups.components import Components, label_channels
 from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
+from secateur.pruning.layers import is_activation
 from secateur.pruning.layers.labels import Labels, channel_vector, expanded
-
-ACTIVATIONS = {"ReLU", "LeakyReLU", "ELU", "Activation", "PReLU", "ops.Relu", "ops.Silu", "ops.Gelu"}
 
 Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
 
@@ -39,13 +37,6 @@ class Analysis:
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
-
-    @cached_property
-    def costs(self) -> dict[str, tuple[int | None, int]]:
-        """Group → MACs and parameters of its last channel, as `pruning.count.tables.costs` counts them."""
-        from secateur.pruning.count.tables import costs  # which reads groups
-
-        return costs(self)
 
     @property
     def calls(self) -> list[Call]:
@@ -124,12 +115,6 @@ def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
 def _sites(graph: Graph, parts: Parts) -> dict[str, list[int]]:
     sites: dict[str, list[int]] = {}
     for call in graph.calls:
-        for group, _ in parts[call.outputs[0]] if _shows_channels(call) else ():
+        for group, _ in parts[call.outputs[0]] if is_activation(call) else ():
             sites.setdefault(group, []).append(call.outputs[0])
     return sites
-
-
-def _shows_channels(call: Call) -> bool:
-    """Whether its output is what a non-linearity let through: where a gate would sit."""
-    activation = getattr(call.layer, "activation", None)
-    return call.kind in ACTIVATIONS or activation not in (None, keras.activations.linear)

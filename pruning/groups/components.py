@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.nets.graph import Graph
-from secateur.pruning.layers import KINDS
+from secateur.pruning.layers import find
 from secateur.pruning.layers.labels import Labels, representatives
 
 
 def label_channels(graph: Graph) -> Labels:
-    """Runs the rules of all kinds. Inputs, outputs and what is not understood are locked, with the reason."""
+    """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are."""
     state = Labels()
     for call in graph.calls:
         labels = [state.of_tensor[t] for t in call.inputs]
-        known = KINDS.get(call.kind)
+        known = find(call.kind)
         if call.kind == "InputLayer":
             made = "it is an input of the model"
         elif known is None:

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from secateur.runs.text import table
+
 if TYPE_CHECKING:
     from secateur.pruning.groups.analysis import Analysis
+
+ROLES = ("producer", "follower", "consumer", "padding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +23,11 @@ class Member:
     role: str  # producer, follower (BN), consumer or padding
     axes: dict[str, int]
     index: np.ndarray
+
+    @property
+    def cut(self) -> str:
+        """Its weights and the axes that they are cut along, in words."""
+        return ", ".join(f"{weight} {axis}" for weight, axis in self.axes.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +77,20 @@ class ChannelGroup:
         """Channels that one layer makes or reads: it must keep at least one of them."""
         return {frozenset(np.unique(m.index[m.index >= 0]).tolist()) for m in self.members}
 
-    def __str__(self) -> str:
-        """Who makes, follows and reads its channels, and what one of them costs, as a table."""
-        from secateur.pruning.count.tables import describe  # which reads all groups
+    def table(self) -> str:
+        """A row for each layer that its channels go through.
 
-        return describe(self)
+        "channels" are those of the group that the layer has on the axis; a flattened feature map has each of
+        them at every pixel.
+        """
+        rows = [
+            (role, m.layer, m.cut, len(set(m.index.tolist()) - {-1}))
+            for role in ROLES
+            for m in self.members
+            if m.role == role and (m.axes or role == "padding")
+        ]
+        return table(("role", "layer", "cut along", "channels"), rows)
+
+    def __str__(self) -> str:
+        """Who makes, follows and reads its channels."""
+        return f"{self.name}: {self.size} channels\n{self.table()}"

@@ -10,32 +10,11 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.latency.table import Table
+from secateur.pruning.layers import find
 from secateur.pruning.plan import FAST_WIDTH
+from secateur.pruning.shrink.layers import plain
 
-# kind → the plain layer, and the option that holds the width of what it makes
-TIMED: dict[str, tuple[type, str]] = {
-    name.__name__: (name, "filters")
-    for name in (
-        keras.layers.Conv1D,
-        keras.layers.Conv2D,
-        keras.layers.Conv3D,
-        keras.layers.Conv1DTranspose,
-        keras.layers.Conv2DTranspose,
-        keras.layers.Conv3DTranspose,
-        keras.layers.SeparableConv1D,
-        keras.layers.SeparableConv2D,
-    )
-} | {
-    "DepthwiseConv1D": (keras.layers.DepthwiseConv1D, ""),
-    "DepthwiseConv2D": (keras.layers.DepthwiseConv2D, ""),
-    "Dense": (keras.layers.Dense, "units"),
-    "MaskedConv2D": (keras.layers.Conv2D, "filters"),
-    "MaskedDense": (keras.layers.Dense, "units"),
-    "MaskedDepthwiseConv2D": (keras.layers.DepthwiseConv2D, ""),
-}
-OPTIONS = (
-    "kernel_size", "strides", "padding", "dilation_rate", "groups", "depth_multiplier", "use_bias",
-)  # fmt: skip
+UNTIMED = ("name", "trainable", "dtype", "activation", "initializer", "regularizer", "constraint")  # endings
 POINTS = 8  # of a grid of widths
 
 
@@ -68,18 +47,18 @@ class TimedLayer:
         return first + (self._measured(right, up) - first) * (n_in - left) / (right - left)
 
     def _measured(self, n_in: int, n_out: int) -> float:
-        make, width = TIMED[self.call.kind]
-        config = self.call.layer.get_config()
-        options = {name: config[name] for name in OPTIONS if name in config}
+        make, config = plain(self.call.layer)
+        options = {name: value for name, value in config.items() if not name.endswith(UNTIMED)}
+        width = find(self.call.kind).size
         groups, whole = options.get("groups", 1), self.call.input_shapes[0][-1]
         if groups == whole > 1:  # a depthwise convolution in other words: its width follows what it reads
-            options["groups"], n_out = n_in, n_in * (config["filters"] // groups)
+            options["groups"], n_out = n_in, n_in * (options[width] // groups)
         elif groups > 1:
             n_in, n_out = (max(1, round(n / groups)) * groups for n in (n_in, n_out))
         options |= {width: n_out} if width else {}
         options["dtype"] = self.call.layer.dtype_policy.name
         shape = (*self.call.input_shapes[0][1:-1], n_in)
-        key = f"{make.__name__} {json.dumps(options)} {list(shape)}"
+        key = f"{make.__name__} {json.dumps(options, default=repr)} {list(shape)}"
         return self.table.milliseconds(key, lambda: _model(shape, make(**options)))
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from secateur.pruning.count.counting import require_sizes
 from secateur.pruning.groups.analysis import Analysis
-from secateur.pruning.latency.layers import TIMED, TimedLayer
+from secateur.pruning.latency.layers import TimedLayer
 from secateur.pruning.latency.table import Table
+from secateur.pruning.layers import find
 
 Part = tuple[str, int]  # a group, and how many positions of a tensor belong to it
 
@@ -29,7 +30,7 @@ class Predictor:
         self._parts: list[tuple[tuple[int, list[Part]], tuple[int, list[Part]]]] = []
         self.touching: dict[str, set[int]] = defaultdict(set)
         for call in analysis.calls:
-            if call.kind in TIMED:
+            if (known := find(call.kind)) and known.timed:
                 ends = (
                     _parts(analysis, call.inputs[0], call.input_shapes[0]),
                     _parts(analysis, call.outputs[0], call.shapes[0]),

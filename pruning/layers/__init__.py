@@ -1,7 +1,7 @@
-"""Everything that pruning must know of a kind of layer, in one entry: add a kind here and nowhere else."""
+"""What pruning knows of layer classes: one entry says all of one. `register_layer` adds a user's own."""
 
-from secateur.pruning.layers import merging, passing, producers, shaping  # noqa: F401  (they fill the registry)
-from secateur.pruning.layers.fixed import cost_of
-from secateur.pruning.layers.registry import KINDS, Cut, Kind, kind
+from secateur.pruning.layers import fixed, merging, passing, producers, shaping  # noqa: F401 (fill the table)
+from secateur.pruning.layers.register import register_layer
+from secateur.pruning.layers.registry import LAYERS, Cut, LayerClass, cost_of, find, is_activation
 
-__all__ = ["KINDS", "Cut", "Kind", "cost_of", "kind"]
+__all__ = ["LAYERS", "Cut", "LayerClass", "cost_of", "find", "is_activation", "register_layer"]

@@ -9,15 +9,19 @@ than its channels. Labels change along one axis at most, so that what is cut out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from secateur.nets.graph import Call
+from secateur.nets.kernels import named_variables
+from secateur.runs.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Use:
-    """Labels along one axis of a layer's weights: `axes` maps weight name → axis."""
+    """Labels along one axis of a layer's weights: `axes` maps weight name → axis, from 0."""
 
     layer: str
     role: str  # producer, follower, consumer or padding
@@ -49,13 +53,25 @@ class Labels:
         if different.any():
             self.pairs.append((a[different], b[different]))
 
-    def use(self, layer: str, role: str, axes: dict[str, int], labels: np.ndarray) -> None:
-        """Notes which channels a layer's weights serve: a layer that is called twice serves the same ones."""
-        key = (layer, role, *axes.items())
+    def use(self, call: Call, role: str, axes: Mapping[str, int], labels: np.ndarray) -> None:
+        """Notes which channels a layer's weights serve: a layer that is called twice serves the same ones.
+
+        `axes` may count from the end, and name weights that the layer does not have, as a bias. Raises
+        `UsageError` for an axis that has another size than the labels.
+        """
+        own = {name: tuple(weight.shape) for name, weight in named_variables(call.layer).items()}
+        found = {name: axis % len(own[name]) for name, axis in axes.items() if name in own}
+        for name, axis in found.items():
+            if own[name][axis] != len(labels):
+                raise UsageError(
+                    f"Weight {name!r} of layer {call.name!r} needs {len(labels)} entries along axis {axis}, "
+                    f"one for each channel. Received: shape {own[name]}"
+                )
+        key = (call.name, role, *axes.items())
         if key in self.uses:
             self.unite(self.uses[key].labels, labels)
         else:
-            self.uses[key] = Use(layer, role, axes, labels)
+            self.uses[key] = Use(call.name, role, found, labels)
 
     def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
         """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""

@@ -6,14 +6,16 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
+from secateur.pruning.layers import running
 from secateur.pruning.layers.labels import Labels
-from secateur.pruning.layers.registry import Cut, kind
+from secateur.pruning.layers.registry import Cut, layer_class
 
 CONSTANT = "a constant that belongs to channels cannot be cut"
-SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+SUMS = ("Subtract", "Multiply", "Average", "Maximum", "Minimum")
 
 
-def _merge(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+def merge(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """The label rule of sums: channels at the same place are one channel."""
     rank = max(vector.ndim for vector in labels)
     if any(vector.ndim != rank for vector in labels) and call.kind.startswith("ops."):
         return "it broadcasts the batch axis"
@@ -113,9 +115,10 @@ def _scaled_sum(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
     return [labels[0]]
 
 
-kind(*SUMS, *(f"ops.{name}" for name in SUMS if name != "Average"), label=_merge)
-kind("ops.Divide", "ops.TrueDivide", label=_divide)
-kind("ops.Power", label=_power)
-kind("Concatenate", "ops.Concatenate", label=_concatenate)
-kind("ops.Split", label=_split, resize=_resize_split)
-kind("CustomScaleLayer", label=_scaled_sum)  # of keras.applications' InceptionResNetV2: x + scale · y
+layer_class("Add", label=merge, run=running.add)
+layer_class(*SUMS, "ops.Add", *(f"ops.{name}" for name in SUMS if name != "Average"), label=merge)
+layer_class("ops.Divide", "ops.TrueDivide", label=_divide)
+layer_class("ops.Power", label=_power)
+layer_class("Concatenate", "ops.Concatenate", label=_concatenate)
+layer_class("ops.Split", label=_split, resize=_resize_split)
+layer_class("CustomScaleLayer", label=_scaled_sum)  # of keras.applications' InceptionResNetV2: x + scale · y

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.layers import cost
-from secateur.pruning.layers.activations import mixes
+from secateur.pruning.layers import costs, running
+from secateur.pruning.layers.activations import FUNCTIONS, mixes, operation
 from secateur.pruning.layers.labels import Labels, channel_vector
+from secateur.pruning.layers.merging import merge
 from secateur.pruning.layers.producers import CHANNELS_FIRST, spread
-from secateur.pruning.layers.registry import Cut, kind
+from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
-ELEMENTWISE = (
-    "ReLU", "LeakyReLU", "ELU", "Activation", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
-    "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "ActivityRegularization", "Identity",
-    "StochasticDepth",
-)  # fmt: skip
-OPERATIONS = (
-    "Relu", "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "LogSigmoid", "LeakyRelu", "HardSigmoid",
-    "HardSilu", "Elu", "Selu", "Gelu", "Celu", "HardTanh", "Tanh", "Absolute", "Exp", "Square", "Sqrt",
-    "Negative", "Clip", "Sin", "Cos", "Expm1", "Log1p", "Identity", "Copy", "Cast", "StopGradient",
-    "SparseSigmoid", "SoftShrink", "SparsePlus", "Squareplus", "TanhShrink", "HardShrink", "Threshold", "Erf",
-    "Abs", "Arctan", "Sinh", "Cosh", "Exp2", "Sign", "Floor", "Ceil", "Round", "Trunc", "SaturateCast",
+LINEAR = (
+    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout3D", "ActivityRegularization", "Identity", "StochasticDepth", "ops.Negative",
+    "ops.Copy", "ops.Cast", "ops.SaturateCast", "ops.StopGradient",
 )  # fmt: skip
 SPATIAL = (
     *(f"{name}{rank}" for rank in ("1D", "2D", "3D")
-      for name in ("MaxPooling", "AveragePooling", "UpSampling", "Cropping", "ZeroPadding",
-                   "AdaptiveMaxPooling", "AdaptiveAveragePooling")),
+      for name in ("UpSampling", "Cropping", "ZeroPadding", "AdaptiveMaxPooling", "AdaptiveAveragePooling")),
     "Resizing", "CenterCrop", "ops.MaxPool", "ops.AveragePool", "ops.Resize",
 )  # fmt: skip
+POOLING = [f"{how}Pooling{rank}" for how in ("Max", "Average") for rank in ("1D", "2D", "3D")]
+NO_CHANNELS = "its inputs are not channels alone"
+OTHER_AXIS = "it normalises another axis than the channels'"
+BELONG = "its constants belong to channels"
 
 
 def _elementwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if call.kind == "Activation" and (reason := mixes(call.layer.activation)):
+    if reason := mixes(getattr(call.layer, "activation", None)):
         return reason
     if any(np.ndim(constant) for constant in call.constants):
-        return "its constants belong to channels"
+        return BELONG
     return [labels[0]]
 
 
@@ -43,7 +43,7 @@ def _spatial(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
     if getattr(call.layer, "data_format", None) == "channels_first":
         return CHANNELS_FIRST
     if channel_vector(labels[0], call.input_shapes[0][-1]) is None:
-        return "its inputs are not channels alone"
+        return NO_CHANNELS
     return [labels[0]]
 
 
@@ -52,16 +52,16 @@ def _padding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
     if call.layer.data_format != "channels_first":
         return _spatial(state, call, labels)
     if (read := channel_vector(labels[0], call.input_shapes[0][-1])) is None:
-        return "its inputs are not channels alone"
+        return NO_CHANNELS
     front, back = call.layer.padding[1]
     made = np.concatenate([state.fresh(front), read, state.fresh(back)])
-    state.use(call.name, "padding", {}, made)
+    state.use(call, "padding", {}, made)
     return [spread(call, made)]
 
 
 def _rescaling(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     one = np.ndim(call.layer.scale) == 0 and np.ndim(call.layer.offset) == 0
-    return [labels[0]] if one else "its constants belong to channels"
+    return [labels[0]] if one else BELONG
 
 
 def _normalization(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
@@ -70,8 +70,8 @@ def _normalization(state: Labels, call: Call, labels: list[np.ndarray]) -> list[
     if layer._keep_axis == () and layer.input_mean is None:
         return [labels[0]]
     if layer._keep_axis != (len(call.shapes[0]) - 1,) or layer.input_mean is not None or vector is None:
-        return "its constants belong to channels"
-    state.use(call.name, "follower", {"mean": 0, "variance": 0}, vector)
+        return BELONG
+    state.use(call, "follower", {"mean": 0, "variance": 0}, vector)
     return [labels[0]]
 
 
@@ -79,9 +79,9 @@ def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
     rank, axis = len(call.shapes[0]), getattr(call.layer, "axis", -1)
     vector = channel_vector(labels[0], call.shapes[0][-1])
     if axis not in (-1, rank - 1) or vector is None:
-        return "it normalises another axis than the channels'"
+        return OTHER_AXIS
     axes = dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance", "mask"), 0)
-    state.use(call.name, "follower", axes, vector)
+    state.use(call, "follower", axes, vector)
     return [labels[0]]
 
 
@@ -90,13 +90,13 @@ def _group_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
     layer, size = call.layer, call.shapes[0][-1]
     vector = channel_vector(labels[0], size)
     if layer.axis not in (-1, len(call.shapes[0]) - 1) or vector is None:
-        return "it normalises another axis than the channels'"
+        return OTHER_AXIS
     groups = size if layer.groups == -1 else layer.groups
     if groups == 1:
         return "its statistics are taken over all channels"
     rows = vector.reshape(groups, -1)
     state.unite(rows[:, :1], rows)
-    state.use(call.name, "follower", {"gamma": 0, "beta": 0}, vector)
+    state.use(call, "follower", {"gamma": 0, "beta": 0}, vector)
     return [labels[0]]
 
 
@@ -110,37 +110,47 @@ def _prelu(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
     alpha = call.layer.alpha.shape
     vector = channel_vector(labels[0], call.shapes[0][-1])
     if vector is None:
-        return "its inputs are not channels alone"
+        return NO_CHANNELS
     if alpha[-1] == len(vector) and len(vector) > 1:
-        state.use(call.name, "follower", {"alpha": len(alpha) - 1}, vector)
+        state.use(call, "follower", {"alpha": len(alpha) - 1}, vector)
     return [labels[0]]
 
 
-def _layer_scale(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    vector = channel_vector(labels[0], call.shapes[0][-1])
-    if vector is None:
-        return "its inputs are not channels alone"
-    state.use(call.name, "follower", {"variable": 0}, vector)  # Keras gave its gamma no name
-    return [labels[0]]
+def passing(follows: Mapping[str, int]) -> Label:
+    """The label rule of a layer that passes each channel on by itself, and has weights with one of each.
+
+    Several inputs meet as in a sum.
+    """
+
+    def label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+        size = call.shapes[0][-1]
+        if len(call.outputs) > 1 or any(shape[-1] != size for shape in call.input_shapes):
+            return "it does not make the channels that it reads"
+        if isinstance(joined := merge(state, call, labels), str):
+            return joined
+        if (vector := channel_vector(joined[0], size)) is None:
+            return NO_CHANNELS
+        state.use(call, "follower", follows, vector)
+        return [spread(call, vector)]
+
+    return label
 
 
-kind(*ELEMENTWISE, *(f"ops.{name}" for name in OPERATIONS), label=_elementwise)
-kind("ReLU", label=_elementwise, cost=cost.relu)
-kind(*SPATIAL, label=_spatial)
-kind(
-    *(name for name in SPATIAL if "Pooling" in name and "Adaptive" not in name),
-    label=_spatial,
-    cost=cost.pool,
-)
-kind("ZeroPadding2D", label=_padding)
-kind("Rescaling", label=_rescaling)
-kind("Normalization", label=_normalization, cost=cost.normalization)
-kind("BatchNormalization", "FusedBatchNorm", label=_batch_norm, cost=cost.norm)
-kind("GroupNormalization", label=_group_norm, resize=_resize_group_norm, cost=cost.affine)
-kind("PReLU", label=_prelu, cost=cost.prelu)
-kind(
-    "LayerScale",
-    label=_layer_scale,
-    resize=lambda config, call, cut: config | {"projection_dim": cut.outputs[0][-1]},
-    cost=cost.affine,
+layer_class("Activation", *map(operation, FUNCTIONS), label=_elementwise, activation=True)
+layer_class("LeakyReLU", "ELU", label=_elementwise, activation=True)
+layer_class("ReLU", label=_elementwise, activation=True, cost=costs.relu, run=running.relu)
+layer_class("ops.ReLU", label=_elementwise, activation=True, run=running.relu)  # `activations.relu(tensor)`
+layer_class("PReLU", label=_prelu, activation=True, cost=costs.prelu)
+layer_class(*LINEAR, label=_elementwise)
+layer_class(*SPATIAL, label=_spatial)
+layer_class(*POOLING, label=_spatial, cost=costs.pool)
+layer_class("ZeroPadding2D", label=_padding, run=running.zero_padding)
+layer_class("Rescaling", label=_rescaling)
+layer_class("Normalization", label=_normalization, cost=costs.normalization)
+batch_norm = {"label": _batch_norm, "cost": costs.norm, "run": running.batch_norm}
+layer_class("BatchNormalization", **batch_norm)
+layer_class("FusedBatchNorm", **batch_norm, plain=plain_twin(keras.layers.BatchNormalization))
+layer_class("GroupNormalization", label=_group_norm, resize=_resize_group_norm, cost=costs.affine)
+layer_class(  # Keras gave its gamma no name
+    "LayerScale", label=passing({"variable": 0}), size="projection_dim", cost=costs.affine
 )

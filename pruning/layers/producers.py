@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.layers import cost
+from secateur.pruning.layers import costs, running
 from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
-from secateur.pruning.layers.registry import Cut, Label, kind
+from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
 CHANNELS_FIRST = "its channels are not the last axis"
 
@@ -54,59 +55,61 @@ def _weighted(rule: Callable[[Labels, Call, np.ndarray], np.ndarray]) -> Label:
     """
 
     def label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+        if len(call.inputs) > 1 or len(call.outputs) > 1:
+            return "it reads or makes several tensors"
         return _closed(call) or _made(state, call, rule(state, call, _read(state, call, labels)))
 
     return label
 
 
-@_weighted
-def _dense(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
-    made = state.fresh(call.shapes[0][-1])
-    state.use(call.name, "consumer", {"kernel": 0}, read)
-    state.use(call.name, "producer", {"kernel": 1, "bias": 0, "mask": 0}, made)
-    return made
+def making(reads: Mapping[str, int], makes: Mapping[str, int]) -> Label:
+    """The label rule of a layer whose weights have one axis for what it reads, and one for what it makes."""
+
+    @_weighted
+    def rule(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
+        made = state.fresh(call.shapes[0][-1])
+        state.use(call, "consumer", reads, read)
+        state.use(call, "producer", makes, made)
+        return made
+
+    return rule
+
+
+KERNEL = {"kernel": -1, "bias": -1, "mask": -1}  # what convolutions and dense layers make
 
 
 @_weighted
 def _conv(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
-    layer, groups, rank = call.layer, getattr(call.layer, "groups", 1), len(call.layer.kernel.shape)
+    filters, groups = call.shapes[0][-1], getattr(call.layer, "groups", 1)
     if groups == len(read) > 1:  # a depthwise convolution in other words
-        made = np.repeat(read, layer.filters // groups)
-        state.use(call.name, "follower", {"kernel": rank - 1, "bias": 0}, made)
+        made = np.repeat(read, filters // groups)
+        state.use(call, "follower", KERNEL, made)
         return made
-    made = state.fresh(layer.filters)
+    made = state.fresh(filters)
     if groups > 1:  # all groups stay equally wide: channel j of each of them is one channel
         for vector in (read, made):
             rows = vector.reshape(groups, -1)
             state.unite(rows[:1], rows)
-    state.use(call.name, "consumer", {"kernel": rank - 2}, read[: len(read) // groups])
-    state.use(call.name, "producer", {"kernel": rank - 1, "bias": 0, "mask": 0}, made)
-    return made
-
-
-@_weighted
-def _transposed(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
-    made, rank = state.fresh(call.layer.filters), len(call.layer.kernel.shape)
-    state.use(call.name, "consumer", {"kernel": rank - 1}, read)
-    state.use(call.name, "producer", {"kernel": rank - 2, "bias": 0}, made)
+    state.use(call, "consumer", {"kernel": -2}, read[: len(read) // groups])
+    state.use(call, "producer", KERNEL, made)
     return made
 
 
 @_weighted
 def _depthwise(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
     made = np.repeat(read, call.layer.depth_multiplier)
-    state.use(call.name, "follower", {"kernel": len(call.layer.kernel.shape) - 2}, read)
-    state.use(call.name, "follower", {"bias": 0, "mask": 0}, made)
+    state.use(call, "follower", {"kernel": -2}, read)
+    state.use(call, "follower", {"bias": 0, "mask": 0}, made)
     return made
 
 
 @_weighted
 def _separable(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
-    made, rank = state.fresh(call.layer.filters), len(call.layer.pointwise_kernel.shape)
+    made = state.fresh(call.shapes[0][-1])
     between = np.repeat(read, call.layer.depth_multiplier)
-    state.use(call.name, "consumer", {"depthwise_kernel": rank - 2}, read)
-    state.use(call.name, "consumer", {"pointwise_kernel": rank - 2}, between)
-    state.use(call.name, "producer", {"pointwise_kernel": rank - 1, "bias": 0}, made)
+    state.use(call, "consumer", {"depthwise_kernel": -2}, read)
+    state.use(call, "consumer", {"pointwise_kernel": -2}, between)
+    state.use(call, "producer", {"pointwise_kernel": -1, "bias": -1}, made)
     return made
 
 
@@ -115,40 +118,48 @@ def _embedding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.n
     if reason := _closed(call):
         return reason
     made = state.fresh(call.shapes[0][-1])
-    state.use(call.name, "producer", {"embeddings": 1}, made)
+    state.use(call, "producer", {"embeddings": -1}, made)
     return _made(state, call, made)
 
 
-# --- sizes of the smaller layers ----------------------------------------------------------------------------
+def _resize_groups(config: dict, call: Call, left: Cut) -> dict:
+    """A convolution with a group for each channel has as many groups as channels are left."""
+    groups, whole = config.get("groups", 1), call.input_shapes[0][-1]
+    return config | {"groups": left.inputs[0][-1]} if groups == whole > 1 else config
 
 
-def _resize_conv(config: dict, call: Call, cut: Cut) -> dict:
-    filters = cut.weights["kernel"].shape[-1]
-    if config.get("groups", 1) > 1 and config["groups"] == call.input_shapes[0][-1]:
-        config["groups"] = filters * config["groups"] // config["filters"]
-    return config | {"filters": filters}
+conv = {"label": _conv, "size": "filters", "resize": _resize_groups, "cost": costs.conv, "timed": True}
+depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True}
+dense = {"label": making({"kernel": 0}, KERNEL), "size": "units", "cost": costs.dense, "timed": True}
 
-
-def _width(option: str, weight: str, axis: int):
-    return lambda config, call, cut: config | {option: cut.weights[weight].shape[axis]}
-
-
-kind("Conv1D", "Conv2D", "Conv3D", "MaskedConv2D", label=_conv, resize=_resize_conv, cost=cost.conv)
-kind(
+layer_class("Conv1D", "Conv3D", **conv)
+layer_class("Conv2D", **conv, run=running.conv)
+layer_class("MaskedConv2D", **conv, run=running.conv, plain=plain_twin(keras.layers.Conv2D))
+layer_class("DepthwiseConv1D", **depthwise)
+layer_class("DepthwiseConv2D", **depthwise, run=running.depthwise)
+layer_class(
+    "MaskedDepthwiseConv2D",
+    **depthwise,
+    run=running.depthwise,
+    plain=plain_twin(keras.layers.DepthwiseConv2D, use_bias=False),
+)
+layer_class("Dense", **dense, run=running.dense)
+layer_class("MaskedDense", **dense, run=running.dense, plain=plain_twin(keras.layers.Dense))
+layer_class(
     "Conv1DTranspose",
     "Conv2DTranspose",
     "Conv3DTranspose",
-    label=_transposed,
-    resize=_width("filters", "kernel", -2),
-    cost=cost.transposed,
+    label=making({"kernel": -1}, {"kernel": -2, "bias": -1}),
+    size="filters",
+    cost=costs.transposed,
+    timed=True,
 )
-kind("DepthwiseConv1D", "DepthwiseConv2D", "MaskedDepthwiseConv2D", label=_depthwise, cost=cost.depthwise)
-kind(
+layer_class(
     "SeparableConv1D",
     "SeparableConv2D",
     label=_separable,
-    resize=_width("filters", "pointwise_kernel", -1),
-    cost=cost.separable,
+    size="filters",
+    cost=costs.separable,
+    timed=True,
 )
-kind("Dense", "MaskedDense", label=_dense, resize=_width("units", "kernel", -1), cost=cost.dense)
-kind("Embedding", label=_embedding, resize=_width("output_dim", "embeddings", -1), cost=cost.embedding)
+layer_class("Embedding", label=_embedding, size="output_dim", cost=costs.embedding)

@@ -1,52 +1,104 @@
-"""The registry of kinds."""
+"""The table of layer classes: one entry says all that pruning knows of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.conventions import Convention
+from secateur.pruning.layers.costs import Cost, as_they_are
 from secateur.pruning.layers.labels import Labels
 
 Label = Callable[[Labels, Call, list[np.ndarray]], "list[np.ndarray] | str"]
-CostRule = Callable[[Convention, Call, int, int], tuple[int, int]]
+Plain = Callable[[Any], tuple[type, dict]]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is left of a layer: its `weights` by name, and the sizes of its tensors along each axis.
+    """What is left of the tensors that a layer reads and makes: sizes along each axis, without the batch.
 
-    `inputs` and `outputs` have one tuple per tensor, without the batch axis; None where the size is open or
-    where what is left is no box.
+    None where the size is open or where what is left is no box.
     """
 
-    weights: Mapping[str, np.ndarray]
     inputs: tuple[tuple[int | None, ...], ...]
     outputs: tuple[tuple[int | None, ...], ...]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of layer.
+class LayerClass:
+    """All that pruning knows of a layer class or an operation. Axes of kernels: `nets.kernels.FILTERS`.
 
     Attributes:
         label: (state, call, labels of its inputs) → labels of its outputs; or the reason, a string, why the
             channels around this call must stay.
-        resize: (configuration, call, what is left) → configuration of the smaller layer.
-        cost: (convention, call, channels in, channels out) → parameters and operations.
+        size: the option with the number of channels that it makes; "" where that follows from its inputs.
+        resize: (configuration, call, what is left) → configuration, where more than `size` changes.
+        cost: (convention, call, channels in, channels out) → parameters and operations; None: it has none.
+        timed: whether it computes so much that its milliseconds are measured by themselves.
+        activation: whether it is a non-linearity: what it makes shows how much a channel does.
+        run: (call, weights by name, tensors) → its tensor, with weights of any width and the statistics of
+            the batch; None: what the layer itself makes with these weights.
+        plain: layer → class and configuration of the layer of Keras that does the same; None: it is plain.
     """
 
     label: Label
+    size: str = ""
     resize: Callable[[dict, Call, Cut], dict] | None = None
-    cost: CostRule | None = None
+    cost: Cost | None = None
+    timed: bool = False
+    activation: bool = False
+    run: Callable[..., Any] | None = None
+    plain: Plain | None = None
+
+    def resized(self, config: dict, call: Call, left: Cut) -> dict:
+        """The configuration of the layer with what is left of it."""
+        if self.size:
+            config = config | {self.size: left.outputs[0][-1]}
+        return self.resize(config, call, left) if self.resize else config
 
 
-KINDS: dict[str, Kind] = {}
+LAYERS: dict[str, LayerClass] = {}
+"""By what `nets.graph.kind_of` calls the class."""
 
 
-def kind(*names: str, label: Label, resize=None, cost: CostRule | None = None) -> None:
-    """Registers layers by class name; raw operations are called "ops.Add"."""
-    KINDS.update(dict.fromkeys(names, Kind(label, resize, cost)))
+def find(kind: str) -> LayerClass | None:
+    """What is known of a class, by the name that `nets.graph.kind_of` gives it."""
+    return LAYERS.get(kind)
+
+
+def layer_class(*names: str, **known: Any) -> None:
+    """Registers classes that are alike; operations are called "ops.Add". Takes what `LayerClass` does."""
+    LAYERS.update(dict.fromkeys(names, LayerClass(**known)))
+
+
+def cost_of(call: Call) -> Cost | None:
+    """Parameters and operations of a call, as a function of its channels; None where it costs nothing.
+
+    A layer that is not understood has the weights that it has.
+    """
+    if known := find(call.kind):
+        return known.cost
+    return as_they_are if getattr(call.layer, "weights", ()) else None
+
+
+def is_activation(call: Call) -> bool:
+    """Whether its output is what a non-linearity let through: where a gate of its channels would sit."""
+    own = getattr(call.layer, "activation", None)
+    if own is not None:
+        return own is not keras.activations.linear
+    known = find(call.kind)
+    return known is not None and known.activation
+
+
+def plain_twin(make: type[keras.Layer], **more: Any) -> Plain:
+    """The `plain` of a masked layer: class `make`, its own options but for initial values, and `more`."""
+
+    def plain(layer: Any) -> tuple[type, dict]:
+        own = {name: x for name, x in layer.get_config().items() if not name.endswith("initializer")}
+        return make, own | more
+
+    return plain

@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.layers import cost
+from secateur.pruning.layers import costs, running
 from secateur.pruning.layers.labels import Labels, compressed, expanded, on_one_axis
 from secateur.pruning.layers.producers import CHANNELS_FIRST
-from secateur.pruning.layers.registry import Cut, kind
+from secateur.pruning.layers.registry import Cut, layer_class
 
 
 def _reshape(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
@@ -127,17 +127,20 @@ def _expand_dims(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
     return [np.expand_dims(labels[0], tuple(a % rank - 1 for a in axes))]
 
 
-kind("Flatten", label=_reshape)
-kind("Reshape", "ops.Reshape", label=_reshape, resize=_resize_reshape)
-kind("Permute", "ops.Transpose", label=_permute)
-kind("RepeatVector", label=_repeat_vector)
-kind(
+layer_class("Flatten", label=_reshape)
+layer_class("Reshape", "ops.Reshape", label=_reshape, resize=_resize_reshape)
+layer_class("Permute", "ops.Transpose", label=_permute)
+layer_class("RepeatVector", label=_repeat_vector)
+layer_class(
     *(f"Global{how}Pooling{rank}" for how in ("Average", "Max") for rank in ("1D", "2D", "3D")),
     label=_reduce,
-    cost=cost.pool,
+    cost=costs.pool,
 )
-kind(*(f"ops.{how}" for how in ("Mean", "Max", "Sum", "Min", "Amax", "Amin", "Std", "Var")), label=_reduce)
-kind("ops.ExpandDims", label=_expand_dims)
-kind("ops.Squeeze", label=_squeeze)
-kind("ops.Swapaxes", label=_swap_axes)
-kind("ops.GetItem", label=_get_item)
+layer_class("GlobalAveragePooling2D", label=_reduce, cost=costs.pool, run=running.global_average)
+layer_class(
+    *(f"ops.{how}" for how in ("Mean", "Max", "Sum", "Min", "Amax", "Amin", "Std", "Var")), label=_reduce
+)
+layer_class("ops.ExpandDims", label=_expand_dims)
+layer_class("ops.Squeeze", label=_squeeze)
+layer_class("ops.Swapaxes", label=_swap_axes)
+layer_class("ops.GetItem", label=_get_item)

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.score.batches import MOST, batches, fitting, parts
 from secateur.pruning.score.classifier import Loss, cross_entropy
 from secateur.pruning.score.criteria import Criterion
 from secateur.pruning.score.places import Place, Seen, places_of
-from secateur.pruning.shrink.weights import named_variables
 from secateur.runs.errors import UsageError
 
 Arrays = dict[str, np.ndarray]

@@ -7,6 +7,7 @@ net becomes. BatchNorm uses the statistics of the batch, as EKG's search does.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,83 +15,13 @@ import keras
 import tensorflow as tf
 
 from secateur.nets.graph import Call
-from secateur.pruning.groups.analysis import ACTIVATIONS, Analysis
+from secateur.nets.kernels import named_variables
+from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.layers import find, is_activation, running
 from secateur.pruning.shrink.weights import Weights
 from secateur.runs.errors import UsageError
 
 Tensors = Mapping[str, Mapping[str, tf.Tensor]]  # layer → weight name → tensor
-_USED = ("kernel", "bias", "gamma", "beta", "pad")
-
-
-def _conv(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    strides = call.layer.strides
-    strides = strides if isinstance(strides, int) else list(strides)
-    dilations = getattr(call.layer, "dilation_rate", 1)
-    y = tf.nn.conv2d(x, w["kernel"], strides, call.layer.padding.upper(), dilations=dilations)
-    return _activated(call, y + w["bias"] if "bias" in w else y)
-
-
-def _depthwise(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    strides, dilations = call.layer.strides, getattr(call.layer, "dilation_rate", (1, 1))
-    strides = [1, *(strides if isinstance(strides, tuple) else (strides, strides)), 1]
-    y = tf.nn.depthwise_conv2d(x, w["kernel"], strides, call.layer.padding.upper(), dilations=dilations)
-    return _activated(call, y + w["bias"] if "bias" in w else y)
-
-
-def _dense(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    y = tf.matmul(x, w["kernel"])
-    return _activated(call, y + w["bias"] if "bias" in w else y)
-
-
-def _activated(call: Call, y: tf.Tensor) -> tf.Tensor:
-    activation = getattr(call.layer, "activation", None)
-    return y if activation is None else activation(y)
-
-
-def _batch_norm(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    if getattr(call.layer, "axis", -1) not in (-1, x.shape.rank - 1):
-        raise UsageError(f"The search needs BN over the last axis. Received: {call.name!r}")
-    maps = x if x.shape.rank == 4 else x[:, None, None]  # the fused kernel knows images only
-    channels = tf.shape(x)[-1:]
-    scale = tf.cast(w["gamma"], tf.float32) if "gamma" in w else tf.ones(channels)
-    offset = tf.cast(w["beta"], tf.float32) if "beta" in w else tf.zeros(channels)
-    y = tf.compat.v1.nn.fused_batch_norm(maps, scale, offset, epsilon=call.layer.epsilon, is_training=True)[0]
-    return y if x.shape.rank == 4 else y[:, 0, 0]
-
-
-def _relu(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    options = [getattr(call.layer, name, None) for name in ("max_value", "negative_slope", "threshold")]
-    return tf.nn.relu(x) if options == [None, 0, 0] else _unchanged_layer(call, w, x)
-
-
-def _global_average(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(x, [1, 2], keepdims=call.layer.keepdims)
-
-
-def _zero_padding(call: Call, w: Mapping, x: tf.Tensor) -> tf.Tensor:
-    if "pad" not in w:
-        return _unchanged_layer(call, w, x)
-    return tf.pad(x, tf.concat([tf.zeros([3, 2], tf.int32), w["pad"][None]], 0))
-
-
-def _unchanged_layer(call: Call, w: Mapping, *inputs: tf.Tensor) -> tf.Tensor:
-    return tf.cast(call.run(inputs)[0], inputs[0].dtype)
-
-
-_RULES: dict[str, Callable] = {
-    "Conv2D": _conv,
-    "MaskedConv2D": _conv,
-    "DepthwiseConv2D": _depthwise,
-    "MaskedDepthwiseConv2D": _depthwise,
-    "Dense": _dense,
-    "MaskedDense": _dense,
-    "BatchNormalization": _batch_norm,
-    "FusedBatchNorm": _batch_norm,
-    "ZeroPadding2D": _zero_padding,
-    "ReLU": _relu,
-    "Add": lambda call, w, *xs: tf.add_n(list(xs)),
-    "GlobalAveragePooling2D": _global_average,
-}
 
 
 @dataclass(frozen=True)
@@ -117,7 +48,7 @@ def cut_into_segments(calls: list[Call], source: int, target: int) -> list[Segme
             continue
         current.append(call)
         alive = {t for t in alive | set(call.outputs) if last_use.get(t, -1) > i}
-        if len(alive) == 1 and (call.kind in ACTIVATIONS or alive == {target}):
+        if len(alive) == 1 and (is_activation(call) or alive == {target}):
             (end,) = alive
             segments.append(Segment(tuple(current), start, end))
             current, start = [], end
@@ -142,6 +73,12 @@ class Chain:
                 f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs"
             )
         (source,), (target,) = analysis.graph.inputs, analysis.graph.outputs
+        members = [member for group in analysis.groups for member in group.members]
+        self._padded = {member.layer for member in members if member.role == "padding"}
+        self._cut: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+        for member in members:
+            for weight, axis in member.axes.items():
+                self._cut[member.layer][weight].add(axis)
         self.segments = cut_into_segments(analysis.calls, source, target)
         self._specs = {c.name: specs for c in analysis.calls if (specs := self._weight_specs(c))}
         shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
@@ -201,14 +138,17 @@ class Chain:
         return tf.TensorSpec([None, *shape[1:-1], None], self.dtype)
 
     def _weight_specs(self, call: Call) -> dict[str, tf.TensorSpec]:
-        specs = {
-            v.name: tf.TensorSpec([*v.shape[:-2], None, None] if len(v.shape) > 1 else [None], self.dtype)
-            for v in getattr(call.layer, "variables", ())
-            if v.name in _USED
+        if call.name in self._padded:
+            return {"pad": tf.TensorSpec([2], tf.int32)}
+        own = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        known, cut = find(call.kind), self._cut[call.name]
+        if known and known.run:
+            ranks = {name: len(own[name].shape) for name in running.USED & own.keys()}
+            cut = {name: {rank - 2, rank - 1} for name, rank in ranks.items()}
+        return {
+            name: tf.TensorSpec([None if i in axes else n for i, n in enumerate(own[name].shape)], self.dtype)
+            for name, axes in cut.items()
         }
-        if call.kind == "ZeroPadding2D" and call.layer.data_format == "channels_first":
-            specs["pad"] = tf.TensorSpec([2], tf.int32)
-        return specs
 
     def _of_segment(self, weights: Tensors, i: int) -> dict:
         return {name: weights[name] for name in self.segments[i].layers if name in self._specs}
@@ -225,11 +165,10 @@ class Chain:
     def _calls(self, segment: Segment, x: tf.Tensor, weights: Tensors, seen: Callable | None = None) -> dict:
         values = {segment.source: x}
         for call in segment.calls:
-            rule = _RULES.get(call.kind, _unchanged_layer)
-            y = rule(call, weights.get(call.name, {}), *(values[t] for t in call.inputs))
+            made = running.run(call, weights.get(call.name, {}), *(values[t] for t in call.inputs))
             if seen:
-                seen(call.outputs[0], y)
-            values[call.outputs[0]] = y
+                seen(call.outputs[0], made[0])
+            values |= dict(zip(call.outputs, made, strict=True))
         return values
 
     def _score_signature(self, target: int, shapes) -> list:

@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from secateur.nets.kernels import named_variables
 from secateur.pruning.choose.sensitivity import Metric
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.plan import Plan
 from secateur.pruning.score.classifier import accuracy
 from secateur.pruning.score.gated import Gated
 from secateur.pruning.shrink.surgery import mask
-from secateur.pruning.shrink.weights import apply, named_variables, weights_of, zero
+from secateur.pruning.shrink.weights import apply, weights_of, zero
 from secateur.runs.errors import UsageError
 
 Mend = Callable[[keras.Model], Callable[[], None]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.plan import Plan
-from secateur.pruning.shrink.weights import kept_positions, named_variables, weights_of
+from secateur.pruning.shrink.weights import kept_positions, weights_of
 
 MASK = "mask"  # which channels of a masked layer are alive; the wider network has its own
 

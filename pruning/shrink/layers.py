@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.depthwise import MaskedDepthwiseConv2D
-from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from secateur.nets.graph import kind_of
+from secateur.pruning.layers import find
 from secateur.runs.errors import UsageError
 
 
@@ -69,39 +69,7 @@ def _uncopied(name: str, make: type) -> UsageError:
     )
 
 
-def _conv_config(layer) -> dict:
-    own = layer.get_config()
-    names = ("name", "trainable", "dtype", "filters", "kernel_size", "strides", "padding", "use_bias")
-    return {name: own[name] for name in names}
-
-
-def _depthwise_config(layer) -> dict:
-    own = layer.get_config()
-    names = ("name", "trainable", "dtype", "kernel_size", "strides", "padding")
-    return {name: own[name] for name in names} | {"use_bias": False}
-
-
-def _norm_config(layer) -> dict:
-    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "momentum", "epsilon")}
-
-
-def _dense_config(layer) -> dict:
-    return {name: layer.get_config()[name] for name in ("name", "trainable", "dtype", "units")}
-
-
-# masked layer → (plain layer, its configuration); the mask itself has been cut away
-_PLAIN = {
-    MaskedConv2D: (keras.layers.Conv2D, _conv_config),
-    MaskedDepthwiseConv2D: (keras.layers.DepthwiseConv2D, _depthwise_config),
-    FusedBatchNorm: (keras.layers.BatchNormalization, _norm_config),
-    MaskedDense: (keras.layers.Dense, _dense_config),
-}
-
-
 def plain(layer: Any) -> tuple[type, dict]:
     """Class and configuration of the layer of Keras that does the same as this one."""
-    make = type(layer)
-    if make not in _PLAIN:
-        return make, config_of(layer)
-    make, configure = _PLAIN[make]
-    return make, configure(layer)
+    known = find(kind_of(type(layer)))
+    return known.plain(layer) if known and known.plain else (type(layer), config_of(layer))

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call, rebuilt
+from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.layers import KINDS, Cut
+from secateur.pruning.layers import Cut, find
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.layers import config_of, copied, plain, remade
-from secateur.pruning.shrink.weights import Weights, apply, cut, named_variables, weights_of, zero
+from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
 
 
@@ -125,17 +126,16 @@ def _resized(
     call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, stock: bool
 ) -> Any:
     """A fresh layer with the sizes that its cut weights and tensors have."""
-    layer, known = call.layer, KINDS.get(call.kind)
+    layer, known = call.layer, find(call.kind)
     make, config = plain(layer) if stock else (type(layer), config_of(layer))
     if call.name in pads:
         config["padding"] = (layer.padding[0], pads[call.name])
-    if known and known.resize:
+    if known:
         left = Cut(
-            weights.get(call.name, {}),
             tuple(analysis.sizes(t, s, masks) for t, s in zip(call.inputs, call.input_shapes, strict=True)),
             tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
         )
-        config = known.resize(config, call, left)
+        config = known.resized(config, call, left)
     return remade(layer, make, config | {"name": name})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -75,24 +74,16 @@ def apply(
 def weights_of(model: Any) -> Weights:
     """All variables of a Keras model as arrays; what a masked layer has switched off is zero."""
     from secateur.nets.graph import trace  # imports Keras, which nothing else here needs
+    from secateur.nets.kernels import named_variables
 
     layers = trace(model).layers
-    return {name: _arrays(layer) for name, layer in layers.items() if getattr(layer, "variables", ())}
+    return {
+        name: _acting(layer, named_variables(layer))
+        for name, layer in layers.items()
+        if getattr(layer, "variables", ())
+    }
 
 
-def _arrays(layer: Any) -> dict[str, np.ndarray]:
-    arrays = {name: np.asarray(v.numpy()) for name, v in named_variables(layer).items()}
+def _acting(layer: Any, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
     return layer.folded(arrays) if hasattr(layer, "folded") else arrays
-
-
-def named_variables(layer: Any) -> dict[str, Any]:
-    """Variables by name; several of one name, as in a layer of layers, are numbered from the second on.
-
-    Keras numbers variables without a name through the whole process: here each is called "variable".
-    """
-    named: dict = {}
-    for variable in layer.variables:
-        own = re.sub(r"^variable(_\d+)?$", "variable", variable.name)
-        taken = sum(name.partition("#")[0] == own for name in named)
-        named[f"{own}#{taken}" if taken else own] = variable
-    return named

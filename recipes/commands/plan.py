@@ -89,6 +89,7 @@ def _counted(subject: Subject, scores: Scores) -> Plan:
         scores,
         **{name: value},
         allocation=_allocation(subject),
+        analysis=subject.analysis,
         convention=options.convention,
         fill=options.fill,
         **vars(_limits(subject)),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import keras
 
+from secateur.nets.kernels import convolution_kernels
 from secateur.pruning import Plan, coupled_plan, find_groups, find_ladder, plan_of_widths
 from secateur.pruning.choose.coupling import COUPLINGS
 from secateur.pruning.choose.ladders import LADDERS, relative
-from secateur.pruning.constrain.kernels import convolution_kernels
 from secateur.pruning.rounding import removed
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from secateur.distillation import Lesson, build, labels_only
+from secateur.nets.kernels import convolution_kernels
 from secateur.op_utils import RULES, Trainer
 from secateur.pruning.constrain.gradients import hold_filters, hold_zeros, in_turn, slimming
-from secateur.pruning.constrain.kernels import convolution_kernels
 from secateur.pruning.constrain.single_weights import zero_weights
 from secateur.runs import UsageError
 from tests.helpers.toys import images, plain_net, small_resnet

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur import nets
-from secateur.pruning.constrain.kernels import convolution_kernels
+from secateur.nets.kernels import convolution_kernels
 from secateur.pruning.constrain.single_weights import (
     PERCENTS,
     above,

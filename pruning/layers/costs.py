@@ -6,10 +6,14 @@ a·in·out + b·in + c·out + d with numbers that follow from the shapes of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import prod
 
 from secateur.nets.graph import Call
+from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
+
+Cost = Callable[[Convention, Call, int, int], tuple[int, int]]
 
 
 def conv(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
@@ -95,3 +99,31 @@ def prelu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int
     shape = call.layer.alpha.shape
     width = n_out if shape[-1] == call.shapes[0][-1] else shape[-1]
     return prod(shape[:-1]) * width, rule.relu * prod(call.shapes[0][1:-1]) * n_out
+
+
+def as_they_are(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    """All weights of a layer; one multiplication with each matrix at every position that it reads."""
+    weights = call.layer.weights
+    matrices = sum(prod(w.shape) for w in weights if len(w.shape) > 1)
+    return sum(prod(w.shape) for w in weights), rule.mac * prod(call.input_shapes[0][1:-1]) * matrices
+
+
+def by_axes(reads: Mapping[str, int], makes: Mapping[str, int], activation: bool) -> Cost:
+    """The cost of a layer whose weights have an axis for what it reads or makes; it has all others, too.
+
+    Kernels, which read or are called so, work once at each position made; `activation` counts as ReLU.
+    """
+
+    def cost(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+        params, once = 0, rule.relu * n_out * activation
+        stored = {id(weight) for weight in call.layer.weights}  # no state of random numbers
+        for name, weight in named_variables(call.layer).items():
+            if id(weight) in stored:
+                sizes = {axes[name]: n for axes, n in ((reads, n_in), (makes, n_out)) if name in axes}
+                shape = dict(enumerate(weight.shape)) | {a % len(weight.shape): n for a, n in sizes.items()}
+                size = prod(shape.values())
+                kernel = name in reads or (name in makes and name.endswith("kernel"))
+                params, once = params + size, once + size * (rule.mac if kernel else rule.bias)
+        return params, prod(call.shapes[0][1:-1]) * once
+
+    return cost
