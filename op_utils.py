@@ -193,7 +193,8 @@ def pure_gradients(
     Args:
         model: built; with logits as output, or whatever `objective` understands.
         preprocess: normalisation and augmentation; what else of the batch the model reads.
-        objective: mean loss and accuracy of a batch; behind them other means to report, scalars.
+        objective: mean loss and accuracy of a batch; behind them other means to report, scalars. Penalties
+            that layers of the model bring are added to the loss.
         weight_decay: coupled L2 on all trainable weights, as the published systems have it.
         accum: micro-batches that a batch is cut into; gradients and BN statistics are their means.
         loss_scale: factor on the loss before differentiation: 1 / replicas, since the optimizer sums.
@@ -206,10 +207,14 @@ def pure_gradients(
         inputs = preprocess(batch, seed)
         with tf.GradientTape() as tape:
             tape.watch(params)
-            outputs, new_stats = model.stateless_call(params, stats, inputs, training=True)
-            metrics = objective(outputs, batch)
-            scaled = metrics[0] * loss_scale
-        return tape.gradient(scaled, params), new_stats, tf.stack(metrics)
+            outputs, new_stats, extra = model.stateless_call(
+                params, stats, inputs, training=True, return_losses=True
+            )
+            loss, *others = objective(outputs, batch)
+            loss = tf.add_n([loss, *extra]) if extra else loss
+            scaled = loss * loss_scale
+        grads = tape.gradient(scaled, params, unconnected_gradients="zero")
+        return grads, new_stats, tf.stack([loss, *others])
 
     def accumulated(params, stats, batch, seed):
         parts = {k: tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]]) for k, v in batch.items()}
@@ -335,8 +340,9 @@ class Trainer:
             self.optimizer.build(model.trainable_variables)
         own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
         self._moving = [
-            v.synchronization == "on_read" and id(v) in own for v in model.non_trainable_variables
-        ]  # BN statistics; masks never change in a step
+            (v.synchronization == "on_read" or self.replicas == 1) and id(v) in own
+            for v in model.non_trainable_variables
+        ]  # of several replicas only what they average: our BN's statistics
         scale = 1 / self.replicas
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
@@ -352,7 +358,8 @@ class Trainer:
         """Runs steps as (batch, seed, rate, momentum); each call yields (loss, accuracy, *terms, steps).
 
         Each batch maps names to arrays with the same first axis; "images" is uint8 (b, h, w, c). A call runs
-        `steps_per_call` steps; all but their number are means over them. A seed is two integers ≥ 0. Without
+        `steps_per_call` steps, or fewer before a batch of another size; all but their number are means over
+        them. A seed is two integers ≥ 0. Without
         `momenta` every step has the trainer's own.
         Raises `TrainingError` when the loss stops being finite.
         """
@@ -360,6 +367,9 @@ class Trainer:
         momenta = itertools.repeat(self.momentum) if momenta is None else momenta
         # The shortest ends it: a list of learning rates may go on with those of later epochs.
         for item in zip(batches, seeds, learning_rates, momenta, strict=False):
+            if waiting and _images(item[0]) != _images(waiting[0][0]):
+                yield self._flush(waiting)
+                waiting = []
             waiting.append(item)
             if len(waiting) == size:
                 yield self._flush(waiting)
@@ -439,6 +449,10 @@ class Trainer:
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.optimizer.state()]
+
+
+def _images(batch: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(batch.values())))
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------

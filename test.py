@@ -2,20 +2,7 @@
 
 import sys
 
-from secateur.runs.errors import cli
-from secateur.runs.quiet import start_tensorflow
-
-
-def main() -> None:
-    """argv → snapshots → accuracy on the test images."""
-    from secateur.recipes.engine.config import parse_evaluate
-
-    config = parse_evaluate()
-    start_tensorflow()
-    from secateur.recipes.commands.evaluate import run
-
-    run(config)
-
+from secateur.__main__ import alone
 
 if __name__ == "__main__":
-    sys.exit(cli(main, interrupted="interrupted: nothing was saved; start it again"))
+    sys.exit(alone("test", "test.py"))

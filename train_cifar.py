@@ -2,19 +2,7 @@
 
 import sys
 
-from secateur.runs.errors import cli
-from secateur.runs.quiet import start_tensorflow
-
-
-def main() -> None:
-    """argv → recipe and its options → report."""
-    from secateur.recipes.engine.registry import choose
-
-    recipe, options = choose()
-    if recipe:
-        start_tensorflow()
-        recipe.start(options)
-
+from secateur.__main__ import alone
 
 if __name__ == "__main__":
-    sys.exit(cli(main))
+    sys.exit(alone("train", "train_cifar.py"))

@@ -94,7 +94,7 @@ def measure_file(model, path: Path, turns: int) -> list[dict]:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, writes."""
-    from secateur.recipes.commands.subject import load
+    from secateur.recipes.commands.model import load
 
     model = load(args.model) if args.model else shared_net(args.bits)
     streams = measure_streams(args.bits, args.turns)

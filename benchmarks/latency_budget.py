@@ -26,7 +26,7 @@ SHARES = ("ms_left", "macs_left", "holdout_accuracy")
 
 @dataclass(frozen=True)
 class Training:
-    """What `recipes.commands.fine_tuning.fine_tune` asks for."""
+    """What `secateur.recipes.commands.training.fine_tune` asks for."""
 
     finetune_epochs: int
     learning_rate: float
@@ -57,7 +57,7 @@ def subject(args: argparse.Namespace):
     """The dense network, with images to train and to decide with; the test images are not read."""
     from secateur import dataloader, nets
     from secateur.pruning import compact
-    from secateur.recipes.commands.fine_tuning import fine_tune
+    from secateur.recipes.commands.training import fine_tune
 
     if args.trained_param:
         # EKG's published weights read blue for red.
@@ -74,7 +74,7 @@ def images(splits, count: int | None = None):
     import numpy as np
 
     from secateur.dataloader.augment import normalise
-    from secateur.recipes.commands.data import ImageData
+    from secateur.recipes.commands.images import ImageData
 
     def pair(part):
         return np.asarray(normalise(part.images, splits.facts.mean, splits.facts.std)), part.labels
@@ -147,10 +147,10 @@ def timed(setup, models: dict) -> dict[str, float]:
 def trained(model, plan, data, training: Training) -> float:
     """Accuracy on the holdout of what a plan leaves, after averages of BN and some epochs."""
     from secateur.pruning import compact
-    from secateur.recipes.commands.fine_tuning import accuracy, fine_tune, mend_statistics
+    from secateur.recipes.commands.training import accuracy, fine_tune, reestimate
 
     small = compact(model, plan)
-    mend_statistics(small, data, training.batch_size)
+    reestimate(small, data, training.batch_size)
     fine_tune(small, data, training)
     return accuracy(small, data)
 
@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> None:
     """Trains the dense network, prunes it to every ratio by every rule, prints and writes."""
     from secateur.exports.setup import Setup
     from secateur.pruning import compact, complexity
-    from secateur.recipes.commands.fine_tuning import accuracy
+    from secateur.recipes.commands.training import accuracy
 
     (model, data), setup, rows = subject(args), Setup(), []
     dense = accuracy(model, data)

@@ -2,22 +2,7 @@
 
 import sys
 
-from secateur.runs.errors import cli
-
-
-def main() -> None:
-    """argv → options → the work."""
-    from secateur.recipes.commands.code_options import parse
-
-    options = parse()
-    if options.command != "inspect":
-        from secateur.runs.quiet import start_tensorflow
-
-        start_tensorflow()
-    from secateur.recipes.commands.code import run
-
-    run(options)
-
+from secateur.__main__ import CODING, main
 
 if __name__ == "__main__":
-    sys.exit(cli(main, interrupted="interrupted: no file was written; start it again"))
+    sys.exit(main("python -m coding", CODING))

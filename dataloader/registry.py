@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from secateur.dataloader.pipelines import IMAGENET, normalisations_of
-from secateur.dataloader.sources import digits, folders, tfds_any, tfds_source
+from secateur.dataloader.sources import digits, folders, tfds
 from secateur.dataloader.splits import Facts, Images
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
@@ -27,7 +27,7 @@ class Dataset:
         read: (part, data_path, download) → Images in official order; part is "train" or "test".
         normalisations: name → (mean, std) on the 0–255 scale.
         flip: whether a mirrored image still belongs to its class.
-        inspect: (data_path, download) → classes and shape, where the data says them.
+        inspect: (data_path, download) → names of the classes and shape, where the data says them.
         resizable: whether `read` takes `shape` and brings images to it, so that NAME@SIDE is a name, too.
     """
 
@@ -36,7 +36,7 @@ class Dataset:
     read: Callable[..., Images]
     normalisations: dict[str, tuple[Triple, Triple]]
     flip: bool = True
-    inspect: Callable[[str | None, bool], tuple[int, Shape]] | None = None
+    inspect: Callable[[str | None, bool], tuple[list[str], Shape]] | None = None
     resizable: bool = False
 
 
@@ -59,8 +59,8 @@ def _folder(label: str, layout: folders.Layout, classes: int | None, shape: Shap
 
 def _tfds(name: str) -> Dataset:
     """Return the entry of a name of tensorflow-datasets. Its own mean is not known: ImageNet's constants."""
-    inspect = partial(tfds_any.inspect, name)
-    read = partial(tfds_any.read, name)
+    inspect = partial(tfds.inspect, name)
+    read = partial(tfds.read, name)
     return Dataset(None, None, read, _normalisations(*IMAGENET), inspect=inspect, resizable=True)
 
 
@@ -68,13 +68,13 @@ DATASETS: dict[str, Dataset] = {
     "CIFAR10": Dataset(
         10,
         (32, 32, 3),
-        partial(tfds_source.read, "CIFAR10", "cifar10"),
+        partial(tfds.read, "cifar10", label="CIFAR10", shape=(32, 32, 3)),
         _normalisations((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
     ),
     "CIFAR100": Dataset(
         100,
         (32, 32, 3),
-        partial(tfds_source.read, "CIFAR100", "cifar100"),
+        partial(tfds.read, "cifar100", label="CIFAR100", shape=(32, 32, 3)),
         _normalisations((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
     ),
     "DIGITS": Dataset(
@@ -92,7 +92,7 @@ DATASETS: dict[str, Dataset] = {
     "IMAGENET": Dataset(  # its test images have no labels
         1000,
         (224, 224, 3),
-        partial(tfds_any.read, "imagenet2012", label="IMAGENET", tests=("validation",)),
+        partial(tfds.read, "imagenet2012", label="IMAGENET", tests=("validation",)),
         _normalisations(*IMAGENET),
         resizable=True,
     ),
@@ -130,8 +130,8 @@ def open_dataset(name: str, data_path: str | None = None, download: bool = True)
     entry = find_dataset(name)
     classes, shape = entry.num_classes, entry.shape
     if entry.inspect:
-        classes, found = entry.inspect(data_path, download)
-        shape = shape or found
+        names, found = entry.inspect(data_path, download)
+        classes, shape = len(names), shape or found
     read = partial(entry.read, shape=shape) if entry.resizable else entry.read
     return replace(entry, num_classes=classes, shape=shape, read=read, inspect=None, resizable=False)
 

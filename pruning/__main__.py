@@ -2,20 +2,7 @@
 
 import sys
 
-from secateur.runs.errors import cli
-from secateur.runs.quiet import start_tensorflow
-
-
-def main() -> None:
-    """argv → options → the recipe."""
-    from secateur.recipes.commands.prune_options import parse
-
-    options = parse()
-    start_tensorflow()
-    from secateur.recipes.commands.prune import run
-
-    run(options)
-
+from secateur.__main__ import alone
 
 if __name__ == "__main__":
-    sys.exit(cli(main, interrupted="interrupted: the model was not written; start it again"))
+    sys.exit(alone("prune", "python -m pruning"))

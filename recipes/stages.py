@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from secateur.recipes.engine.config import RunOptions
 from secateur.runs import MetricsLog, RunFolder, read_json
 
@@ -13,7 +11,11 @@ def stages(kind: type[RunOptions]) -> dict[str, str]:
 
     What is neither here nor in `recipes.engine.config.VOLATILE` may not change.
     """
-    return {f.name: f.metadata["stage"] for f in dataclasses.fields(kind) if "stage" in f.metadata}
+    return {
+        name: field.json_schema_extra["stage"]
+        for name, field in kind.model_fields.items()
+        if "stage" in (field.json_schema_extra or {})
+    }
 
 
 def forget_outdated(folder: RunFolder, log: MetricsLog, config: RunOptions) -> None:

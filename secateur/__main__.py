@@ -1,37 +1,135 @@
-"""One program: secateur prune | train | test | encode | decode | inspect | int8 | report, or --help."""
+"""The one program: python -m secateur COMMAND, or `secateur COMMAND`. Its table is what --help prints."""
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-PROGRAMS = {
-    "prune": ("secateur.pruning", "a saved Keras model in, a smaller plain one out"),
-    "train": ("secateur.train_cifar", "published systems as recipes: prune, distil, fine-tune"),
-    "test": ("secateur.test", "accuracy of pickled snapshots, one or several as an ensemble"),
-    "encode": ("secateur.coding", "a model in the fewest bytes"),
-    "decode": ("secateur.coding", "the model of a .kpz file"),
-    "inspect": ("secateur.coding", "what is in a .kpz file"),
-    "int8": ("secateur.coding", "a LiteRT file of whole numbers"),
+from secateur.runs.errors import INTERRUPTED, UsageError, cli
+from secateur.runs.suggest import nearest
+
+COMMANDS_OF = "secateur.recipes.commands"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command.
+
+    Attributes:
+        about: a line for --help.
+        options: a class of options, or a function (words, program) → options, None once all is said; as
+            "module:name". Neither imports TensorFlow.
+        run: function of the options, as "module:name".
+        tensorflow: whether `run` needs it.
+        interrupted: what Ctrl-C leaves behind, one line.
+    """
+
+    about: str
+    options: str
+    run: str
+    tensorflow: bool = True
+    interrupted: str = "interrupted: no file was written; start it again"
+
+
+COMMANDS = {
+    "prune": Command(
+        "makes a saved Keras model smaller",
+        f"{COMMANDS_OF}.options:PruneOptions",
+        f"{COMMANDS_OF}.prune:run",
+        interrupted="interrupted: the model was not written; start it again",
+    ),
+    "train": Command(
+        "trains, prunes and distils a network by a recipe",
+        "secateur.recipes.engine.registry:parse",
+        "secateur.recipes.engine.registry:start",
+        interrupted=INTERRUPTED,
+    ),
+    "test": Command(
+        "evaluates snapshots on the test images",
+        "secateur.recipes.engine.config:EvaluateConfig",
+        f"{COMMANDS_OF}.evaluate:run",
+        interrupted="interrupted: nothing was saved; start it again",
+    ),
+    "encode": Command(
+        "writes a model in the fewest bytes, every bit of its weights kept",
+        f"{COMMANDS_OF}.options:EncodeOptions",
+        f"{COMMANDS_OF}.coding:encode",
+    ),
+    "decode": Command(
+        "makes a Keras model of a .kpz file, bit for bit",
+        f"{COMMANDS_OF}.options:DecodeOptions",
+        f"{COMMANDS_OF}.coding:decode",
+    ),
+    "inspect": Command(
+        "prints what a .kpz file holds, and where its bytes go",
+        f"{COMMANDS_OF}.options:InspectOptions",
+        f"{COMMANDS_OF}.coding:inspect",
+        tensorflow=False,
+    ),
+    "int8": Command(
+        "writes a model as a LiteRT file of whole numbers of 8 bits",
+        f"{COMMANDS_OF}.options:Int8Options",
+        f"{COMMANDS_OF}.int8:run",
+    ),
 }
 
+CODING = ("encode", "decode", "inspect", "int8")
 
-def main() -> None:
-    """The first word names the program, which reads the others."""
-    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if word in ("-h", "--help"):
-        print("usage: secateur PROGRAM [--help]\n")
-        print("\n".join(f"  {name:8} {about}" for name, (_, about) in PROGRAMS.items()))
+
+def main(prog: str = "secateur", names: Sequence[str] = tuple(COMMANDS)) -> int:
+    """A program whose first word is one of the commands `names`; returns its exit code."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    interrupted = COMMANDS[name].interrupted if name in names else INTERRUPTED
+    return cli(lambda: dispatch(sys.argv[1:], prog, names), interrupted)
+
+
+def alone(name: str, prog: str) -> int:
+    """A program that is one command; returns its exit code."""
+    return cli(lambda: call(name, sys.argv[1:], prog), COMMANDS[name].interrupted)
+
+
+def dispatch(words: Sequence[str], prog: str, names: Sequence[str] = tuple(COMMANDS)) -> None:
+    """Does what the first word says with the others, or prints what there is. Raises `SecateurError`."""
+    name, *rest = words or [""]
+    if name in ("-h", "--help"):
+        print(f"usage: {prog} COMMAND …\n\ncommands, each with its own --help:")
+        print("\n".join(f"  {name:9}{COMMANDS[name].about}" for name in names))
+    elif name in names:
+        call(name, rest, f"{prog} {name}")
+    else:
+        raise UsageError(f"Which command? Received: {name or None}. {nearest(name, names)}")
+
+
+def parse(name: str, words: Sequence[str], prog: str = "secateur") -> Any:
+    """The options of a command; None once all is said. `prog` is what messages call the program.
+
+    Raises `UsageError` for what cannot be understood.
+    """
+    from secateur.recipes.engine.options import parse_into
+
+    options = _named(COMMANDS[name].options)
+    return parse_into(options, words, prog=prog) if isinstance(options, type) else options(words, prog)
+
+
+def call(name: str, words: Sequence[str], prog: str) -> None:
+    """Does a command. Raises `SecateurError`."""
+    if (options := parse(name, words, prog)) is None:
         return
-    if word not in PROGRAMS:
-        from secateur.runs.suggest import nearest
+    command = COMMANDS[name]
+    if command.tensorflow:
+        from secateur.runs.quiet import start_tensorflow
 
-        print(f"secateur: unknown program. Received: {word!r}. {nearest(word, PROGRAMS)}", file=sys.stderr)
-        sys.exit(2)
-    module = PROGRAMS[word][0]
-    sys.argv = [f"secateur {word}", *sys.argv[1 if module == "secateur.coding" else 2 :]]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+        start_tensorflow()
+    _named(command.run)(options)
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

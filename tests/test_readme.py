@@ -9,10 +9,8 @@ from pathlib import Path
 import keras
 
 from secateur import nets
+from secateur.__main__ import CODING, parse
 from secateur.distillation import get_loss, list_losses
-from secateur.recipes.commands.code_options import WRITES
-from secateur.recipes.commands.code_options import parse as parse_coding
-from secateur.recipes.commands.prune_options import parse
 from secateur.runs import save_snapshot
 
 REPO = Path(__file__).resolve().parents[1]
@@ -99,13 +97,14 @@ def test_every_command_of_pruning_is_understood():
     commands = re.findall(r"^ {4}python -m pruning (.*)$", readme, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        options = parse(shlex.split(command))
+        options = parse("prune", shlex.split(command))
         assert options.model == "model.keras" and (options.output or options.dry_run)
 
 
 def test_every_command_of_coding_is_understood():
     readme = (REPO / "README.md").read_text()
     commands = re.findall(r"^ {4}python -m coding (.*)$", readme, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == set(WRITES)
+    assert {command.split()[0] for command in commands} == set(CODING)
     for command in commands:
-        assert parse_coding(shlex.split(command)).file
+        name, *words = shlex.split(command)
+        assert parse(name, words).file

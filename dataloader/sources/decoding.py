@@ -42,13 +42,13 @@ def decode_files(paths: Sequence[Path], shape: Shape) -> np.ndarray:
 def fitted(encoded, shape: Shape):
     """Return one PNG, JPEG, BMP or GIF (its first frame), a string tensor, as uint8 of `shape`.
 
-    Grey images get three equal channels. Another size is brought to `shape` once, here, with the aspect not
-    kept: bilinear, with anti-aliasing where it shrinks, rounded.
+    `shape` has one channel, or three, which grey images have equal. Another size is brought to `shape` once,
+    here, with the aspect not kept: bilinear, with anti-aliasing where it shrinks, rounded.
     """
     import tensorflow as tf
 
-    image = tf.io.decode_image(encoded, 3, expand_animations=False)
-    image.set_shape([None, None, 3])
+    image = tf.io.decode_image(encoded, shape[2], expand_animations=False)
+    image.set_shape([None, None, shape[2]])
     same = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
     resized = tf.cond(same, lambda: image, lambda: _resized(image, shape))
     return tf.ensure_shape(resized, shape)

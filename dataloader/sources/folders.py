@@ -48,8 +48,8 @@ def read(
 
 def inspect(
     label: str, layout: Layout, shape: Shape | None, data_path: str | None, download: bool = True
-) -> tuple[int, Shape]:
-    """Return the number of classes, and `shape`; None = a square of the first image's shorter side.
+) -> tuple[list[str], Shape]:
+    """Return the classes, and `shape`; None = a square of the first image's shorter side.
 
     At most 224 pixels a side. Other arguments and errors as in `read`.
     """
@@ -57,7 +57,7 @@ def inspect(
     if shape is None:
         side = min(LARGEST, *image_size(files[0]))
         shape = (side, side, 3)
-    return len(classes), shape
+    return classes, shape
 
 
 def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _TESTS) -> Listing:
@@ -80,6 +80,11 @@ def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _
             f"{label} needs a folder {' or '.join(tests)} beside train. Received: data_path={root}"
         )
     return _under(label, found, classes)
+
+
+def whole_layout(label: str, root: Path, part: str) -> Listing:
+    """`train/CLASS/…` or, without `train/`, `CLASS/…`: all of it, whatever the part."""
+    return _under(label, root / "train" if (root / "train").is_dir() else root, None)
 
 
 def tiny_layout(label: str, root: Path, part: str) -> Listing:

@@ -11,17 +11,16 @@ from tqdm import tqdm
 from secateur.coding.sharing.allocation import calls_of_loss, choose_bits, shared_for_now
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.classifier import accuracy, cross_entropy
-from secateur.recipes.commands.code_options import CodeOptions
-from secateur.recipes.commands.data import load_images
-from secateur.recipes.commands.fine_tuning import forward_of, warn_at_chance
-from secateur.recipes.commands.prune_options import RANGES_OF_PIXELS
+from secateur.recipes.commands.images import load_images
+from secateur.recipes.commands.options import RANGES_OF_PIXELS, EncodeOptions
+from secateur.recipes.commands.training import forward_of, warn_at_chance
 from secateur.runs import warn
 from secateur.runs.text import table
 
 MEASURED = 2000  # images behind a choice: the model is shown them seven times for each convolution
 
 
-def chosen(model: keras.Model, options: CodeOptions) -> dict[str, int]:
+def choose(model: keras.Model, options: EncodeOptions) -> dict[str, int]:
     """Kernel → bits; it prints them and what they cost together, which the choice only estimates.
 
     Raises what reading the images and the budget may raise.

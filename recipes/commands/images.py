@@ -1,21 +1,22 @@
-"""Images for pruning someone's own model: bytes in memory, numbers as the model reads them batch by batch."""
+"""Images for a model of one's own: bytes in memory, numbers as the model reads them where they are sliced."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from secateur.dataloader.augment import augment
+from secateur.dataloader import Images
+from secateur.dataloader.sources import folders, tfds
+from secateur.runs.errors import DataError, UsageError
 
-PARTS = 8  # of an image's smaller side; it is shifted by up to one of them
-
-
-def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers 0 … count − 1, at equal distances."""
-    return np.unique(np.linspace(0, count - 1, most).astype(int))
+HOLDOUT = 10  # one image of so many is held out; the others are trained on
+MOST = 256  # held out of a class: a hundred classes of them give an accuracy to 0.3 %
+LEAST = 2  # of a class: one to train on, one to hold out
 
 
 @dataclass(frozen=True)
@@ -58,45 +59,92 @@ class ImageData:
     def some(self, most: int, seed: int) -> tuple[Scaled, np.ndarray]:
         """At most so many training images, drawn at random."""
         images, labels = self.train
-        chosen = np.random.default_rng(seed).permutation(len(labels))[:most]
-        return Scaled(images.pixels[chosen], images.range_), labels[chosen]
+        return _chosen(images, labels, np.random.default_rng(seed).permutation(len(labels))[:most])
 
     def some_held(self, most: int) -> tuple[Scaled, np.ndarray]:
         """At most so many images of the holdout, at equal distances: of all classes alike."""
         images, labels = self.holdout
-        chosen = spread(len(labels), most)
-        return Scaled(images.pixels[chosen], images.range_), labels[chosen]
+        return _chosen(images, labels, spread(len(labels), most))
 
 
-class Batches(keras.utils.PyDataset):
-    """The training images of one epoch, in its order, mirrored and shifted if asked to.
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers 0 … count − 1, at equal distances."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
+
+
+def load_images(
+    source: str, model: keras.Model, pixels: tuple[float, float], data_path: str | None = None
+) -> ImageData:
+    """Reads `--data`.
 
     Args:
-        images, labels: n of both.
-        batch_size: the last batch has what is left.
-        epoch: from 0; another one is another order with other mirrors and shifts.
-        flip, crop: whether half of the images are mirrored left to right, and whether all are shifted by up
-            to an eighth of their smaller side, reflected at the border.
-        seed: of order, mirrors and shifts.
+        source: a folder with a sub-folder of images for each class, or with such a folder `train`; or
+            "tfds:NAME", "tfds:NAME/CONFIG" or either with ":VERSION", of which the train split is read.
+        model: images are brought to the size and the colours of its input.
+        pixels: what 0 and 255 become.
+        data_path: data_dir of tfds.
+
+    The last tenth of each class, at least 1 image and at most 256, is the holdout. Raises `DataError` for
+    images that are missing or damaged, and `UsageError` for a model that reads no images or has other
+    classes.
     """
+    images, names = _read(source, _input_shape(model), data_path)
+    counts = np.bincount(images.labels, minlength=len(names))
+    _check_counts(counts, names, source)
+    _check_classes(model, len(counts), source)
+    held = np.zeros(len(images), bool)
+    for label, count in enumerate(counts):
+        held[np.flatnonzero(images.labels == label)[-min(MOST, max(1, count // HOLDOUT)) :]] = True
+    whole = Scaled(images.images, pixels)
+    train, holdout = (_chosen(whole, images.labels, part) for part in (~held, held))
+    return ImageData(train, holdout, len(counts))
 
-    def __init__(
-        self, images: Scaled, labels: np.ndarray, batch_size: int, epoch: int = 0, *,
-        flip: bool = False, crop: bool = False, seed: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self._images, self._labels, self._size = images, labels, batch_size
-        self._flip, self._pad = flip, min(images.shape[1:3]) // PARTS if crop else 0
-        self._seed, self._first = seed, epoch * len(self)
-        self._order = np.random.default_rng((seed, epoch)).permutation(len(labels))
 
-    def __len__(self) -> int:
-        return -(-len(self._labels) // self._size)
+def _read(source: str, shape: tuple[int, int, int], data_path: str | None) -> tuple[Images, Sequence[str]]:
+    """All images of the source, in its order, and the names of the classes."""
+    name = source.removeprefix("tfds:")
+    if name != source:
+        try:
+            classes, _ = tfds.inspect(name, data_path)
+        except UsageError as error:  # in `--data`, what is not there is code 3, wherever it is not
+            raise DataError(str(error)) from error
+        return tfds.read(name, "train", data_path, shape=shape, tests=("train",)), classes
+    if not Path(source).is_dir():
+        raise DataError(
+            f"There is no such folder. Received: data={source}\n"
+            "give a folder with a sub-folder of images for each class, or tfds:NAME"
+        )
+    classes, _ = folders.inspect(source, folders.whole_layout, shape, source)
+    return folders.read(source, folders.whole_layout, "train", source, shape=shape), classes
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        part = self._order[index * self._size : (index + 1) * self._size]
-        pixels = self._images.pixels[part]
-        if self._flip or self._pad:
-            seed = tf.constant([self._seed, self._first + index], tf.int32)
-            pixels = augment(tf.constant(pixels), seed, pad=self._pad, flip=self._flip)
-        return self._images.scale(pixels).numpy(), self._labels[part]
+
+def _chosen(images: Scaled, labels: np.ndarray, part: np.ndarray) -> tuple[Scaled, np.ndarray]:
+    return Scaled(images.pixels[part], images.range_), labels[part]
+
+
+def _check_counts(counts: np.ndarray, names: Sequence[str], source: str) -> None:
+    if len(names) < 2:
+        raise DataError(f"At least 2 classes are needed. Received: data={source}, classes {list(names)}")
+    if len(few := np.flatnonzero(counts < LEAST)):
+        more = f" and too few of {len(few) - 1} more" if len(few) > 1 else ""
+        raise DataError(
+            f"Every class needs at least {LEAST} images. Received: data={source}, {counts[few[0]]} of class "
+            f"{names[few[0]]!r}{more}"
+        )
+
+
+def _input_shape(model: keras.Model) -> tuple[int, int, int]:
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] not in (1, 3) or None in shapes[0]:
+        raise UsageError(f"--data needs a model that reads images of a fixed size. Received: inputs {shapes}")
+    return shapes[0]
+
+
+def _check_classes(model: keras.Model, classes: int, source: str) -> None:
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.outputs]
+    fits = len(shapes) == 1 and (shapes[0] == (classes,) or (shapes[0] == (1,) and classes == 2))
+    if not fits:
+        raise UsageError(
+            f"The model has outputs {shapes}, the data {classes} classes: give the data that it was trained "
+            f"on. Received: data={source}"
+        )

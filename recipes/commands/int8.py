@@ -17,12 +17,11 @@ from secateur.nets.graph import trace
 from secateur.pruning import compact
 from secateur.pruning.score.batches import parts
 from secateur.pruning.score.classifier import accuracy as share_right
-from secateur.recipes.commands.code_options import CodeOptions
-from secateur.recipes.commands.data import load_images
-from secateur.recipes.commands.fine_tuning import fine_tune, warn_at_chance
-from secateur.recipes.commands.images import ImageData
-from secateur.recipes.commands.prune_options import RANGES_OF_PIXELS
-from secateur.recipes.commands.subject import load
+from secateur.recipes.commands.coding import check_places
+from secateur.recipes.commands.images import ImageData, load_images
+from secateur.recipes.commands.model import load
+from secateur.recipes.commands.options import RANGES_OF_PIXELS, Int8Options
+from secateur.recipes.commands.training import fine_tune, warn_at_chance
 from secateur.runs import SnapshotError, UsageError, make_atomic, warn
 from secateur.runs.text import table
 
@@ -30,8 +29,9 @@ SHOWN = 64  # images that calibration sees at a time
 TOLERANCE = 0.005  # of accuracy, where training is advised
 
 
-def run(options: CodeOptions) -> None:
+def run(options: Int8Options) -> None:
     """Writes the better file on the holdout; prints bytes, accuracy there and milliseconds."""
+    check_places(options.file, options.output, ".tflite")
     if Path(options.file).suffix == ".kpz":
         raise SnapshotError(
             f"int8 reads a .keras file. Received: file={options.file}\nmake one: python -m coding decode"
@@ -60,7 +60,7 @@ def run(options: CodeOptions) -> None:
         print("more than half a point is lost: --finetune_epochs 2 trains with rounded numbers")
 
 
-def _converted(model: keras.Model, data: ImageData, options: CodeOptions) -> bytes:
+def _converted(model: keras.Model, data: ImageData, options: Int8Options) -> bytes:
     images, _ = data.some(options.samples, options.seed)
     shown = ([images[part]] for part in parts(len(images), SHOWN))
     return exports.to_int8(model, shown, options.numbers)

@@ -9,9 +9,9 @@ from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.make_plan import fit_plan
 from secateur.pruning.score.scores import Scores, score_groups
-from secateur.recipes.commands.prune_options import SCORED, TIMED
-from secateur.recipes.commands.prune_report import sensitivity_table
-from secateur.recipes.commands.subject import Subject
+from secateur.recipes.commands.model import Subject
+from secateur.recipes.commands.options import SCORED, TIMED
+from secateur.recipes.commands.report import sensitivity_table
 from secateur.runs import RunFolderError, SnapshotError, UsageError, read_json
 from secateur.runs.text import table
 

@@ -14,13 +14,13 @@ from secateur.pruning.choose.ranking import check_prunable
 from secateur.pruning.count.tables import summary
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.criteria import get_criterion
-from secateur.recipes.commands.data import load_images
-from secateur.recipes.commands.fine_tuning import accuracy, fine_tune, mend_statistics
+from secateur.recipes.commands.images import load_images
+from secateur.recipes.commands.model import Subject, check_places, check_sizes, load
+from secateur.recipes.commands.options import RANGES_OF_PIXELS, PruneOptions
 from secateur.recipes.commands.plan import choose
-from secateur.recipes.commands.prune_options import RANGES_OF_PIXELS, PruneOptions
-from secateur.recipes.commands.prune_report import costs_table, measure, widths_table, write_report
-from secateur.recipes.commands.subject import Subject, check_places, check_sizes, load
+from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
 from secateur.recipes.commands.timing import setup_for
+from secateur.recipes.commands.training import accuracy, fine_tune, reestimate
 from secateur.runs import UsageError, warn, write_json
 from secateur.runs.text import table
 
@@ -103,7 +103,7 @@ def recover(subject: Subject, small: keras.Model) -> None:
     options, data = subject.options, subject.data
     size = options.batch_size
     stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
-    if mend_statistics(small, data, size):
+    if reestimate(small, data, size):
         stages["averages of BN re-estimated"] = accuracy(small, data, size)
     if options.finetune_epochs:
         fine_tune(small, data, options)

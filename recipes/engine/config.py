@@ -1,15 +1,15 @@
-"""Options of both programs: frozen dataclasses that the command lines are made from, with published names."""
+"""Options of both programs: the command lines are made from them, with published names."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, Pipeline
 from secateur.pruning.search.settings import SearchSettings
-from secateur.recipes.engine.options import check_ranges, option, parse_into
+from secateur.recipes.engine.options import Options, option
 from secateur.runs.errors import UsageError
 
 CRITERIA = ("ekg", "l1", "l2", "random")
@@ -19,34 +19,24 @@ of them: teachers and re-estimated averages use the BN statistics of batches of 
 `stage` may differ too: what depends on them is done again (see `recipes.stages`)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Common:
+class Common(Options):
     """What training and evaluation both need to know."""
 
     arch: str = option("ResNet-56", "architecture; must be that of the snapshots")
     dataset: str = option("CIFAR10", "data set")
     data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
-    val_batch_size: int = option(256, "images per batch of evaluation", at_least=1)
-    gpu_id: list[int] = option([0], "GPUs to use", nargs="+")
+    val_batch_size: int = option(256, "images per batch of evaluation", ge=1)
+    gpu_id: list[int] = option([0], "GPUs to use")
     tpu: str | None = option(None, "address of a TPU, or local")
     compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
-    bn: str = option(
-        "moving",
-        "evaluate with moving averages or, as EKG does, batch statistics",
-        choices=("moving", "batch"),
-        stage="report",
+    bn: Literal["moving", "batch"] = option(
+        "moving", "evaluate with moving averages or, as EKG does, batch statistics", stage="report"
     )
-    normalisation: str = option(
-        "auto",
-        "constants of the images; EKG's weights need bgr, those from PyTorch imagenet",
-        choices=("auto", "rgb", "bgr", "imagenet", *NORMALISATIONS),
+    normalisation: Literal["auto", "rgb", "bgr", "imagenet", *NORMALISATIONS] = option(
+        "auto", "constants of the images; EKG's weights need bgr, those from PyTorch imagenet"
     )
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
-
-@dataclass(frozen=True, kw_only=True)
 class RunOptions(Common):
     """What every run needs to know: where to, from what, on how many images at a time.
 
@@ -60,26 +50,26 @@ class RunOptions(Common):
     trained_param: str | None = option(
         None, "snapshot to start from, published or ours; without it a network with random weights"
     )
-    batch_size: int = option(128, "of training", at_least=1)
-    train_images: int | None = option(None, "train on this many images only", at_least=1)
-    seed: int = option(1, "of training", at_least=0, below=2**31)
-    accum: int = option(1, "micro-batches per batch (gradient accumulation)", at_least=1)
-    do_log: int = option(200, "steps between two updates of the progress line", at_least=1)
+    batch_size: int = option(128, "of training", ge=1)
+    train_images: int | None = option(None, "train on this many images only", ge=1)
+    seed: int = option(1, "of training", ge=0, lt=2**31)
+    accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
+    do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
     time_seconds: float = option(
-        3.0, "seconds in which the report times its networks, on each backend", above=0, stage="report"
+        3.0, "seconds in which the report times its networks, on each backend", gt=0, stage="report"
     )
-    shortcut: str = option("B", "of a ResNet that starts at random", choices=("A", "A'", "B"))
-    head: str | None = option(
-        None, "of a VGG that starts at random (default: the published one)", choices=("hidden", "single")
+    shortcut: Literal["A", "A'", "B"] = option("B", "of a ResNet that starts at random")
+    head: Literal["hidden", "single"] | None = option(
+        None, "of a VGG that starts at random (default: the published one)"
     )
-    stem: str | None = option(
-        None, "of a net for both sizes of images (default: its family's)", choices=("imagenet", "cifar")
+    stem: Literal["imagenet", "cifar"] | None = option(
+        None, "of a net for both sizes of images (default: its family's)"
     )
-    dropout: float | None = option(None, "of a wide ResNet that starts at random", at_least=0, below=1)
+    dropout: float | None = option(None, "of a wide ResNet that starts at random", ge=0, lt=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         if self.batch_size % self.accum:
             raise UsageError(
                 f"--accum must divide --batch_size {self.batch_size}. Received: accum={self.accum}"
@@ -102,28 +92,22 @@ class RunOptions(Common):
 
     def to_json(self) -> dict:
         """Plain types, for config.json."""
-        return dataclasses.asdict(self)
+        return self.model_dump()
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainingOptions(RunOptions):
     """One fine-tuning in steps of the learning rate, with EKG's defaults."""
 
-    learning_rate: float = option(1e-2, "of the fine-tuning", above=0, stage="fine-tune")
-    decay_points: list[float] = option(
-        [0.3, 0.6, 0.8],
-        "parts of the fine-tuning after which the rate decays",
-        nargs="+",
-        at_least=0,
-        at_most=1,
-        stage="fine-tune",
+    learning_rate: float = option(1e-2, "of the fine-tuning", gt=0, stage="fine-tune")
+    decay_points: list[Annotated[float, Field(ge=0, le=1)]] = option(
+        [0.3, 0.6, 0.8], "parts of the fine-tuning after which the rate decays", stage="fine-tune"
     )
-    decay_rate: float = option(0.2, "factor of each decay", above=0, stage="fine-tune")
+    decay_rate: float = option(0.2, "factor of each decay", gt=0, stage="fine-tune")
     weight_decay: float = option(
-        5e-4, "coupled L2 on all weights in the fine-tuning", at_least=0, stage="fine-tune"
+        5e-4, "coupled L2 on all weights in the fine-tuning", ge=0, stage="fine-tune"
     )
-    train_epoch: int = option(100, "epochs of fine-tuning", at_least=1, stage="fine-tune")
-    round_to: int = option(1, "widths are multiples of this", at_least=1)
+    train_epoch: int = option(100, "epochs of fine-tuning", ge=1, stage="fine-tune")
+    round_to: int = option(1, "widths are multiples of this", ge=1)
     per_batch_crop: bool = option(False, "one crop offset per batch, as in EKG's program")
 
     @property
@@ -132,33 +116,40 @@ class TrainingOptions(RunOptions):
         return dataclasses.replace(PIPELINES["ekg"], per_batch_crop=self.per_batch_crop)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Config(TrainingOptions):
     """Every option of EKG; names and defaults are its own where it has them."""
 
     STEPS: ClassVar[tuple[str, ...]] = (
-        "baseline", "warm-up", "search", "slim", "bank", "fine-tune", "compact", "litert", "report"
-    )  # fmt: skip
+        "baseline",
+        "warm-up",
+        "search",
+        "slim",
+        "bank",
+        "fine-tune",
+        "compact",
+        "litert",
+        "report",
+    )
 
     Knowledge: bool | None = option(
         None, "fine-tune with the memory bank (default: on with --criterion ekg)", stage="fine-tune"
     )
     baseline_epoch: int = option(
-        300, "epochs that train the baseline, where no --trained_param is given", at_least=1
+        300, "epochs that train the baseline, where no --trained_param is given", ge=1
     )
-    num_teacher: int = option(5, "interim networks in the memory bank", at_least=1, stage="bank")
+    num_teacher: int = option(5, "interim networks in the memory bank", ge=1, stage="bank")
     searching: bool = option(False, "stop after the search and the slimmed network", stage="report")
     search_target_rate: float = option(0.45, "operations to keep, EKG's count", alias="target_rate")
     search_step: float = option(0.2, "ratio of channels that one step of the search removes")
     search_batch_size: int = option(256, "of warm-up and search")
-    search_seed: int = option(1, "of the warm-up and of --criterion random", at_least=0, below=2**31)
-    criterion: str = option(
-        "ekg", "how to choose channels: ekg searches, the others prune uniformly", choices=CRITERIA
+    search_seed: int = option(1, "of the warm-up and of --criterion random", ge=0, lt=2**31)
+    criterion: Literal[CRITERIA] = option(
+        "ekg", "how to choose channels: ekg searches, the others prune uniformly"
     )
-    search_dtype: str = option("float32", "of the search", choices=("float32", "bfloat16"))
+    search_dtype: Literal["float32", "bfloat16"] = option("float32", "of the search")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         if self.Knowledge and self.criterion != "ekg":
             raise UsageError(
                 f"The memory bank needs the search. Received: --Knowledge with --criterion {self.criterion}"
@@ -191,20 +182,12 @@ class Config(TrainingOptions):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Common):
-    """Every option of `test.py`."""
+    """Evaluate snapshots on the test images."""
 
-    trained_param: list[str] = option([], "snapshots; several are evaluated as an ensemble", nargs="+")
+    trained_param: list[str] = option([], "snapshots; several are evaluated as an ensemble")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         if not self.trained_param:
             raise UsageError("Which snapshot? Give --trained_param FILE.pkl")
-
-
-def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateConfig:
-    """Command line of `test.py` → `EvaluateConfig`."""
-    return parse_into(
-        EvaluateConfig, argv, prog="test.py", description="Evaluate snapshots on the test images."
-    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from secateur.recipes.engine.config import TrainingOptions
 from secateur.recipes.engine.config_learning import LearningOptions
@@ -12,30 +11,37 @@ from secateur.runs.errors import UsageError
 from secateur.runs.files import sha256
 
 
-@dataclass(frozen=True, kw_only=True)
 class DistillConfig(LearningOptions, TrainingOptions):
     """Every option of distillation."""
 
     STEPS: ClassVar[tuple[str, ...]] = (
-        "student", "plan", "slim", "bank", "fine-tune", "compact", "litert", "report"
-    )  # fmt: skip
+        "student",
+        "plan",
+        "slim",
+        "bank",
+        "fine-tune",
+        "compact",
+        "litert",
+        "report",
+    )
 
     teacher: list[str] = option(
-        [], "snapshots to learn from; of several all give logits, the first also features", nargs="+"
+        [], "snapshots to learn from; of several all give logits, the first also features"
     )
     copy_teacher: bool = option(False, "the student starts with the weights of the first teacher")
-    teacher_filter: str = option(
-        "none", "leave out teachers farther from the first, the best, than the student is: EKG's rule",
-        choices=("none", "batch", "sample", "dataset"), stage="bank",
-    )  # fmt: skip
+    teacher_filter: Literal["none", "batch", "sample", "dataset"] = option(
+        "none",
+        "leave out teachers farther from the first, the best, than the student is: EKG's rule",
+        stage="bank",
+    )
     augment: bool = option(True, "crop and mirror at random; without it teachers run once", stage="bank")
-    bank_dtype: str = option("float32", "of stored logits", choices=("float32", "float16"), stage="bank")
+    bank_dtype: Literal["float32", "float16"] = option("float32", "of stored logits", stage="bank")
 
     criterion: str = option("l1", "which channels stay, with --keep below 1")
-    keep: float = option(1.0, "ratio of the channels of each group that stay", above=0, at_most=1)
+    keep: float = option(1.0, "ratio of the channels of each group that stay", gt=0, le=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         self.check_losses()
         if self.losses and not self.teacher:
             raise UsageError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from secateur.recipes.engine.options import option
+from pydantic import Field
+
+from secateur.recipes.engine.options import Options, option
 from secateur.recipes.engine.published_losses import with_weights
 from secateur.runs.errors import UsageError
 
@@ -12,32 +14,32 @@ NO_LOSS = "none"
 MEANS = ("kl", "logits", "softmax", "tempered")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearningOptions:
+class LearningOptions(Options):
     """The loss is CE · label_weight + Σ beta · loss."""
 
     distill: str = option(
-        "kd", f"losses joined by +, such as kd+hap; none: labels alone; published weights: {with_weights()}",
+        "kd",
+        f"losses joined by +, such as kd+hap; none: labels alone; published weights: {with_weights()}",
         stage="bank",
-    )  # fmt: skip
-    betas: list[float] = option(
-        [], "weights of the losses, of the last ones if fewer (default: published)", nargs="+",
-        at_least=0, stage="fine-tune",
-    )  # fmt: skip
-    label_weight: float = option(1.0, "of the cross-entropy with the labels", at_least=0, stage="fine-tune")
-    temperature: float = option(4.0, "of kd and of --teacher_filter", above=0, stage="fine-tune")
-    kd_factor: str = option("T2", "of kd by the temperature", choices=("T2", "T", "1"), stage="fine-tune")
+    )
+    betas: list[Annotated[float, Field(ge=0)]] = option(
+        [], "weights of the losses, of the last ones if fewer (default: published)", stage="fine-tune"
+    )
+    label_weight: float = option(1.0, "of the cross-entropy with the labels", ge=0, stage="fine-tune")
+    temperature: float = option(4.0, "of kd and of --teacher_filter", gt=0, stage="fine-tune")
+    kd_factor: Literal["T2", "T", "1"] = option("T2", "of kd by the temperature", stage="fine-tune")
     kd_over_classes: bool = option(
         False, "kd divided by the number of classes, as KESI's program does", stage="fine-tune"
     )
-    mean: str = option(
-        "kl", "of several teachers in kd: of divergences, or of what they say; behind a filter kl is logits",
-        choices=MEANS, stage="fine-tune",
-    )  # fmt: skip
-    teacher_weights: list[float] = option(
-        [], "of several teachers in kd (default: all alike)", nargs="+", at_least=0, stage="fine-tune"
+    mean: Literal[MEANS] = option(
+        "kl",
+        "of several teachers in kd: of divergences, or of what they say; behind a filter kl is logits",
+        stage="fine-tune",
     )
-    hap_ts: int = option(3, "last blocks of the teacher in hap and lsp", at_least=1, stage="fine-tune")
+    teacher_weights: list[Annotated[float, Field(ge=0)]] = option(
+        [], "of several teachers in kd (default: all alike)", stage="fine-tune"
+    )
+    hap_ts: int = option(3, "last blocks of the teacher in hap and lsp", ge=1, stage="fine-tune")
 
     @property
     def losses(self) -> list[str]:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from secateur.dataloader.pipelines import PIPELINES, Pipeline, find_pipeline
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.options import option
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProgramOptions(RunOptions):
     """What the command line says of a recipe; what its steps do stands in its file."""
 
     recipe: str = option("", "name or file, behind --recipe")
     set: list[str] = option(
-        [],
-        "STEP.KEY=VALUE …: other values for steps of the recipe, such as train.epochs=2",
-        nargs="+",
-        action="extend",
+        [], "STEP.KEY=VALUE …: other values for steps of the recipe, such as train.epochs=2", action="extend"
     )
-    pipeline: str = option(
-        "kesi", "the system whose crops, batches and constants are used", choices=tuple(PIPELINES)
+    pipeline: Literal[tuple(PIPELINES)] = option(
+        "kesi", "the system whose crops, batches and constants are used"
     )
 
-    shortcut: str | None = option(
-        None, "of a ResNet that starts at random (default: the system's own)", choices=("A", "A'", "B")
+    shortcut: Literal["A", "A'", "B"] | None = option(
+        None, "of a ResNet that starts at random (default: the system's own)"
     )
 
     @property

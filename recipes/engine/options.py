@@ -1,78 +1,132 @@
-"""A dataclass as a command line: one flag per field, with its default, range and help. Plain Python."""
+"""Options as pydantic models: flags of a command line, or keys of a step, with type, range and choices.
+
+pydantic checks the values; what it finds becomes one line of ours. Neither needs TensorFlow.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import math
-import operator
-from collections.abc import Mapping, Sequence
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from secateur.runs.errors import UsageError
-from secateur.runs.suggest import closest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Options = TypeVar("Options")
-RANGES = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import closest, nearest
+
+Kind = TypeVar("Kind", bound="Options")
+Schema = Mapping[str, Any]  # the JSON schema of a field
+
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+RANGE_ERRORS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
+TYPES = {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+OF_FLAGS = {"alias", "short", "first", "action", "stage"}
 
 
 def option(default: Any, help_: str, **more: Any) -> Any:
-    """A field of an options class.
+    """A field of an options class: pydantic's, with its words for `--help`.
 
     Args:
-        default: its value without the flag.
-        help_: a few words for `--help`.
-        more: `at_least`, `at_most`, `above`, `below` (a range, of each element of a list); `choices`,
-            `nargs`, `action` (as argparse has them); `alias` (another name of the flag); anything else is for
-            the reader of the field's metadata.
+        default: its value without the flag; `...` where there is none.
+        help_: a few words.
+        more: `ge`, `gt`, `le`, `lt` and others of `pydantic.Field`; for the command line `alias` (another
+            name of the flag), `short` (such as "-o"), `first` (what usage
+            lines call a value that stands before all flags) and argparse's `action`.
     """
-    metadata = {"help": help_, **more}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    extra = {key: more.pop(key) for key in OF_FLAGS & more.keys()}
+    return Field(default, description=help_, json_schema_extra=extra or None, **more)
 
 
-def check_ranges(options: Any, prefix: str = "--") -> None:
-    """Raises `UsageError`, which calls it prefix + name, for the first field outside its range."""
-    for field in dataclasses.fields(options):
-        limits = {name: field.metadata[name] for name in RANGES if name in field.metadata}
-        value = getattr(options, field.name)
-        if value is None:
-            continue
-        if limits and not all(_inside(n, limits) for n in (value if isinstance(value, list) else [value])):
-            finite = ["finite"] if "float" in field.type else []
-            wanted = " and ".join([*finite, *(f"{n.replace('_', ' ')} {limits[n]}" for n in limits)])
-            raise UsageError(f"{prefix}{field.name} must be {wanted}. Received: {field.name}={value}")
+class Options(BaseModel):
+    """Base of all options. A value has the type of its annotation; a whole number may stand for a float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        """Raises `UsageError` for the first value that does not fit."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(explain(type(self), values, error)) from None
+
+    @classmethod
+    def prefix(cls, values: Mapping[str, Any]) -> str:
+        """What messages put before a field's name."""
+        return "--"
 
 
-def _inside(number: float, limits: dict[str, float]) -> bool:
-    return math.isfinite(number) and all(RANGES[name](number, limit) for name, limit in limits.items())
+def explain(kind: type[Options], values: Mapping[str, Any], error: ValidationError) -> str:
+    """The first finding of pydantic in one line: flag or key, what was received, and what is valid."""
+    name = error.errors()[0]["loc"][0]
+    found = {one["type"]: one["input"] for one in error.errors() if one["loc"][0] == name}
+    label = f"{kind.prefix(values)}{name}"
+    if "missing" in found:
+        text = kind.model_fields[name].description
+        return f"Give {label}: {text}. Received: {name}=None"
+    received = f"Received: {label.removeprefix('--')}={values[name]!r}"
+    if "extra_forbidden" in found:
+        return f"Unknown key. {received}. {nearest(name, kind.model_fields)}"
+    schema = kind.model_json_schema()["properties"][name]
+    if "literal_error" in found:
+        return f"Unknown value. {received}. {nearest(str(found['literal_error']), _choices(schema))}"
+    wanted = _range(schema) if RANGE_ERRORS & found.keys() else _type(schema)
+    return f"{label} must be {wanted}. {received}"
 
 
 def parse_into(
-    kind: type[Options],
+    kind: type[Kind],
     argv: Sequence[str] | None,
     *,
     prog: str,
-    description: str,
+    description: str = "",
     defaults: Mapping[str, Any] | None = None,
-) -> Options:
-    """Command line (default: this process's) → an object of the options class `kind`.
+) -> Kind:
+    """Command line → options.
 
-    `defaults` replaces those of some fields.
+    Args:
+        kind: their class.
+        argv: words; None = those of this process.
+        prog: how the program was called, for usage lines.
+        description: of the program (default: what the class says of itself).
+        defaults: of some fields, in place of their own.
+
     Raises `UsageError` for what cannot be understood; an unknown flag is answered with the nearest one.
     """
-    parser = Parser(prog=prog, description=description)
-    for field in dataclasses.fields(kind):
-        _add_option(parser, field, defaults or {})
-    return kind(**vars(parser.parse_args(argv)))
+    schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
+    firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
+    parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
+    for name, schema in schemas.items():
+        _add_flag(parser, name, schema, defaults.get(name, schema.get("default")))
+    words = _joined(sys.argv[1:] if argv is None else argv)
+    for name in firsts:
+        if words and not words[0].startswith("-"):
+            words = [f"--{name}", *words]
+        elif not {f"--{name}", "-h", "--help"} & set(words):
+            raise UsageError(f"Which {name}? It comes first: {prog} {firsts[name]} --flag value …")
+    return kind(**{**defaults, **vars(parser.parse_args(words))})
 
 
 class Parser(argparse.ArgumentParser):
     """Fails with a `UsageError`, and takes no abbreviated flags: a typo must not become another option."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, usage="%(prog)s [--flag value …]", **options)
+    def __init__(self, prog: str, *first: str, description: str) -> None:
+        usage = " ".join(("%(prog)s", *first, "[--flag value …]"))
+        super().__init__(
+            prog,
+            usage,
+            description,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""
@@ -83,25 +137,25 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
 
-def _add_option(
-    parser: argparse.ArgumentParser, field: dataclasses.Field, defaults: Mapping[str, Any]
-) -> None:
-    """One field of a dataclass as a flag; its type comes from the annotation."""
-    flags = [f"--{name}" for name in (field.name, field.metadata.get("alias")) if name]
-    own = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    default = defaults.get(field.name, own)
-    options = {"dest": field.name, "default": default, "help": _help(field.metadata["help"], default)}
-    if field.type.startswith("bool"):
-        parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
-        return
-    for name in ("choices", "nargs", "action"):
-        if name in field.metadata:
-            options[name] = field.metadata[name]
-    kinds = {"int": int, "float": float, "list[float]": float, "list[int]": int}
-    kind = kinds.get(field.type.removesuffix(" | None"), str)
-    if "choices" not in options:
-        options["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
-    parser.add_argument(*flags, type=kind, **options)
+def _joined(words: Sequence[str]) -> list[str]:
+    """--pixels -1..1 as --pixels=-1..1, since argparse takes the second word for a flag."""
+    return re.sub(r"(?m)^(--\w+)\n(-\d+\.\.)", r"\1=\2", "\n".join(words)).split("\n") if words else []
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, default: Any) -> None:
+    """A field as a flag of the command line."""
+    names = [schema.get("short"), f"--{name}", schema.get("alias") and f"--{schema['alias']}"]
+    options: dict[str, Any] = {"dest": name, "help": _help(schema["description"], default)}
+    parts = list(_parts(schema))
+    kind = next(TYPES[part["type"]] for part in parts if part.get("type") in TYPES)
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        choices = _choices(schema)
+        options |= {"type": kind} | ({"choices": choices} if choices else {"metavar": METAVARS[kind]})
+        options |= {"nargs": "+"} if any("items" in part for part in parts) else {}
+        options |= {"action": schema["action"]} if "action" in schema else {}
+    parser.add_argument(*filter(None, names), **options)
 
 
 def _help(text: str, default: Any) -> str:
@@ -109,3 +163,33 @@ def _help(text: str, default: Any) -> str:
     if default is None or default is False or default in ([], ""):
         return text
     return f"{text} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+
+
+def _parts(schema: Schema) -> Iterator[Schema]:
+    """The schema, its alternatives, and those of its elements."""
+    yield schema
+    for part in (*schema.get("anyOf", ()), *filter(None, [schema.get("items")])):
+        yield from _parts(part)
+
+
+def _choices(schema: Schema) -> list[str]:
+    return [
+        name for part in _parts(schema) for name in (part.get("enum") or filter(None, [part.get("const")]))
+    ]
+
+
+def _range(schema: Schema) -> str:
+    """at least 0 and below 1"""
+    parts = list(_parts(schema))
+    finite = ["finite"] if any(part.get("type") == "number" for part in parts) else []
+    bounds = [f"{BOUNDS[key]} {part[key]}" for part in parts for key in BOUNDS if key in part]
+    return " and ".join([*finite, *dict.fromkeys(bounds)])
+
+
+def _type(schema: Schema) -> str:
+    """int, float | list[float], …; that it may be left out goes without saying."""
+    if "anyOf" in schema:
+        return " | ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
+    if "items" in schema:
+        return f"list[{_type(schema['items'])}]"
+    return TYPES[schema["type"]].__name__

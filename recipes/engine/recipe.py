@@ -11,7 +11,7 @@ from typing import Any
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
-PUBLISHED = Path(__file__).parent / "published"
+PUBLISHED = Path(__file__).parents[1] / "published"
 SUFFIX = ".toml"
 KEYS = ("about", "published", "command", "options", "steps")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +72,19 @@ PROGRAM = ("secateur.recipes.engine.config_program:ProgramOptions", "secateur.re
 """What every recipe file is: options and function."""
 
 
-def choose(argv: Sequence[str] | None = None) -> tuple[Recipe | None, object]:
+def parse(words: Sequence[str], prog: str) -> tuple[Recipe, object] | None:
+    """Command line → the recipe and its options; None once `--recipe list` has been answered."""
+    recipe, options = choose(words, prog)
+    return recipe and (recipe, options)
+
+
+def start(chosen: tuple[Recipe, object]) -> None:
+    """Runs what `parse` has understood."""
+    recipe, options = chosen
+    recipe.start(options)
+
+
+def choose(argv: Sequence[str] | None = None, prog: str = PROG) -> tuple[Recipe | None, object]:
     """Command line → the recipe and its options; (None, None) once `--recipe list` has been answered.
 
     Raises `UsageError` for what cannot be understood, with the nearest valid name.
@@ -87,7 +98,7 @@ def choose(argv: Sequence[str] | None = None) -> tuple[Recipe | None, object]:
     words = translate(words, recipe.flags)
     kind = _named(recipe.options)
     try:
-        return recipe, parse_into(kind, words, prog=PROG, description=about, defaults=recipe.defaults)
+        return recipe, parse_into(kind, words, prog=prog, description=about, defaults=recipe.defaults)
     except UsageError as error:
         raise _hinted(error, recipe) from None
 
@@ -104,8 +115,7 @@ def _from_file(name: str) -> Recipe:
     if (found := find_recipe(name)) is None:
         valid = nearest(name, [*RECIPES, *published_recipes(), "list"])
         raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {valid}, or FILE.toml")
-    fields = dataclasses.fields(_named(PROGRAM[0]))
-    known = [field.name for field in fields if field.name not in ("recipe", "set")]
+    known = [name for name in _named(PROGRAM[0]).model_fields if name not in ("recipe", "set")]
     for key in found.options:
         if key not in known:
             raise UsageError(f"Unknown option. Received: {name}: {key}. {nearest(key, known)}")

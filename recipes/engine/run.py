@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from secateur.dataloader.pipelines import normalisations_of
@@ -20,6 +20,7 @@ from secateur.recipes.engine.inputs import (
     load_splits,
     normalisation_of,
 )
+from secateur.recipes.engine.options import option
 from secateur.recipes.engine.recipe import check_steps, find_recipe, name_of, tables_of
 from secateur.recipes.engine.report import finish
 from secateur.recipes.engine.state import State
@@ -32,11 +33,10 @@ RESERVED = (*ENDING, "init", "model")
 MOST = 8  # trained networks in a report: each is converted and timed
 
 
-@dataclass(frozen=True, kw_only=True)
 class Program(ProgramOptions):
     """Options together with the steps as they will be done, `--set` included: what a folder belongs to."""
 
-    program: list[dict] = field(default_factory=list)
+    program: list[dict] = option([], "its steps")
 
     def to_json(self) -> dict:
         """Plain types, for config.json; with the digest of the start, which must not change either."""

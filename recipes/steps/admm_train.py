@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import keras
 
@@ -18,24 +17,19 @@ from secateur.recipes.steps.train import Train
 
 
 @step("admm_train")
-@dataclass(frozen=True, kw_only=True)
 class AdmmTrain(Train):
     """Alternating directions (Zhang et al. 2018); a step that prunes by L1 cuts afterwards."""
 
     widens: ClassVar[bool] = False
 
-    sparsity: float = option(
-        0.5, "ratio of the units of each kernel that the sparse copy lacks", above=0, below=1
+    sparsity: float = option(0.5, "ratio of the units of each kernel that the sparse copy lacks", gt=0, lt=1)
+    ladder: Literal[tuple(LADDERS)] | None = option(
+        None, "in a loop: how it grows to the sparsity of the last round"
     )
-    ladder: str | None = option(
-        None,
-        "in a loop: how it grows to the sparsity of the last round",
-        choices=tuple(LADDERS),
-    )
-    unit: str = option("filters", "what goes", choices=UNITS)
-    rho: float = option(RHO, "strength of the pull", above=0)
-    form: str = option("textbook", "of the penalty; nni takes the root of the distance", choices=FORMS)
-    every: int = option(1, "epochs between two renewals of the copies", at_least=1)
+    unit: Literal[UNITS] = option("filters", "what goes")
+    rho: float = option(RHO, "strength of the pull", gt=0)
+    form: Literal[FORMS] = option("textbook", "of the penalty; nni takes the root of the distance")
+    every: int = option(1, "epochs between two renewals of the copies", ge=1)
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """What the loop does to gradients and after epochs, and what its checkpoints hold besides."""

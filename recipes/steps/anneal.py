@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,18 +19,17 @@ from secateur.recipes.steps.searching import Searching
 
 
 @step("anneal")
-@dataclass(frozen=True, kw_only=True)
 class Anneal(Searching):
     """Random ratios, shaken less the colder it is; the best network that was seen stays."""
 
-    start: float = option(100.0, "temperature at the beginning", above=0)
-    stop: float = option(20.0, "temperature at the end", above=0)
-    cool: float = option(0.9, "factor after a network has been taken", above=0, below=1)
-    spread: float = option(0.35, "largest change of a ratio at the beginning", above=0, at_most=1)
-    tries: int = option(1000, "networks that are tried at most", at_least=1)
+    start: float = option(100.0, "temperature at the beginning", gt=0)
+    stop: float = option(20.0, "temperature at the end", gt=0)
+    cool: float = option(0.9, "factor after a network has been taken", gt=0, lt=1)
+    spread: float = option(0.35, "largest change of a ratio at the beginning", gt=0, le=1)
+    tries: int = option(1000, "networks that are tried at most", ge=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         self._settings()
 
     def _settings(self) -> AnnealingSettings:

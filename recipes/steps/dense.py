@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -19,16 +20,15 @@ from secateur.runs import UsageError
 
 
 @step("dense")
-@dataclass(frozen=True, kw_only=True)
 class Dense(Train):
     """`--trained_param`, or a network that is trained from random weights: the steps `reset` knows both."""
 
     keep_epoch: int | None = option(
-        None, "also keep the weights after this epoch, for `reset` to = epoch", at_least=1
+        None, "also keep the weights after this epoch, for `reset` to = epoch", ge=1
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         if self.keep_epoch and self.keep_epoch > self.epochs:
             raise UsageError(
                 f"It has {self.epochs} epochs. Received: {self.label}.keep_epoch={self.keep_epoch}"

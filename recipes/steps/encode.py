@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,6 @@ from secateur.runs import load_snapshot
 
 
 @step("encode")
-@dataclass(frozen=True, kw_only=True)
 class Encode(Step):
     """Writes the network as it is, entropy-coded and verified; best after `share` and a training."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import keras
 import numpy as np
@@ -28,7 +28,6 @@ SHOWN = 64  # images that calibration sees at a time
 
 
 @step("int8")
-@dataclass(frozen=True, kw_only=True)
 class Int8(Step):
     """Rounds weights and activations to 8 bits (Jacob et al. 2018). The network itself stays as it is.
 
@@ -36,13 +35,13 @@ class Int8(Step):
     one on the holdout is kept.
     """
 
-    samples: int = option(512, "training images that show how large activations become", at_least=1)
-    tolerance: float = option(0.005, "accuracy on the holdout that may be lost untrained", at_least=0)
-    epochs: int = option(2, "of that training; 0: none", at_least=0)
-    learning_rate: float = option(1e-3, "of that training, falling to 0 along a cosine", above=0)
+    samples: int = option(512, "training images that show how large activations become", ge=1)
+    tolerance: float = option(0.005, "accuracy on the holdout that may be lost untrained", ge=0)
+    epochs: int = option(2, "of that training; 0: none", ge=0)
+    learning_rate: float = option(1e-3, "of that training, falling to 0 along a cosine", gt=0)
     writes: ClassVar[bool] = True
 
-    numbers: str = option("float32", "of inputs and outputs of the file", choices=tuple(NUMBERS))
+    numbers: Literal[tuple(NUMBERS)] = option("float32", "of inputs and outputs of the file")
 
     def run(self, context: RunContext, state: State) -> State:
         """<name>.tflite; the manifest has the holdout's accuracy before and after."""

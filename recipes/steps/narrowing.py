@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -17,15 +17,14 @@ from secateur.recipes.engine.step import Step
 from secateur.runs import load_snapshot
 
 
-@dataclass(frozen=True, kw_only=True)
 class Narrowing(Step):
     """Removes channels; `plan` says which."""
 
     criterion: str = option("l1", "which channels stay")
     reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         get_criterion(self.criterion)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import keras
 from tqdm import tqdm
 
@@ -17,14 +15,13 @@ from secateur.recipes.steps.searching import Searching
 
 
 @step("netadapt")
-@dataclass(frozen=True, kw_only=True)
 class Adapt(Searching):
     """Narrows one group after another (Yang et al. 2018). Networks are measured with BN's averages mended.
 
     The paper trains each candidate for some steps before it measures; here training follows the search.
     """
 
-    share: float = option(0.05, "of the whole network's cost that one step saves", above=0, below=1)
+    share: float = option(0.05, "of the whole network's cost that one step saves", gt=0, lt=1)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """The last plan; after a kill the search goes on behind its last step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, Literal
 
 import keras
 
@@ -18,21 +18,20 @@ BUDGETS = ("keep", "keep_macs", "keep_params")
 
 
 @step("prune")
-@dataclass(frozen=True, kw_only=True)
 class Prune(Narrowing):
     """Removes the worst channels by a criterion."""
 
-    keep: float | None = option(None, "ratio of the channels of a group that stay", above=0, at_most=1)
-    keep_macs: float | None = option(None, "ratio of the dense network's MACs", above=0, below=1)
-    keep_params: float | None = option(None, "ratio of the dense network's parameters", above=0, below=1)
-    allocation: str = option(
-        "uniform", "how the budget is spread over groups", choices=("uniform", "global", "isomorphic")
+    keep: float | None = option(None, "ratio of the channels of a group that stay", gt=0, le=1)
+    keep_macs: float | None = option(None, "ratio of the dense network's MACs", gt=0, lt=1)
+    keep_params: float | None = option(None, "ratio of the dense network's parameters", gt=0, lt=1)
+    allocation: Literal["uniform", "global", "isomorphic"] = option(
+        "uniform", "how the budget is spread over groups"
     )
-    max_drop: float = option(1.0, "largest ratio of its channels that a group loses", above=0, at_most=1)
+    max_drop: float = option(1.0, "largest ratio of its channels that a group loses", gt=0, le=1)
     ignore: list[str] = option([], "layers whose channels all stay; patterns may be used")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) != 1:
             wanted = " or ".join(f"{self.label}.{name}" for name in BUDGETS)
@@ -44,9 +43,14 @@ class Prune(Narrowing):
         if next(iter(budget.values())) >= 1:
             return Plan.full(find_groups(model))
         return make_plan(
-            model, self.criterion, **budget, allocation=self.allocation, max_drop=self.max_drop,
-            ignore=self.ignore, **self.scoring(context),
-        )  # fmt: skip
+            model,
+            self.criterion,
+            **budget,
+            allocation=self.allocation,
+            max_drop=self.max_drop,
+            ignore=self.ignore,
+            **self.scoring(context),
+        )
 
     def _budget(self, context: RunContext, state: State, model: keras.Model) -> dict[str, float]:
         """The ratio of what `model` costs. In a loop each round takes an equal part of the way."""

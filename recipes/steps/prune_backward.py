@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -18,16 +18,15 @@ CLUSTERING = "clustering"
 
 
 @step("prune_backward")
-@dataclass(frozen=True, kw_only=True)
 class PruneBackward(Narrowing):
     """Each round narrows one group, the last one first; behind the first group it begins again."""
 
     criterion: str = option("l1", "which channels stay; clustering keeps one filter of each cluster")
-    keep: float = option(0.7, "ratio of the channels of the group that stay", above=0, below=1)
+    keep: float = option(0.7, "ratio of the channels of the group that stay", gt=0, lt=1)
 
-    def __post_init__(self) -> None:
+    def model_post_init(self, context: Any, /) -> None:
         if self.criterion != CLUSTERING:
-            super().__post_init__()
+            super().model_post_init(context)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import keras
 
@@ -17,11 +17,10 @@ from secateur.recipes.steps.narrowing import Narrowing
 
 
 @step("prune_fixed")
-@dataclass(frozen=True, kw_only=True)
 class PruneFixed(Narrowing):
     """One round of a published plan, which removes shares of the channels that are there."""
 
-    widths: str = option("kesi", "the plan", choices=tuple(PUBLISHED))
+    widths: Literal[tuple(PUBLISHED)] = option("kesi", "the plan")
 
     def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
         """The plan must be published for the architecture, or for its family."""

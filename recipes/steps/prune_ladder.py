@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import keras
 
@@ -21,17 +21,16 @@ GROUP = "group"
 
 
 @step("prune_ladder")
-@dataclass(frozen=True, kw_only=True)
 class PruneLadder(Narrowing):
     """In round t of n: S_t of what the dense network had has gone."""
 
-    sparsity: float = option(0.75, "goal of the last round, of channels or of weights", above=0, below=1)
-    ladder: str = option("lottery", "how it grows over the rounds", choices=tuple(LADDERS))
-    coupling: str = option(
-        GROUP, "layers of a group share scores; or NNI's ways: the union of what each layer keeps by itself, "
+    sparsity: float = option(0.75, "goal of the last round, of channels or of weights", gt=0, lt=1)
+    ladder: Literal[tuple(LADDERS)] = option("lottery", "how it grows over the rounds")
+    coupling: Literal[GROUP, *COUPLINGS] = option(
+        GROUP,
+        "layers of a group share scores; or NNI's ways: the union of what each layer keeps by itself, "
         "or the sum of their scores; then the sparsity is that of each layer's weights",
-        choices=(GROUP, *COUPLINGS),
-    )  # fmt: skip
+    )
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import keras
 
 from secateur.pruning import Plan, plan_of_widths, slimming_widths
@@ -16,13 +14,12 @@ from secateur.recipes.steps.narrowing import Narrowing
 
 
 @step("prune_scales")
-@dataclass(frozen=True, kw_only=True)
 class PruneScales(Narrowing):
     """Channels stay whose |γ| lies above the one at `percent` of all (Liu et al. 2017)."""
 
     criterion: str = option("bn_scale", "which channels stay")
-    percent: float = option(0.7, "ratio of all channels that go", at_least=0, below=1)
-    max_drop: float = option(0.99, "largest ratio of its channels that a group loses", above=0, at_most=1)
+    percent: float = option(0.7, "ratio of all channels that go", ge=0, lt=1)
+    max_drop: float = option(0.99, "largest ratio of its channels that a group loses", gt=0, le=1)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from secateur.pruning.constrain.single_weights import level, percents, zero_weights
 from secateur.recipes.engine.context import RunContext
@@ -13,17 +16,14 @@ from secateur.recipes.engine.step import Step, step
 
 
 @step("prune_weights")
-@dataclass(frozen=True, kw_only=True)
 class PruneWeights(Step):
     """Sets the smallest convolution weights to zero; later trainings hold them there."""
 
-    percents: list[float] = option(
-        [], "of all convolution weights that are zero after each round (default: KESI's)", above=0, below=1
+    percents: list[Annotated[float, Field(gt=0, lt=1)]] = option(
+        [], "of all convolution weights that are zero after each round (default: KESI's)"
     )
 
-    scope: str = option(
-        "all", "rank the weights of all layers together, or of each", choices=("all", "layer")
-    )
+    scope: Literal["all", "layer"] = option("all", "rank the weights of all layers together, or of each")
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network with exact zeros."""

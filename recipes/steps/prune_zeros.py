@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import keras
 
 from secateur.pruning import Plan
@@ -15,7 +13,6 @@ from secateur.recipes.steps.narrowing import Narrowing
 
 
 @step("prune_zeros")
-@dataclass(frozen=True, kw_only=True)
 class PruneZeros(Narrowing):
     """Removes channels of which every filter is zero: the end of soft pruning."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 from secateur.recipes.engine.config_program import ProgramOptions
 from secateur.recipes.engine.context import RunContext
@@ -13,18 +14,17 @@ from secateur.runs import UsageError
 
 
 @step("repeat")
-@dataclass(frozen=True, kw_only=True)
 class Repeat(Step):
     """Does its steps so many times, or until the network is small enough."""
 
-    times: int = option(5, "rounds at most", at_least=1)
+    times: int = option(5, "rounds at most", ge=1)
     until_macs: float | None = option(
-        None, "stop when no more than this ratio of the dense network's MACs is left", above=0, below=1
+        None, "stop when no more than this ratio of the dense network's MACs is left", gt=0, lt=1
     )
-    steps: list[dict] = field(default_factory=list, metadata={"help": "tables of the steps of a round"})
+    steps: list[dict] = option([], "tables of the steps of a round")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         for table in self.steps:
             if make_step(table).writes:
                 raise UsageError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -21,7 +21,6 @@ PLACES = ("init", "epoch", "dense", "random", "none")
 
 
 @step("reset")
-@dataclass(frozen=True, kw_only=True)
 class Reset(Step):
     """Survivors get the weights that they had before: lottery tickets (Frankle & Carbin 2019), NNI's rounds.
 
@@ -29,10 +28,9 @@ class Reset(Step):
     schedule of the training that follows begins again (Renda et al. 2020). What was pruned stays zero.
     """
 
-    to: str = option(
-        "dense", "the first weights, those after an epoch, the dense network's, new ones, or as they are",
-        choices=PLACES,
-    )  # fmt: skip
+    to: Literal[PLACES] = option(
+        "dense", "the first weights, those after an epoch, the dense network's, new ones, or as they are"
+    )
 
     def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
         """With a given network only its own weights are known."""

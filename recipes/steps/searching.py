@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Literal
 
 import keras
 
@@ -18,12 +18,11 @@ from secateur.recipes.engine.state import State
 from secateur.recipes.steps.narrowing import Narrowing
 
 
-@dataclass(frozen=True, kw_only=True)
 class Searching(Narrowing):
     """Removes channels where a search finds that they cost least accuracy on training images."""
 
-    keep: float = option(0.5, "ratio of the dense network's cost that stays", above=0, below=1)
-    cost: str = option("macs", "what the search saves", choices=COSTS)
+    keep: float = option(0.5, "ratio of the dense network's cost that stays", gt=0, lt=1)
+    cost: Literal[COSTS] = option("macs", "what the search saves")
 
     def space(self, context: RunContext, state: State, model: keras.Model) -> Space:
         """Widths of `model`, with a bound that is a ratio of the dense network's cost."""

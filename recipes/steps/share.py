@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 from tqdm import tqdm
@@ -24,7 +25,6 @@ MEASURED = 2000  # holdout images behind a choice of bits: ResNet-56 is shown th
 
 
 @step("share")
-@dataclass(frozen=True, kw_only=True)
 class Share(Step):
     """Gives each kernel at most 2^bits values beside 0 (Han et al. 2016; HAP); later trainings keep them.
 
@@ -34,24 +34,19 @@ class Share(Step):
     bits: int | dict = option(
         5, f"1 to {MOST_BITS}; or a table from conv, dense, layers or patterns of layers to bits"
     )
-    layers: str = option("conv", "whose kernels; all of both", choices=KINDS)
+    layers: Literal[KINDS] = option("conv", "whose kernels; all of both")
     linear: bool = option(
         False, "HAP's clustering, from values at equal distances, instead of the optimal one"
     )
     keep_bytes: float | None = option(
-        None,
-        "choose bits: ratio of these kernels' float32 bytes that is to stay, estimated",
-        above=0,
-        below=1,
+        None, "choose bits: ratio of these kernels' float32 bytes that is to stay, estimated", gt=0, lt=1
     )
     max_loss: float | None = option(
-        None,
-        "choose bits: what sharing may add to the holdout's loss before the training, estimated",
-        above=0,
+        None, "choose bits: what sharing may add to the holdout's loss before the training, estimated", gt=0
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         own = self.bits.values() if isinstance(self.bits, dict) else [self.bits]
         if wrong := [n for n in own if not (type(n) is int and 1 <= n <= MOST_BITS)]:
             raise UsageError(f"Bits are 1 to {MOST_BITS}. Received: {self.label}.bits={wrong[0]}")

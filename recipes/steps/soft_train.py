@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -24,7 +23,6 @@ MIX = "fpgm_mix"
 
 
 @step("soft_train")
-@dataclass(frozen=True, kw_only=True)
 class SoftTrain(Train):
     """Sets filters to zero after each epoch and trains on (He et al. 2018; He et al. 2019).
 
@@ -34,13 +32,13 @@ class SoftTrain(Train):
     widens: ClassVar[bool] = False
 
     criterion: str = option("l2", f"which filters stay, or {MIX}")
-    sparsity: float = option(0.4, "ratio of the filters of each group that go", above=0, below=1)
-    keep_norm: float = option(1.0, "of fpgm_mix: ratio that stays by its norm, before distances", above=0)
-    every: int = option(1, "epochs between two choices", at_least=1)
+    sparsity: float = option(0.4, "ratio of the filters of each group that go", gt=0, lt=1)
+    keep_norm: float = option(1.0, "of fpgm_mix: ratio that stays by its norm, before distances", gt=0)
+    every: int = option(1, "epochs between two choices", ge=1)
     hard: bool = option(False, "choose once, before the training; filters that are zero get no gradient")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         if self.criterion == MIX:
             fpgm_mix(np.ones((2, 1)), self.keep_norm, self.sparsity)  # raises for ratios out of range
         if self.criterion != MIX and get_criterion(self.criterion).needs_data:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import keras
@@ -16,13 +15,12 @@ from secateur.recipes.steps.train import Train
 
 
 @step("sparse_train")
-@dataclass(frozen=True, kw_only=True)
 class SparseTrain(Train):
     """Presses |γ| towards zero while it trains (Liu et al. 2017, equation 1)."""
 
     widens: ClassVar[bool] = False
 
-    strength: float = option(1e-4, "of the penalty: 1e-4 for VGG-19, 1e-5 for ResNet-164", at_least=0)
+    strength: float = option(1e-4, "of the penalty: 1e-4 for VGG-19, 1e-5 for ResNet-164", ge=0)
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """What the loop does to gradients."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import keras
 import numpy as np
+from pydantic import Field
 
 from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import tied
@@ -35,29 +36,32 @@ CURVES = ("constant", "step_decay", "cosine", "one_cycle")
 
 
 @step("train")
-@dataclass(frozen=True, kw_only=True)
 class Train(LearningOptions, Step):
     """Trains the network as it is: fine-tuning, or from weights that were reset."""
 
     widens: ClassVar[bool] = True  # whether surplus channels, which are masked, disturb nothing
 
-    epochs: int = option(40, "passes over the training images", at_least=1)
-    learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", above=0)
-    schedule: str = option("constant", "of the learning rate", choices=CURVES)
-    points: list[float] = option([], "parts of the training where step_decay acts", at_least=0, at_most=1)
-    decay: float | list[float] = option(0.1, "factor of step_decay, or one for each of its points", above=0)
+    epochs: int = option(40, "passes over the training images", ge=1)
+    learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", gt=0)
+    schedule: Literal[CURVES] = option("constant", "of the learning rate")
+    points: list[Annotated[float, Field(ge=0, le=1)]] = option(
+        [], "parts of the training where step_decay acts"
+    )
+    decay: Annotated[float, Field(gt=0)] | list[Annotated[float, Field(gt=0)]] = option(
+        0.1, "factor of step_decay, or one for each of its points"
+    )
     cycle_momentum: bool = option(False, "with one_cycle: momentum against the rate, 0.95 → 0.85 → 0.95")
-    optimizer: str = option("torch_momentum", "rule of the update", choices=tuple(RULES))
-    weight_decay: float = option(1e-4, "coupled L2 on all weights", at_least=0)
-    batch_size: int | None = option(None, "images per step (default: the run's --batch_size)", at_least=1)
-    teacher: str = option(
-        "none", "the dense network, or an ensemble of it and all snapshots of trainings", choices=TEACHERS
+    optimizer: Literal[tuple(RULES)] = option("torch_momentum", "rule of the update")
+    weight_decay: float = option(1e-4, "coupled L2 on all weights", ge=0)
+    batch_size: int | None = option(None, "images per step (default: the run's --batch_size)", ge=1)
+    teacher: Literal[TEACHERS] = option(
+        "none", "the dense network, or an ensemble of it and all snapshots of trainings"
     )
     own_start: bool = option(True, "whether the snapshot that it starts from is in the ensemble, too")
     stretch: bool = option(False, "epochs grow as the MACs have shrunk: Scratch-B")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
         self.check_losses(prefix=f"{self.label}.")
         if self.teacher == "none" and self.label_weight == 0:
             raise UsageError(f"Nothing to learn from: no teacher and no labels. Received: {self.label}")

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from secateur import coding, nets
+from secateur.__main__ import CODING, dispatch
 from secateur.coding.file.container import MAGIC
 from secateur.exports import litert_runner
 from secateur.pruning import compact
-from secateur.recipes.commands.code import run
-from secateur.recipes.commands.code_options import parse
 from secateur.runs import SecateurError, UsageError, save_snapshot
 
 PROGRAM = "coding/__main__.py"
@@ -73,7 +72,7 @@ def test_what_cannot_be_used_is_said_in_two_lines(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(SecateurError) as found:
-        run(parse(words.split()))
+        dispatch(words.split(), "python -m coding", CODING)
     assert found.value.exit_code == BAD[words] and len(str(found.value).splitlines()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["text.keras"]
 
@@ -114,7 +113,7 @@ def test_bits_are_chosen_within_a_budget(programs, stripes, tmp_path):
 def test_a_snapshot_is_sent_to_the_recipe(snapshot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="--recipe int8 --trained_param"):
-        run(parse(["int8", str(snapshot), "-o", "net.tflite", "--data", "images"]))
+        dispatch(["int8", str(snapshot), "-o", "net.tflite", "--data", "images"], "python -m coding")
 
 
 def test_a_damaged_file_ends_the_program_with_code_4(programs, tmp_path):
@@ -125,4 +124,4 @@ def test_a_damaged_file_ends_the_program_with_code_4(programs, tmp_path):
 
 def test_a_mistyped_command_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="Did you mean 'encode'"):
-        parse(["encoed", "net.keras"])
+        dispatch(["encoed", "net.keras"], "python -m coding", CODING)

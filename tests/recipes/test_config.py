@@ -1,13 +1,13 @@
 """The command line: published flags with their published defaults, and what is refused at once."""
 
 import argparse
-import dataclasses
 import subprocess
 import sys
 
 import pytest
 
-from secateur.recipes.engine.config import VOLATILE, Config, parse_evaluate
+from secateur.__main__ import parse as parse_command
+from secateur.recipes.engine.config import VOLATILE, Config
 from secateur.recipes.engine.registry import choose
 from secateur.recipes.stages import stages
 from secateur.runs import UsageError
@@ -88,7 +88,7 @@ def test_the_published_commands_are_understood():
     line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --target_rate 0.45 --train_path ../test"
     assert parse(line.split()) == Config()
     line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --trained_param ../test/trained_param.pkl"
-    assert parse_evaluate(line.split()).trained_param == ["../test/trained_param.pkl"]
+    assert parse_command("test", line.split()).trained_param == ["../test/trained_param.pkl"]
 
 
 def test_the_readme_of_ekg_calls_the_target_by_another_name():
@@ -198,7 +198,7 @@ def test_help_names_every_flag_and_imports_no_tensorflow(program):
 
 def test_options_that_change_the_search_bind_the_run_folder():
     """Teachers and re-estimated averages take BN statistics over --val_batch_size images."""
-    names = {field.name for field in dataclasses.fields(Config)}
+    names = set(Config.model_fields)
     free = {*VOLATILE, *stages(Config)}
     assert free < names and not set(VOLATILE) & set(stages(Config))
     assert not {"val_batch_size", "seed", "search_seed", "accum", "batch_size", "dataset", "criterion"} & free

@@ -6,19 +6,21 @@ import re
 import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 
+from secateur import __main__ as program
 from secateur.exports import litert_runner
 from secateur.exports.parity import compare
 from secateur.pruning import complexity
-from secateur.recipes.commands.prune_options import parse
 from secateur.runs import EXIT_CODES
 from tests.helpers.forked import REPO, Done, quiet_environment
 
 PROGRAM = "pruning/__main__.py"
+parse = partial(program.parse, "prune")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,7 @@ def bad(tmp_path_factory):
         ("stripes", "--keep 0.5 --finetune_epochs 1", 2, "Fine-tuning needs images"),
         ("stripes", "--keep 0.5 --export tflite", 2, "Valid: keras, savedmodel, litert, onnx"),
         ("stripes", "--keep 0.5 --data nowhere", 3, "no such folder"),
-        ("stripes", "--keep 0.5 --data tfds:mnits", 3, "Did you mean 'mnist'?"),
+        ("stripes", "--keep 0.5 --data tfds:mnits", 3, "Did you mean tfds:mnist?"),
         ("stripes", "--keep 0.5 -o nowhere/small.keras", 5, "no such folder"),
         ("stripes", "--keep 0.5 -o small.h5", 2, "needs the ending .keras"),
     ],

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from secateur.__main__ import parse
 from secateur.recipes.commands import evaluate
-from secateur.recipes.engine.config import parse_evaluate
 
 
 def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, capsys):
@@ -23,7 +23,7 @@ def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, ca
         "--trained_param",
         str(pickled),
     ]
-    (row,) = evaluate.run(parse_evaluate([*options, "--data_path", str(data_dir / "tfds")]))
+    (row,) = evaluate.run(parse("test", [*options, "--data_path", str(data_dir / "tfds")]))
     assert 100 * row["accuracy"] == pytest.approx(93.82, abs=0.02)
     assert (row["params"], row["macs"], row["count"]) == (855_770, 125_747_840, 10_000)
     assert re.search(r"accuracy 93\.8\d % on 10,000 test images \(moving averages\)", capsys.readouterr().out)
@@ -39,6 +39,6 @@ def test_weights_from_pytorch_have_their_published_accuracy(
         pytest.skip(f"no {weights.name} in {weights.parent}")
     options = ["--gpu_id", "0", "--arch", f"ResNet-{depth}", "--dataset", "CIFAR10"]
     options += ["--trained_param", str(weights), "--data_path", str(data_dir / "tfds")]
-    (row,) = evaluate.run(parse_evaluate(options))
+    (row,) = evaluate.run(parse("test", options))
     assert 100 * row["accuracy"] == pytest.approx(accuracy, abs=0.01)
     assert (row["params"], row["count"]) == (params, 10_000)

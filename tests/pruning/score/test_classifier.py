@@ -8,9 +8,8 @@ from secateur.nets.graph import trace
 from secateur.pruning.choose.sensitivity import measure_sensitivity
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.classifier import accuracy, cross_entropy
-from secateur.recipes.commands.data import ImageData
-from secateur.recipes.commands.fine_tuning import accuracy as holdout_accuracy
-from secateur.recipes.commands.images import Scaled
+from secateur.recipes.commands.images import ImageData, Scaled
+from secateur.recipes.commands.training import accuracy as holdout_accuracy
 
 L = keras.layers
 

@@ -100,7 +100,7 @@ def test_rows_without_a_label_are_named(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
-    with pytest.raises(UsageError, match="dataset='tfds:cifar11'. Did you mean 'tfds:cifar1"):
+    with pytest.raises(UsageError, match="Received: tfds:cifar11. Did you mean tfds:cifar1"):
         dataloader.load("tfds:cifar11", str(tmp_path))
 
 

@@ -16,7 +16,7 @@ from secateur.pruning.choose.sensitivity import Sensitivity
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import Analysis
 from secateur.recipes.commands.images import ImageData
-from secateur.recipes.commands.prune_options import TIMED, PruneOptions
+from secateur.recipes.commands.options import TIMED, PruneOptions
 from secateur.runs import RunFolderError, SnapshotError, UsageError
 from secateur.runs.files import check_place
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from secateur import dataloader
-from secateur.dataloader.sources import tfds_source
+from secateur.dataloader.sources import tfds
 from secateur.runs.errors import DataError
 
 FROG, TRUCK = 6, 9
@@ -219,6 +219,6 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
 
 def test_official_numbers_are_those_at_the_end():
     ids = np.array([b"train_16399", b"cifar10_test_00007", b"0"])
-    assert tfds_source.official_numbers(ids).tolist() == [16399, 7, 0]
+    assert tfds.official_numbers(ids).tolist() == [16399, 7, 0]
     with pytest.raises(ValueError, match="ends in no number"):
-        tfds_source.official_numbers(np.array([b"train_1", b"train_"]))
+        tfds.official_numbers(np.array([b"train_1", b"train_"]))

@@ -15,8 +15,8 @@ from secateur.pruning.choose.sensitivity import Sensitivity
 from secateur.pruning.count.costs import bytes_of, parameters
 from secateur.pruning.count.counting import find_convention, unsized
 from secateur.pruning.groups.analysis import analyse
-from secateur.recipes.commands.prune_options import TIMED
-from secateur.recipes.commands.subject import Subject
+from secateur.recipes.commands.model import Subject
+from secateur.recipes.commands.options import TIMED
 from secateur.recipes.engine.report import machine
 from secateur.runs import warn, write_atomic, write_json
 from secateur.runs.errors import UsageError

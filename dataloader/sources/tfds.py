@@ -1,0 +1,268 @@
+"""Data sets of tensorflow-datasets, in official order, whatever the sharding of the prepared files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from secateur.dataloader.sources.decoding import Shape, check_memory, fitted
+from secateur.dataloader.sources.folders import random_fifth
+from secateur.dataloader.splits import Images
+from secateur.runs.errors import DataError, UsageError
+from secateur.runs.suggest import closest, nearest
+
+SIDE = 224
+"""Side of the images where those of a data set differ in size."""
+
+_TESTS = ("test", "validation", "valid", "val")
+_CHUNK = 256
+_PROBE_SECONDS = 10
+
+
+def inspect(name: str, data_path: str | None, download: bool = True) -> tuple[list[str], Shape]:
+    """Return the classes and the shape of the builder's info; (224, 224, 3) where that leaves it open.
+
+    Args:
+        name: NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION.
+        data_path: a tfds `data_dir`; None = the library's default.
+        download: has no effect; the info comes with the library, or with the prepared files.
+
+    Raises `UsageError` for an unknown name, `DataError` for rows without an image and one label.
+    """
+    _check_name(name, data_path)
+    builder = _open(name, name, data_path)
+    image, label = features_of(builder)
+    height, width = builder.info.features[image].shape[:2]
+    return builder.info.features[label].names, (height or SIDE, width or SIDE, 3)
+
+
+def features_of(builder) -> tuple[str, str]:
+    """Return the names of the image (uint8) and of the label: the supervised keys, or "image" and "label"."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    names = builder.info.supervised_keys or ("image", "label")
+    kinds = tfds.features.Image, tfds.features.ClassLabel
+    given = [features.get(name) for name in names] if len(names) == 2 else []
+    fits = len(given) == 2 and all(map(isinstance, given, kinds)) and given[0].np_dtype == np.uint8
+    if not fits:
+        raise DataError(
+            f"tfds:{builder.name} has no rows of one 8-bit image and one class. "
+            f"Received: {', '.join(f'{k} ({type(v).__name__})' for k, v in sorted(features.items()))}"
+        )
+    return names
+
+
+def read(
+    name: str,
+    part: str,
+    data_path: str | None,
+    download: bool = True,
+    *,
+    shape: Shape,
+    label: str | None = None,
+    tests: tuple[str, ...] = _TESTS,
+) -> Images:
+    """Return the "train" or "test" images, brought to `shape` (`decoding.fitted`).
+
+    The test part is the first of the splits `tests`. Where there is none, it is a fifth of each class of
+    `train`, drawn with a fixed seed. Images are in the order of the number that `id` ends in where rows have
+    one, else as they lie in the prepared files.
+
+    Args:
+        label: the name in messages; None = "tfds:" and the name.
+        Others: as in `inspect`; `download` prepares what is missing.
+
+    Raises `DataError`: missing and not to be had, damaged, unlabelled, or too large for the memory. One line,
+    with the remedy.
+    """
+    import tensorflow as tf
+
+    label = label or f"tfds:{name}"
+    builder = _open(label, name, data_path)
+    if not builder.is_prepared():
+        _prepare(label, builder, download)
+    own = next((split for split in tests if split in builder.info.splits), None)
+    try:
+        images = _decode(label, builder, own if part == "test" and own else "train", shape)
+    except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError) as error:
+        raise _damaged(label, str(builder.data_path), error) from error
+    if own is None:
+        images = images.take(np.flatnonzero(random_fifth(images.labels) == (part == "test")))
+        return Images(images.images, images.labels, np.arange(len(images), dtype=np.int64))
+    return images
+
+
+def official_numbers(ids: np.ndarray) -> np.ndarray:
+    """Return the number at the end of each id, int64: b"train_16399" → 16399. `ValueError` without one."""
+    numbers = [re.search(rb"\d+$", name) for name in ids]
+    if None in numbers:
+        raise ValueError(f"the id {ids[numbers.index(None)]!r} ends in no number")
+    return np.array([int(number[0]) for number in numbers], np.int64)
+
+
+# --- images -------------------------------------------------------------------------------------------------
+
+
+def _decode(label: str, builder, split: str, shape: Shape) -> Images:
+    """Return the images of a split, in official order."""
+    if split not in builder.info.splits:
+        raise ValueError(f"there is no split {split}")
+    total = builder.info.splits[split].num_examples
+    check_memory(label, total, shape)
+    images, labels, ids, done = np.empty((total, *shape), np.uint8), np.empty(total, np.int32), [], 0
+    for part in _with_progress(_chunks(builder, split, shape), total, f"{label} {split}"):
+        stop = done + len(part[1])
+        images[done:stop], labels[done:stop] = part[:2]
+        ids, done = [*ids, part[2]], stop
+    if done != total:
+        raise ValueError(f"{done} of {total} {split} images are there")
+    if labels.min() < 0:
+        raise ValueError(f"the images of split {split} have no labels")
+    order = _official_order(np.concatenate(ids))
+    return Images(images[order], labels[order], np.arange(total, dtype=np.int64))
+
+
+def _chunks(builder, split: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (images, labels, id strings), 256 rows at a time; the ids are empty where rows have none."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    image, label = features_of(builder)
+    skip = {image: tfds.decode.SkipDecoding()}
+    rows = builder.as_dataset(split=split, decoders=skip, shuffle_files=False)
+
+    def decode(row):
+        number = row["id"] if "id" in row and row["id"].dtype == tf.string else tf.constant("")
+        return fitted(row[image], shape), row[label], number
+
+    yield from rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(_CHUNK).as_numpy_iterator()
+
+
+def _with_progress(chunks: Iterator, total: int, title: str) -> Iterator:
+    """Show a bar on a terminal (and nothing in a log)."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, unit=" images", disable=None, leave=False) as bar:
+        for chunk in chunks:
+            yield chunk
+            bar.update(len(chunk[1]))
+
+
+def _official_order(ids: np.ndarray) -> np.ndarray:
+    """Return the order that the library notes in `id` before it shuffles images into shards."""
+    try:
+        return np.argsort(official_numbers(ids), kind="stable")
+    except ValueError:
+        return np.arange(len(ids))
+
+
+# --- the library's builder ----------------------------------------------------------------------------------
+
+
+def _check_name(name: str, data_path: str | None) -> None:
+    """Raise `UsageError` for a name or a configuration that neither the library nor the folder has."""
+    import tensorflow_datasets as tfds
+
+    data, _, config = name.partition(":")[0].partition("/")
+    received = f"Received: tfds:{name}"
+    if data in (known := tfds.list_builders()):
+        configs = list(tfds.builder_cls(data).builder_configs)
+        if config and config not in configs:
+            hint = nearest(config, configs) if configs else "It has none"
+            raise UsageError(f"This data set has no such configuration. {received}. {hint}")
+    elif not data or data_path is None or not (Path(data_path).expanduser() / data).is_dir():
+        hint = closest(data, known)
+        raise UsageError(
+            f"tensorflow-datasets knows no such data set. {received}"
+            + (f". Did you mean tfds:{hint}?" if hint else "")
+        )
+
+
+def _open(label: str, name: str, data_path: str | None):
+    """Return the library's builder. It reads `dataset_info.json` when there is one, and no network."""
+    import tensorflow_datasets as tfds
+
+    root = None if data_path is None else os.path.expanduser(data_path)
+    if root is not None and os.path.exists(root) and not os.path.isdir(root):
+        raise DataError(f"The data folder is not a folder. Received: data_path={root}")
+    try:
+        return tfds.builder(name, data_dir=root)
+    except Exception as error:  # of protobuf, json, TensorFlow or the system: the library wraps none of them
+        raise _damaged(label, os.path.join(root or "the default data_dir", name), error) from error
+
+
+def _prepare(label: str, builder, download: bool) -> None:
+    """Download and prepare, with the library's progress bars."""
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not os.path.isdir(manual := _manual_folder(builder)):
+        raise _by_hand(label, builder, manual)
+    if not download:
+        raise _missing(label, builder, "downloads are switched off")
+    try:
+        _probe(builder)
+        builder.download_and_prepare()
+    except Exception as error:  # as above; whatever it was, the images are not there
+        raise _missing(label, builder, _reason(error)) from error
+
+
+def _probe(builder) -> None:
+    """Ask the host for one file's head first: the library itself waits and retries without a limit."""
+    import requests
+
+    for url in list(builder.url_infos or {})[:1]:
+        if not url.startswith("http"):
+            continue
+        try:
+            requests.get(url, stream=True, timeout=_PROBE_SECONDS).close()
+        except requests.RequestException as error:
+            host = urlsplit(url).hostname
+            raise ConnectionError(f"no connection to {host}: {type(error).__name__}") from error
+
+
+def _root_and_folder(builder) -> tuple[str, str]:
+    """Return the library's data_dir, and the folder inside of it that holds the prepared files."""
+    parts = [builder.name, builder.builder_config and builder.builder_config.name, str(builder.version)]
+    folder = "/".join(part for part in parts if part)
+    return str(builder.data_dir).removesuffix("/" + folder), folder
+
+
+def _manual_folder(builder) -> str:
+    """Return where the library looks for what its users have to fetch themselves."""
+    return os.path.join(_root_and_folder(builder)[0], "downloads", "manual")
+
+
+def _by_hand(label: str, builder, manual: str) -> DataError:
+    folder = _root_and_folder(builder)[1]
+    what = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    what = what if len(what) <= 400 else what[:397] + "..."
+    return DataError(
+        f"{label} has to be downloaded by hand, into {manual} ({what}). "
+        f"Put it there and run again, or pass --data_path DIR that holds {folder}"
+    )
+
+
+def _missing(label: str, builder, reason: str) -> DataError:
+    root, folder = _root_and_folder(builder)
+    return DataError(
+        f"{label} is not in {root} and could not be downloaded ({reason}). "
+        f"Prepare it once with network, or pass --data_path DIR that holds {folder}"
+    )
+
+
+def _damaged(label: str, folder: str, error: Exception) -> DataError:
+    return DataError(
+        f"{label} in {folder} cannot be read ({_reason(error)}). "
+        "Remove that folder and load it again with network, or pass --data_path of an intact copy"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, without TensorFlow's node names, short enough for one line."""
+    text = re.sub(r"\{\{.*?\}\}\s*|\[Op:.*?\]|\s+name:\s*$", "", str(error)).strip()
+    line = text.splitlines()[0].strip() if text else type(error).__name__
+    return line if len(line) <= 160 else line[:157] + "..."
