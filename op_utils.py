@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from secateur.dataloader.augment import fold_seed
 from secateur.runs.errors import TrainingError, UsageError, warn
-from secateur.runs.suggest import nearest
+from secateur.runs.registry import Registry
 
 Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
@@ -103,20 +103,17 @@ def adam(slots: Slots, gradient, rate, momentum, step) -> tuple[tf.Tensor, Slots
     return -rate / first * mean / (tf.sqrt(square / second) + EPSILON), (mean, square)
 
 
-RULES: dict[str, Rule] = {
-    "nesterov": Rule(keras_nesterov),
-    "momentum": Rule(keras_momentum),
-    "torch_nesterov": Rule(torch_nesterov),
-    "torch_momentum": Rule(torch_momentum),
-    "adam": Rule(adam, ("mean", "square"), counts=True),
-}
-
-
-def find_rule(name: str) -> Rule:
-    """Return the rule of an optimizer. Raises `UsageError` with the valid names and the nearest one."""
-    if name not in RULES:
-        raise UsageError(f"Unknown optimizer. Received: optimizer={name!r}. {nearest(name, RULES)}")
-    return RULES[name]
+RULES: Registry[Rule] = Registry(
+    "optimizer",
+    "optimizers",
+    {
+        "nesterov": Rule(keras_nesterov),
+        "momentum": Rule(keras_momentum),
+        "torch_nesterov": Rule(torch_nesterov),
+        "torch_momentum": Rule(torch_momentum),
+        "adam": Rule(adam, ("mean", "square"), counts=True),
+    },
+)
 
 
 # --- devices ------------------------------------------------------------------------------------------------
@@ -278,7 +275,7 @@ class _Optimizer(keras.optimizers.Optimizer):
 
     def __init__(self, name: str, momentum: float) -> None:
         super().__init__(learning_rate=0.0)
-        self.rule = find_rule(name)
+        self.rule = RULES.find(name)
         self.momentum = keras.Variable(momentum, trainable=False, name="momentum")
         self.slots: list[list[keras.Variable]] = []
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.registry import Registry
 
 Triple = tuple[float, float, float]
 Constants = tuple[Triple, Triple]
@@ -41,19 +40,23 @@ class Pipeline:
     shortcut: str = "A"
 
 
-PIPELINES: dict[str, Pipeline] = {
-    "kesi": Pipeline("kesi"),
-    "kesi_tiny": Pipeline("imagenet", crop=224, resize=256),
-    "rethinking": Pipeline("kesi", batch_size=64),
-    "slimming": Pipeline("kesi", batch_size=64),
-    "hap": Pipeline("hap", shortcut="A'"),
-    "hap_cinic": Pipeline("hap", batch_size=96, shortcut="A'"),
-    "sfp": Pipeline("sfp", shortcut="A'"),
-    "ekg": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, shortcut="B"),
-    "ekg_views": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, views=2, shortcut="B"),
-    "nni": Pipeline("kesi"),
-    "imagenet": Pipeline("imagenet", crop=224, resize=256, batch_size=256),
-}
+PIPELINES: Registry[Pipeline] = Registry(
+    "pipeline",
+    "pipelines",
+    {
+        "kesi": Pipeline("kesi"),
+        "kesi_tiny": Pipeline("imagenet", crop=224, resize=256),
+        "rethinking": Pipeline("kesi", batch_size=64),
+        "slimming": Pipeline("kesi", batch_size=64),
+        "hap": Pipeline("hap", shortcut="A'"),
+        "hap_cinic": Pipeline("hap", batch_size=96, shortcut="A'"),
+        "sfp": Pipeline("sfp", shortcut="A'"),
+        "ekg": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, shortcut="B"),
+        "ekg_views": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, views=2, shortcut="B"),
+        "nni": Pipeline("kesi"),
+        "imagenet": Pipeline("imagenet", crop=224, resize=256, batch_size=256),
+    },
+)
 
 
 def _of_unit(mean: Triple, std: Triple) -> Constants:
@@ -83,10 +86,3 @@ NORMALISATIONS: dict[str, dict[str, Constants]] = {
 def normalisations_of(dataset: str) -> dict[str, Constants]:
     """Return the systems' constants for a data set, by system."""
     return {system: sets[dataset] for system, sets in NORMALISATIONS.items() if dataset in sets}
-
-
-def find_pipeline(name: str) -> Pipeline:
-    """Return a system's pipeline. Raises `UsageError` with the valid names and the nearest one."""
-    if name not in PIPELINES:
-        raise UsageError(f"Unknown pipeline. Received: pipeline={name!r}. {nearest(name, PIPELINES)}")
-    return PIPELINES[name]

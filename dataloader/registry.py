@@ -11,6 +11,7 @@ from secateur.dataloader.pipelines import IMAGENET, normalisations_of
 from secateur.dataloader.sources import digits, folders, tfds
 from secateur.dataloader.splits import Facts, Images
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
 from secateur.runs.suggest import nearest
 
 Triple = tuple[float, float, float]
@@ -64,40 +65,45 @@ def _tfds(name: str) -> Dataset:
     return Dataset(None, None, read, _normalisations(*IMAGENET), inspect=inspect, resizable=True)
 
 
-DATASETS: dict[str, Dataset] = {
-    "CIFAR10": Dataset(
-        10,
-        (32, 32, 3),
-        partial(tfds.read, "cifar10", label="CIFAR10", shape=(32, 32, 3)),
-        _normalisations((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
-    ),
-    "CIFAR100": Dataset(
-        100,
-        (32, 32, 3),
-        partial(tfds.read, "cifar100", label="CIFAR100", shape=(32, 32, 3)),
-        _normalisations((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
-    ),
-    "DIGITS": Dataset(
-        10,
-        (32, 32, 3),
-        digits.read,
-        _normalisations((digits.MEAN,) * 3, (digits.STD,) * 3),
-        flip=False,
-    ),
-    "TINY_IMAGENET": _folder("TINY_IMAGENET", folders.tiny_layout, 200, (64, 64, 3)),
-    "CINIC10": _folder("CINIC10", partial(folders.classes_layout, tests=("test",)), 10, (32, 32, 3)),
-    "CINIC10_VALID": _folder(  # HAP reports on the validation part
-        "CINIC10_VALID", partial(folders.classes_layout, tests=("valid",)), 10, (32, 32, 3)
-    ),
-    "IMAGENET": Dataset(  # its test images have no labels
-        1000,
-        (224, 224, 3),
-        partial(tfds.read, "imagenet2012", label="IMAGENET", tests=("validation",)),
-        _normalisations(*IMAGENET),
-        resizable=True,
-    ),
-    "folder": _folder("folder", folders.classes_layout, None, None),
-}
+DATASETS: Registry[Dataset] = Registry(
+    "data set",
+    "datasets",
+    {
+        "CIFAR10": Dataset(
+            10,
+            (32, 32, 3),
+            partial(tfds.read, "cifar10", label="CIFAR10", shape=(32, 32, 3)),
+            _normalisations((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+        ),
+        "CIFAR100": Dataset(
+            100,
+            (32, 32, 3),
+            partial(tfds.read, "cifar100", label="CIFAR100", shape=(32, 32, 3)),
+            _normalisations((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
+        ),
+        "DIGITS": Dataset(
+            10,
+            (32, 32, 3),
+            digits.read,
+            _normalisations((digits.MEAN,) * 3, (digits.STD,) * 3),
+            flip=False,
+        ),
+        "TINY_IMAGENET": _folder("TINY_IMAGENET", folders.tiny_layout, 200, (64, 64, 3)),
+        "CINIC10": _folder("CINIC10", partial(folders.classes_layout, tests=("test",)), 10, (32, 32, 3)),
+        "CINIC10_VALID": _folder(  # HAP reports on the validation part
+            "CINIC10_VALID", partial(folders.classes_layout, tests=("valid",)), 10, (32, 32, 3)
+        ),
+        "IMAGENET": Dataset(  # its test images have no labels
+            1000,
+            (224, 224, 3),
+            partial(tfds.read, "imagenet2012", label="IMAGENET", tests=("validation",)),
+            _normalisations(*IMAGENET),
+            resizable=True,
+        ),
+        "folder": _folder("folder", folders.classes_layout, None, None),
+    },
+    option="dataset",
+)
 
 
 def find_dataset(name: str) -> Dataset:
@@ -110,11 +116,7 @@ def find_dataset(name: str) -> Dataset:
     Raises `UsageError` with the valid names and the nearest one.
     """
     base, side = _split(name)
-    entry = _tfds(base[5:]) if base.startswith("tfds:") else DATASETS.get(base)
-    if entry is None:
-        raise UsageError(
-            f"Unknown data set. Received: dataset={name!r}. {nearest(name, DATASETS)}, tfds:NAME"
-        )
+    entry = _tfds(base[5:]) if base.startswith("tfds:") else DATASETS.find(base, more=", tfds:NAME")
     if side is None:
         return entry
     if not entry.resizable or side < 1:

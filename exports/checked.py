@@ -15,7 +15,6 @@ from secateur.exports.parity import TOLERANCE, Parity, compare
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.runs.errors import SnapshotError, UsageError
 from secateur.runs.files import make_atomic
-from secateur.runs.suggest import nearest
 
 SAMPLES = 4
 
@@ -23,9 +22,7 @@ SAMPLES = 4
 def require(names: Iterable[str]) -> None:
     """Raises `UsageError` for an unknown format or one whose packages are missing: ask before the work."""
     for name in names:
-        if name not in FORMATS:
-            raise UsageError(f"Unknown format. Received: export={name!r}. {nearest(name, FORMATS)}")
-        entry = FORMATS[name]
+        entry = FORMATS.find(name)
         if missing := [package for package in entry.packages if importlib.util.find_spec(package) is None]:
             raise UsageError(
                 f"The format {name!r} needs {' and '.join(missing)}. Received: export={name!r}\n"

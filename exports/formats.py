@@ -17,6 +17,7 @@ from secateur.exports.signature import Runner, alone, outputs, sample_inputs
 from secateur.nets.graph import functional_of
 from secateur.runs.errors import SnapshotError
 from secateur.runs.quiet import quiet_stderr
+from secateur.runs.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,14 @@ def _read_onnx(path: Path, count: int, model: keras.Model) -> Runner:
     return run
 
 
-FORMATS: dict[str, Format] = {
-    "keras": Format(".keras", lambda model, path: model.save(path), _read_keras),
-    "savedmodel": Format(".savedmodel", _write_savedmodel, _read_savedmodel, folder=True),
-    "litert": Format(".tflite", _write_litert, _read_litert),
-    "onnx": Format(".onnx", _write_onnx, _read_onnx, packages=("tf2onnx", "onnxruntime")),
-}
+FORMATS: Registry[Format] = Registry(
+    "format",
+    "formats",
+    {
+        "keras": Format(".keras", lambda model, path: model.save(path), _read_keras),
+        "savedmodel": Format(".savedmodel", _write_savedmodel, _read_savedmodel, folder=True),
+        "litert": Format(".tflite", _write_litert, _read_litert),
+        "onnx": Format(".onnx", _write_onnx, _read_onnx, packages=("tf2onnx", "onnxruntime")),
+    },
+    option="export",
+)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import importlib
-import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +12,7 @@ import keras
 
 from secateur.nets.spec import PADDINGS, NetSpec
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
 from secateur.runs.suggest import nearest
 
 _EVERYWHERE = {"shortcut": ("B",), "padding": PADDINGS, "head": (), "stem": ()}
@@ -38,14 +37,15 @@ class Family:
     dropout: bool = False
 
 
-_FAMILIES: dict[str, Family] = {}  # by the name of the function that builds them
+FAMILIES: Registry[Family] = Registry("family", "nets", folder="secateur.nets.families")
+"""By the name of the function that builds them."""
 
 
 def family(*names: str, **options: Any) -> Callable[[Callable], Callable]:
     """Decorator of a function that builds networks; `options` are the other fields of `Family`."""
 
     def register(make: Callable[[NetSpec], keras.Model]) -> Callable[[NetSpec], keras.Model]:
-        _FAMILIES[make.__name__] = Family(make, names, **options)
+        FAMILIES.register(Family(make, names, **options), name=make.__name__, origin=make)
         return make
 
     return register
@@ -53,13 +53,13 @@ def family(*names: str, **options: Any) -> Callable[[Callable], Callable]:
 
 def list_nets(pattern: str = "*") -> list[str]:
     """Names that `build` knows, by name and size, filtered by a shell pattern without regard to case."""
-    names = [name for one in _known().values() for name in one.names]
+    names = [name for one in FAMILIES.values() for name in one.names]
     return sorted((n for n in names if fnmatch.fnmatch(n.lower(), pattern.lower())), key=_by_size)
 
 
 def family_of(arch: str) -> Family:
     """The family that an architecture belongs to. Raises `UsageError` with the nearest name."""
-    for one in _known().values():
+    for one in FAMILIES.values():
         if arch in one.names or (one.pattern and re.fullmatch(one.pattern, arch)):
             return one
     raise UsageError(f"Unknown arch. Received: arch={arch!r}. {nearest(arch, list_nets())}")
@@ -79,13 +79,6 @@ def build(arch: str | NetSpec, **options) -> keras.Model:
     model = found.make(spec)
     model.spec = spec
     return model
-
-
-def _known() -> dict[str, Family]:
-    package = importlib.import_module("secateur.nets.families")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return _FAMILIES
 
 
 def _chosen(spec: NetSpec, found: Family, name: str) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secateur.runs.registry import Registry
+
 
 @dataclass(frozen=True)
 class Convention:
@@ -17,9 +19,13 @@ class Convention:
     norm_params: int = 2
 
 
-CONVENTIONS = {
-    "mac": Convention(),  # convolutions and dense layers only: PFEC, SFP, FPGM, HRank
-    "ekg": Convention(norm=2, norm_params=4),  # moving statistics count as parameters
-    "rethinking": Convention(mac=2, bias=1, norm=2, relu=1, pool="window"),
-    "ptflops": Convention(norm=2, relu=1, pool="input"),
-}
+CONVENTIONS: Registry[Convention] = Registry(
+    "convention",
+    "conventions",
+    {
+        "mac": Convention(),  # convolutions and dense layers only: PFEC, SFP, FPGM, HRank
+        "ekg": Convention(norm=2, norm_params=4),  # moving statistics count as parameters
+        "rethinking": Convention(mac=2, bias=1, norm=2, relu=1, pool="window"),
+        "ptflops": Convention(norm=2, relu=1, pool="input"),
+    },
+)

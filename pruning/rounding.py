@@ -7,16 +7,21 @@ from fractions import Fraction
 from math import floor
 
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.registry import Registry
 
 DIGITS = 10**9  # largest denominator of a ratio: 0.1 is 1/10, not the binary number beside it
 
-# (channels, ratio that goes) → channels that go
-ROUNDING: dict[str, Callable[[int, Fraction], int]] = {
-    "floor_kept": lambda n, ratio: n - floor(n * (1 - ratio)),  # KESI, PFEC as Rethinking has it
-    "floor": lambda n, ratio: floor(n * ratio),  # SFP, FPGM, NNI
-    "round": lambda n, ratio: round(n * ratio),  # HAP; halves go to the even number
-}
+ROUNDING: Registry[Callable[[int, Fraction], int]] = Registry(
+    "rounding",
+    "roundings",
+    {
+        "floor_kept": lambda n, ratio: n - floor(n * (1 - ratio)),  # KESI, PFEC as Rethinking has it
+        "floor": lambda n, ratio: floor(n * ratio),  # SFP, FPGM, NNI
+        "round": lambda n, ratio: round(n * ratio),  # HAP; halves go to the even number
+    },
+    option="rule",
+)
+"""(channels, ratio that goes) → channels that go."""
 
 
 def removed(n: int, ratio: float, rule: str = "floor_kept") -> int:
@@ -26,13 +31,12 @@ def removed(n: int, ratio: float, rule: str = "floor_kept") -> int:
     the ratio 0.4 removes 7, 13 and 26 by "floor_kept", 6, 12 and 25 by "floor", and 6, 13 and 26 by "round".
     Raises `UsageError` for a ratio out of range, fewer channels than 1 and an unknown rule.
     """
-    if rule not in ROUNDING:
-        raise UsageError(f"Unknown rounding. Received: rule={rule!r}. {nearest(rule, ROUNDING)}")
+    rounded = ROUNDING.find(rule)
     if not 0 <= ratio <= 1:
         raise UsageError(f"The ratio of channels to remove must lie in [0, 1]. Received: ratio={ratio}")
     if n < 1:
         raise UsageError(f"There must be at least one channel. Received: n={n}")
-    return min(n - 1, ROUNDING[rule](n, exact(ratio)))
+    return min(n - 1, rounded(n, exact(ratio)))
 
 
 def exact(ratio: float) -> Fraction:

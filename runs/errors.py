@@ -79,6 +79,11 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
+def first_line(error: BaseException | str, most: int = 160) -> str:
+    """The first line of an exception, `most` characters of it at most; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 def disk_error(error: OSError, path: object = None) -> RunFolderError | None:
     """Return what the user should read about a failed write, or None when `error` is of another kind."""
     place = path or error.filename or "output"

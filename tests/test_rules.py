@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from secateur.distillation import labels_only
-from secateur.op_utils import RULES, Trainer, find_rule, pure_gradients
+from secateur.op_utils import RULES, Trainer, pure_gradients
 from secateur.recipes.training.schedules import cycled_momentum, one_cycle
 from secateur.runs import UsageError
 from tests.helpers.replicated_training import data, network, read
@@ -37,7 +37,7 @@ def torch_adam(start, gradients, rates, betas):
 
 
 def walk(name, start, gradients, rates=RATES, momenta=MOMENTA):
-    rule = find_rule(name)
+    rule = RULES.find(name)
     weight, slots = tf.constant(start), tuple(tf.zeros_like(start) for _ in rule.slots)
     for t, (g, rate, momentum) in enumerate(zip(gradients, rates, momenta, strict=True), 1):
         step = tf.constant(t, tf.float32)
@@ -108,7 +108,7 @@ def train(trainer, batches, first=0):
 def test_the_trainer_steps_by_its_rule_with_the_momentum_of_each_step(optimizer):
     """Gradients from `pure_gradients`, moved by `walk` above: an independent loop."""
     trainer, batches = trainer_of(optimizer), data(STEPS)
-    model, rule = network("live"), find_rule(optimizer)
+    model, rule = network("live"), RULES.find(optimizer)
     gradients = pure_gradients(model, read, labels_only, 5e-4)
     weights = [tf.constant(v.numpy()) for v in model.trainable_variables]
     stats = [tf.constant(v.numpy()) for v in model.non_trainable_variables]

@@ -15,10 +15,10 @@ from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounding import removed
-from secateur.pruning.score.criteria import get_criterion
 from secateur.pruning.score.criteria.magnitude import l1, l2
 from secateur.pruning.score.criteria.redundancy import fpgm
 from secateur.pruning.score.evidence import Evidence
+from secateur.pruning.score.registry import get_criterion
 from secateur.runs.errors import UsageError
 
 Choice = Callable[[np.ndarray], np.ndarray]  # filters (n, weights) → indexes of those that stay

@@ -8,8 +8,9 @@ from typing import Any
 
 from secateur.pruning.choose.budgets import Budget, Cost
 from secateur.pruning.choose.ranking import Ranking
+from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import operations, parameters, stored_bytes
-from secateur.pruning.count.counting import find_convention, require_sizes
+from secateur.pruning.count.counting import require_sizes
 from secateur.pruning.count.polynomial import Polynomial
 from secateur.pruning.groups.analysis import Analysis
 from secateur.runs.errors import UsageError
@@ -72,11 +73,11 @@ def _channels(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
 
 def _operations(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
     require_sizes(analysis)
-    return Polynomial(operations(analysis, find_convention(convention)), ranking.orders)
+    return Polynomial(operations(analysis, CONVENTIONS.find(convention)), ranking.orders)
 
 
 def _parameters(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
-    return Polynomial(parameters(analysis, find_convention(convention)), ranking.orders)
+    return Polynomial(parameters(analysis, CONVENTIONS.find(convention)), ranking.orders)
 
 
 def _bytes(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:

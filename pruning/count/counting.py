@@ -12,12 +12,11 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.conventions import CONVENTIONS, Convention
+from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.layers import cost_of
 from secateur.pruning.plan import Plan
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,6 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
     return Counter(model, convention).count(plan)
 
 
-def find_convention(name: str) -> Convention:
-    """The registered convention. Raises `UsageError` for an unknown one."""
-    if name not in CONVENTIONS:
-        valid = nearest(name, CONVENTIONS)
-        raise UsageError(f"Unknown convention. Received: convention={name!r}. {valid}")
-    return CONVENTIONS[name]
-
-
 def unsized(analysis: Analysis) -> Call | None:
     """The first call that costs anything and whose size is open, so that its operations have no number."""
     costly = (call for call in analysis.calls if cost_of(call))
@@ -81,7 +72,7 @@ class Counter:
     """The cost of a model as a function of its masks."""
 
     def __init__(self, model: keras.Model, convention: str = "mac", analysis: Analysis | None = None) -> None:
-        self.name, self.rule = convention, find_convention(convention)
+        self.name, self.rule = convention, CONVENTIONS.find(convention)
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
         self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import of_last_channels, operations, parameters
-from secateur.pruning.count.counting import find_convention, unsized
+from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.runs.text import few, table
@@ -42,7 +43,7 @@ def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int | 
 
     Operations are None where sizes are open.
     """
-    rule = find_convention(convention)
+    rule = CONVENTIONS.find(convention)
     params = of_last_channels(analysis, parameters(analysis, rule))
     macs = {} if unsized(analysis) else of_last_channels(analysis, operations(analysis, rule))
     return {group.name: (macs.get(group.name), params[group.name]) for group in analysis.groups}

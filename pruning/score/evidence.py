@@ -14,8 +14,8 @@ from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.score.batches import MOST, batches, fitting, parts
 from secateur.pruning.score.classifier import Loss, cross_entropy
-from secateur.pruning.score.criteria import Criterion
 from secateur.pruning.score.places import Place, Seen, places_of
+from secateur.pruning.score.registry import Criterion
 from secateur.runs.errors import UsageError
 
 Arrays = dict[str, np.ndarray]

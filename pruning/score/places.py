@@ -10,7 +10,7 @@ import numpy as np
 
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup, Member
-from secateur.pruning.score.criteria import Criterion
+from secateur.pruning.score.registry import Criterion
 
 Named = Mapping[str, Mapping[str, keras.Variable]]  # layer → its variables by name
 

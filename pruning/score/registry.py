@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 import numpy as np
 
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
 from secateur.runs.suggest import nearest
 
-ENTRY_POINTS = "secateur.criteria"
 # What a criterion may ask for, n channels at a time → (where it is read off, its shape)
 INPUTS = {
     "filters": ("weights", "(n, weights): the weights that make each channel"),
@@ -69,9 +68,6 @@ def source_of(name: str) -> str:
     return INPUTS[name][0]
 
 
-_CRITERIA: dict[str, Criterion] = {}
-
-
 def criterion(function: Callable | None = None, /, *, name: str = "", **options):
     """Registers a function of any of `INPUTS` → scores (n,) under its name: `@criterion` does.
 
@@ -88,9 +84,16 @@ def criterion(function: Callable | None = None, /, *, name: str = "", **options)
     inputs = tuple(inspect.signature(function).parameters)
     found = Criterion(name or function.__name__, function, inputs, **options)
     _check(found)
-    _check_new(found)
-    _CRITERIA[found.name] = found
+    CRITERIA.register(found, name=found.name, origin=function)
     return function
+
+
+CRITERIA: Registry[Criterion] = Registry(
+    "criterion",
+    "criteria",
+    folder="secateur.pruning.score.criteria",
+    accept=lambda function, name: criterion(function, name=name),
+)
 
 
 def _check(found: Criterion) -> None:
@@ -114,36 +117,11 @@ def _check(found: Criterion) -> None:
             raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
 
 
-def _check_new(found: Criterion) -> None:
-    """A module that is imported again may register its own criteria again."""
-    old = _CRITERIA.get(found.name)
-    if old and _origin(old.score) != _origin(found.score):
-        raise UsageError(
-            f"There is a criterion of this name: give another name=. Received: name={found.name!r}, "
-            f"which is {'.'.join(_origin(old.score))}"
-        )
-
-
-def _origin(function: Callable) -> tuple[str, str]:
-    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
-
-
 def get_criterion(name: str) -> Criterion:
-    """A registered criterion, or one that an installed package offers as entry point `criteria`.
-
-    Raises `UsageError` with the nearest valid name.
-    """
-    if name not in _CRITERIA:
-        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-        if name not in offered:
-            valid = sorted({*_CRITERIA, *offered})
-            raise UsageError(f"Unknown criterion. Received: criterion={name!r}. {nearest(name, valid)}")
-        function = offered[name].load()
-        if name not in _CRITERIA:  # unless loading ran into a decorator
-            criterion(function, name=name)
-    return _CRITERIA[name]
+    """A registered criterion. Raises `UsageError` with the nearest valid name."""
+    return CRITERIA.find(name)
 
 
 def list_criteria() -> list[str]:
     """Names that `make_plan` accepts."""
-    return sorted({*_CRITERIA, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    return sorted(CRITERIA)

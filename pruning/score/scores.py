@@ -10,10 +10,9 @@ import numpy as np
 
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.score.classifier import Loss
-from secateur.pruning.score.criteria import Criterion, get_criterion
 from secateur.pruning.score.evidence import Evidence
 from secateur.pruning.score.places import Place
-from secateur.pruning.score.registry import NORMALISERS
+from secateur.pruning.score.registry import NORMALISERS, Criterion, get_criterion
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 

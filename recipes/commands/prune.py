@@ -13,7 +13,7 @@ from secateur.pruning import Plan, compact, mask
 from secateur.pruning.choose.ranking import check_prunable
 from secateur.pruning.count.tables import summary
 from secateur.pruning.groups.analysis import analyse
-from secateur.pruning.score.criteria import get_criterion
+from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.commands.images import load_images
 from secateur.recipes.commands.model import Subject, check_places, check_sizes, load
 from secateur.recipes.commands.options import RANGES_OF_PIXELS, PruneOptions

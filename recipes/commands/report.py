@@ -12,8 +12,9 @@ import keras
 
 from secateur.pruning import Plan, complexity
 from secateur.pruning.choose.sensitivity import Sensitivity
+from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import bytes_of, parameters
-from secateur.pruning.count.counting import find_convention, unsized
+from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import analyse
 from secateur.recipes.commands.model import Subject
 from secateur.recipes.commands.options import TIMED
@@ -41,7 +42,7 @@ def _counted(model: keras.Model, convention: str) -> tuple[int, int | None]:
     if unsized(analysis) is None:
         found = complexity(model, convention)
         return found.params, found.macs
-    terms = parameters(analysis, find_convention(convention))
+    terms = parameters(analysis, CONVENTIONS.find(convention))
     return round(sum(factor * math.prod(size for size, _ in axes) for factor, axes in terms)), None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from secateur.dataloader.pipelines import PIPELINES, Pipeline, find_pipeline
+from secateur.dataloader.pipelines import PIPELINES, Pipeline
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.options import option
 
@@ -27,7 +27,7 @@ class ProgramOptions(RunOptions):
     @property
     def images(self) -> Pipeline:
         """What is done to images before a network reads them."""
-        return find_pipeline(self.pipeline)
+        return PIPELINES.find(self.pipeline)
 
     @property
     def system(self) -> str:

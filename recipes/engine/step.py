@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -11,8 +9,7 @@ from secateur.recipes.engine.config_program import ProgramOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import Options, option
 from secateur.recipes.engine.state import State
-from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.registry import Registry
 
 
 class Step(Options):
@@ -56,7 +53,9 @@ class Step(Options):
 
 
 S = TypeVar("S", bound=type[Step])
-_KINDS: dict[str, type[Step]] = {}
+STEPS: Registry[type[Step]] = Registry(
+    "kind of step", "steps", folder="secateur.recipes.steps", option="kind"
+)
 
 
 def step(kind: str) -> Callable[[S], S]:
@@ -64,18 +63,9 @@ def step(kind: str) -> Callable[[S], S]:
 
     def register(cls: S) -> S:
         cls.kind = kind
-        _KINDS[kind] = cls
-        return cls
+        return STEPS.register(cls, name=kind)
 
     return register
-
-
-def kinds() -> dict[str, type[Step]]:
-    """Kind → class of all files of this folder."""
-    package = importlib.import_module("secateur.recipes.steps")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return _KINDS
 
 
 def make_step(table: Mapping[str, Any]) -> Step:
@@ -84,6 +74,5 @@ def make_step(table: Mapping[str, Any]) -> Step:
     Raises `UsageError` for an unknown kind or key, with the nearest one, and for a value of another type, out
     of range or not among the choices.
     """
-    if (kind := table.get("kind")) not in (known := kinds()):
-        raise UsageError(f"Unknown kind of step. Received: kind={kind!r}. {nearest(str(kind), known)}")
-    return known[kind](**{key: value for key, value in table.items() if key != "kind"})
+    cls = STEPS.find(table.get("kind"))
+    return cls(**{key: value for key, value in table.items() if key != "kind"})

@@ -88,7 +88,7 @@ class Int8(Step):
             name=name,
             images=context.splits.train,
             epochs=self.epochs,
-            learning_rates=lambda steps: schedules.find_schedule("cosine")(self.learning_rate, steps),
+            learning_rates=lambda steps: schedules.SCHEDULES.find("cosine")(self.learning_rate, steps),
             objective=labels_only,
             preprocess=context.augmented,
             weight_decay=0.0,

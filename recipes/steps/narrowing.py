@@ -9,7 +9,7 @@ import keras
 
 from secateur.op_utils import reestimate_batch_norm
 from secateur.pruning import Plan, narrow
-from secateur.pruning.score.criteria import get_criterion
+from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.state import State

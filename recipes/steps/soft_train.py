@@ -11,7 +11,7 @@ from secateur.pruning import Plan, find_groups, fpgm_mix, fpgm_plan, plan_of_wid
 from secateur.pruning.constrain.gradients import hold_filters
 from secateur.pruning.constrain.soft import soft_pruning, soften
 from secateur.pruning.rounding import removed
-from secateur.pruning.score.criteria import get_criterion
+from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.state import State

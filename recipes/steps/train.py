@@ -188,7 +188,7 @@ class Train(LearningOptions, Step):
         """The learning rate of each step, float32 (steps,)."""
         if self.schedule == "step_decay":
             return schedules.step_decay(self.learning_rate, steps, self.points, self.decay)
-        return schedules.find_schedule(self.schedule)(self.learning_rate, steps)
+        return schedules.SCHEDULES.find(self.schedule)(self.learning_rate, steps)
 
     def _teachers(self, state: State) -> tuple[Path, ...]:
         trained = [path for path in state.members if self.own_start or path != state.network]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.registry import Registry
 
 
 def constant(learning_rate: float, steps: int) -> np.ndarray:
@@ -113,13 +113,6 @@ def _half_cosine(position: np.ndarray, start: float, end: float) -> np.ndarray:
     return end + (start - end) / 2 * (1 + np.cos(np.pi * position))
 
 
-SCHEDULES: dict[str, Callable[..., np.ndarray]] = {
-    f.__name__: f for f in (constant, step_decay, at_epochs, cosine, one_cycle)
-}
-
-
-def find_schedule(name: str) -> Callable[..., np.ndarray]:
-    """The schedule of that name. Raises `UsageError` with the valid names and the nearest one."""
-    if name not in SCHEDULES:
-        raise UsageError(f"Unknown schedule. Received: schedule={name!r}. {nearest(name, SCHEDULES)}")
-    return SCHEDULES[name]
+SCHEDULES: Registry[Callable[..., np.ndarray]] = Registry(
+    "schedule", "schedules", {f.__name__: f for f in (constant, step_decay, at_epochs, cosine, one_cycle)}
+)

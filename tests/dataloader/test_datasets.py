@@ -62,7 +62,7 @@ def test_a_missing_class_is_noticed(monkeypatch):
         return images.take(np.flatnonzero(images.labels != 9))
 
     nine = dataloader.Dataset(10, entry.shape, without_nines, entry.normalisations)
-    monkeypatch.setitem(dataloader.DATASETS, "NINE", nine)
+    monkeypatch.setitem(dataloader.DATASETS._entries, "NINE", nine)
     with pytest.raises(DataError, match="NINE has 10 classes. Received: images of 9 classes"):
         dataloader.load("NINE")
 

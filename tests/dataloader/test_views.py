@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from secateur.dataloader import views
-from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, find_pipeline
+from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES
 from secateur.dataloader.registry import facts_of
 from secateur.runs.errors import UsageError
 
@@ -32,14 +32,14 @@ def test_constants_as_published():
     ("ekg", "reflect", None, 128), ("kesi_tiny", "zero", 224, 128)],
 )  # fmt: skip
 def test_pipelines_as_published(name, mode, side, batch):
-    pipeline = find_pipeline(name)
+    pipeline = PIPELINES.find(name)
     assert (pipeline.pad_mode, pipeline.crop, pipeline.batch_size, pipeline.pad) == (mode, side, batch, 4)
     assert pipeline.per_batch_crop == (name == "ekg") and pipeline.flip
 
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_every_pipeline_shows_images_of_one_size(name):
-    pipeline, images = find_pipeline(name), random_images(2)
+    pipeline, images = PIPELINES.find(name), random_images(2)
     seen = tf.function(views.training_view, jit_compile=False)(
         tf.constant(images), tf.constant([1, 2]), pipeline
     )
@@ -50,7 +50,7 @@ def test_every_pipeline_shows_images_of_one_size(name):
 
 def test_zero_padding_is_black_and_reflection_is_not():
     images, seed = random_images(64), tf.constant([3, 1])
-    zero, reflected = (views.training_view(images, seed, find_pipeline(n)) for n in ("kesi", "ekg"))
+    zero, reflected = (views.training_view(images, seed, PIPELINES.find(n)) for n in ("kesi", "ekg"))
     # Of 81 offsets one shows no border.
     assert (zero.numpy() == 0).any(axis=(1, 2, 3)).mean() > 0.9
     assert not (reflected.numpy() == 0).any()
@@ -59,7 +59,7 @@ def test_zero_padding_is_black_and_reflection_is_not():
 def test_what_must_not_be_mirrored_is_not():
     ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] + 1, (64, 32, 32, 3))
     for name in ("kesi", "kesi_tiny"):
-        seen = views.training_view(ramp, tf.constant([1, 1]), find_pipeline(name), flip=False).numpy()
+        seen = views.training_view(ramp, tf.constant([1, 1]), PIPELINES.find(name), flip=False).numpy()
         centre = seen.shape[1] // 2
         assert (seen[:, centre, centre + 1] >= seen[:, centre, centre - 1]).all()
 
@@ -67,7 +67,7 @@ def test_what_must_not_be_mirrored_is_not():
 def test_the_centre_crop_equals_tensorflows_resize():
     images = random_images(3, 64)
     expected = tf.image.resize(images, [256, 256]).numpy()[:, 16:240, 16:240]
-    found = views.evaluation_view(images, find_pipeline("kesi_tiny")).numpy()
+    found = views.evaluation_view(images, PIPELINES.find("kesi_tiny")).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -96,6 +96,6 @@ def test_random_resized_crops_are_parts_of_8_to_100_percent():
 
 def test_an_unknown_pipeline_or_padding_is_refused():
     with pytest.raises(UsageError, match="pipeline='kessi'. Did you mean 'kesi'"):
-        find_pipeline("kessi")
+        PIPELINES.find("kessi")
     with pytest.raises(UsageError, match="pad_mode='mirror'"):
         views.augment(random_images(1), tf.constant([1, 1]), pad_mode="mirror")

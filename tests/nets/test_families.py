@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from secateur import nets
-from secateur.nets.registry import _known
+from secateur.nets.registry import FAMILIES
 from secateur.pruning import Plan, compact, mask, narrow
 from secateur.pruning.groups.analysis import analyse
 from secateur.runs import load_snapshot, save_snapshot
@@ -29,7 +29,7 @@ BATCH = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float
 
 
 def test_every_family_is_among_these():
-    assert {name.split()[0] for name in SMALL} == set(_known())
+    assert {name.split()[0] for name in SMALL} == set(FAMILIES)
 
 
 SLOW = {"resnet_imagenet bottleneck"}  # 16 blocks, 23 million weights

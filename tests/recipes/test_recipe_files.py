@@ -6,7 +6,7 @@ from secateur.recipes.engine.listing import epochs, listing
 from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.registry import RECIPES, choose
 from secateur.recipes.engine.run import check_order, outdated
-from secateur.recipes.engine.step import kinds, make_step
+from secateur.recipes.engine.step import STEPS, make_step
 from secateur.recipes.training.lessons import losses_of
 from secateur.runs import UsageError
 
@@ -47,7 +47,7 @@ def test_a_published_recipe_is_made_of_steps_that_exist(name):
 
 def test_every_kind_of_step_is_used_by_a_published_recipe():
     used = {table["kind"] for name in published_recipes() for table in tables_of(find_recipe(name).steps)}
-    assert used | {"prune"} == set(kinds())
+    assert used | {"prune"} == set(STEPS)
 
 
 def test_the_list_names_every_recipe_with_its_command():

@@ -9,7 +9,6 @@ from secateur.recipes.training.schedules import (
     constant,
     cosine,
     cycled_momentum,
-    find_schedule,
     one_cycle,
     step_decay,
     warm_up,
@@ -116,13 +115,13 @@ def test_a_warm_up_is_a_line_before_any_schedule():
 def test_every_schedule_gives_one_positive_rate_a_step(name):
     more = {"step_decay": ((0.5,), 0.1), "at_epochs": (4, (2,), 0.1)}.get(name, ())
     for steps in (0, 1, 12):
-        rates = find_schedule(name)(0.1, steps, *more)
+        rates = SCHEDULES.find(name)(0.1, steps, *more)
         assert rates.shape == (steps,) and rates.dtype == np.float32 and (rates > 0).all()
 
 
 def test_an_unknown_schedule_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="schedule='cosin'. Did you mean 'cosine'"):
-        find_schedule("cosin")
+        SCHEDULES.find("cosin")
 
 
 def test_a_factor_for_each_point_gives_haps_warm_up():

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from secateur.pruning.score import registry
-from secateur.pruning.score.criteria import criterion, get_criterion, list_criteria
+from secateur.pruning.score.registry import CRITERIA, criterion, get_criterion, list_criteria
 from secateur.runs.errors import UsageError
 
 N, DEAD = 7, 4  # channels; the one that does nothing
@@ -37,7 +36,7 @@ def score(name: str, inputs: dict[str, np.ndarray], seed: int = 3) -> np.ndarray
 @pytest.fixture
 def users(monkeypatch, tmp_path):
     """Two criteria of a user's: one registered here, one offered by a package on the path."""
-    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
 
     @criterion(name="by_decorator", normalise="max")
     def largest(filters):
@@ -129,9 +128,9 @@ def test_what_cannot_be_a_criterion(function, options, message):
 
 
 def test_a_name_belongs_to_one_criterion(monkeypatch):
-    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
     built_in = get_criterion("l1")
-    with pytest.raises(UsageError, match="give another name=. Received: name='l1'"):
+    with pytest.raises(UsageError, match="A criterion needs a name of its own. Received: name='l1'"):
         criterion(lambda filters: filters.sum(1), name="l1")
     assert get_criterion("l1") is built_in
     criterion(built_in.score, name="l1")  # its module imported again

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from secateur.pruning.score.criteria import get_criterion, list_criteria
+from secateur.pruning.score.registry import get_criterion, list_criteria
 
 SQRT5, SQRT13, SQRT26 = np.sqrt([5, 13, 26])
 

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from secateur.pruning.groups.analysis import analyse
-from secateur.pruning.score import batches, registry
+from secateur.pruning.score import batches
 from secateur.pruning.score.batches import fitting
-from secateur.pruning.score.criteria import criterion, get_criterion, list_criteria
+from secateur.pruning.score.registry import CRITERIA, criterion, get_criterion, list_criteria
 from secateur.pruning.score.scores import normalised, reduced, score_groups
 from secateur.pruning.shrink.weights import weights_of
 from secateur.runs.errors import UsageError
@@ -210,7 +210,7 @@ def test_a_residual_stream_has_one_score(data):
     ],
 )
 def test_errors(model, monkeypatch, name, options, message):
-    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
     criterion(lambda filters: np.full(len(filters), np.nan), name="nan")
     criterion(lambda filters: filters.sum(), name="scalar")
     with pytest.raises(UsageError, match=message):
@@ -218,7 +218,7 @@ def test_errors(model, monkeypatch, name, options, message):
 
 
 def test_a_criterion_gets_no_more_than_it_asks_for(model, data, monkeypatch):
-    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
     criterion(
         lambda activation_gradients: (activation_gradients**2).sum((0, 1)), name="slopes", batches="sum"
     )
