@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader.augment import fold_seed
-from secateur.runs.errors import TrainingError, UsageError, warn
+from secateur.runs.errors import TrainingError, UsageError, first_line, warn
 from secateur.runs.registry import Registry
 
 Tensors = list[tf.Tensor]
@@ -151,7 +151,7 @@ def _tpu_strategy(address: str) -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = first_line(error)
         raise UsageError(f"No TPU answers there ({reason}). Received: tpu={address!r}") from error
     return tf.distribute.TPUStrategy(resolver)
 

@@ -157,7 +157,7 @@ def trained(model, plan, data, training: Training) -> float:
 
 def run(args: argparse.Namespace) -> None:
     """Trains the dense network, prunes it to every ratio by every rule, prints and writes."""
-    from secateur.exports.setup import Setup
+    from secateur.exports.timing import Setup
     from secateur.pruning import compact, complexity
     from secateur.recipes.commands.training import accuracy
 

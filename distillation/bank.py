@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from secateur.runs.errors import DataError, UsageError
+from secateur.runs.errors import DataError, UsageError, first_line
 from secateur.runs.files import write_atomic
 from secateur.runs.suggest import nearest
 
@@ -118,7 +118,7 @@ class MemoryBank:
             logits = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it reads nothing but .npy
             own = _ids_behind(path, logits)
         except (OSError, ValueError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            reason = first_line(error)
             raise DataError(
                 f"{path} is not a memory bank ({reason})\nDelete it and run the same command again"
             ) from error

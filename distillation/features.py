@@ -7,12 +7,16 @@ from typing import Any
 
 import keras
 
-from secateur.distillation.graph import Call, calls_of, producers
-from secateur.distillation.logits import logits_of
 from secateur.distillation.loss import READS
+from secateur.nets.graph import Call, Graph, trace
 from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
 from secateur.runs.suggest import nearest
+
+LINEAR = ("linear", "softmax")  # activations that end a network or do nothing
+BENT = {
+    "relu", "relu6", "leakyrelu", "prelu", "elu", "selu", "gelu", "silu", "swish", "hardswish", "hardsilu",
+}  # fmt: skip
 
 
 def view(
@@ -35,17 +39,17 @@ def view(
     Returns only what was asked for. Raises `UsageError` with the nearest valid name, or with the remedy when
     a network has no such features.
     """
-    layers, calls = layers or {}, calls_of(model)
-    wanted = [read for read in READS if read in {*_checked(reads), *layers}]
-    outputs: dict[str, Any] = {"logits": logits_of(model, calls)}
-    for read in wanted:
+    layers, found = layers or {}, _Features(model)
+    outputs: dict[str, Any] = {"logits": found.logits()}
+    for read in [read for read in READS if read in {*_checked(reads), *layers}]:
         if read in layers:
-            tensors = [_named(calls, name, model) for name in _list(layers[read])]
+            names = [layers[read]] if isinstance(layers[read], str) else layers[read]
+            tensors = [found.named(name) for name in names]
             outputs[read] = tensors if read in ("stages", "blocks") else tensors[0]
         elif read != "logits":
-            outputs[read] = _FINDERS[read](calls, model)
-    outputs |= {name: _named(calls, name, model) for name in more}
-    with deep(max(call.depth for call in calls)):
+            outputs[read] = getattr(found, read)()
+    outputs |= {name: found.named(name) for name in more}
+    with deep(max(found.depth.values())):
         return keras.Model(model.inputs[0], outputs, name=f"{model.name}_view")
 
 
@@ -56,23 +60,132 @@ def _checked(reads: Iterable[str]) -> list[str]:
     return reads
 
 
-def _list(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+class _Features:
+    """The symbolic tensors of a model that are features. Has a method for each of `READS`."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.graph = model, _graph_of(model)
+        self.made_by = {tensor: call for call in self.graph.calls for tensor in call.outputs}
+        self.depth = self.graph.depths()
+
+    def named(self, name: str) -> Any:
+        """The output of a layer."""
+        known = {call.name: call for call in self.graph.calls}
+        if name not in known:
+            raise UsageError(
+                f"{self.model.name} has no such layer. Received: layer={name!r}. {nearest(name, known)}"
+            )
+        return _tensor(known[name])
+
+    def logits(self) -> Any:
+        """The output, or what its softmax is taken of. Raises `UsageError` for any other end."""
+        last = self.made_by[self.graph.outputs[0]]
+        activation = _activation(last)
+        if activation == "softmax" and "/" not in last.name:
+            if type(last.layer).__name__ in ("Softmax", "Activation"):
+                return _read(last)
+            if isinstance(last.layer, keras.layers.Dense):
+                return BeforeActivation(last.layer)(_read(last))
+        if activation in ("softmax", "sigmoid"):
+            raise UsageError(
+                f"{self.model.name} has no logits. Received: last layer {last.layer.name!r}, activation="
+                f"{activation!r}\nBuild it without one (in keras.applications: classifier_activation=None)"
+            )
+        return self.model.outputs[0]
+
+    def blocks(self) -> list[Any]:
+        """Outputs of additions, or all large maps."""
+        return self._tensors(self._merges() or _large(self._maps()), "blocks")
+
+    def stages(self) -> list[Any]:
+        """Of residual networks only resolutions with a block, so no stem; blocks, not their insides."""
+        maps, merges = self._maps(), self._merges()
+        sizes = {_size(call) for call in merges}
+        ends = [call for call in maps if _size(call) in sizes] if merges else _large(maps)
+        last = {_size(call): call for call in [*ends, *(call for call in merges if _bends(call))]}
+        return self._tensors(self._in_order(last.values()), "stages")
+
+    def pooled(self) -> Any:
+        """What the last layer with a kernel reads, averaged where it is a map."""
+        call = self.made_by[self.graph.outputs[0]]
+        while getattr(call.layer, "kernel", None) is None:
+            if not call.inputs:
+                self._refuse_none("pooled")
+            call = self.made_by[call.inputs[0]]
+        self._refuse_inner([call], "pooled")
+        x = _read(call)
+        return keras.layers.GlobalAveragePooling2D(name="pooled")(x) if len(x.shape) == 4 else x
+
+    def _maps(self) -> list[Call]:
+        """Non-linear maps, from the input on."""
+        return self._in_order(filter(_bends, self.graph.calls))
+
+    def _merges(self) -> list[Call]:
+        """Additions, each replaced by the non-linearity that reads it, if there is one."""
+        readers = {tensor: call for call in self.graph.calls if _bends(call) for tensor in call.inputs}
+        return self._in_order(readers.get(c.outputs[0], c) for c in self.graph.calls if _adds(c))
+
+    def _in_order(self, calls: Iterable[Call]) -> list[Call]:
+        return sorted(calls, key=lambda call: self.depth[call.outputs[0]])
+
+    def _tensors(self, found: list[Call], read: str) -> list[Any]:
+        self._refuse_inner(self.graph.calls, read)
+        if not found:
+            self._refuse_none(read)
+        return list(map(_tensor, found))
+
+    def _refuse_none(self, read: str) -> None:
+        raise UsageError(
+            f"No {read} were found in {self.model.name}. Received: reads={read!r}\n"
+            f'Name its layers: layers={{"{read}": ["first layer", …]}}'
+        )
+
+    def _refuse_inner(self, calls: Iterable[Call], read: str) -> None:
+        if inner := next((call.name.partition("/")[0] for call in calls if "/" in call.name), None):
+            raise UsageError(
+                f"The {read} of {self.model.name} are hidden in a model inside it. "
+                f"Received: layer={inner!r}\n"
+                "Build it of one piece: keras.Model(base.input, head(base.output))"
+            )
 
 
-def _named(calls: list[Call], name: str, model: keras.Model) -> Any:
-    known = {call.layer.name: call.output for call in calls}
-    if name not in known:
-        raise UsageError(f"{model.name} has no such layer. Received: layer={name!r}. {nearest(name, known)}")
-    return known[name]
+def _graph_of(model: keras.Model) -> Graph:
+    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
+    if (len(inputs), len(outputs)) != (1, 1):
+        raise UsageError(
+            f"Features are read off functional models with one input and one output. Received: "
+            f"{type(model).__name__} {model.name!r} with {len(inputs)} and {len(outputs)}\n"
+            "Build it with keras.Model(images, logits)"
+        )
+    return trace(model)
 
 
-# --- found in the graph -------------------------------------------------------------------------------------
+class BeforeActivation(keras.layers.Layer):
+    """What a dense layer computes before its activation, with that layer's own weights."""
+
+    def __init__(self, dense: keras.layers.Dense) -> None:
+        super().__init__(name=f"{dense.name}_logits", dtype=dense.dtype_policy)
+        self.dense = dense
+
+    def call(self, x: Any) -> Any:
+        """(b, features) → (b, classes)."""
+        x = keras.ops.matmul(x, self.dense.kernel)
+        return x if self.dense.bias is None else x + self.dense.bias
 
 
-def _maps(calls: list[Call]) -> list[Call]:
-    """Non-linear maps, from the input on."""
-    return sorted((call for call in calls if call.bends), key=_depth)
+# --- of one call -------------------------------------------------------------------------------------------
+
+
+def _tensor(call: Call) -> Any:
+    return call.node.outputs[0]
+
+
+def _read(call: Call) -> Any:
+    return call.node.arguments.keras_tensors[0]
+
+
+def _size(call: Call) -> tuple:
+    return call.shapes[0][1:3]
 
 
 def _large(maps: list[Call]) -> list[Call]:
@@ -80,61 +193,20 @@ def _large(maps: list[Call]) -> list[Call]:
     return [call for call in maps if _size(call) != (1, 1)] or maps
 
 
-def _merges(calls: list[Call]) -> list[Call]:
-    """Additions, each replaced by the non-linearity that reads it, if there is one."""
-    readers = {id(t): call for call in calls if call.bends for t in call.inputs}
-    return sorted((readers.get(id(call.output), call) for call in calls if call.adds), key=_depth)
+def _activation(call: Call) -> str:
+    """Name of the non-linearity that makes the output, in small letters; "linear" for none."""
+    own, kind = getattr(call.layer, "activation", None), type(call.layer).__name__.lower()
+    name = getattr(own, "__name__", "linear") if own is not None else kind
+    return "softmax" if kind == "softmax" else name
 
 
-def _size(call: Call) -> tuple:
-    return tuple(call.output.shape[1:3])
+def _bends(call: Call) -> bool:
+    """Whether the output is a map (b, h, w, c) behind a non-linearity."""
+    own = getattr(call.layer, "activation", None)
+    bent = own is not None and getattr(own, "__name__", "") not in LINEAR
+    return len(call.shapes[0]) == 4 and (bent or type(call.layer).__name__.lower().replace("_", "") in BENT)
 
 
-def _depth(call: Call) -> int:
-    return call.depth
-
-
-def _blocks(calls: list[Call], model: keras.Model) -> list:
-    return [call.output for call in _found(_merges(calls) or _large(_maps(calls)), calls, "blocks", model)]
-
-
-def _stages(calls: list[Call], model: keras.Model) -> list:
-    """Of residual networks only resolutions with a block, so no stem; blocks rather than what is inside."""
-    maps, merges = _maps(calls), _merges(calls)
-    sizes = {_size(call) for call in merges}
-    ends = [call for call in maps if _size(call) in sizes] if merges else _large(maps)
-    last = {_size(call): call for call in [*ends, *(call for call in merges if call.bends)]}
-    return [call.output for call in sorted(_found(last.values(), calls, "stages", model), key=_depth)]
-
-
-def _pooled(calls: list[Call], model: keras.Model) -> Any:
-    made, call = producers(calls), calls[-1]
-    while not _has_kernel(call.layer):
-        if not call.inputs:
-            _found([], calls, "pooled", model)
-        call = made[id(call.inputs[0])]
-    x = call.inputs[0]
-    return keras.layers.GlobalAveragePooling2D(name="pooled")(x) if len(x.shape) == 4 else x
-
-
-def _has_kernel(layer: Any) -> bool:
-    return getattr(layer, "kernel", None) is not None
-
-
-def _found(found: Iterable[Call], calls: list[Call], read: str, model: keras.Model) -> list[Call]:
-    found = list(found)
-    inner = next((call.layer.name for call in calls if isinstance(call.layer, keras.Model)), None)
-    if inner and read != "pooled":
-        raise UsageError(
-            f"The {read} of {model.name} are hidden in a model inside it. Received: layer={inner!r}\n"
-            "Build it of one piece: keras.Model(base.input, head(base.output))"
-        )
-    if not found:
-        raise UsageError(
-            f"No {read} were found in {model.name}. Received: reads={read!r}\n"
-            f'Name its layers: layers={{"{read}": ["first layer", …]}}'
-        )
-    return found
-
-
-_FINDERS = {"stages": _stages, "blocks": _blocks, "pooled": _pooled}
+def _adds(call: Call) -> bool:
+    """Whether it merges maps by addition."""
+    return type(call.layer).__name__ == "Add" and len(call.inputs) > 1 and len(call.shapes[0]) == 4

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
+from secateur.nets.layers import FusedBatchNorm
 from secateur.runs.errors import UsageError
 
 READS = ("logits", "stages", "blocks", "pooled")
@@ -132,6 +133,22 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         """Makes own weights before the optimizer looks for them."""
         names = (self.teacher_layer_name, self.student_layer_name)
         self.build_from(*(_output(m, name) for m, name in zip((teacher, student), names, strict=True)))
+
+
+class OwnBatchNorm(FusedBatchNorm):
+    """Batch normalisation over the last axis, of (b, c) or (b, h, w, c), inside a loss.
+
+    A model's call around the loss decides whether the batch's statistics are used and averaged. A loss
+    outside of any is training: in `keras.distillation.Distiller`, and in `stateless_call`, which runs a
+    model's `call` without what Keras knows of calls around a layer.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """Normalised inputs, of their shape. The averages move in training."""
+        if len(inputs.shape) == 4:
+            return super().call(inputs, training)
+        outputs = super().call(inputs[:, None, None], training)  # the fused kernel takes maps
+        return tf.reshape(outputs, tf.shape(inputs))
 
 
 def _mean_logits(logits: Any) -> Any:

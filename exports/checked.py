@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
 
-from secateur.exports.folders import make_folder
 from secateur.exports.formats import FORMATS
 from secateur.exports.parity import TOLERANCE, Parity, compare
 from secateur.exports.signature import outputs, sample_inputs
-from secateur.runs.errors import SnapshotError, UsageError
-from secateur.runs.files import make_atomic
+from secateur.runs.errors import SnapshotError, UsageError, disk_errors
+from secateur.runs.files import make_atomic, temporary
 
 SAMPLES = 4
 
@@ -61,3 +61,33 @@ def _written(model: keras.Model, temp: Path, name: str, path: str | os.PathLike)
             f"of {parity.relative:.1e} of an output's largest number, path={path}"
         )
     return parity
+
+
+def make_folder(path: str | os.PathLike, make: Callable[[Path], None]) -> None:
+    """`make_atomic` for a folder: what is there is moved aside, since renaming replaces no folder.
+
+    When anything fails it is moved back.
+    """
+    target = Path(path)
+    temp = temporary(target)
+    old = temp.with_name(f"{temp.name}.old")
+    with disk_errors(path):
+        try:
+            make(temp)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(temp, target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                os.replace(old, target)
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """A folder, or a file that stood in a folder's place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from secateur.exports.frozen import freeze
 from secateur.exports.signature import Runner, alone
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, first_line
 from secateur.runs.quiet import quiet_stderr
 
 
@@ -54,7 +54,7 @@ def _silent_absl() -> Iterator[None]:
 def _operations(message: str) -> str:
     """What a converter's page-long message is about."""
     found = re.search(r"(?:TF Select ops|Custom ops|Flex ops): ([^\n]{1,120})", message)
-    return found[1].strip() if found else message.strip().splitlines()[0][:120]
+    return found[1].strip() if found else first_line(message)
 
 
 def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runner:

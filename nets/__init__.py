@@ -1,8 +1,6 @@
 """Architectures built from masked layers, and the names of published checkpoints."""
 
-from secateur.nets.depthwise import MaskedDepthwiseConv2D
-from secateur.nets.features import features
-from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense
+from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense, MaskedDepthwiseConv2D
 from secateur.nets.names import layer_and_weight, published_name, variables
 from secateur.nets.published import spec_from_arrays
 from secateur.nets.registry import build, family_of, list_nets
@@ -17,7 +15,6 @@ __all__ = [
     "NetSpec",
     "build",
     "family_of",
-    "features",
     "layer_and_weight",
     "list_nets",
     "load_params",

@@ -104,6 +104,14 @@ class Graph:
         """Name → layer or operation, each once."""
         return {call.name: call.layer for call in self.calls}
 
+    def depths(self) -> dict[int, int]:
+        """Number of a tensor → calls on the longest way to it from an input."""
+        found: dict[int, int] = {}
+        for call in self.calls:
+            longest = 1 + max((found[tensor] for tensor in call.inputs), default=0)
+            found |= dict.fromkeys(call.outputs, longest)
+        return found
+
     def readers(self) -> dict[int, list[Call | None]]:
         """Number of a tensor → the calls that read it, once for each time; None stands for the outside."""
         found = {tensor: [] for call in self.calls for tensor in call.outputs}

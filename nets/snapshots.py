@@ -13,7 +13,7 @@ from secateur.nets.published import spec_from_arrays
 from secateur.nets.registry import build
 from secateur.nets.spec import NetSpec
 from secateur.nets.torch_names import from_torch, is_torch
-from secateur.runs.errors import SnapshotError, UsageError
+from secateur.runs.errors import SnapshotError, UsageError, first_line
 from secateur.runs.snapshot import Snapshot, load_snapshot
 
 
@@ -78,7 +78,7 @@ def _build_fitting(spec: NetSpec, label: str) -> keras.Model:
     except UsageError as error:
         raise SnapshotError(f"{label}: {error}") from error
     except (ValueError, TypeError) as error:  # Keras found, say, an addition of 14 and 15 channels
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SnapshotError(f"{label}: the widths in this file do not fit {spec.arch}: {reason}") from error
 
 

@@ -23,7 +23,7 @@ from secateur.runs.suggest import nearest
 if TYPE_CHECKING:  # it brings the programs that are measured
     import os
 
-    from secateur.exports.setup import Setup
+    from secateur.exports.timing import Setup
     from secateur.pruning.latency.fit import Fitted
 
 ALLOCATIONS = ("uniform", "global", "isomorphic", "sensitivity")
@@ -57,7 +57,7 @@ def make_plan(
             same ratio to a channel, and the next larger ratio exceeds the budget. Measured milliseconds need
             an allocation then.
         round_to, min_channels, max_drop, ignore: see `Limits`.
-        setup: what milliseconds are measured with (`exports.setup.Setup`): program, threads, images of a
+        setup: what milliseconds are measured with (`exports.timing.Setup`): program, threads, images of a
             call. None is LiteRT, one thread, one image.
         cache: folder of the layers that have been measured; None is the user's cache folder.
         data: (images, labels), or images alone, for criteria that look at them and for "sensitivity".

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from secateur.runs.errors import SnapshotError, warn
+from secateur.runs.errors import SnapshotError, first_line, warn
 from secateur.runs.snapshot import Snapshot, load_snapshot, save_snapshot
 
 KEPT = 2
@@ -28,7 +28,7 @@ def load(folder: Path, name: str) -> Snapshot | None:
         try:
             return load_snapshot(_path(folder, name, number))
         except SnapshotError as error:
-            warn(f"{str(error).splitlines()[0]}; the checkpoint before it is used")
+            warn(f"{first_line(error)}; the checkpoint before it is used")
             # A damaged file must not count as one of the two that are kept.
             _path(folder, name, number).unlink(missing_ok=True)
     return None

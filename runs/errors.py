@@ -79,7 +79,7 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def first_line(error: BaseException | str, most: int = 160) -> str:
+def first_line(error: BaseException | str, most: int = 240) -> str:
     """The first line of an exception, `most` characters of it at most; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from secateur.runs import checkpoints, metrics
 from secateur.runs.errors import RunFolderError, warn
@@ -42,7 +42,7 @@ class RunFolder:
         self._path = Path(path)
         self._config = json.loads(to_json(config))
         self._volatile = frozenset(volatile)
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
         self._manifest: dict[str, Any] = {"steps": {}, "found": []}
 
     def __fspath__(self) -> str:
@@ -51,7 +51,7 @@ class RunFolder:
     def __enter__(self) -> Self:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self._path / LOCK)
+            self._lock = _locked(self._path / LOCK)
         except OSError as error:
             raise RunFolderError(
                 f"{self._path} cannot be a run folder ({error.strerror})\n"
@@ -209,8 +209,7 @@ class RunFolder:
 
     def _release(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._lock.release()
 
 
 def _checked_manifest(path: Path) -> dict:
@@ -226,20 +225,20 @@ def _checked_manifest(path: Path) -> dict:
     raise RunFolderError(f"{path} is damaged\nrestore it, or choose another --train_path")
 
 
-def _lock(path: Path) -> int:
-    """Take the lock for as long as the process lives (the kernel frees it, also after kill -9)."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def _locked(path: Path) -> FileLock:
+    """Holds the lock for as long as the process lives (the kernel frees it, also after kill -9)."""
+    lock, own = FileLock(path, blocking=False), str(os.getpid())
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(handle)
+        lock.acquire()
+    except Timeout:
         raise RunFolderError(
-            f"{path.parent} is busy: process {holder} is using it\n"
+            f"{path.parent} is busy: process {_owner(path)} is using it\n"
             "wait for it to end, or choose another --train_path"
         ) from None
-    except OSError as error:  # some network file systems have no locks
-        warn(f"{path} cannot be locked ({error.strerror}); do not start a second run there")
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-    return handle
+    if _owner(path) != own:  # on file systems without locks the file is a marker with the process on top
+        path.write_text(own)
+    return lock
+
+
+def _owner(path: Path) -> str:
+    return (path.read_text().split() or ["unknown"])[0]

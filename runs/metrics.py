@@ -6,7 +6,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from secateur.runs.errors import disk_errors, warn
 from secateur.runs.files import append_jsonl, read_jsonl, to_json, write_atomic
@@ -72,9 +72,9 @@ class MetricsLog:
     def _writer(self, phase: str) -> _Events | None:
         if self._tensorboard and phase not in self._events:
             try:
-                import tensorboard  # noqa: F401  (optional, and a tenth of a second)
+                import tensorboardX  # noqa: F401  (optional, and a tenth of a second)
             except ImportError:
-                warn("the package tensorboard is missing; metrics go to metrics.jsonl only")
+                warn("the package tensorboardX is missing; metrics go to metrics.jsonl only")
                 self._tensorboard = False
                 return None
             with disk_errors(self._folder / "tensorboard"):
@@ -83,35 +83,32 @@ class MetricsLog:
 
 
 class _Events:
-    """One event file. Uses TensorBoard's record format itself: its EventFileWriter imports TensorFlow."""
+    """An event file of TensorBoard, written at once: `SummaryWriter` has a queue, which hides a full disk."""
 
     def __init__(self, folder: Path):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
-        self._event, self._summary = event_pb2, summary_pb2
         folder.mkdir(parents=True, exist_ok=True)
-        self._records = RecordWriter(_new_file(folder))
-        self._write(file_version="brain.Event:2")
+        number = len(list(folder.glob("*.tfevents.*")))  # they are read in the order of their names
+        self._file = EventsWriter(str(folder / "events"), f".{number:04d}")
 
-    def _write(self, **fields: Any) -> None:
-        self._records.write(self._event.Event(wall_time=time.time(), **fields).SerializeToString())
-        self._records.flush()
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._file.flush()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        pairs = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(step=step, summary=self._summary.Summary(value=pairs))
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        pairs = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step, summary=Summary(value=pairs))
 
     def purge(self, step: int) -> None:
+        from tensorboardX.proto.event_pb2 import SessionLog
+
         # TensorBoard forgets what earlier files say from this step on.
-        start = self._event.SessionLog(status=self._event.SessionLog.START)
-        self._write(step=step, session_log=start)
+        self._write(step, session_log=SessionLog(status=SessionLog.START))
 
     def close(self) -> None:
-        self._records.close()
-
-
-def _new_file(folder: Path) -> BinaryIO:
-    # TensorBoard reads the files of a folder in the order of their names.
-    number = len(list(folder.glob("events.out.tfevents.*")))
-    return open(folder / f"events.out.tfevents.{int(time.time()):010d}.secateur.{number:04d}", "xb")
+        self._file.close()

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, first_line
 from secateur.runs.recursion import deep
 from secateur.runs.stubs import Refused
 
@@ -188,7 +188,7 @@ def _made(config: dict) -> keras.Model:
         with deep(len(own["config"]["layers"])):
             made = keras.saving.deserialize_keras_object(own, safe_mode=True)
     except Exception as error:  # whatever a graph that nobody wrote makes Keras or TensorFlow raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = first_line(error)
         raise Refused(f"its graph cannot be built ({reason})") from None
     if not isinstance(made, keras.Model):
         raise Refused("its graph is not that of a model")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 
 from secateur.nets.blocks import classified, conv, fan_out, padded
-from secateur.nets.depthwise import MaskedDepthwiseConv2D
-from secateur.nets.layers import FusedBatchNorm
+from secateur.nets.layers import FusedBatchNorm, MaskedDepthwiseConv2D
 from secateur.nets.registry import family
 from secateur.nets.spec import NetSpec
 

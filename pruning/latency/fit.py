@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from secateur.exports.setup import Setup
+from secateur.exports.timing import Setup
 from secateur.pruning.choose.ranking import Ranking, Widths
 from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis

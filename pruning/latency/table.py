@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import platformdirs
 
-from secateur.exports.setup import Setup
-from secateur.exports.timing import processor
+from secateur.exports.timing import Setup, processor
 from secateur.runs import RunFolderError, read_json, warn, write_json
+from secateur.runs.errors import first_line
 
 SECONDS = 0.03  # for the calls of one layer; at least 5 are made
 EVERY = 25  # new entries after which the file is written
@@ -23,7 +24,7 @@ def cache_folder() -> Path:
     """`$SECATEUR_CACHE`, else `secateur` in the user's cache folder."""
     if own := os.environ.get("SECATEUR_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+    return platformdirs.user_cache_path("secateur")
 
 
 class Table:
@@ -68,7 +69,7 @@ class Table:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(self.path, {**self._about, "ms": self._known})
             except (RunFolderError, OSError) as error:
-                warn(f"measured times are not kept: {str(error).splitlines()[0]}")
+                warn(f"measured times are not kept: {first_line(error)}")
             self._new = 0
 
     def _read(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from secateur.exports import Parity
-from secateur.exports.setup import Setup
+from secateur.exports.timing import Setup
 from secateur.pruning.choose.sensitivity import Sensitivity
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import Analysis

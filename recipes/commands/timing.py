@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 
 import secateur.nets.layers  # noqa: F401 - for the child, which reads our own nets from files: Keras must know them
-from secateur.exports.setup import Setup
+from secateur.exports.timing import Setup
 from secateur.runs.child import start_worker
 from secateur.runs.errors import UsageError
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from secateur.distillation import build
+from secateur.distillation.loss import OwnBatchNorm
 from secateur.distillation.losses.reviewkd import hierarchical_context
-from secateur.distillation.parts import OwnBatchNorm
 from secateur.runs import UsageError
 from tests.helpers.learnt_formulas import afd_by_the_paper, fitnet_by_the_paper, norm, review_by_the_paper
 from tests.helpers.map_formulas import maps

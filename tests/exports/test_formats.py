@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from secateur.exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
-from secateur.exports.folders import make_folder
+from secateur.exports.checked import make_folder
 from secateur.exports.parity import compare
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError

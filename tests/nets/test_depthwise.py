@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from secateur import nets
-from secateur.nets.depthwise import MaskedDepthwiseConv2D
+from secateur.nets.layers import MaskedDepthwiseConv2D
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.search.chain import Chain
 from secateur.pruning.shrink.weights import apply, weights_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from secateur import __main__ as program
-from secateur.exports.setup import BACKENDS, Setup
+from secateur.exports.timing import BACKENDS, Setup
 from secateur.pruning import Plan, complexity, make_plan
 from secateur.pruning.choose.sensitivity import Sensitivity, measure_sensitivity
 from secateur.pruning.choose.targets import MEASURED

@@ -11,7 +11,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from secateur.exports.setup import Setup
+from secateur.exports.timing import Setup
 from secateur.nets.layers import MaskedConv2D
 from secateur.recipes.commands.timing import setup_for
 from secateur.runs import UsageError

@@ -113,7 +113,7 @@ def test_event_files_are_written_without_tensorflow(tmp_path):
 
 
 def test_without_the_tensorboard_package_there_is_one_warning_and_the_lines(tmp_path):
-    code = "import sys; sys.modules['tensorboard'] = None\n" + LOG.replace(
+    code = "import sys; sys.modules['tensorboardX'] = None\n" + LOG.replace(
         "loss=2.0)", "loss=2.0); log.log(2, loss=1)"
     )
     done = subprocess.run(
@@ -124,5 +124,5 @@ def test_without_the_tensorboard_package_there_is_one_warning_and_the_lines(tmp_
         timeout=60,
         check=True,
     )
-    assert done.stderr.count("warning: the package tensorboard is missing") == 1
+    assert done.stderr.count("warning: the package tensorboardX is missing") == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -6,7 +6,7 @@ import json
 import keras
 import pytest
 
-from secateur.exports.setup import Setup
+from secateur.exports.timing import Setup
 from secateur.pruning import compact, complexity, make_plan
 from secateur.pruning.choose.budgets import Budget
 from secateur.pruning.choose.ranking import Limits, Ranking
