@@ -1,7 +1,7 @@
 """mypy over the public API: `python -m tests.typing`, part of `make lint`.
 
-mypy cannot follow the path that `secateur/__init__.py` extends in a checkout. It reads a folder of links that looks
-like an installed package: the wheel's own table says what lies where.
+mypy cannot follow the path that `secateur/__init__.py` extends in a checkout. It reads a folder of links that
+looks like an installed package: the wheel's own table says what lies where.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def public_modules() -> Iterator[str]:
     for room in ("coding", "dataloader", "distillation", "exports", "nets", "pruning"):
         yield f"secateur.{room}"
         tree = ast.parse((REPO / room / "__init__.py").read_text())
-        yield from (node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module)
+        yield from (
+            node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+        )
 
 
 def main() -> None:
