@@ -18,6 +18,7 @@ from secateur import nets
 from secateur.__main__ import COMMANDS, parse
 from secateur.distillation import get_loss, list_losses
 from secateur.recipes.engine.recipe import RecipeFile, published_recipes
+from secateur.recipes.engine.step import make_step
 from secateur.runs import save_snapshot
 
 REPO = Path(__file__).resolve().parents[1]
@@ -124,8 +125,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = next(iter(blocks("docs/recipes.md", "toml")))
-    (tmp_path / "mine.toml").write_text(recipe)
+    (tmp_path / "mine.toml").write_text(blocks("docs/recipes.md", "toml")[0])
     for name in ("my_layers.py", "my_loss.py"):
         (tmp_path / name).write_text("")
     words = shlex.split(line)
@@ -146,9 +146,12 @@ def test_every_command_is_shown() -> None:
     assert set(COMMANDS) - shown <= {"report"}
 
 
-def test_the_recipe_of_ones_own_is_one(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(next(iter(blocks("docs/recipes.md", "toml"))))
-    assert [step["kind"] for step in RecipeFile.read(tmp_path / "mine.toml").steps] == ["dense", "repeat"]
+@pytest.mark.parametrize("text_", blocks("docs/recipes.md", "toml"))
+def test_recipes_of_ones_own_are_recipes(text_: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text_)
+    parse("train", ["--recipe", str(tmp_path / "mine.toml")])
+    steps = RecipeFile.read(tmp_path / "mine.toml").steps
+    assert steps[0]["kind"] == "dense" and [make_step(step) for step in steps]
 
 
 def test_every_published_recipe_is_in_the_table() -> None:
