@@ -7,7 +7,8 @@ DEMO_DIR ?= run/demo
 DEMO_OPTIONS := --gpu_id 0 --arch ResNet-20 --dataset DIGITS
 BENCHMARKS := train_step search_step latency torch_pruning coding
 
-READY := .venv/installed
+PACKAGES := .venv/installed
+READY := .venv/bin/secateur
 BENCH_READY := .venv/installed-bench
 PY := .venv/bin/python
 
@@ -39,16 +40,17 @@ test-slow: $(READY) ## many more random networks
 bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow, in run/bench
 	export SECATEUR_RESULTS=run/bench; for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name; done
 
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## ruff: rules and format; mypy: types of the public API
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	$(PY) -m tests.typing
 
 clean: ## remove .venv and caches; runs stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp comes last: an installation that was cut off is done again.
-$(READY): requirements.lock
+$(PACKAGES): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
 	  { echo "Secateur needs Python 3.11 or 3.12: make PYTHON=… Received: $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
 	@echo "Installing $$(grep -c == $<) packages into .venv (2.7 GB, some minutes)"
@@ -56,6 +58,12 @@ $(READY): requirements.lock
 	@start=$$SECONDS; $(INSTALL) --no-deps -r $< | $(COUNT); \
 	  echo "installed in $$((SECONDS - start)) s"
 	@touch $@
+
+# This folder on the path of .venv, and the program `secateur`: what is edited here runs from anywhere.
+$(READY): $(PACKAGES)
+	@echo "$(CURDIR)" > "$$($(PY) -c 'import site; print(site.getsitepackages()[0])')/secateur.pth"
+	@printf '#!%s\nimport sys\n\nfrom secateur.__main__ import main\n\nsys.exit(main())\n' "$(CURDIR)/$(PY)" > $@
+	@chmod +x $@
 
 # With dependencies here: a CPU build of PyTorch, where pip finds one, needs none of the GPU packages.
 $(BENCH_READY): requirements-bench.lock $(READY)

@@ -90,7 +90,7 @@ def plans(model, ratio: float, setup) -> dict:
     from secateur.pruning.groups.analysis import analyse
     from secateur.pruning.latency.fit import fit
     from secateur.pruning.latency.greedy import widths_for
-    from secateur.pruning.make_plan import make_plan
+    from secateur.pruning.planning import make_plan
     from secateur.pruning.score.scores import score_groups
 
     analysis = analyse(model)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
-def lazy_names(room: str, home: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package: a name is imported from its module when it is first used.
+def lazy_names(room: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
+    """`__getattr__` and `__all__` of a package whose imports stand under `if TYPE_CHECKING:`.
+
+    Type checkers read these imports as they stand. At run time each is done when its name is first used.
 
     Args:
         room: `__name__` of the package.
-        home: public name → the module that defines it, relative to the package ("shrink.surgery").
+        file: its `__file__`.
     """
+    imports = (
+        node for node in ast.walk(ast.parse(Path(file).read_text())) if isinstance(node, ast.ImportFrom)
+    )
+    home = {alias.asname: node.module or "" for node in imports for alias in node.names if alias.asname}
 
     def find(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {room!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{room}.{home[name]}"), name)
+        value = getattr(importlib.import_module(home[name]), name)
         setattr(sys.modules[room], name, value)
         return value
 
-    return find
+    return find, list(home)

@@ -7,7 +7,7 @@ from secateur.pruning.choose.ranking import Limits, Ranking
 from secateur.pruning.choose.sensitivity import Sensitivity, measure_sensitivity
 from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis
-from secateur.pruning.make_plan import fit_plan
+from secateur.pruning.planning import fit_plan
 from secateur.pruning.score.scores import Scores, score_groups
 from secateur.recipes.commands.model import Subject
 from secateur.recipes.commands.options import SCORED, TIMED

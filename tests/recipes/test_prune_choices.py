@@ -17,7 +17,7 @@ from secateur.pruning.choose.sensitivity import Sensitivity, measure_sensitivity
 from secateur.pruning.choose.targets import MEASURED
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.groups.analysis import analyse
-from secateur.pruning.make_plan import ALLOCATIONS
+from secateur.pruning.planning import ALLOCATIONS
 from secateur.pruning.score.scores import REDUCTIONS, score_groups
 from secateur.pruning.shrink.weights import weights_of
 from secateur.recipes.commands.images import load_images

@@ -1,0 +1,274 @@
+"""README and docs: code runs, commands are understood, links lead somewhere, facts are those of JSONs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import keras
+import pytest
+
+from secateur import nets
+from secateur.__main__ import COMMANDS, parse
+from secateur.distillation import get_loss, list_losses
+from secateur.recipes.engine.recipe import RecipeFile, published_recipes
+from secateur.recipes.engine.step import make_step
+from secateur.runs import save_snapshot
+
+REPO = Path(__file__).resolve().parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(REPO.glob("docs/*.md")))]
+
+
+def text(page: str) -> str:
+    return (REPO / page).read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Its fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
+
+
+def cells(page: str, heading: str) -> list[list[str]]:
+    """Rows of the table that begins with the heading."""
+    lines = text(page).partition(f"\n{heading}")[2].partition("\n\n")[0].splitlines()
+    assert len(lines) > 2, f"{page} has no table {heading!r}"
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:]]
+
+
+# --- Python: the blocks of a page run one after the other, as at a prompt -----------------------------------
+
+BEHIND = {  # (page, number of the block) → what holds behind it
+    ("README.md", 0): """
+before, after = pruning.complexity(model).macs, pruning.complexity(small).macs
+assert 0.45 * before < after <= 0.5 * before
+assert all(type(layer).__module__.startswith("keras.") for layer in small.layers)
+assert keras.models.load_model("small.keras").count_params() == small.count_params()
+""",
+    ("docs/own_models.md", 0): "assert small.get_layer('block_1_expand').filters % 8 == 0",
+    ("docs/own_models.md", 1): "assert 'peak' in pruning.list_criteria() and plan.widths",
+    ("docs/own_models.md", 2): "assert small.layers[1].filters == 8 and small.layers[2].gain.shape == (8,)",
+    (
+        "docs/bytes.md",
+        0,
+    ): "assert done.file < done.arrays / 4 and again.count_params() == small.count_params()",
+    ("docs/distillation.md", 0): """
+import numpy as np
+images, labels = np.random.rand(4, 32, 32, 3).astype("float32"), np.arange(4, dtype="int32")
+assert float(lesson({"images": images, "labels": labels})["loss"]) > 0
+distiller.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+assert np.isfinite(distiller.fit(images, labels, verbose=0).history["distillation_loss"][0])
+""",
+    ("docs/distillation.md", 1): """
+assert lesson.term_names == ("cross_entropy", "kd", "pooled_mse") and len(terms) == 3
+assert all(type(l).__module__.startswith("keras.") for l in keras.models.load_model("student.keras").layers)
+""",
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_runs(page: str, tmp_path: Path) -> None:
+    demo = tmp_path / "run" / "demo"
+    demo.mkdir(parents=True)
+    save_snapshot(demo / "snap_baseline.pkl", nets.snapshot_of(nets.build("ResNet-20")))
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]).save(demo / "compact.keras")
+    code = "\n".join(
+        block + BEHIND.get((page, i), "") + "\n" for i, block in enumerate(blocks(page, "python"))
+    )
+    script = tmp_path / "page.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env={"PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_holds_behind_a_block_names_one() -> None:
+    assert all(len(blocks(page, "python")) > number for page, number in BEHIND)
+
+
+def test_the_ten_lines_are_eight() -> None:
+    """Comments at the ends of lines; no fence without a language hides code."""
+    assert len(blocks("README.md", "python")[0].replace("\n\n", "\n").splitlines()) == 8
+    for page in PAGES:
+        assert not re.search(
+            r"^    (import|from) ", re.sub(r"```.*?```", "", text(page), flags=re.DOTALL), re.M
+        )
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+PROGRAMS = {  # how a line begins → command of the one program
+    **{f"secateur {name}": name for name in COMMANDS},
+    "python train_cifar.py": "train",
+    "python test.py": "test",
+}
+OTHERS = ("make", ".", ".ci/run")
+
+
+def commands() -> list[str]:
+    lines = (
+        line.partition(" #")[0].strip()
+        for page in PAGES
+        for block in blocks(page, "sh")
+        for line in block.splitlines()
+    )
+    return list(dict.fromkeys(lines))
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(blocks("docs/recipes.md", "toml")[0])
+    for name in ("my_layers.py", "my_loss.py"):
+        (tmp_path / name).write_text("")
+    words = shlex.split(line)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", text("Makefile"), re.MULTILINE)
+    elif words[0] not in OTHERS:
+        start = next(start for start in PROGRAMS if f"{line} ".startswith(f"{start} "))
+        parse(PROGRAMS[start], words[len(start.split()) :])
+
+
+def test_every_command_is_shown() -> None:
+    """But for `report` and its like, which a run prints by itself."""
+    shown = {
+        name
+        for start, name in PROGRAMS.items()
+        if any(f"{line} ".startswith(f"{start} ") for line in commands())
+    }
+    assert set(COMMANDS) - shown <= {"report"}
+
+
+@pytest.mark.parametrize("text_", blocks("docs/recipes.md", "toml"))
+def test_recipes_of_ones_own_are_recipes(text_: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text_)
+    parse("train", ["--recipe", str(tmp_path / "mine.toml")])
+    steps = RecipeFile.read(tmp_path / "mine.toml").steps
+    assert steps[0]["kind"] == "dense" and [make_step(step) for step in steps]
+
+
+def test_every_published_recipe_is_in_the_table() -> None:
+    named = {
+        name
+        for row in cells("docs/recipes.md", "| recipe | system |")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert set(published_recipes()) - {"distill"} <= named
+
+
+def test_options_of_losses_are_those_that_they_take() -> None:
+    said = {}
+    for row in cells("docs/distillation.md", "| loss | options |"):
+        names = [re.findall("`(\\w+)`", cell) for cell in row]
+        for losses, options in zip(names[::2], names[1::2], strict=True):
+            said |= dict.fromkeys(losses, options)
+    ours = [
+        key for key in list_losses() if get_loss(key).__module__.startswith("secateur.distillation.losses.")
+    ]
+    assert sorted(said) == sorted(ours)
+    for key in ours:
+        assert said[key] == [name for name in get_loss(key).option_names() if "_layer_name" not in name], key
+    assert f"{len(ours)} losses".replace("17", "seventeen") in text("README.md")
+
+
+# --- links and facts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text(page)):
+        path, _, anchor = link.partition("#")
+        target = (REPO / page).parent / path if path else REPO / page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(
+                r"^#+ (.*)$", re.sub(r"```.*?```", "", target.read_text(), flags=re.S), re.M
+            )
+            assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_of_sources_exist(page: str) -> None:
+    rooms = "|".join(path.parent.name for path in REPO.glob("*/__init__.py"))
+    for path in re.findall(rf"`((?:{rooms})/[\w/.*]*)`", text(page)):
+        assert any(REPO.glob(path)), path
+
+
+def result(name: str) -> dict:
+    return json.loads((REPO / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def named(rows: list[dict], name: str) -> dict:
+    return next(row for row in rows if row["name"] == name)
+
+
+def accuracy() -> str:
+    (ekg,) = (row for row in result("accuracy")["rows"] if row["system"] == "EKG, memory bank")
+    dense_ms = ekg["ms_litert"] * ekg["speed_up_litert"]
+    return (
+        f"EKG leaves {ekg['macs'] / ekg['dense_macs']:.1%} {ekg['epochs']} epochs "
+        f"{ekg['test_before']:.2%} {ekg['test_after']:.2%} {dense_ms:.1f} {ekg['ms_litert']:.1f} ms 128"
+    )
+
+
+def fewest_bytes() -> str:
+    dense, small = (named(result("fewest_bytes")["rows"], name) for name in ("dense", "that in a .kpz file"))
+    return f"32 values {dense['bytes']:,} {small['bytes']:,} {small['test_accuracy']:.2%}"
+
+
+def applications() -> str:
+    rows = result("applications")["rows"]
+    halved = [row for row in rows if 0.49 < row["macs_left"] <= 0.5 and not row["problems"]]
+    worst = math.ceil(1e7 * max(row["masked_against_compact"] for row in rows)) / 10
+    return f"{len(halved)} of {len(rows)} {worst:g}·10⁻⁶"
+
+
+def torch_pruning() -> str:
+    rows = result("torch_pruning")["nets"]["ResNet-56"]
+    ours, theirs = named(rows, "ours"), named(rows, "Torch-Pruning, 400 steps")
+    return f"400 steps {ours['median']:.3f} {theirs['median']:.2f} s"
+
+
+def train_step() -> str:
+    found = result("train_step")
+    ours, theirs = named(found["rows"], "ours"), named(found["rows"], "PyTorch, channels_last")
+    return f"batch {found['batch']} 2.13 {1e3 * ours['median']:.0f} {1e3 * theirs['median']:.0f} ms"
+
+
+FACTS = {f.__name__: f for f in (accuracy, fewest_bytes, applications, torch_pruning, train_step)}
+
+
+def numbers(words: str) -> list[str]:
+    """Without the names of networks and of the five threes of a title."""
+    return sorted(re.findall(r"\d[\d.,]*\d|\d", re.sub(r"ResNet-\d+|\([^)]*\)", "", words)))
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_fact_is_that_of_its_json(name: str) -> None:
+    (row,) = (row for row in cells("README.md", "| fact | measured |") if f"results/{name}.json" in row[-1])
+    assert numbers(" ".join(row[:2])) == numbers(FACTS[name]())
+
+
+def test_every_fact_has_its_json() -> None:
+    assert len(cells("README.md", "| fact | measured |")) == len(FACTS)
+
+
+def test_the_picture_is_that_of_its_json() -> None:
+    """Widths that EKG's search leaves, as the picture's labels say them to a reader who sees none."""
+    (searched,) = (one for one in result("search_step")["searches"] if one["name"] == "float32")
+    labels = " ".join(re.findall(r'aria-label="([^"]*)"', text("docs/ekg_resnet56_widths.svg")))
+    shown = {group: int(after) for group, after in re.findall(r"([\w.]+) \d+ to (\d+)", labels)}
+    assert shown == searched["widths"]
+
+
+def test_the_version_is_one() -> None:
+    version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
+    assert f"version: {version}\n" in text("CITATION.cff") and f"## {version} " in text("CHANGELOG.md")
+    assert f'__version__ = "{version}"' in text("secateur/__init__.py")
