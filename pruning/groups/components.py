@@ -18,12 +18,7 @@ def label_channels(graph: Graph) -> Labels:
     for call in graph.calls:
         labels = [state.of_tensor[t] for t in call.inputs]
         known = find(call.kind)
-        if call.kind == "InputLayer":
-            made = "it is an input of the model"
-        elif known is None:
-            made = f"{call.kind} is not understood"
-        else:
-            made = known.label(state, call, labels)
+        made = known.label(state, call, labels) if known else f"{call.kind} is not understood"
         if isinstance(made, str):
             reason = f"{call.name}: {made}"
             made = [state.fresh(1).reshape([1] * (len(shape) - 1)) for shape in call.shapes]

@@ -1,7 +1,23 @@
 """What pruning knows of layer classes: one entry says all of one. `register_layer` adds a user's own."""
 
-from secateur.pruning.layers import fixed, merging, passing, producers, shaping  # noqa: F401 (fill the table)
 from secateur.pruning.layers.register import register_layer
-from secateur.pruning.layers.registry import LAYERS, Cut, LayerClass, cost_of, find, is_activation
+from secateur.pruning.layers.registry import (
+    LAYERS,
+    Cut,
+    LayerClass,
+    cost_of,
+    find,
+    find_installed,
+    is_activation,
+)
 
-__all__ = ["LAYERS", "Cut", "LayerClass", "cost_of", "find", "is_activation", "register_layer"]
+__all__ = [
+    "LAYERS",
+    "Cut",
+    "LayerClass",
+    "cost_of",
+    "find",
+    "find_installed",
+    "is_activation",
+    "register_layer",
+]

@@ -37,6 +37,7 @@ def _cost_affine(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[i
     return sum(prod(w.shape) for w in call.layer.weights), rule.norm * prod(call.shapes[0][1:])
 
 
+layer_class("InputLayer", label=staying("it is an input of the model"))
 layer_class("MultiHeadAttention", label=staying(HEADS), cost=_cost_attention)
 layer_class("GroupedQueryAttention", label=staying(HEADS), cost=costs.as_they_are)
 layer_class("Attention", "AdditiveAttention", label=staying("it mixes positions by their channels"))

@@ -22,8 +22,9 @@ LINEAR = (
 )  # fmt: skip
 SPATIAL = (
     *(f"{name}{rank}" for rank in ("1D", "2D", "3D")
-      for name in ("UpSampling", "Cropping", "ZeroPadding", "AdaptiveMaxPooling", "AdaptiveAveragePooling")),
-    "Resizing", "CenterCrop", "ops.MaxPool", "ops.AveragePool", "ops.Resize",
+      for name in ("UpSampling", "Cropping", "AdaptiveMaxPooling", "AdaptiveAveragePooling")),
+    "ZeroPadding1D", "ZeroPadding3D", "Resizing", "CenterCrop",
+    "ops.MaxPool", "ops.AveragePool", "ops.Resize",
 )  # fmt: skip
 POOLING = [f"{how}Pooling{rank}" for how in ("Max", "Average") for rank in ("1D", "2D", "3D")]
 NO_CHANNELS = "its inputs are not channels alone"

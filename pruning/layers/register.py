@@ -45,8 +45,8 @@ def register_layer(
 
     Returns the class; Keras finds it by its name in saved models from now on. The last call for a class
     counts. It needs a `get_config` with all arguments of `__init__`, and a `call` that takes sizes from
-    weights and inputs. A package names the module that makes this call as an entry point of the group
-    `secateur.layers`.
+    weights and inputs and treats a channel of zeros like one that is not there. A package makes this call in
+    a module that it offers as an entry point: "package.module.Class" of the group `secateur.layers`.
 
     Raises `UsageError` for no class of a layer, for one that the project knows, for options that do not go
     together; and, from `find_groups` on, for a weight that does not exist or has another size there.
@@ -67,6 +67,7 @@ def register_layer(
         timed=bool(makes),
         activation=activation,
         plain=plain,
+        origin=layer,
     )
     FILTERS[kind] = {name: (axis,) for name, axis in own.items() if name in reads or name.endswith("kernel")}
     if keras.saving.get_registered_name(layer) == layer.__name__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from secateur.nets.graph import Call
 from secateur.pruning.layers.costs import Cost, as_they_are
 from secateur.pruning.layers.labels import Labels
+from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
 
 Label = Callable[[Labels, Call, list[np.ndarray]], "list[np.ndarray] | str"]
 Plain = Callable[[Any], tuple[type, dict]]
@@ -61,18 +64,33 @@ class LayerClass:
         return self.resize(config, call, left) if self.resize else config
 
 
-LAYERS: dict[str, LayerClass] = {}
+def _refuse(found: Any, name: str) -> None:
+    raise UsageError(f"Loading it must call register_layer with the class. Received: entry point {name}")
+
+
+LAYERS: Registry[LayerClass] = Registry(
+    "layer class", "layers", folder="secateur.pruning.layers", accept=_refuse
+)
 """By what `nets.graph.kind_of` calls the class."""
 
 
+@functools.cache  # a class that nobody knows is looked for among installed packages, once
 def find(kind: str) -> LayerClass | None:
     """What is known of a class, by the name that `nets.graph.kind_of` gives it."""
     return LAYERS.get(kind)
 
 
-def layer_class(*names: str, **known: Any) -> None:
+def layer_class(*names: str, origin: Any = None, **known: Any) -> None:
     """Registers classes that are alike; operations are called "ops.Add". Takes what `LayerClass` does."""
-    LAYERS.update(dict.fromkeys(names, LayerClass(**known)))
+    for name in names:
+        LAYERS.register(LayerClass(**known), name=name, origin=origin or known["label"])
+    find.cache_clear()
+
+
+def find_installed() -> None:
+    """Imports what installed packages offer, so that Keras finds their classes in saved models."""
+    for kind in LAYERS:
+        find(kind)
 
 
 def cost_of(call: Call) -> Cost | None:

@@ -62,7 +62,7 @@ def batch_norm(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
 def relu(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     """ReLU, or a leaky or limited one."""
     options = [getattr(call.layer, name, None) for name in ("max_value", "negative_slope", "threshold")]
-    return tf.nn.relu(x) if options == [None, 0, 0] else own(call, w, x)[0]
+    return tf.nn.relu(x) if options == [None, 0, 0] else layer_itself(call, w, x)[0]
 
 
 def add(call: Call, w: Weights, *xs: tf.Tensor) -> tf.Tensor:
@@ -78,17 +78,17 @@ def global_average(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
 def zero_padding(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     """Zeros around; where it pads channels, as many as the weight "pad" says: (front, back)."""
     if "pad" not in w:
-        return own(call, w, x)[0]
+        return layer_itself(call, w, x)[0]
     return tf.pad(x, tf.concat([tf.zeros([3, 2], tf.int32), w["pad"][None]], 0))
 
 
 def run(call: Call, w: Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
     """All that a call makes."""
     known = find(call.kind)
-    return [known.run(call, w, *xs)] if known and known.run else own(call, w, *xs)
+    return [known.run(call, w, *xs)] if known and known.run else layer_itself(call, w, *xs)
 
 
-def own(call: Call, w: Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
+def layer_itself(call: Call, w: Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
     """All that the layer itself makes with these weights in place of its own."""
     with keras.StatelessScope() as scope:
         for name, variable in (named_variables(call.layer) if w else {}).items():
