@@ -1,5 +1,9 @@
 """Layers that the project does not know: cut, counted, timed, searched, coded, saved, used from a shell."""
 
+import shutil
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,16 +11,19 @@ import pytest
 import secateur
 from secateur.coding.sharing.kernels import kernels_of
 from secateur.nets.kernels import convolution_kernels
-from secateur.pruning import compact, complexity, find_groups, make_plan, mask
+from secateur.pruning import Plan, compact, complexity, find_groups, make_plan, mask
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.latency.predict import Predictor
 from secateur.pruning.latency.table import Table
+from secateur.pruning.layers import find, find_installed
 from secateur.pruning.search.chain import Chain
 from secateur.pruning.shrink.surgery import narrow
 from secateur.pruning.shrink.weights import weights_of
+from secateur.runs import read_json
 from secateur.runs.errors import UsageError
 from tests.helpers import foreign_layers, random_nets
 from tests.helpers.foreign_layers import Bounded, Gain, Turned
+from tests.helpers.forked import REPO, quiet_environment
 
 BATCH = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 L = keras.layers
@@ -170,3 +177,29 @@ def test_a_class_that_is_not_registered_is_left_whole():
     model = keras.Model(images, L.Conv2D(2, 1)(Stranger(name="odd")(L.Conv2D(6, 1, name="conv")(images))))
     assert find_groups(model) == []
     assert "Stranger is not understood" in analyse(model).untouched[0].reason
+
+
+def test_an_installed_package_teaches_its_layer(tmp_path, monkeypatch):
+    shutil.copy(foreign_layers.__file__, tmp_path / "my_layers.py")
+    about = tmp_path / "my_layers-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-layers\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[secateur.layers]\nmy_layers.Gain = my_layers:Gain\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    find.cache_clear()
+    find_installed()
+    assert find("my_layers.Gain").activation and "my_layers" in sys.modules
+
+
+def test_a_file_teaches_layers_to_the_command(tmp_path):
+    model = made()
+    model.save(tmp_path / "net.keras")
+    shutil.copy(foreign_layers.__file__, tmp_path / "my_layers.py")
+    words = "net.keras --import my_layers.py --keep 0.5 --save_plan plan.json -o small.keras"
+    command = [sys.executable, "-m", "secateur.pruning", *words.split()]
+    environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    plan = Plan.from_json(read_json(tmp_path / "plan.json"))
+    assert plan.widths() == {"first": 3, "second": 4}
+    assert_same(mask(model, plan)(BATCH), keras.models.load_model(tmp_path / "small.keras")(BATCH))
