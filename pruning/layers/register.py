@@ -70,7 +70,8 @@ def register_layer(
         origin=layer,
     )
     FILTERS[kind] = {name: (axis,) for name, axis in own.items() if name in reads or name.endswith("kernel")}
-    if keras.saving.get_registered_name(layer) == layer.__name__:
+    foreign, named = kind != layer.__name__, keras.saving.get_registered_name(layer)
+    if foreign and named == layer.__name__:  # no decorator has told Keras another name
         keras.saving.get_custom_objects()[layer.__name__] = layer
     return layer
 
