@@ -11,6 +11,7 @@ from typing import Any
 from secateur.runs.errors import INTERRUPTED, UsageError, cli
 from secateur.runs.suggest import nearest
 
+IMPORT = "--import"  # of every command
 COMMANDS_OF = "secateur.recipes.commands"
 
 
@@ -116,7 +117,7 @@ def parse(name: str, words: Sequence[str], prog: str = "secateur") -> Any:
 
 def call(name: str, words: Sequence[str], prog: str) -> None:
     """Does a command. Raises `SecateurError`."""
-    if (options := parse(name, words, prog)) is None:
+    if (options := parse(name, _without_imports(words), prog)) is None:
         return
     command = COMMANDS[name]
     if command.tensorflow:
@@ -124,6 +125,22 @@ def call(name: str, words: Sequence[str], prog: str) -> None:
 
         start_tensorflow()
     _named(command.run)(options)
+
+
+def _without_imports(words: Sequence[str]) -> list[str]:
+    """The words but `--import FILE`: such files are run first, what they register is found by name."""
+    rest = list(words)
+    while IMPORT in rest:
+        at = rest.index(IMPORT)
+        if at + 1 == len(rest):
+            raise UsageError(f"Which Python file? Received: {IMPORT} and nothing behind it")
+        from secateur.runs.quiet import start_tensorflow
+        from secateur.runs.registry import import_file
+
+        start_tensorflow()  # silently, before the file does
+        import_file(rest[at + 1])
+        del rest[at : at + 2]
+    return rest
 
 
 def _named(path: str) -> Any:

@@ -15,9 +15,11 @@ from secateur.exports.timing import Setup
 from secateur.pruning.choose.sensitivity import Sensitivity
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.layers import find_installed
 from secateur.recipes.commands.images import ImageData
 from secateur.recipes.commands.options import TIMED, PruneOptions
 from secateur.runs import RunFolderError, SnapshotError, UsageError
+from secateur.runs.errors import first_line
 from secateur.runs.files import check_place
 
 SUFFIXES = {"output": ".keras", "report": ".html", "save_plan": ".json"}
@@ -85,6 +87,7 @@ def load(path: str) -> keras.Model:
     """A saved model. Raises `SnapshotError` for a file that Keras cannot read."""
     if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
         raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")
+    find_installed()
     try:
         return keras.models.load_model(path, compile=False)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -92,5 +95,8 @@ def load(path: str) -> keras.Model:
             f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
         ) from error
     except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise SnapshotError(f"Keras cannot read this model ({reason}). Received: model={path}") from error
+        own = "register_keras_serializable" in str(error)  # what Keras says of classes that it does not find
+        hint = "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if own else ""
+        raise SnapshotError(
+            f"Keras cannot read this model ({first_line(error)}). Received: model={path}{hint}"
+        ) from error

@@ -127,6 +127,8 @@ class Parser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
         )
+        about = "run this file first: layers, criteria, losses … of your own; it may be given several times"
+        self.add_argument("--import", metavar="FILE.py", help=about)  # `secateur.__main__` takes it away
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""

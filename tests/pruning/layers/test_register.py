@@ -196,10 +196,16 @@ def test_a_file_teaches_layers_to_the_command(tmp_path):
     model.save(tmp_path / "net.keras")
     shutil.copy(foreign_layers.__file__, tmp_path / "my_layers.py")
     words = "net.keras --import my_layers.py --keep 0.5 --save_plan plan.json -o small.keras"
-    command = [sys.executable, "-m", "secateur.pruning", *words.split()]
     environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+
+    def shell(words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "pruning", *words.split()]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    done = shell(words)
     assert done.returncode == 0, done.stderr
     plan = Plan.from_json(read_json(tmp_path / "plan.json"))
     assert plan.widths() == {"first": 3, "second": 4}
     assert_same(mask(model, plan)(BATCH), keras.models.load_model(tmp_path / "small.keras")(BATCH))
+    without = shell(words.replace("--import my_layers.py", ""))
+    assert without.returncode == 4 and "give --import FILE.py" in without.stderr
