@@ -12,7 +12,7 @@ from secateur.dataloader.sources import digits, folders, tfds
 from secateur.dataloader.splits import Facts, Images
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
@@ -144,9 +144,7 @@ def facts_of(name: str, normalisation: str, data_path: str | None = None, downlo
     Raises `UsageError` for an unknown name or normalisation, and errors of `open_dataset`.
     """
     known = {**normalisations_of(_split(name)[0]), **find_dataset(name).normalisations}
-    if normalisation not in known:
-        hint = nearest(normalisation, known)
-        raise UsageError(f"Unknown normalisation. Received: normalisation={normalisation!r}. {hint}")
+    require(normalisation, known, "normalisation")
     mean, std = known[normalisation]
     entry = open_dataset(name, data_path, download)
     return Facts(name, entry.num_classes, entry.shape, mean, std, entry.flip, normalisation)

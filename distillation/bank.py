@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from secateur.runs.errors import DataError, UsageError, first_line
 from secateur.runs.files import write_atomic
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 
 def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
@@ -71,8 +71,7 @@ def bank_bytes(
 
     Raises `UsageError` for another type or for ids that do not fit, `DataError` for logits out of its range.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"Unknown type of a bank. Received: dtype={dtype!r}. {nearest(dtype, DTYPES)}")
+    require(dtype, DTYPES, "type of a bank", "dtype")
     if len(ids) != len(images) or len(np.unique(ids)) < len(ids):
         raise UsageError(f"Each of {len(images)} images needs an id of its own. Received: {len(ids)} ids")
     columns = []

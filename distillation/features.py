@@ -11,7 +11,7 @@ from secateur.distillation.loss import READS
 from secateur.nets.graph import Call, Graph, trace
 from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import nearest, require
 
 LINEAR = ("linear", "softmax")  # activations that end a network or do nothing
 BENT = {
@@ -55,8 +55,8 @@ def view(
 
 def _checked(reads: Iterable[str]) -> list[str]:
     reads = [one for read in reads for one in (READS if read == "all" else [read])]
-    if wrong := next((read for read in reads if read not in READS), None):
-        raise UsageError(f"Unknown feature. Received: reads={wrong!r}. {nearest(wrong, READS)}")
+    for read in reads:
+        require(read, READS, "feature", "reads")
     return reads
 
 

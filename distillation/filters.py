@@ -11,7 +11,7 @@ from secateur.distillation.basics import MEANS, kl_divergence, mean_of, temperat
 from secateur.distillation.ekg import kept_teachers
 from secateur.distillation.teachers import Outputs, Teacher
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 SCOPES = ("batch", "sample", "dataset")
 
@@ -53,8 +53,7 @@ class Filtered:
         kept: Sequence[float] | None = None,
     ) -> None:
         for option, value, valid in (("by", by, SCOPES), ("mean", mean, MEANS)):
-            if value not in valid:
-                raise UsageError(f"Unknown filter. Received: {option}={value!r}. {nearest(value, valid)}")
+            require(value, valid, "filter", option)
         if (by == "dataset") != (kept is not None):
             raise UsageError(
                 f"A filter by 'dataset', and no other, needs kept=. Received: by={by!r}, kept={kept}\n"

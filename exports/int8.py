@@ -17,7 +17,7 @@ from secateur.exports.frozen import freeze
 from secateur.exports.litert import converted
 from secateur.runs.errors import UsageError
 from secateur.runs.quiet import quiet_stderr
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 NUMBERS = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}
 Samples = Iterable[Sequence[np.ndarray]]
@@ -40,8 +40,7 @@ def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> b
     Raises `UsageError` for one that LiteRT lacks altogether, or that stays with whole `numbers`; for inputs
     that are no floats; for no samples.
     """
-    if numbers not in NUMBERS:
-        raise UsageError(f"Unknown numbers. Received: numbers={numbers!r}. {nearest(numbers, NUMBERS)}")
+    require(numbers, NUMBERS, "numbers")
     if kinds := [x.dtype for x in model.inputs if not tf.as_dtype(x.dtype).is_floating]:
         raise UsageError(f"8 bits are made of inputs that are floats. Received: {kinds[0]} in {model.name!r}")
     shown = [[np.asarray(x, np.float32) for x in sample] for sample in samples]

@@ -16,7 +16,7 @@ from secateur.exports.frozen import frozen_runner
 from secateur.exports.litert import litert_runner, to_litert
 from secateur.exports.signature import sample_inputs
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 
 def least(calls: Mapping[str, Callable[[], object]], budget: float = 1.0) -> dict[str, float]:
@@ -70,9 +70,7 @@ class Setup:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            hint = nearest(self.backend, BACKENDS)
-            raise UsageError(f"Unknown backend. Received: backend={self.backend!r}. {hint}")
+        require(self.backend, BACKENDS, "backend")
         for name, least_ in (("threads", 0), ("batch", 1)):
             if getattr(self, name) < least_:
                 raise UsageError(f"{name} must be at least {least_}. Received: {name}={getattr(self, name)}")

@@ -13,7 +13,7 @@ import keras
 from secateur.nets.spec import PADDINGS, NetSpec
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import nearest, require
 
 _EVERYWHERE = {"shortcut": ("B",), "padding": PADDINGS, "head": (), "stem": ()}
 
@@ -88,8 +88,7 @@ def _chosen(spec: NetSpec, found: Family, name: str) -> str | None:
         return next(iter(valid), None)
     if not valid:
         raise UsageError(f"{spec.arch} has no choice of {name}. Received: {name}={value!r}")
-    if value not in valid:
-        raise UsageError(f"Unknown {name}. Received: {name}={value!r}. {nearest(value, valid)}")
+    require(value, valid, name)
     return value
 
 

@@ -18,7 +18,7 @@ from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.plan import Plan
 from secateur.pruning.score.scores import Scoring, score_groups
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import nearest, require
 
 if TYPE_CHECKING:  # it brings the programs that are measured
     import os
@@ -129,9 +129,8 @@ def _check_names(allocation: str | Sensitivity | None, scoring: Mapping[str, Any
         known = [*inspect.signature(make_plan).parameters, *Scoring.__annotations__]
         valid = nearest(strange, [name for name in known if name != "scoring"], 8)
         raise UsageError(f"Unknown option. Received: {strange}={scoring[strange]!r}. {valid}")
-    if not isinstance(allocation, Sensitivity) and allocation not in (None, *ALLOCATIONS):
-        valid = nearest(allocation, ALLOCATIONS)
-        raise UsageError(f"Unknown allocation. Received: allocation={allocation!r}. {valid}")
+    if allocation is not None and not isinstance(allocation, Sensitivity):
+        require(allocation, ALLOCATIONS, "allocation")
 
 
 def _rule(allocation: str | Sensitivity, ranking: Ranking, analysis: Analysis) -> Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from secateur.runs.errors import SecateurError, UsageError, first_line
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 Entry = TypeVar("Entry")
 
@@ -69,10 +70,8 @@ class Registry(Mapping[str, Entry]):
 
     def find(self, name: str, more: str = "") -> Entry:
         """The entry. Raises `UsageError` with the nearest name and all names; `more` ends the message."""
-        if isinstance(name, str) and name in self:
-            return self[name]
-        hint = nearest(str(name), self)
-        raise UsageError(f"Unknown {self.noun}. Received: {self.option}={name!r}. {hint}{more}")
+        require(name, self, self.noun, self.option, more)
+        return self[name]
 
     def __getitem__(self, name: str) -> Entry:
         self._import_folder()
@@ -94,8 +93,14 @@ class Registry(Mapping[str, Entry]):
         for module in pkgutil.iter_modules(importlib.import_module(folder).__path__) if folder else ():
             importlib.import_module(f"{folder}.{module.name}")
 
-    def _offered(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _offered(self) -> Mapping[str, EntryPoint]:
+        return _points(self.group, tuple(sys.path))
+
+
+@functools.lru_cache
+def _points(group: str, path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    """Name → entry point of the packages on `path`; reading them takes 25 ms."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def import_file(path: str | os.PathLike) -> None:

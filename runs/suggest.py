@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from secateur.runs.errors import UsageError
+
 CUTOFF = 0.5  # of difflib's ratio: half of the letters, in order
 
 
@@ -24,3 +26,17 @@ def nearest(received: str, valid: Iterable[str], most: int | None = None) -> str
         alike = difflib.get_close_matches(str(received), names, n=most, cutoff=0.0)
         return f"{hint}Valid: {', '.join(alike)} and {len(names) - len(alike)} more"
     return f"{hint}Valid: {', '.join(names)}"
+
+
+def require(value: object, valid: Iterable[str], noun: str, option: str = "", more: str = "") -> None:
+    """Raises `UsageError` with the nearest valid name for a value that is none.
+
+    Args:
+        noun: what the message calls such a value: "rounding".
+        option: where it was given; default: the noun.
+        more: end of the message.
+    """
+    names = list(valid)
+    if value not in names:
+        hint = nearest(str(value), names)
+        raise UsageError(f"Unknown {noun}. Received: {option or noun}={value!r}. {hint}{more}")

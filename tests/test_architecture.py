@@ -75,11 +75,33 @@ def test_arrows_point_down(room):
             assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
 
 
+INSIDE = {  # bottom up: a folder or file of a room imports itself and what stands before it
+    "pruning": "conventions rounding layers groups plan shrink count "
+    "score choose latency planning search constrain",
+    "coding": "entropy sharing int8 file",
+}
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_arrows_point_down_inside_of_rooms(room):
+    order = INSIDE[room].split()
+    found = {
+        path.name.removesuffix(".py") for path in (REPO / room).iterdir() if not path.name.startswith("__")
+    }
+    assert found == set(order)
+    for path in (REPO / room).rglob("*.py"):
+        own = path.relative_to(REPO / room).parts[0].removesuffix(".py")
+        if own in order:
+            names = {name.split(".")[2] for name in imported(path) if name.startswith(f"secateur.{room}.")}
+            above = names & set(order[order.index(own) + 1 :])
+            assert not above, f"{path.relative_to(REPO)} imports {sorted(above)}"
+
+
 PLAIN = """
     coding coding.file.accounting coding.file.array_file coding.file.inspection coding.sharing.allocation
     coding.sharing.kmeans coding.sharing.share dataloader exports pruning pruning.choose.ladders
     pruning.choose.published pruning.constrain.admm pruning.constrain.single_weights pruning.plan
-    pruning.score.criteria pruning.search.ekg_rules pruning.search.settings pruning.shrink.weights
+    pruning.score.criteria.mixes pruning.search.ekg_rules pruning.search.settings pruning.shrink.weights
     recipes.engine.config recipes.engine.config_program recipes.engine.recipe recipes.stages
     recipes.training.schedules runs
 """.split()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import nearest, require
 
 KINDS = ("conv", "dense", "all")
 MOST_BITS = 16
@@ -26,8 +26,7 @@ def kernels_of(model: Any, layers: str = "conv") -> list[Kernel]:
 
     `layers` is one of `KINDS`. A kernel is a weight that Keras calls so: biases and BN's are none.
     """
-    if layers not in KINDS:
-        raise UsageError(f"Unknown kernels. Received: layers={layers!r}. {nearest(layers, KINDS)}")
+    require(layers, KINDS, "kernels", "layers")
     found = {id(row[-1]): row for layer in model._flatten_layers() for row in _of(layer)}
     return _numbered([row for row in found.values() if layers in (row[0], "all")])
 

@@ -12,7 +12,7 @@ from secateur.distillation.basics import MEANS, kl_divergence, mean_of
 from secateur.distillation.loss import Loss
 from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 FACTORS = {"T2": lambda t: t * t, "T": lambda t: t, "1": lambda t: 1.0}
 WAYS = ("kl", *MEANS)
@@ -57,8 +57,7 @@ class KD(Loss):
         if not temperature > 0:
             raise UsageError(f"The temperature must be above 0. Received: temperature={temperature}")
         for option, value, valid in (("factor", factor, FACTORS), ("mean", mean, WAYS)):
-            if value not in valid:
-                raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
+            require(value, valid, option)
         if weights is not None and not (min(weights, default=-1) >= 0 and 0 < sum(weights) < np.inf):
             raise UsageError(
                 f"Weights of teachers must be 0 or above, one of them above. Received: {weights=}"

@@ -20,6 +20,7 @@ from secateur.pruning.rounding import removed
 from secateur.pruning.score.classifier import Loss
 from secateur.pruning.score.scores import Said, reduced, score_places
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
 from secateur.runs.suggest import nearest
 
 Vote = tuple[np.ndarray, np.ndarray, float]  # scores (n,), channel of each or −1, ratio that stays
@@ -53,9 +54,7 @@ def coupled_plan(
 
     A channel that no layer ranks stays. Raises `UsageError` for unknown names and ratios out of range.
     """
-    if coupling not in COUPLINGS:
-        valid = nearest(coupling, COUPLINGS)
-        raise UsageError(f"Unknown coupling. Received: coupling={coupling!r}. {valid}")
+    coupled = COUPLINGS.find(coupling)
     analysis = analyse(model)
     options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
     said = score_places(analysis, criterion, **options)
@@ -64,7 +63,7 @@ def coupled_plan(
     masks = {}
     for group in analysis.groups:
         votes = [] if group.name in whole else _votes(said.get(group.name, ()), keep)
-        mask = COUPLINGS[coupling](votes, group.size, rounding) if votes else np.ones(group.size, bool)
+        mask = coupled(votes, group.size, rounding) if votes else np.ones(group.size, bool)
         masks[group.name] = _complete(group, mask, votes)
     return Plan.from_masks(masks)
 
@@ -97,7 +96,9 @@ def summed(votes: Iterable[Vote], size: int, rounding: str = "floor") -> np.ndar
     return kept
 
 
-COUPLINGS: dict[str, Callable[[Iterable[Vote], int, str], np.ndarray]] = {"union": union, "sum": summed}
+COUPLINGS: Registry[Callable[[Iterable[Vote], int, str], np.ndarray]] = Registry(
+    "coupling", "couplings", {"union": union, "sum": summed}
+)
 
 
 def _votes(said: Iterable[Said], keep: float | Mapping[str, float]) -> list[Vote]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.registry import Registry
 
 Ladder = Callable[[float, int], list[float]]  # (sparsity at the end, rounds) → sparsity after each round
 
@@ -35,14 +35,12 @@ def agp(sparsity: float, rounds: int) -> list[float]:
     return [sparsity * (1 - (1 - t / rounds) ** 3) for t in range(1, rounds + 1)]
 
 
-LADDERS: dict[str, Ladder] = {"agp": agp, "linear": linear, "lottery": lottery}
+LADDERS: Registry[Ladder] = Registry("ladder", "ladders", {"agp": agp, "linear": linear, "lottery": lottery})
 
 
 def find_ladder(name: str) -> Ladder:
     """A ladder by its name. Raises `UsageError` with the nearest one."""
-    if name not in LADDERS:
-        raise UsageError(f"Unknown ladder. Received: ladder={name!r}. {nearest(name, LADDERS)}")
-    return LADDERS[name]
+    return LADDERS.find(name)
 
 
 def relative(target: float, gone: float) -> float:

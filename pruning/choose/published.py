@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from secateur.pruning.rounding import removed
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import nearest, require
 
 if TYPE_CHECKING:
     import keras
@@ -85,8 +85,7 @@ def find_shares(name: str, arch: str) -> Shares:
     stage and leaves no block whole: our choice, no published figure belongs to it. Raises `UsageError` for
     an unknown plan, with the nearest one, and for an architecture without this plan, with those that have it.
     """
-    if name not in PUBLISHED:
-        raise UsageError(f"Unknown published plan. Received: name={name!r}. {nearest(name, PUBLISHED)}")
+    require(name, PUBLISHED, "published plan", "name")
     if arch in PUBLISHED[name]:
         return PUBLISHED[name][arch]
     for pattern, shares in FALLBACK.get(name, {}).items():

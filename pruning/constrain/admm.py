@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 UNITS = ("filters", "weights")
 
@@ -29,8 +29,7 @@ def project(
     Of equal norms the first go. For filters L1 is NNI's choice; the nearest point in S would take L2. Raises
     `UsageError` for another unit or a sparsity out of range.
     """
-    if unit not in UNITS:
-        raise UsageError(f"Unknown unit. Received: unit={unit!r}. {nearest(unit, UNITS)}")
+    require(unit, UNITS, "unit")
     if not 0 <= sparsity < 1:
         raise UsageError(f"A sparsity is at least 0 and below 1. Received: sparsity={sparsity}")
     inside = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in axes)

@@ -16,7 +16,7 @@ from secateur.op_utils import Adjust
 from secateur.pruning.constrain.admm import update
 from secateur.pruning.constrain.gradients import each
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 RHO = 1e-4  # NNI's, for each layer
 FORMS = ("textbook", "nni")
@@ -56,8 +56,7 @@ def admm(trained: keras.Model, splitting: Splitting, rho: float = RHO, form: str
 
     Raises `UsageError` for another form, for ρ ≤ 0, and when no kernel is trained.
     """
-    if form not in FORMS:
-        raise UsageError(f"Unknown form. Received: form={form!r}. {nearest(form, FORMS)}")
+    require(form, FORMS, "form")
     if not rho > 0:
         raise UsageError(f"ADMM needs a pull above 0. Received: rho={rho}")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import nearest, require
 
 # What a criterion may ask for, n channels at a time → (where it is read off, its shape)
 INPUTS = {
@@ -113,8 +113,7 @@ def _check(found: Criterion) -> None:
             "batches must be 'sum' or 'mean'. Received: batches='all'"
         )
     for option, valid in (("batches", BATCHES), ("normalise", NORMALISERS)):
-        if (value := getattr(found, option)) not in valid:
-            raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
+        require(getattr(found, option), valid, option)
 
 
 def get_criterion(name: str) -> Criterion:

@@ -14,7 +14,7 @@ from secateur.pruning.score.evidence import Evidence
 from secateur.pruning.score.places import Place
 from secateur.pruning.score.registry import NORMALISERS, Criterion, get_criterion
 from secateur.runs.errors import UsageError
-from secateur.runs.suggest import nearest
+from secateur.runs.suggest import require
 
 REDUCTIONS = ("mean", "sum", "max", "first")
 Scores = dict[str, np.ndarray]
@@ -64,8 +64,8 @@ def score_groups(
     `UsageError` for unknown names, missing data, or scores that are not finite.
     """
     how = normalise or get_criterion(criterion).normalise
-    _check("reduce", reduce, REDUCTIONS)
-    _check("normalise", how, NORMALISERS)
+    require(reduce, REDUCTIONS, "reduce")
+    require(how, NORMALISERS, "normalise")
     analysis = analysis or analyse(model)
     options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
     said = score_places(analysis, criterion, **options)
@@ -181,8 +181,3 @@ def _together(parts: Iterable[tuple[int, dict[Place, np.ndarray]]], mean: bool) 
         for place, score in scores.items():
             total[place] = total.get(place, 0) + (n * score if mean else score)
     return {place: score / count for place, score in total.items()} if mean else total
-
-
-def _check(option: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise UsageError(f"Unknown {option}. Received: {option}={value!r}. {nearest(value, valid)}")
