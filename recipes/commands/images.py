@@ -26,11 +26,11 @@ class Scaled:
 
     Attributes:
         pixels: (n, h, w, c) uint8.
-        range_: what 0 and 255 become.
+        range_: what 0 and 255 become: numbers, or one for each channel.
     """
 
     pixels: np.ndarray
-    range_: tuple[float, float]
+    range_: tuple[float | np.ndarray, float | np.ndarray]
 
     @property
     def shape(self) -> tuple[int, ...]:
