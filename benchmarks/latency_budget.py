@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from dataclasses import dataclass
 
 from benchmarks.common import print_table, save
+from secateur.recipes.commands.options import TuningOptions
 from secateur.runs import UsageError, cli
 from secateur.runs.quiet import start_tensorflow
 
@@ -22,17 +22,6 @@ ARCH, CRITERION = "ResNet-20", "l1"
 IMAGES = 6400  # of CIFAR-10 that a pruned network is trained on: minutes, not hours
 OURS = "milliseconds"
 SHARES = ("ms_left", "macs_left", "holdout_accuracy")
-
-
-@dataclass(frozen=True)
-class Training:
-    """What `secateur.recipes.commands.training.fine_tune` asks for."""
-
-    finetune_epochs: int
-    learning_rate: float
-    batch_size: int = 32
-    optimizer: str = "sgd"
-    seed: int = 1
 
 
 class Operations:
@@ -65,19 +54,20 @@ def subject(args: argparse.Namespace):
         return compact(nets.load_params(None, args.trained_param)), images(splits, IMAGES)
     data = images(dataloader.load("DIGITS"))
     model = compact(nets.build(ARCH))
-    fine_tune(model, data, Training(args.epochs, 0.05))
+    fine_tune(model, data, TuningOptions(finetune_epochs=args.epochs, learning_rate=0.05, batch_size=32))
     return model, data
 
 
 def images(splits, count: int | None = None):
-    """Normalised images of train, or some of them, and of the holdout."""
+    """Images of train, or some of them, and of the holdout, which the network reads normalised."""
     import numpy as np
 
-    from secateur.dataloader.augment import normalise
-    from secateur.recipes.commands.images import ImageData
+    from secateur.recipes.commands.images import ImageData, Scaled
+
+    mean, std = (np.array(x, np.float32) for x in (splits.facts.mean, splits.facts.std))
 
     def pair(part):
-        return np.asarray(normalise(part.images, splits.facts.mean, splits.facts.std)), part.labels
+        return Scaled(part.images, (-mean / std, (255 - mean) / std)), part.labels
 
     chosen = np.random.default_rng(0).permutation(len(splits.train))[:count]
     return ImageData(pair(splits.train.take(chosen)), pair(splits.holdout), splits.facts.num_classes)
@@ -144,7 +134,7 @@ def timed(setup, models: dict) -> dict[str, float]:
     return {name: min(times[name] for times in rounds) for name in calls}
 
 
-def trained(model, plan, data, training: Training) -> float:
+def trained(model, plan, data, training: TuningOptions) -> float:
     """Accuracy on the holdout of what a plan leaves, after averages of BN and some epochs."""
     from secateur.pruning import compact
     from secateur.recipes.commands.training import accuracy, fine_tune, reestimate
@@ -152,7 +142,7 @@ def trained(model, plan, data, training: Training) -> float:
     small = compact(model, plan)
     reestimate(small, data, training.batch_size)
     fine_tune(small, data, training)
-    return accuracy(small, data)
+    return accuracy(small, data, training.batch_size)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -162,12 +152,15 @@ def run(args: argparse.Namespace) -> None:
     from secateur.recipes.commands.training import accuracy
 
     (model, data), setup, rows = subject(args), Setup(), []
-    dense = accuracy(model, data)
+    dense = accuracy(model, data, args.batch_size)
     for ratio in args.keep_ms:
         found = plans(model, ratio, setup)
         times = timed(setup, {"dense": model} | {n: compact(model, p) for n, p in found.items()})
         for name, plan in found.items():
-            right = trained(model, plan, data, Training(args.finetune_epochs, 0.02, args.batch_size))
+            training = TuningOptions(
+                finetune_epochs=args.finetune_epochs, learning_rate=0.02, batch_size=args.batch_size
+            )
+            right = trained(model, plan, data, training)
             macs = complexity(model, plan=plan).macs / complexity(model).macs
             widths = list(plan.widths().values())
             share = times[name] / times["dense"]

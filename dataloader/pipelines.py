@@ -24,7 +24,6 @@ class Pipeline:
         views: 2 = every image twice, with jittered colours (EKG's fine-tuning with knowledge).
         crop: side of a random resized crop in training and of the centre crop in tests, instead of padding.
         resize: side that images are brought to before the centre crop.
-        batch_size: images a step, as published.
         shortcut: of its CIFAR ResNets, see `nets.NetSpec`.
     """
 
@@ -36,7 +35,6 @@ class Pipeline:
     views: int = 1
     crop: int | None = None
     resize: int | None = None
-    batch_size: int = 128
     shortcut: str = "A"
 
 
@@ -46,15 +44,14 @@ PIPELINES: Registry[Pipeline] = Registry(
     {
         "kesi": Pipeline("kesi"),
         "kesi_tiny": Pipeline("imagenet", crop=224, resize=256),
-        "rethinking": Pipeline("kesi", batch_size=64),
-        "slimming": Pipeline("kesi", batch_size=64),
+        "rethinking": Pipeline("kesi"),
+        "slimming": Pipeline("kesi"),
         "hap": Pipeline("hap", shortcut="A'"),
-        "hap_cinic": Pipeline("hap", batch_size=96, shortcut="A'"),
+        "hap_cinic": Pipeline("hap", shortcut="A'"),
         "sfp": Pipeline("sfp", shortcut="A'"),
         "ekg": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, shortcut="B"),
-        "ekg_views": Pipeline("bgr", pad_mode="reflect", per_batch_crop=True, views=2, shortcut="B"),
         "nni": Pipeline("kesi"),
-        "imagenet": Pipeline("imagenet", crop=224, resize=256, batch_size=256),
+        "imagenet": Pipeline("imagenet", crop=224, resize=256),
     },
 )
 

@@ -12,7 +12,7 @@ from secateur.coding.sharing.allocation import calls_of_loss, choose_bits, share
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.classifier import accuracy, cross_entropy
 from secateur.recipes.commands.images import load_images
-from secateur.recipes.commands.options import RANGES_OF_PIXELS, EncodeOptions
+from secateur.recipes.commands.options import EncodeOptions
 from secateur.recipes.commands.training import forward_of, warn_at_chance
 from secateur.runs import warn
 from secateur.runs.text import table
@@ -25,7 +25,7 @@ def choose(model: keras.Model, options: EncodeOptions) -> dict[str, int]:
 
     Raises what reading the images and the budget may raise.
     """
-    data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
+    data = load_images(options, model)
     images, labels = data.some_held(MEASURED)
     analysis, forward = analyse(model), forward_of(model)
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from secateur.dataloader import Images
 from secateur.dataloader.sources import folders, tfds
+from secateur.recipes.commands.options import RANGES_OF_PIXELS, ImageOptions
 from secateur.runs.errors import DataError, UsageError
 
 HOLDOUT = 10  # one image of so many is held out; the others are trained on
@@ -25,11 +26,11 @@ class Scaled:
 
     Attributes:
         pixels: (n, h, w, c) uint8.
-        range_: what 0 and 255 become.
+        range_: what 0 and 255 become: numbers, or one for each channel.
     """
 
     pixels: np.ndarray
-    range_: tuple[float, float]
+    range_: tuple[float | np.ndarray, float | np.ndarray]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,23 +73,18 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
-def load_images(
-    source: str, model: keras.Model, pixels: tuple[float, float], data_path: str | None = None
-) -> ImageData:
-    """Reads `--data`.
+def load_images(options: ImageOptions, model: keras.Model) -> ImageData:
+    """Reads `--data`, in the size and the colours of the model's input.
 
-    Args:
-        source: a folder with a sub-folder of images for each class, or with such a folder `train`; or
-            "tfds:NAME", "tfds:NAME/CONFIG" or either with ":VERSION", of which the train split is read.
-        model: images are brought to the size and the colours of its input.
-        pixels: what 0 and 255 become.
-        data_path: data_dir of tfds.
+    That is a folder with a sub-folder of images for each class, or with such a folder `train`; or the train
+    split of "tfds:NAME", "tfds:NAME/CONFIG" or either with ":VERSION".
 
     The last tenth of each class, at least 1 image and at most 256, is the holdout. Raises `DataError` for
     images that are missing or damaged, and `UsageError` for a model that reads no images or has other
     classes.
     """
-    images, names = _read(source, _input_shape(model), data_path)
+    source, pixels = options.data, RANGES_OF_PIXELS[options.pixels]
+    images, names = _read(source, _input_shape(model), options.data_path)
     counts = np.bincount(images.labels, minlength=len(names))
     _check_counts(counts, names, source)
     _check_classes(model, len(counts), source)

@@ -20,7 +20,7 @@ from secateur.pruning.score.classifier import accuracy as share_right
 from secateur.recipes.commands.coding import check_places
 from secateur.recipes.commands.images import ImageData, load_images
 from secateur.recipes.commands.model import load
-from secateur.recipes.commands.options import RANGES_OF_PIXELS, Int8Options
+from secateur.recipes.commands.options import Int8Options
 from secateur.recipes.commands.training import fine_tune, warn_at_chance
 from secateur.runs import SnapshotError, UsageError, make_atomic, warn
 from secateur.runs.text import table
@@ -42,7 +42,7 @@ def run(options: Int8Options) -> None:
             "for a snapshot: python train_cifar.py --recipe int8 --trained_param SNAPSHOT.pkl"
         )
     model = load(options.file)
-    data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
+    data = load_images(options, model)
     folded = fold_batch_norm(compact(model))
     files = {"float32": exports.to_litert(model), "8 bits": _converted(folded, data, options)}
     if options.finetune_epochs:

@@ -8,33 +8,57 @@ from secateur.pruning.choose.sensitivity import Sensitivity, measure_sensitivity
 from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.planning import fit_plan
-from secateur.pruning.score.scores import Scores, score_groups
+from secateur.pruning.score.scores import score_groups
 from secateur.recipes.commands.model import Subject
 from secateur.recipes.commands.options import SCORED, TIMED
 from secateur.recipes.commands.report import sensitivity_table
 from secateur.runs import RunFolderError, SnapshotError, UsageError, read_json
+from secateur.runs.errors import first_line
 from secateur.runs.text import table
 
 
-def choose(subject: Subject) -> Plan:
-    """Scores on training images, widths by the target.
+def choose(subject: Subject) -> tuple[Plan, Sensitivity | None]:
+    """The plan, and the curves that were measured for it or for the report.
 
     Curves are measured on as many training images as are held out: the accuracy that is reported is that of
     images which have decided nothing.
     """
-    options = subject.options
-    curves = options.sensitivity or options.allocation == "sensitivity"
+    options, data = subject.options, subject.data
     plan = read_plan(options.plan, subject.analysis) if options.plan else None
-    if plan and not curves:
-        return plan
-    scores = _scores(subject)
-    if curves:
-        some = subject.data.some(len(subject.data.holdout[1]), options.seed)
-        subject.sensitivity = measure_sensitivity(
+    curved = options.sensitivity or options.allocation == "sensitivity"
+    if plan and not curved:
+        return plan, None
+    scores = score_groups(
+        subject.model,
+        options.criterion,
+        analysis=subject.analysis,
+        data=data and data.some(SCORED, options.seed),
+        reduce=options.reduce,
+        normalise=options.normalise,
+        seed=options.seed,
+    )
+    curves = None
+    if curved:
+        some = data.some(len(data.holdout[1]), options.seed)
+        curves = measure_sensitivity(
             subject.model, scores, data=some, analysis=subject.analysis, batch_size=options.batch_size
         )
-        print(sensitivity_table(subject.sensitivity), end="\n\n")
-    return plan or (_timed if options.target[0] in TIMED else _counted)(subject, scores)
+        print(sensitivity_table(curves), end="\n\n")
+    name, value = options.target
+    limits = Limits(options.round_to, options.min_channels, options.max_drop, tuple(options.ignore))
+    allocation = curves if options.allocation == "sensitivity" else options.allocation
+    if plan is None and name in TIMED:
+        ranking = Ranking.of(subject.analysis, scores, limits)
+        plan = _timed(subject, ranking, allocation)
+    elif plan is None:
+        how = {
+            "analysis": subject.analysis,
+            "convention": options.convention,
+            "fill": options.fill,
+            **vars(limits),
+        }
+        plan = make_plan(subject.model, scores, **{name: value}, allocation=allocation, **how)
+    return plan, curves
 
 
 def read_plan(path: str, analysis: Analysis) -> Plan:
@@ -50,61 +74,22 @@ def read_plan(path: str, analysis: Analysis) -> Plan:
     except FileNotFoundError as error:
         raise SnapshotError(f"There is no such file. Received: plan={path}") from error
     except (RunFolderError, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise SnapshotError(f"This plan cannot be read ({reason}). Received: plan={path}") from error
+        raise SnapshotError(
+            f"This plan cannot be read ({first_line(error)}). Received: plan={path}"
+        ) from error
     plan.check(analysis.groups)
     return plan
 
 
-def _scores(subject: Subject) -> Scores:
-    options, data = subject.options, subject.data
-    return score_groups(
-        subject.model,
-        options.criterion,
-        analysis=subject.analysis,
-        data=data and data.some(SCORED, options.seed),
-        reduce=options.reduce,
-        normalise=options.normalise,
-        seed=options.seed,
-    )
-
-
-def _limits(subject: Subject) -> Limits:
-    options = subject.options
-    return Limits(options.round_to, options.min_channels, options.max_drop, tuple(options.ignore))
-
-
-def _allocation(subject: Subject) -> str | Sensitivity | None:
-    """What the library takes: curves that are there are not measured again."""
-    name = subject.options.allocation
-    return subject.sensitivity if name == "sensitivity" else name
-
-
-def _counted(subject: Subject, scores: Scores) -> Plan:
-    """The widest plan below the target."""
-    options = subject.options
-    name, value = options.target
-    return make_plan(
-        subject.model,
-        scores,
-        **{name: value},
-        allocation=_allocation(subject),
-        analysis=subject.analysis,
-        convention=options.convention,
-        fill=options.fill,
-        **vars(_limits(subject)),
-    )
-
-
-def _timed(subject: Subject, scores: Scores) -> Plan:
+def _timed(subject: Subject, ranking: Ranking, allocation: str | Sensitivity | None) -> Plan:
     """The plan whose network takes the milliseconds; prints what was tried."""
     options = subject.options
     fitted = fit_plan(
         subject.model,
         subject.analysis,
-        Ranking.of(subject.analysis, scores, _limits(subject)),
+        ranking,
         Target(*options.target),
-        allocation=_allocation(subject),
+        allocation=allocation,
         fill=options.fill,
         setup=subject.setup,
         cache=options.cache,

@@ -7,19 +7,15 @@ from pathlib import Path
 
 import keras
 
-from secateur.exports import FORMATS, compare, export, require
+from secateur.exports import FORMATS, Parity, compare, export, require
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.pruning import Plan, compact, mask
-from secateur.pruning.choose.ranking import check_prunable
 from secateur.pruning.count.tables import summary
-from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.registry import get_criterion
-from secateur.recipes.commands.images import load_images
-from secateur.recipes.commands.model import Subject, check_places, check_sizes, load
-from secateur.recipes.commands.options import RANGES_OF_PIXELS, PruneOptions
+from secateur.recipes.commands.model import Subject, check_places
+from secateur.recipes.commands.options import PruneOptions
 from secateur.recipes.commands.plan import choose
 from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
-from secateur.recipes.commands.timing import setup_for
 from secateur.recipes.commands.training import accuracy, fine_tune, reestimate
 from secateur.runs import UsageError, warn, write_json
 from secateur.runs.text import table
@@ -33,25 +29,9 @@ def run(options: PruneOptions) -> None:
     require(options.export)
     check_places(options)
     check_criterion(options)
-    subject = _subject(options)
+    subject = Subject.of(options)
     with contextlib.closing(subject.setup):
-        _prune(options, subject)
-
-
-def _prune(options: PruneOptions, subject: Subject) -> None:
-    model = subject.model
-    print(summary(model, options.convention), end="\n\n")
-    plan = choose(subject)
-    if options.save_plan:
-        write_json(options.save_plan, plan.to_json())
-    print(widths_table(plan), end="\n\n")
-    small = compact(model, plan, options.preserve_norm)
-    measure(subject, small)
-    print(costs_table(subject.rows, options.convention), end="\n\n")
-    if not options.dry_run:
-        finish(subject, plan, small)
-    if options.report:
-        write_report(subject, plan)
+        _prune(subject)
 
 
 def check_criterion(options: PruneOptions) -> None:
@@ -63,43 +43,43 @@ def check_criterion(options: PruneOptions) -> None:
         )
 
 
-def _subject(options: PruneOptions) -> Subject:
-    """The model and its images, as far as they can be used."""
-    model = load(options.model)
-    analysis = analyse(model)
-    check_prunable(analysis, model.name)
-    check_sizes(options, model, analysis)
-    data = None
-    if options.data:
-        data = load_images(options.data, model, RANGES_OF_PIXELS[options.pixels], options.data_path)
-    setup = setup_for(options.backend, options.threads, options.ms_batch)
-    return Subject(options, model, analysis, data, setup)
+def _prune(subject: Subject) -> None:
+    options = subject.options
+    print(summary(subject.model, options.convention), end="\n\n")
+    plan, curves = choose(subject)
+    if options.save_plan:
+        write_json(options.save_plan, plan.to_json())
+    print(widths_table(plan), end="\n\n")
+    small = compact(subject.model, plan, options.preserve_norm)
+    rows = measure(subject, small)
+    print(costs_table(rows, options.convention), end="\n\n")
+    parities = {}
+    if not options.dry_run:
+        parities["masked model"] = compare_masked(subject, plan, small)
+        if subject.data:
+            for row, right in zip(rows, recover(subject, small), strict=True):
+                row["holdout_accuracy"] = right
+        parities |= write(options, small)
+    if options.report:
+        write_report(subject, plan, curves, rows, parities)
 
 
-def finish(subject: Subject, plan: Plan, small: keras.Model) -> None:
-    """Compares, trains, writes; the model itself comes first, since an export may fail."""
-    compare_masked(subject, plan, small)
-    if subject.data:
-        recover(subject, small)
-    for name in dict.fromkeys(("keras", *subject.options.export)):
-        path = Path(subject.options.output).with_suffix(FORMATS[name].suffix)
-        subject.parities[name] = export(small, path, name)
-        print(f"{path}: {subject.parities[name]}")
-
-
-def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> None:
-    """Prints how far the smaller model is from the model with its channels zeroed; warns above `SAME`."""
+def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> Parity:
+    """How far the smaller model is from the model with its channels zeroed; warns above `SAME`."""
     inputs = sample_inputs(subject.model, SAMPLES)
     masked = mask(subject.model, plan, subject.options.preserve_norm)
     same = compare(outputs(masked, inputs), outputs(small, inputs))
-    subject.parities["masked model"] = same
     print(f"masked and compact model: {same}")
     if not same.relative <= SAME:
         warn(f"the compact model should equal the masked one. Received: a difference of {same.relative:.1e}")
+    return same
 
 
-def recover(subject: Subject, small: keras.Model) -> None:
-    """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each."""
+def recover(subject: Subject, small: keras.Model) -> tuple[float, float]:
+    """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each.
+
+    Returns that of the model, and that of the smaller one at the end.
+    """
     options, data = subject.options, subject.data
     size = options.batch_size
     stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
@@ -110,5 +90,14 @@ def recover(subject: Subject, small: keras.Model) -> None:
         stages["fine-tuned"] = accuracy(small, data, size)
     rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
     print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
-    for row, value in zip(subject.rows, (stages["before"], [*stages.values()][-1]), strict=True):
-        row["holdout_accuracy"] = value
+    return stages["before"], [*stages.values()][-1]
+
+
+def write(options: PruneOptions, small: keras.Model) -> dict[str, Parity]:
+    """Writes the model first, since an export may fail. Format → its distance from the model."""
+    parities = {}
+    for name in dict.fromkeys(("keras", *options.export)):
+        path = Path(options.output).with_suffix(FORMATS[name].suffix)
+        parities[name] = export(small, path, name)
+        print(f"{path}: {parities[name]}")
+    return parities

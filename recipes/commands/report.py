@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 import math
-import shlex
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 
+from secateur.exports import Parity
 from secateur.pruning import Plan, complexity
 from secateur.pruning.choose.sensitivity import Sensitivity
 from secateur.pruning.conventions import CONVENTIONS
@@ -18,22 +18,25 @@ from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import analyse
 from secateur.recipes.commands.model import Subject
 from secateur.recipes.commands.options import TIMED
+from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.report import machine
 from secateur.runs import warn, write_atomic, write_json
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, first_line
 from secateur.runs.page_pruned import costs_of, render_pruned
 from secateur.runs.text import table
 from secateur.runs.wording import number
 
 
-def measure(subject: Subject, small: keras.Model) -> None:
+def measure(subject: Subject, small: keras.Model) -> list[dict]:
     """A row of costs for the model and one for the smaller one."""
     models = {"before": subject.model, "after": small}
-    times = _milliseconds(subject, models)
+    times, rows = _milliseconds(subject, models), []
     for name, model in models.items():
         params, macs = _counted(model, subject.options.convention)
-        row = {"name": name, "params": params, "macs": macs, "bytes": bytes_of(model), "ms": times[name]}
-        subject.rows.append(row)
+        rows.append(
+            {"name": name, "params": params, "macs": macs, "bytes": bytes_of(model), "ms": times[name]}
+        )
+    return rows
 
 
 def _counted(model: keras.Model, convention: str) -> tuple[int, int | None]:
@@ -55,8 +58,7 @@ def _milliseconds(subject: Subject, models: dict[str, keras.Model]) -> dict[str,
     except (UsageError, ValueError, RuntimeError) as error:
         if subject.options.target[0] in TIMED:
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        warn(f"milliseconds are not measured: {reason}")
+        warn(f"milliseconds are not measured: {first_line(error)}")
         return dict.fromkeys(models)
 
 
@@ -76,7 +78,7 @@ def sensitivity_table(found: Sensitivity) -> str:
     return table(titles, rows)
 
 
-def costs_table(rows: list[dict], convention: str = "mac") -> str:
+def costs_table(rows: Sequence[dict], convention: str = "mac") -> str:
     """Costs of the model and of the smaller one, and what is left of them."""
     before, after = rows
     lines = [
@@ -91,23 +93,29 @@ def costs_table(rows: list[dict], convention: str = "mac") -> str:
     return table(("", "before", "after", "left"), lines)
 
 
-def write_report(subject: Subject, plan: Plan) -> None:
+def write_report(
+    subject: Subject,
+    plan: Plan,
+    curves: Sensitivity | None,
+    rows: Sequence[dict],
+    parities: Mapping[str, Parity],
+) -> None:
     """The HTML page, and its numbers beside it as JSON."""
     options = subject.options
     name, value = options.target
     report = {
         "model": subject.model.name,
         "target": {name: value},
-        "criterion": None if options.plan and not subject.sensitivity else options.criterion,
+        "criterion": None if options.plan and not curves else options.criterion,
         "convention": options.convention,
         "setup": str(subject.setup),
-        "rows": subject.rows,
+        "rows": rows,
         "widths": [{"group": g, "before": plan.sizes[g], "after": len(k)} for g, k in plan.keep.items()],
         "untouched": [vars(row) for row in subject.analysis.untouched],
-        "parities": {name: vars(parity) for name, parity in subject.parities.items()},
-        "sensitivity": subject.sensitivity and subject.sensitivity.to_json(),
+        "parities": {name: vars(parity) for name, parity in parities.items()},
+        "sensitivity": curves and curves.to_json(),
         "plan": plan.to_json(),
-        "command": shlex.join(["python", "-m", "pruning", *sys.argv[1:]]),
+        "command": command_line(),
         "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }

@@ -16,7 +16,7 @@ import keras
 import secateur.nets.layers  # noqa: F401 - for the child, which reads our own nets from files: Keras must know them
 from secateur.exports.timing import Setup
 from secateur.runs.child import start_worker
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def _load(file: str, setup: Setup) -> keras.Model:
     try:
         return keras.models.load_model(file, compile=False)
     except Exception as error:  # whatever a layer's own code raises: it was saved a moment ago
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UsageError(
-            f"The process that times models cannot read this one ({reason}). Received: {setup}\n"
+            f"The process that times models cannot read this one ({first_line(error)}). Received: {setup}\n"
             "give --threads 0, which needs no other process, or --backend litert"
         ) from error

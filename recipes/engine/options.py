@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -104,8 +106,7 @@ def parse_into(
     schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
     parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
-    for name, schema in schemas.items():
-        _add_flag(parser, name, schema, defaults.get(name, schema.get("default")))
+    add_options(parser, kind, defaults)
     words = _joined(sys.argv[1:] if argv is None else argv)
     for name in firsts:
         if words and not words[0].startswith("-"):
@@ -113,6 +114,15 @@ def parse_into(
         elif not {f"--{name}", "-h", "--help"} & set(words):
             raise UsageError(f"Which {name}? It comes first: {prog} {firsts[name]} --flag value …")
     return kind(**{**defaults, **vars(parser.parse_args(words))})
+
+
+def command_line() -> str:
+    """The command that this process was started with, as one would type it."""
+    program, *words = sys.argv
+    path = Path(program)
+    if path.name == "__main__.py":
+        return shlex.join(["python", "-m", path.parent.name, *words])
+    return shlex.join(["python", program, *words] if path.suffix == ".py" else [path.name, *words])
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,6 +147,16 @@ class Parser(argparse.ArgumentParser):
             if found := closest(flag, self._option_string_actions):
                 message = f"{message}. Did you mean {found!r}?"
         raise UsageError(f"{message}\nSee {self.prog} --help")
+
+
+def add_options(parser: Parser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
+    """A flag for each field of a class of options; those of `defaults` have others than their own.
+
+    What is not given on the command line is not in the parser's result.
+    """
+    schemas = kind.model_json_schema()["properties"]
+    for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
+        _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
 
 
 def _joined(words: Sequence[str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from secateur.pruning import Plan, compact, complexity
 from secateur.pruning.search.ekg import Interim
 from secateur.recipes.engine.coded_files import file_rows
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import command_line
 from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
 from secateur.runs import read_json, write_json
 from secateur.runs.html import render_html
@@ -95,7 +95,7 @@ def _measure(
     return {
         "system": config.system,
         "setting": config.setting,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
         "config": config.to_json(),

@@ -32,7 +32,6 @@ from secateur.runs import UsageError, load_snapshot, sha256
 from secateur.runs.learning_text import learning_text
 
 TEACHERS = ("none", "dense", "ensemble")
-CURVES = ("constant", "step_decay", "cosine", "one_cycle")
 
 
 @step("train")
@@ -43,7 +42,7 @@ class Train(LearningOptions, Step):
 
     epochs: int = option(40, "passes over the training images", ge=1)
     learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", gt=0)
-    schedule: Literal[CURVES] = option("constant", "of the learning rate")
+    schedule: str = option("constant", "of the learning rate")
     points: list[Annotated[float, Field(ge=0, le=1)]] = option(
         [], "parts of the training where step_decay acts"
     )
@@ -70,6 +69,7 @@ class Train(LearningOptions, Step):
         self._check_schedule()
 
     def _check_schedule(self) -> None:
+        schedules.SCHEDULES.find(self.schedule)
         if self.schedule == "step_decay" and not self.points:
             raise UsageError(f"step_decay needs points. Received: {self.label}.points=[]")
         if isinstance(self.decay, list) and len(self.decay) != len(self.points):

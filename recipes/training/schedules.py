@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
 
 
@@ -34,45 +33,9 @@ def step_decay(
     return (learning_rate * decay ** np.broadcast_to(passed, (steps,))).astype(np.float32)
 
 
-def at_epochs(
-    learning_rate: float, steps: int, epochs: int, milestones: Sequence[int], factors: float | Sequence[float]
-) -> np.ndarray:
-    """The first rate, multiplied at the beginning of each of the epochs `milestones`.
-
-    Args:
-        epochs: that `steps` consist of, > 0. Milestones behind the last epoch are never reached, as in the
-            published "small learning rate" of KESI (epoch 50 of 40).
-        milestones: epochs, counted from 0: at 1 the second epoch begins with another rate.
-        factors: one for all milestones, or one for each. HAP trains its networks from 0.01 with factors 10,
-            0.2, 0.2, 0.2 at epochs 1, 60, 120, 160: a warm-up of one epoch.
-
-    Raises `UsageError` when factors and milestones do not pair.
-    """
-    factors = [factors] * len(milestones) if np.isscalar(factors) else factors
-    if len(factors) != len(milestones):
-        raise UsageError(
-            "A schedule needs one factor for all milestones, or one for each. "
-            f"Received: milestones={list(milestones)}, factors={list(factors)}"
-        )
-    epoch = np.arange(steps) * epochs // max(steps, 1)
-    rates = np.full(steps, learning_rate)
-    for milestone, factor in zip(milestones, factors, strict=True):
-        rates[epoch >= milestone] *= factor
-    return rates.astype(np.float32)
-
-
 def cosine(learning_rate: float, steps: int, final: float = 0.0) -> np.ndarray:
     """Half a cosine from the rate to `final`, one step beyond the last (Loshchilov & Hutter 2017, eq. 5)."""
     return _half_cosine(np.arange(steps) / max(steps, 1), learning_rate, final).astype(np.float32)
-
-
-def warm_up(rates: np.ndarray, steps: int, start: float = 0.0) -> np.ndarray:
-    """Any schedule, whose first `steps` rates are multiplied by a line from `start` to 1 (Goyal et al. 2017).
-
-    Step 0 has the factor `start`, step number `steps` the factor 1.
-    """
-    part = np.minimum(np.arange(len(rates)) / steps, 1) if steps else 1.0
-    return (rates * (start + (1 - start) * part)).astype(np.float32)
 
 
 def one_cycle(
@@ -114,5 +77,5 @@ def _half_cosine(position: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 SCHEDULES: Registry[Callable[..., np.ndarray]] = Registry(
-    "schedule", "schedules", {f.__name__: f for f in (constant, step_decay, at_epochs, cosine, one_cycle)}
+    "schedule", "schedules", {f.__name__: f for f in (constant, step_decay, cosine, one_cycle)}
 )

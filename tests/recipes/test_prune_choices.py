@@ -22,7 +22,7 @@ from secateur.pruning.score.scores import REDUCTIONS, score_groups
 from secateur.pruning.shrink.weights import weights_of
 from secateur.recipes.commands.images import load_images
 from secateur.recipes.commands.model import Subject, check_places
-from secateur.recipes.commands.options import TIMED, PruneOptions
+from secateur.recipes.commands.options import TIMED, ImageOptions, PruneOptions
 from secateur.recipes.commands.plan import choose, read_plan
 from secateur.runs import RunFolderError, UsageError
 from secateur.runs.errors import SecateurError
@@ -155,13 +155,14 @@ def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, 
 
 def test_images_held_out_decide_nothing(stripes, model):
     options = parse(["m.keras", "--keep", "0.5", "--allocation", "sensitivity", "--data", "d", "--dry_run"])
-    data, plans = load_images(str(stripes / "images"), model, (0.0, 255.0)), []
+    data, plans = load_images(ImageOptions(data=str(stripes / "images")), model), []
     images, labels = data.holdout
     for answers in (labels, 1 - labels):
         held = replace(data, holdout=(images, answers))
         subject = Subject(options, model, analyse(model), held, Setup())
-        plans.append(choose(subject))
-        assert (subject.sensitivity.whole, subject.sensitivity.images) == (1.0, len(labels))
+        plan, curves = choose(subject)
+        plans.append(plan)
+        assert (curves.whole, curves.images) == (1.0, len(labels))
     assert plans[0] == plans[1]
 
 
@@ -169,11 +170,12 @@ def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(stripes, model, tmp_
     (tmp_path / "p.json").write_text(json.dumps((plan := make_plan(model, keep=0.5)).to_json()))
     words = f"--plan {tmp_path / 'p.json'} --sensitivity --criterion random --data d --dry_run"
     options = parse(["m.keras", *words.split()])
-    data = load_images(str(stripes / "images"), model, (0.0, 255.0))
+    data = load_images(ImageOptions(data=str(stripes / "images")), model)
     subject = Subject(options, model, analyse(model), data, Setup())
-    assert choose(subject) == plan
+    chosen, curves = choose(subject)
+    assert chosen == plan
     scores = score_groups(model, "random", seed=options.seed)
-    assert subject.sensitivity == measure_sensitivity(model, scores, data=data.some(8, options.seed))
+    assert curves == measure_sensitivity(model, scores, data=data.some(8, options.seed))
 
 
 def test_frozen_milliseconds_curves_and_fine_tuning_in_one_command(programs, stripes, model, tmp_path):

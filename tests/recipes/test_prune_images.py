@@ -10,10 +10,15 @@ import tensorflow as tf
 from secateur.dataloader.augment import crop_and_flip
 from secateur.pruning import make_plan
 from secateur.recipes.commands.images import ImageData, Scaled, load_images
+from secateur.recipes.commands.options import ImageOptions
 from secateur.recipes.commands.training import accuracy, augmented
 from secateur.runs import DataError
 
 BYTES = (0.0, 255.0)
+
+
+def images_of(data: str, data_path: str | None = None, pixels: str = "0..255") -> ImageOptions:
+    return ImageOptions(data=data, data_path=data_path, pixels=pixels)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +142,7 @@ def test_accuracy_runs_no_more_images_at_a_time_than_it_may(classifier, pixels, 
 
 @pytest.mark.parametrize("name", ["emnist/mnist", "emnist/mnist:3.1.0"])
 def test_a_configuration_and_a_version_of_tfds_are_read(classifier, letters, name):
-    data = load_images(f"tfds:{name}", classifier, (0.0, 1.0), str(letters))
+    data = load_images(images_of(f"tfds:{name}", str(letters), "0..1"), classifier)
     images, labels = data.train
     assert images.pixels.dtype == np.uint8 and images.shape == (30, 14, 14, 3)
     assert np.bincount(labels).tolist() == [3] * 10 and np.bincount(data.holdout[1]).tolist() == [1] * 10
@@ -154,7 +159,7 @@ def test_a_configuration_and_a_version_of_tfds_are_read(classifier, letters, nam
 )
 def test_other_names_of_tfds_are_data_errors(classifier, letters, name, said):
     with pytest.raises(DataError, match=said):
-        load_images(f"tfds:{name}", classifier, BYTES, str(letters))
+        load_images(images_of(f"tfds:{name}", str(letters)), classifier)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +176,4 @@ def test_a_class_with_too_few_images_is_named(classifier, tmp_path, counts, said
         for i in range(count):
             keras.utils.save_img(tmp_path / name / f"{i}.png", np.zeros((4, 4, 3)), scale=False)
     with pytest.raises(DataError, match=said):
-        load_images(str(tmp_path), classifier, BYTES)
+        load_images(images_of(str(tmp_path)), classifier)

@@ -5,13 +5,10 @@ import pytest
 
 from secateur.recipes.training.schedules import (
     SCHEDULES,
-    at_epochs,
-    constant,
     cosine,
     cycled_momentum,
     one_cycle,
     step_decay,
-    warm_up,
 )
 from secateur.runs.errors import UsageError
 
@@ -77,23 +74,16 @@ def test_short_cycles_stay_between_their_ends(steps, share):
 
 def test_haps_vanilla_training():
     """200 epochs of 391 steps: 0.01 for one epoch, 0.1, and a fifth of it at 60, 120 and 160."""
-    rates = at_epochs(0.01, 200 * 391, 200, (1, 60, 120, 160), (10, 0.2, 0.2, 0.2))
+    rates = step_decay(0.01, 200 * 391, (0.005, 0.3, 0.6, 0.8), (10, 0.2, 0.2, 0.2))
     changes = np.flatnonzero(np.diff(rates)) + 1
     assert (changes / 391).tolist() == [1, 60, 120, 160]
     np.testing.assert_allclose(rates[[0, *changes]], [0.01, 0.1, 0.02, 0.004, 0.0008], rtol=1e-6)
 
 
-def test_kesis_baseline_and_its_small_learning_rate():
-    baseline = at_epochs(0.1, 300 * 782, 300, (150, 225), 0.1)
+def test_kesis_baseline():
+    baseline = step_decay(0.1, 300 * 782, (0.5, 0.75), 0.1)
     np.testing.assert_allclose(baseline[[0, 150 * 782 - 1]], 0.1, rtol=1e-6)
     np.testing.assert_allclose(baseline[[150 * 782, 225 * 782]], [0.01, 0.001], rtol=1e-6)
-    never_reached = at_epochs(0.001, 40 * 391, 40, [50], 0.1)
-    assert np.array_equal(never_reached, constant(0.001, 40 * 391))
-
-
-def test_factors_that_pair_with_no_milestone_are_refused():
-    with pytest.raises(UsageError, match=r"milestones=\[1, 60\], factors=\[10, 0.2, 0.2\]"):
-        at_epochs(0.01, 100, 100, (1, 60), (10, 0.2, 0.2))
 
 
 def test_the_cosine_is_half_way_in_the_middle():
@@ -103,17 +93,9 @@ def test_the_cosine_is_half_way_in_the_middle():
     assert cosine(0.01, 100, final=0.001)[50] == pytest.approx(0.0055, rel=1e-6)
 
 
-def test_a_warm_up_is_a_line_before_any_schedule():
-    rates = warm_up(constant(0.4, 20), 5, start=0.25)
-    np.testing.assert_allclose(rates[:7], [0.1, 0.16, 0.22, 0.28, 0.34, 0.4, 0.4], rtol=1e-6)
-    falling = cosine(0.4, 20)
-    assert np.array_equal(warm_up(falling, 5)[5:], falling[5:]) and warm_up(falling, 5)[0] == 0
-    assert np.array_equal(warm_up(falling, 0), falling)
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_gives_one_positive_rate_a_step(name):
-    more = {"step_decay": ((0.5,), 0.1), "at_epochs": (4, (2,), 0.1)}.get(name, ())
+    more = {"step_decay": ((0.5,), 0.1)}.get(name, ())
     for steps in (0, 1, 12):
         rates = SCHEDULES.find(name)(0.1, steps, *more)
         assert rates.shape == (steps,) and rates.dtype == np.float32 and (rates > 0).all()
@@ -122,10 +104,3 @@ def test_every_schedule_gives_one_positive_rate_a_step(name):
 def test_an_unknown_schedule_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="schedule='cosin'. Did you mean 'cosine'"):
         SCHEDULES.find("cosin")
-
-
-def test_a_factor_for_each_point_gives_haps_warm_up():
-    """0.01 for the first of 200 epochs, then 0.1, a fifth of it after 60, 120 and 160."""
-    rates = step_decay(0.01, 2000, (0.005, 0.3, 0.6, 0.8), (10, 0.2, 0.2, 0.2))
-    wanted = at_epochs(0.01, 2000, 200, (1, 60, 120, 160), (10, 0.2, 0.2, 0.2))
-    np.testing.assert_allclose(rates, wanted, rtol=1e-6)

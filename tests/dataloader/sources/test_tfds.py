@@ -118,14 +118,3 @@ def test_the_facts_of_imagenet_need_no_files():
     facts = facts_of("IMAGENET", "imagenet")
     assert facts.num_classes == 1000 and facts.shape == (224, 224, 3)
     assert facts_of("IMAGENET@64", "imagenet").shape == (64, 64, 3)
-
-
-def test_cifar100_by_its_tfds_name_has_the_same_images(data_dir):
-    """CIFAR-100: ten training images a class in the data for tests, or all."""
-    folder = data_dir / "tfds"
-    if not (folder / "cifar100").is_dir():
-        pytest.skip(f"no prepared cifar100 in {folder}")
-    ours, any_ = (dataloader.load(n, str(folder), download=False) for n in ("CIFAR100", "tfds:cifar100"))
-    for part in ("train", "search", "holdout"):
-        assert np.array_equal(getattr(ours, part).images, getattr(any_, part).images)
-        assert np.array_equal(getattr(ours, part).labels, getattr(any_, part).labels)
