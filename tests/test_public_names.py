@@ -19,6 +19,6 @@ def test_every_public_name_is_there(room):
 
 @pytest.mark.parametrize("room", LAZY)
 def test_no_name_that_is_found_late_is_that_of_a_module(room):
-    """Importing the module `pruning.plan` sets the attribute `plan`: a function of this name would be gone."""
+    """Importing the module `pruning.plan` sets the attribute `plan`: a function of this name were gone."""
     package = importlib.import_module(f"secateur.{room}")
     assert {module.name for module in pkgutil.iter_modules(package.__path__)}.isdisjoint(package.__all__)
