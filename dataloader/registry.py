@@ -147,10 +147,12 @@ def facts_of(name: str, normalisation: str, data_path: str | None = None, downlo
     require(normalisation, known, "normalisation")
     mean, std = known[normalisation]
     entry = open_dataset(name, data_path, download)
-    return Facts(name, entry.num_classes, entry.shape, mean, std, entry.flip, normalisation)
+    classes, shape = entry.num_classes, entry.shape
+    assert classes and shape  # `open_dataset` has asked the data
+    return Facts(name, classes, shape, mean, std, entry.flip, normalisation)
 
 
 def _split(name: str) -> tuple[str, int | None]:
     """Return NAME and SIDE of NAME@SIDE, or the name and None."""
-    base, side = re.fullmatch(r"(.*?)(?:@(\d+))?", name, re.DOTALL).groups()
-    return base, None if side is None else int(side)
+    found = re.search(r"@(\d+)\Z", name)
+    return (name[: found.start()], int(found[1])) if found else (name, None)

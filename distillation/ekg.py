@@ -35,7 +35,7 @@ def kept_teachers(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf
     replicas or micro-batches each of them filters on its own.
     """
     best = bank[..., :1]
-    distance = tf.reduce_sum(kl_divergence(*map(_classes_last, (best, bank)), temperature), 0)
+    distance = tf.reduce_sum(kl_divergence(_classes_last(best), _classes_last(bank), temperature), 0)
     of_student = tf.reduce_sum(kl_divergence(best[..., 0], student, temperature))
     kept = tf.cast(distance < of_student, tf.float32)
     return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[-1])))

@@ -43,8 +43,8 @@ def view(
     outputs: dict[str, Any] = {"logits": found.logits()}
     for read in [read for read in READS if read in {*_checked(reads), *layers}]:
         if read in layers:
-            names = [layers[read]] if isinstance(layers[read], str) else layers[read]
-            tensors = [found.named(name) for name in names]
+            given: str | Sequence[str] = layers[read]
+            tensors = [found.named(name) for name in ([given] if isinstance(given, str) else given)]
             outputs[read] = tensors if read in ("stages", "blocks") else tensors[0]
         elif read != "logits":
             outputs[read] = getattr(found, read)()

@@ -60,9 +60,10 @@ class Lesson(keras.Model):
         if losses and teacher is None:
             raise UsageError("Losses compare with a teacher. Received: teacher=None")
         self.teacher = teacher
-        self.changes = Changes(moving, self.view, teacher.convolutions if moving else [])
+        self.changes = Changes(moving, self.view, teacher.convolutions if teacher and moving else [])
+        symbols = teacher.symbols if teacher else {}
         for loss in [loss for loss, _ in self.terms if isinstance(loss, Loss)]:
-            loss.build_from(_of(loss, teacher.symbols, "teacher"), _of(loss, self.view.output, "student"))
+            loss.build_from(_of(loss, symbols, "teacher"), _of(loss, self.view.output, "student"))
         self.built = True
 
     @property
@@ -85,7 +86,7 @@ class Lesson(keras.Model):
         student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
         student["logits"] = logits = tf.cast(student["logits"], tf.float32)
         labels, images = per_view(inputs["labels"], logits), tf.shape(inputs["labels"])[0]
-        taught = dict(self.teacher(inputs, logits)) if self.terms else {}
+        taught = dict(self.teacher(inputs, logits)) if self.teacher and self.terms else {}
         terms = [tf.reduce_mean(cross_entropy(labels, logits))]
         loss = self.label_weight * terms[0]
         if taught:
@@ -154,7 +155,7 @@ def _apart(names: Sequence[str]) -> list[str]:
 
 def _names(losses: Sequence[Weighted], side: str) -> list[str]:
     named = {getattr(loss, f"{side}_layer_name", None) for loss, _ in losses}
-    return sorted(named - {None})
+    return sorted(name for name in named if name)
 
 
 def _of(loss: Any, outputs: Mapping[str, Any], side: str) -> Any:

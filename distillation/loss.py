@@ -53,7 +53,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         """Makes own weights; called once with the shapes of what is read on both sides."""
 
     def compute_loss(
-        self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, images: Any = None, **_
+        self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, images: Any = None, **_: Any
     ) -> tf.Tensor:
         """A scalar float32.
 

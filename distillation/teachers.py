@@ -83,7 +83,7 @@ class Ensemble:
         self.variables = [variable for member in members for variable in member.variables]
         count = len(members) if all(len(shape) == 2 for shape in shapes) else None
         logits = keras.KerasTensor((None, max(classes, default=None), count))
-        self.symbols = {**members[0].symbols, "logits": logits}
+        self.symbols: Outputs = {**members[0].symbols, "logits": logits}
         self.convolutions = members[0].convolutions
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
@@ -99,7 +99,7 @@ class Banked:
     def __init__(self) -> None:
         self.variables: list[keras.Variable] = []
         self.convolutions: list[keras.layers.Layer] = []
-        self.symbols = {"logits": keras.KerasTensor((None, None, None))}
+        self.symbols: Outputs = {"logits": keras.KerasTensor((None, None, None))}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes, teachers)."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from secateur.exports.litert import to_litert as to_litert
     from secateur.exports.parity import Parity as Parity
     from secateur.exports.parity import compare as compare
-    from secateur.exports.setup import Setup as Setup
+    from secateur.exports.timing import Setup as Setup
     from secateur.exports.timing import least as least
 
 __getattr__, __all__ = lazy_names(__name__, __file__)

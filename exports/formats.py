@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -81,7 +82,7 @@ def _read_onnx(path: Path, count: int, model: keras.Model) -> Runner:
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
-    def run(*inputs: np.ndarray):
+    def run(*inputs: np.ndarray) -> Any:
         return alone(session.run(None, dict(zip(names, inputs, strict=True))))
 
     return run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -9,7 +11,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from secateur.exports.signature import Runner, alone, call, input_specs
 
 
-def freeze(model: keras.Model, batch_size: int | None):
+def freeze(model: keras.Model, batch_size: int | None) -> Any:
     """A concrete function of the model's inputs, in order; None leaves the number of samples open."""
     function = tf.function(lambda *inputs: call(model, inputs), autograph=False)
     # LiteRT's converter itself leaves the variables of a Keras 3 model out of the file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import absl.logging
 import keras
@@ -79,7 +80,7 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
             interpreter.allocate_tensors()
         shapes = wanted
 
-    def run(*inputs: np.ndarray):
+    def run(*inputs: np.ndarray) -> Any:
         if open_sizes and shapes != (wanted := [values.shape for values in inputs]):
             allocate(wanted)
         for source, values in zip(sources, inputs, strict=True):

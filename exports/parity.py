@@ -45,8 +45,8 @@ def compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> Pari
     ]
     if any((np.isfinite(a) != np.isfinite(b)).any() for a, b in pairs):
         return Parity(np.inf, np.inf)
-    found = [_distance(np.nan_to_num(a), np.nan_to_num(b)) for a, b in pairs]
-    return Parity(*map(max, zip(*found, strict=True))) if found else Parity(0.0, 0.0)
+    apart = [_distance(np.nan_to_num(a), np.nan_to_num(b)) for a, b in pairs]
+    return Parity(*map(max, zip(*apart, strict=True))) if apart else Parity(0.0, 0.0)
 
 
 def _distance(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:

@@ -20,7 +20,7 @@ def spec_from_arrays(arrays: Mapping[str, np.ndarray], label: str = "snapshot") 
     layers = {layer_and_weight(name): array for name, array in arrays.items()}
     kernels = {layer: a for (layer, weight), a in layers.items() if weight == "kernel" and a.ndim == 4}
     blocks = {m.groups() for name in kernels if (m := re.match(r"BasicBlock(\d)\.(\d+)_", name))}
-    if not blocks or np.ndim(layers.get(("fc", "kernel"))) != 2 or "conv" not in kernels:
+    if not blocks or np.ndim(layers.get(("fc", "kernel"), 0)) != 2 or "conv" not in kernels:
         raise SnapshotError(
             f"{label}: not a ResNet checkpoint: its names are not of the form BasicBlock0.0/conv1/kernel:0. "
             f"Received: {', '.join(sorted(arrays)[:3]) or 'no arrays'}"

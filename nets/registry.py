@@ -65,7 +65,7 @@ def family_of(arch: str) -> Family:
     raise UsageError(f"Unknown arch. Received: arch={arch!r}. {nearest(arch, list_nets())}")
 
 
-def build(arch: str | NetSpec, **options) -> keras.Model:
+def build(arch: str | NetSpec, **options: Any) -> keras.Model:
     """Builds a network from its name and fields of `NetSpec`, or from a `NetSpec` with some fields replaced.
 
     Returns a functional model, normalised images (b, h, w, c) → logits (b, classes), with its spec as
@@ -73,7 +73,7 @@ def build(arch: str | NetSpec, **options) -> keras.Model:
     """
     spec = dataclasses.replace(arch, **options) if isinstance(arch, NetSpec) else NetSpec(arch, **options)
     found = family_of(spec.arch)
-    chosen = {name: _chosen(spec, found, name) for name in _EVERYWHERE}
+    chosen: dict[str, Any] = {name: _chosen(spec, found, name) for name in _EVERYWHERE}
     _check_dropout(spec, found)
     spec = dataclasses.replace(spec, **chosen)
     model = found.make(spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -17,9 +17,9 @@ from secateur.runs.errors import SnapshotError, UsageError, first_line
 from secateur.runs.snapshot import Snapshot, load_snapshot
 
 
-def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: Mapping | None = None) -> Snapshot:
+def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: dict | None = None) -> Snapshot:
     """The weights of one of our nets, by published name, with its spec; switched-off channels are zero."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for layer in model.layers:
         own = {v.name: v.numpy() for v in layer.variables}
         own = layer.folded(own) if hasattr(layer, "folded") else own
@@ -100,6 +100,6 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) ->
         variable.assign(arrays[name].reshape(variable.shape))
 
 
-def _squeezed(shape) -> tuple[int, ...]:
+def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
     """Published files hold BN vectors as (1, 1, 1, channels)."""
     return tuple(n for n in shape if n != 1)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from secateur.pruning.layers import register_layer as register_layer
     from secateur.pruning.plan import Plan as Plan
     from secateur.pruning.planning import make_plan as make_plan
-    from secateur.pruning.score.criteria import criterion as criterion
-    from secateur.pruning.score.criteria import list_criteria as list_criteria
+    from secateur.pruning.score.registry import criterion as criterion
+    from secateur.pruning.score.registry import list_criteria as list_criteria
     from secateur.pruning.score.scores import score_groups as score_groups
     from secateur.pruning.shrink.surgery import compact as compact
     from secateur.pruning.shrink.surgery import mask as mask

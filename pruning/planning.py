@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import keras
@@ -76,18 +77,18 @@ def make_plan(
     limits = Limits(round_to, min_channels, max_drop, names(ignore))
     analysis = analysis or analyse(model)
     check_prunable(analysis, model.name)
-    scores = criterion
     if isinstance(criterion, str):
-        scores = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
-    ranking = Ranking.of(analysis, scores, limits)
+        criterion = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
+    ranking = Ranking.of(analysis, criterion, limits)
     if allocation == "sensitivity":
-        allocation = measure_sensitivity(model, scores, data=data, analysis=analysis)
+        allocation = measure_sensitivity(model, criterion, data=data, analysis=analysis)
     if target.measured:
-        options = {"allocation": allocation, "fill": fill, "setup": setup, "cache": cache}
-        return fit_plan(model, analysis, ranking, target, **options).best.plan
+        return fit_plan(
+            model, analysis, ranking, target, allocation=allocation, fill=fill, setup=setup, cache=cache
+        ).best.plan
     rule = _rule(allocation or "uniform", ranking, analysis)
     if target.name == "keep" and allocation in (None, "uniform"):
-        return ranking.plan(rule.widths(keep))
+        return ranking.plan(rule.widths(target.value))
     return ranking.plan(widest(rule, ranking, target.budget(analysis, ranking, convention), fill))
 
 
@@ -115,13 +116,15 @@ def fit_plan(
             f"fill=False needs an allocation where milliseconds are measured. Received: "
             f"{target.name}={target.value}, allocation=None\ngive allocation='uniform' or another"
         )
-    rule = None if allocation is None else _rule(allocation, ranking, analysis)
-
-    def choose(cost: Cost, most: float) -> Widths:
-        return widest(rule, ranking, Budget(target.name, cost, most), fill)
-
-    options = {target.name: target.value, "setup": setup, "cache": cache, "choose": rule and choose}
+    choose = None
+    if allocation is not None:
+        choose = partial(_widest_within, _rule(allocation, ranking, analysis), ranking, target.name, fill)
+    options = {target.name: target.value, "setup": setup, "cache": cache, "choose": choose}
     return fit(model, analysis, ranking, **options)
+
+
+def _widest_within(rule: Rule, ranking: Ranking, name: str, fill: bool, cost: Cost, most: float) -> Widths:
+    return widest(rule, ranking, Budget(name, cost, most), fill)
 
 
 def _check_names(allocation: str | Sensitivity | None, scoring: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ def make_atomic(path: str | os.PathLike, make: Callable[[Path], None]) -> str:
     return digest
 
 
-def write_atomic(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], None]) -> str:
+def write_atomic(path: str | os.PathLike, data: bytes | memoryview | Callable[[BinaryIO], None]) -> str:
     """Write bytes, or what a function writes to a binary file, as `make_atomic` does; return the SHA-256."""
 
     def make(temp: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns under their titles, two spaces apart; columns of numbers lie to the right."""
-    rows = [tuple(map(str, row)) for row in rows]
-    columns = list(zip(titles, *rows, strict=True))
+    cells = [tuple(map(str, row)) for row in rows]
+    columns = list(zip(titles, *cells, strict=True))
     sizes = [max(map(len, column)) for column in columns]
-    right = [bool(rows) and all(map(_number, column[1:])) for column in columns]
+    right = [bool(cells) and all(map(_number, column[1:])) for column in columns]
     lines = [
         "  ".join(c.rjust(n) if r else c.ljust(n) for c, n, r in zip(row, sizes, right, strict=True)).rstrip()
-        for row in (tuple(titles), *rows)
+        for row in (tuple(titles), *cells)
     ]
     return "\n".join(lines)
 

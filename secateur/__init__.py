@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secateur.pruning.layers import register_layer as register_layer
 
 __version__ = "0.1.0"
 ROOMS = "coding dataloader distillation exports nets op_utils pruning recipes reports runs".split()
 
 
-class _BareNames:
+class _BareNames(Loader):
     """Finds `pruning.plan` as the module `secateur.pruning.plan`, so that no class exists twice."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -33,6 +38,7 @@ class _BareNames:
 
     def exec_module(self, module: ModuleType) -> None:
         """Its code has run; the import system has put its own spec in the module's place."""
+        assert module.__spec__
         module.__spec__ = module.__spec__.loader_state
 
 

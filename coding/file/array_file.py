@@ -68,7 +68,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of all numbers, whatever coder wrote them."""
     digest = hashlib.sha256()
     for array in arrays.values():
-        digest.update(data_of(np.asarray(array)))
+        digest.update(data_of(np.asarray(array)).data)
     return digest.hexdigest()
 
 

@@ -117,7 +117,7 @@ def read_arrays(found: Container, index: Index) -> Iterator[tuple[str, np.ndarra
             own = Reader(reader.take(tensor.size))
             array = streams.decode(tensor.node, own)
             own.finish()
-            digest.update(data_of(array))
+            digest.update(data_of(array).data)
             yield tensor.name, array
         reader.finish()
     if digest.hexdigest() != found.facts.get("decoded"):

@@ -39,8 +39,8 @@ def cluster_plan(
     """
     analysis = analyse(model)
     check_widths(analysis, widths)
-    how = {"seed": seed, "normalise": normalise}
-    return _plan(analysis, {name: partial(clustered, keep=n, **how) for name, n in widths.items()})
+    own = {name: partial(clustered, keep=n, seed=seed, normalise=normalise) for name, n in widths.items()}
+    return _plan(analysis, own)
 
 
 def fpgm_plan(

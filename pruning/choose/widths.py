@@ -39,10 +39,9 @@ def plan_of_widths(
     """
     analysis = analysis or analyse(model)
     check_widths(analysis, widths)
-    scores = criterion
     if isinstance(criterion, str):
-        scores = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
-    ranking = Ranking.of(analysis, scores, Limits())
+        criterion = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
+    ranking = Ranking.of(analysis, criterion, Limits())
     for name, width in widths.items():
         if width < ranking.lowest[name]:
             raise UsageError(

@@ -5,7 +5,7 @@ A candidate of a search is counted with a few multiplications (`Counter.macs`), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -113,7 +113,7 @@ class Counter:
         rows = tuple(LayerCost(n, kinds[n], params[n], macs[n]) for n in kinds if params[n] or macs[n])
         return Complexity(sum(params.values()), sum(macs.values()), rows, self.name)
 
-    def _rows(self, masks: Mapping[str, np.ndarray]):
+    def _rows(self, masks: Mapping[str, np.ndarray]) -> Iterator[tuple[Call, int, int]]:
         dead = {name: np.append(~np.asarray(mask, bool), False) for name, mask in masks.items()}
         lost = {key: int(dead[key[0]][index].sum()) for key, index in self._index.items()}
 

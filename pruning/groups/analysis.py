@@ -51,7 +51,7 @@ class Analysis:
 
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
-        alive = np.append(np.concatenate([masks[g.name] for g in self.groups] or [[]]), True).astype(bool)
+        alive = np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)
         kept = expanded(alive[self.slots[self.labels[tensor]]], shape[1:])
         sizes = [
             int(kept.any(tuple(i for i in range(kept.ndim) if i != axis)).sum()) for axis in range(kept.ndim)
@@ -96,7 +96,8 @@ def _members(state: Labels, found: Components) -> dict[int, list[Member]]:
 
 
 def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
-    parts, known = {}, {}
+    parts: Parts = {}
+    known: dict[bytes, list[tuple[str, np.ndarray]]] = {}
     for call in graph.calls:
         for tensor, shape in zip(call.outputs, call.shapes, strict=True):
             labels = state.of_tensor[tensor]

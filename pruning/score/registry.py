@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def source_of(name: str) -> str:
     return INPUTS[name][0]
 
 
-def criterion(function: Callable | None = None, /, *, name: str = "", **options):
+def criterion(function: Callable | None = None, /, *, name: str = "", **options: Any) -> Any:
     """Registers a function of any of `INPUTS` → scores (n,) under its name: `@criterion` does.
 
     Options are `batches`, `normalise` and `roles` of `Criterion`. The function itself stays as it is. Raises

@@ -115,12 +115,12 @@ def reduced(rows: Iterable[tuple[np.ndarray, np.ndarray]], size: int, how: str =
 
     What a member says of one channel at several positions is added up. A channel that no member has: 0.
     """
-    values, has = [], []
+    sums, seen = [], []
     for scores, index in rows:
         ours = index >= 0
-        values.append(np.bincount(index[ours], scores[ours], size))
-        has.append(np.bincount(index[ours], minlength=size) > 0)
-    values, has = np.array(values), np.array(has)
+        sums.append(np.bincount(index[ours], scores[ours], size))
+        seen.append(np.bincount(index[ours], minlength=size) > 0)
+    values, has = np.array(sums), np.array(seen)
     if how == "first":
         return values[has.argmax(0), np.arange(size)]
     if how == "max":

@@ -164,7 +164,7 @@ def _widths(model: keras.Model) -> dict[str, int]:
 
 
 def _pad_widths(pads: dict, model: keras.Model) -> dict[str, int]:
-    named = {}
+    named: dict[str, int] = {}
     for name, (front, _) in pads.items():
         named |= {name: front, f"{name}_width": model.get_layer(name).output.shape[-1]}
     return named

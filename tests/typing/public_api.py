@@ -9,7 +9,7 @@ import numpy as np
 
 import secateur
 from secateur import coding, dataloader, distillation, nets, pruning
-from secateur.coding.file.array_file import Sizes
+from secateur.coding.file.array_file import Summary
 from secateur.nets.spec import NetSpec
 from secateur.pruning.count.counting import Complexity
 
@@ -47,6 +47,10 @@ def smaller(model: Any) -> Any:
     return pruning.compact(model, plan)
 
 
+def layers(own: type) -> None:
+    secateur.register_layer(own, follows={"gain": -1}, activation=True)
+
+
 @pruning.criterion
 def own_criterion(filters: np.ndarray) -> np.ndarray:
     return np.abs(filters).max(axis=1)
@@ -72,6 +76,6 @@ def taught(student: Any, teacher: Any) -> distillation.Lesson:
 
 def stored(model: Any) -> Any:
     done = coding.encode(model, "small.kpz", bits=5)
-    assert_type(done, Sizes)
+    assert_type(done, Summary)
     assert_type(done.file, int)
     return coding.decode(Path("small.kpz"))
