@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "exports": BASE | {"nets"},
     "op_utils": BASE | {"nets", "dataloader"},
     **dict.fromkeys(sorted(UPPER), BASE | MIDDLE),
-    "recipes": BASE | MIDDLE | UPPER,
-    "train_cifar": BASE | MIDDLE | UPPER | {"recipes"},
-    "test": BASE | MIDDLE | UPPER | {"recipes"},
+    "reports": BASE,
+    "recipes": BASE | MIDDLE | UPPER | {"reports"},
+    "train_cifar": BASE | MIDDLE | UPPER | {"reports", "recipes"},
+    "test": BASE | MIDDLE | UPPER | {"reports", "recipes"},
 }
 
 
@@ -62,6 +63,7 @@ def test_there_is_something_to_read():
         "pruning",
         "distillation",
         "recipes",
+        "reports",
         "train_cifar",
     } <= rooms
 
@@ -73,6 +75,13 @@ def test_arrows_point_down(room):
             ours = (name.split(".") for name in imported(path) if name.startswith("secateur."))
             rooms = {names[1] for names in ours} & set(MAY_IMPORT)
             assert rooms <= MAY_IMPORT[room] | {room}, f"{path.relative_to(REPO)} imports {rooms}"
+
+
+def test_pages_are_made_of_the_report_alone():
+    for own, path in sources():
+        if own == "reports" and path.name != "__main__.py":
+            foreign = {name for name in imported(path) if name.startswith("secateur.runs")}
+            assert foreign <= {"secateur.runs.text", "secateur.runs.text.number"}, path.name
 
 
 PLAIN = """

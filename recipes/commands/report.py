@@ -19,11 +19,10 @@ from secateur.pruning.groups.analysis import analyse
 from secateur.recipes.commands.model import Subject
 from secateur.recipes.commands.options import TIMED
 from secateur.recipes.engine.report import machine
+from secateur.reports.pruned import costs_of, pruned_page
 from secateur.runs import warn, write_atomic, write_json
 from secateur.runs.errors import UsageError
-from secateur.runs.page_pruned import costs_of, render_pruned
-from secateur.runs.text import table
-from secateur.runs.wording import number
+from secateur.runs.text import number, table
 
 
 def measure(subject: Subject, small: keras.Model) -> None:
@@ -112,5 +111,5 @@ def write_report(subject: Subject, plan: Plan) -> None:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     write_json(Path(options.report).with_suffix(".json"), report)
-    write_atomic(options.report, render_pruned(report).encode())
+    write_atomic(options.report, pruned_page(report).encode())
     print(f"report: {options.report}")
