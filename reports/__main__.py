@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "report", type=Path, help="the report.json of a run, or what `--report` wrote as JSON"
     )
     parser.add_argument(
-        "--picture", help="write this picture alone, as SVG: widths, search, costs, sensitivity"
+        "--picture", help="write this picture alone, as SVG: widths, search, training, costs, sensitivity"
     )
     parser.add_argument("--output", "-o", type=Path, help="the file to write (default: beside the report)")
     options = parser.parse_args(argv)

@@ -39,8 +39,8 @@ COLUMNS = (
 FILE_COLUMNS = (Column("bytes", "bytes", "{:,}"), *(COLUMNS[k] for k in (4, 6, 7)))
 PHASES = {
     "baseline": "Baseline training",
-    "warm-up": "Warm-up before the search",
-    "fine-tune": "Fine-tuning of the slimmed network",
+    "warm_up": "Warm-up before the search",
+    "fine_tune": "Fine-tuning of the slimmed network",
 }
 
 
@@ -68,7 +68,7 @@ def run_page(report: Report) -> str:
         losses=_losses(report) if learning else [],
         kept_teachers=[str(number) for number, stays in kept if stays],
         phases={row["phase"]: [r for r in epochs if r["phase"] == row["phase"]] for row in epochs},
-        phase_titles=PHASES if sliced else PHASES | {"fine-tune": "Training of the student"},
+        phase_titles=PHASES if sliced else PHASES | {"fine_tune": "Training of the student"},
         epoch_columns=_epoch_columns(report),
         costs_differ=not learning or len({(row["params"], row["macs"]) for row in rows}) > 1,
         config=json.dumps(config, indent=2, ensure_ascii=False),

@@ -16,7 +16,7 @@ from secateur.reports.drawing import HINT, figure
 from secateur.reports.words import percent, short
 
 WIDTH, HEIGHT = 300, 194  # pixels of a panel
-FRAME = (56, 30, 232, 126)  # left, top, width, height of its axes
+FRAME = (68, 30, 220, 126)  # left, top, width, height of its axes
 DOTS = 20  # up to so many points a curve shows each of them
 
 
@@ -50,7 +50,7 @@ def two_axes(
     label: str,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     frame: tuple[int, int, int, int] = FRAME,
-    distance: float = 38,
+    distance: float = 50,
 ) -> Axes:
     """Axes alone in a figure; `distance` is that of the y axis from its unit, in pixels."""
     axes = panel(figure(*size, label), *frame)

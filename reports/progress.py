@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from secateur.reports.drawing import AMBER, BLUE, GREEN, MONO, SOFT, figure
+from secateur.reports.drawing import AMBER, BLUE, COLOURS, GREEN, MONO, SOFT, figure
 from secateur.reports.panels import curves, hint, key, panel, set_unit, two_axes
 from secateur.reports.words import fit
 
@@ -27,18 +27,26 @@ RING = {"marker": "o", "ms": 12, "mfc": "none", "mec": AMBER, "mew": 2, "ls": "n
 
 
 def training(report: Report) -> list[Figure]:
-    """Loss, accuracy and learning rate over `epochs`, which are of one phase; nothing for a single one."""
-    rows = report.get("epochs") or []
-    if len(rows) < 2:
-        return []
+    """Loss, accuracy and learning rate over `epochs`, for every phase that has more than one."""
+    phases: dict[str, list[Report]] = {}
+    for row in report.get("epochs") or []:
+        phases.setdefault(row["phase"], []).append(row)
+    drawn = [
+        draw(rows) for rows in phases.values() if len(rows) > 1 for draw in (_losses, _accuracies, _rates)
+    ]
     marks = [Line2D([], [], color=colour, ls=line, label=name) for name, colour, line in CURVES]
-    losses = _over_epochs(rows, "Loss", "mean per image", "loss", 1)
-    accuracies = _over_epochs(rows, "Accuracy", "% of the images", "accuracy", 100)
-    return [key(marks), losses, accuracies, _rates(rows)]
+    return [key(marks), *drawn] if drawn else []
 
 
-def _over_epochs(rows: Sequence[Report], title: str, unit: str, name: str, scale: int) -> Figure:
-    axes = _epochs(rows, title, unit)
+def _losses(rows: Sequence[Report]) -> Figure:
+    return _two_curves(_epochs(rows, "Loss", "mean per image"), rows, "loss", 1)
+
+
+def _accuracies(rows: Sequence[Report]) -> Figure:
+    return _two_curves(_epochs(rows, "Accuracy", "% of the images"), rows, "accuracy", 100)
+
+
+def _two_curves(axes: Axes, rows: Sequence[Report], name: str, scale: int) -> Figure:
     trained, held = ([row.get(key) for row in rows] for key in (name, f"holdout_{name}"))
     curves(axes, [row["step"] for row in rows], [(BLUE, DASHED, trained), (GREEN, "-", held)], scale)
     return axes.figure
@@ -60,7 +68,8 @@ def _rates(rows: Sequence[Report]) -> Figure:
 
 
 def _epochs(rows: Sequence[Report], title: str, unit: str) -> Axes:
-    axes = two_axes(title, "epoch", unit, f"{rows[0]['phase']}: {title} over {len(rows)} epochs")
+    phase = rows[0]["phase"]
+    axes = two_axes(f"{title}, {fit(phase)}", "epoch", unit, f"{phase}: {title} over {len(rows)} epochs")
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10), integer=True))
     axes.set_xlim(rows[0]["step"], rows[-1]["step"])
     return axes
@@ -78,31 +87,36 @@ def search(report: Report) -> list[Figure]:
     rows = report.get("search") or []
     if len(rows) < 2:
         return []
-    target = (report.get("config") or {}).get("search_target_rate")
-    cut = [row["group"] for row in rows[1:]]
-    order = [*(row["group"] for row in report.get("widths") or []), *cut]
-    names = list(dict.fromkeys(group for group in order if group in cut))
-    label = f"Search: {len(cut)} cuts, operations {rows[0]['rate']:.0%} to {rows[-1]['rate']:.1%}"
-    drawn = figure(930, 374 + 16 * len(names), label)
+    names = _cut_groups(rows, report.get("widths") or [])
+    drawn = figure(930, 374 + 16 * len(names), f"Search: {len(rows) - 1} cuts, {rows[-1]['rate']:.1%} left")
     places = ((34, 110), (184, 110), (334, 16 * len(names)))  # top and height of the panels
     loss, accuracy, cuts = (panel(drawn, 150, top, 760, height) for top, height in places)
-    for axes, name, unit, scale in (
-        (loss, "loss", "mean per image", 1),
-        (accuracy, "accuracy", "% of them", 100),
-    ):
-        axes.set_title(f"{name.capitalize()} on the search images")
-        set_unit(axes, unit, 52)
-        curves(axes, [100 * row["rate"] for row in rows], [(GREEN, "-", [row[name] for row in rows])], scale)
-    teachers = [step for step in (report.get("bank") or {}).get("teachers", []) if step < len(rows)]
-    _rings(loss, {step: rows[step] for step in teachers})
+    _curve(loss, rows, "loss", "mean per image", 1)
+    _curve(accuracy, rows, "accuracy", "% of them", 100)
     _blocks(cuts, rows, names)
+    program = (report.get("config") or {}).get("program") or []
+    target = next((step["target"] for step in program if step["kind"] == "search_ekg"), None)
     for axes in (loss, accuracy, cuts):
         axes.set_xlim(100 * rows[0]["rate"], 100 * min(rows[-1]["rate"], target or 1))
         axes.locator_params(axis="x", nbins=10)
         axes.tick_params(labelbottom=axes is cuts)
     if target:
         _target(loss, cuts, target)
+    teachers = [step for step in (report.get("bank") or {}).get("teachers", []) if step < len(rows)]
+    _rings(loss, {step: rows[step] for step in teachers})
     return [key([Line2D([], [], **RING, label="teaches in the fine-tuning")]), drawn] if teachers else [drawn]
+
+
+def _cut_groups(rows: Sequence[Report], widths: Sequence[Report]) -> list[str]:
+    """The groups that were cut, in the order of the network."""
+    cut = [row["group"] for row in rows[1:]]
+    return list(dict.fromkeys(group for group in (*(row["group"] for row in widths), *cut) if group in cut))
+
+
+def _curve(axes: Axes, rows: Sequence[Report], name: str, unit: str, scale: int) -> None:
+    axes.set_title(f"{name.capitalize()} on the search images")
+    set_unit(axes, unit, 52)
+    curves(axes, [100 * row["rate"] for row in rows], [(GREEN, "-", [row[name] for row in rows])], scale)
 
 
 def _rings(axes: Axes, teachers: Mapping[int, Report]) -> None:
@@ -120,7 +134,9 @@ def _blocks(axes: Axes, rows: Sequence[Report], names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), map(fit, names), **MONO)
     for step, (before, row) in enumerate(itertools.pairwise(rows), 1):
         start, end = 100 * before["rate"], 100 * row["rate"]
-        (block,) = axes.barh(names.index(row["group"]), end - start, 0.7, left=start, color=GREEN)
+        (block,) = axes.barh(
+            names.index(row["group"]), end - start, 0.7, left=start, color=GREEN, ec=COLOURS["card"], lw=0.5
+        )
         hint(block, f"step {step}: {row['group']} to {row['width']} channels, {row['rate']:.1%} left")
 
 

@@ -53,11 +53,11 @@ def test_without_a_teacher_there_is_nobody_to_compare_with():
 
 
 def test_nothing_is_called_slimmed_or_searched_that_was_not():
-    words = ("slimmed", "search", "warm-up", "EKG")
+    words = ("slimmed", "search", "arm-up", "EKG")
     assert not [word for word in words if word in seen(learnt())]
     text = seen(learnt_by_slimmed())
     assert "From whole to slimmed network" in text and "Fine-tuning of the slimmed network" in text
-    assert not [word for word in ("From search", "warm-up", "EKG") if word in text]
+    assert not [word for word in ("From search", "arm-up", "EKG") if word in text]
     assert "From search to slimmed network" in seen(full()) and "Learning" not in seen(full()).split("\n")
 
 

@@ -66,7 +66,7 @@ def test_stages_epochs_cuts_and_widths_are_there_as_text(whole):
         "0.0900",
     ):
         assert text in seen
-    for phase in ("baseline", "warm-up", "fine-tune"):
+    for phase in ("Baseline training, 4 epochs", "Warm-up before the search", "fine_tune"):
         assert phase in seen
 
 
