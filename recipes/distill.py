@@ -31,8 +31,8 @@ from secateur.recipes.stages import forget_outdated, stages
 from secateur.recipes.training.learning import learning_of
 from secateur.recipes.training.lessons import losses_of, teacher_of
 from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.reports.words import UNWEIGHTED, learning_text
 from secateur.runs import MetricsLog, RunFolder, Snapshot, SnapshotError, load_snapshot, read_json, write_json
-from secateur.runs.learning_text import UNWEIGHTED, learning_text
 
 
 def run(config: DistillConfig) -> dict:

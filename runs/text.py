@@ -1,4 +1,4 @@
-"""Tables for the terminal, in plain text."""
+"""Plain text: tables for the terminal, numbers, names."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def few(names: Sequence[str], most: int = 4) -> str:
     """The first names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
+
+
+def number(value: float | None, style: str = ".4f") -> str:
+    """A number in a format of Python's; what is unknown is a dash."""
+    return "–" if value is None else format(value, style)
 
 
 def _number(cell: str) -> bool:

@@ -75,6 +75,12 @@ COMMANDS = {
         f"{COMMANDS_OF}.options:Int8Options",
         f"{COMMANDS_OF}.int8:run",
     ),
+    "report": Command(
+        "writes the page of a report.json again, or one of its pictures as SVG",
+        "secateur.reports.command:parse",
+        "secateur.reports.command:run",
+        tensorflow=False,
+    ),
 }
 
 CODING = ("encode", "decode", "inspect", "int8")

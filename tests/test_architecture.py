@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "exports": BASE | {"nets"},
     "op_utils": BASE | {"nets", "dataloader"},
     **dict.fromkeys(sorted(UPPER), BASE | MIDDLE),
-    "recipes": BASE | MIDDLE | UPPER,
-    "train_cifar": BASE | MIDDLE | UPPER | {"recipes"},
-    "test": BASE | MIDDLE | UPPER | {"recipes"},
+    "reports": BASE,
+    "recipes": BASE | MIDDLE | UPPER | {"reports"},
+    "train_cifar": BASE | MIDDLE | UPPER | {"reports", "recipes"},
+    "test": BASE | MIDDLE | UPPER | {"reports", "recipes"},
 }
 
 
@@ -62,6 +63,7 @@ def test_there_is_something_to_read():
         "pruning",
         "distillation",
         "recipes",
+        "reports",
         "train_cifar",
     } <= rooms
 
@@ -95,6 +97,13 @@ def test_arrows_point_down_inside_of_rooms(room):
             names = {name.split(".")[2] for name in imported(path) if name.startswith(f"secateur.{room}.")}
             above = names & set(order[order.index(own) + 1 :])
             assert not above, f"{path.relative_to(REPO)} imports {sorted(above)}"
+
+
+def test_pages_are_made_of_the_report_alone():
+    for own, path in sources():
+        if own == "reports" and path.name != "__main__.py":
+            foreign = {name for name in imported(path) if name.startswith("secateur.runs")}
+            assert foreign <= {"secateur.runs.text", "secateur.runs.text.number"}, path.name
 
 
 PLAIN = """

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 SCRIPTS = ("train_cifar.py", "test.py", "op_utils.py")
-ROOMS = ("coding", "dataloader", "distillation", "exports", "nets", "pruning", "recipes", "runs")
+ROOMS = ("coding", "dataloader", "distillation", "exports", "nets", "pruning", "recipes", "reports", "runs")
 OURS = (*SCRIPTS, *ROOMS, "secateur")
 OWN = {"secateur", "benchmarks", "tests"}
 NEEDED_BY_OTHERS = {"importlib-resources": "tensorflow_datasets"}

@@ -9,8 +9,7 @@ from secateur.pruning.count.costs import of_last_channels, operations, parameter
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
-from secateur.runs.text import few, table
-from secateur.runs.wording import number
+from secateur.runs.text import few, number, table
 
 
 def describe(group: ChannelGroup, convention: str = "mac") -> str:

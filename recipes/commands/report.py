@@ -20,11 +20,10 @@ from secateur.recipes.commands.model import Subject
 from secateur.recipes.commands.options import TIMED
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.report import machine
+from secateur.reports.pruned import costs_of, pruned_page
 from secateur.runs import warn, write_atomic, write_json
 from secateur.runs.errors import UsageError, first_line
-from secateur.runs.page_pruned import costs_of, render_pruned
-from secateur.runs.text import table
-from secateur.runs.wording import number
+from secateur.runs.text import number, table
 
 
 def measure(subject: Subject, small: keras.Model) -> list[dict]:
@@ -120,5 +119,5 @@ def write_report(
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     write_json(Path(options.report).with_suffix(".json"), report)
-    write_atomic(options.report, render_pruned(report).encode())
+    write_atomic(options.report, pruned_page(report).encode())
     print(f"report: {options.report}")

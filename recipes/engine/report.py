@@ -27,11 +27,9 @@ from secateur.recipes.engine.coded_files import file_rows
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
+from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
+from secateur.reports.words import ratio
 from secateur.runs import read_json, write_json
-from secateur.runs.html import render_html
-from secateur.runs.page_files import FILE_COLUMNS
-from secateur.runs.page_table import COLUMNS
-from secateur.runs.wording import ratio
 
 PAGE = "report.html"
 TIMED_BATCH = 128
@@ -73,7 +71,7 @@ def finish(
 
 
 def _write_page(context: RunContext, report: dict) -> None:
-    context.folder.write(PAGE, render_html(report).encode())
+    context.folder.write(PAGE, run_page(report).encode())
 
 
 def _measure(

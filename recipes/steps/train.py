@@ -28,8 +28,8 @@ from secateur.recipes.training import schedules
 from secateur.recipes.training.learning import losses_in_words
 from secateur.recipes.training.lessons import live_teacher, losses_of
 from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.reports.words import learning_text
 from secateur.runs import UsageError, load_snapshot, sha256
-from secateur.runs.learning_text import learning_text
 
 TEACHERS = ("none", "dense", "ensemble")
 

@@ -7,6 +7,7 @@ GROUPS = {
     "BasicBlock1.0_conv1": (32, 20),
 }
 
+SEARCH = {"kind": "search_ekg", "name": "search_ekg", "criterion": "l1", "target": 0.8}
 FOUND = {"holdout_accuracy": 0.9555, "test_accuracy": 0.9123}
 KERNEL = {
     "kernel": "conv/kernel", "bits": 3, "weights": 432, "zeros": 0, "distinct": 431, "values": 8,
@@ -78,7 +79,7 @@ def minimal() -> dict:
             "tensorflow": "2.21.0",
             "keras": "3.15.1",
         },
-        "config": {"arch": "ResNet-20", "dataset": "DIGITS", "search_target_rate": 0.8, "criterion": "l1"},
+        "config": {"arch": "ResNet-20", "dataset": "DIGITS", "program": [SEARCH]},
         "bn": "moving",
         "rows": [
             row("baseline", 272474, 40813184, 28.8, 0.9382),
@@ -117,8 +118,8 @@ def full() -> dict:
         ],
         "epochs": [
             *(epoch("baseline", k, 0.1 / k) for k in (1, 2, 3, 4)),
-            epoch("warm-up", 1, 0.001),
-            *(epoch("fine-tune", k, 0.01) for k in (1, 2)),
+            epoch("warm_up", 1, 0.001),
+            *(epoch("fine_tune", k, 0.01) for k in (1, 2)),
         ],
         "files": [
             {"name": "model.tflite", "bytes": 691_337, "ms_litert": 28.8, **FOUND},
@@ -150,7 +151,7 @@ def learnt() -> dict:
             row("student", 272474, 40813184, 28.8, 0.8028),
             row("fine-tuned", 272474, 40813184, 28.8, 0.9382),
         ],
-        "epochs": [epoch("fine-tune", k, 0.01) | parts for k in (1, 2)],
+        "epochs": [epoch("fine_tune", k, 0.01) | parts for k in (1, 2)],
         "learning": {
             "label_weight": 0.5,
             "losses": [

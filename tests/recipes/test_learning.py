@@ -8,7 +8,7 @@ from secateur import nets
 from secateur.distillation import build
 from secateur.recipes.engine.registry import choose
 from secateur.recipes.training.learning import learning_of
-from secateur.runs.learning_text import learning_text, objective_text
+from secateur.reports.words import learning_text, objective_text
 
 
 @pytest.fixture

@@ -1,0 +1,94 @@
+"""`secateur report`: the page of a report.json made again, or one of its pictures as an SVG file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.reports.page import render, run_page
+from secateur.reports.pruned import pruned_page
+from secateur.runs.errors import UsageError, cli
+from secateur.runs.files import read_json, write_atomic
+from secateur.runs.suggest import nearest
+
+MARGIN, GAP, ROW = 16, 28, 960  # pixels: around all panels, between them, and how wide a row of them is
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """argv → report → file.
+
+    Raises:
+        UsageError: the file is no report, there is no such picture, or the run had nothing to show in it.
+        RunFolderError: the file cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="secateur report", description="Write the page of a report.json again, or one of its pictures."
+    )
+    parser.add_argument(
+        "report", type=Path, help="the report.json of a run, or what `--report` wrote as JSON"
+    )
+    parser.add_argument(
+        "--picture", help="write this picture alone, as SVG: widths, search, training, costs, sensitivity"
+    )
+    parser.add_argument("--output", "-o", type=Path, help="the file to write (default: beside the report)")
+    options = parser.parse_args(argv)
+    report = _read(options.report)
+    name = f"{options.picture}.svg" if options.picture else options.report.with_suffix(".html").name
+    text = picture_file(report, options.picture) if options.picture else page(report)
+    write_atomic(options.output or options.report.with_name(name), text.encode())
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The page of a report: of a run, or of `python -m pruning`."""
+    return pruned_page(report) if "parities" in report else run_page(report)
+
+
+def picture_file(report: Mapping[str, Any], name: str) -> str:
+    """The picture `name` as an SVG file that stands alone, in light colours on white.
+
+    A page that shows an image lends it no style and may be dark: the file holds its colours and its ground.
+    """
+    from secateur.reports.pictures import PICTURES, draw  # matplotlib: a second to import
+
+    if name not in PICTURES:
+        raise UsageError(f"there is no such picture. Received: {name}\n{nearest(name, PICTURES)}")
+    panels = draw(name, report, themed=False)
+    if not panels:
+        raise UsageError(f"this run has nothing to show in the picture. Received: {name}\nchoose another run")
+    config = report.get("config") or {}
+    subject = (
+        report.get("model") or f"{config.get('arch', 'a network')} on {config.get('dataset', 'its data')}"
+    )
+    places, width, height = _arranged(panels)
+    placed = zip(panels, places, strict=True)
+    return render(
+        "picture.svg.j2", report, title=f"{name} of {subject}", placed=placed, width=width, height=height
+    )
+
+
+def _read(file: Path) -> dict:
+    if not file.is_file():
+        raise UsageError(f"there is no such report. Received: {file}\ngive a run's report.json")
+    report = read_json(file)
+    if not isinstance(report, dict):
+        raise UsageError(f"this is not a report. Received: {file}\ngive a run's report.json")
+    return report
+
+
+def _arranged(panels: Sequence) -> tuple[list[tuple[int, int]], int, int]:
+    """Left and top of every panel, in rows; the size of it all with its margin."""
+    places, x, y, row, right = [], MARGIN, MARGIN, 0, 0
+    for panel in panels:
+        if x > MARGIN and x + panel.width > ROW + MARGIN:
+            x, y, row = MARGIN, y + row + MARGIN, 0
+        places.append((x, y))
+        right, row = max(right, x + panel.width), max(row, panel.height)
+        x = ROW + MARGIN if panel.kind == "key" else x + panel.width + GAP  # nothing stands beside a key
+    return places, right + MARGIN, y + row + MARGIN
+
+
+if __name__ == "__main__":
+    sys.exit(cli(main))

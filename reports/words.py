@@ -1,0 +1,130 @@
+"""Numbers of a report as text, and what a network learns from in words. What is unknown is a dash."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+ILLEGAL = re.compile(
+    "[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)  # characters that XML and UTF-8 refuse
+
+
+def clean(value: Any) -> Any:
+    """What report.json holds with � for every character that no page can hold."""
+    if isinstance(value, str):
+        return ILLEGAL.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {clean(key): clean(inner) for key, inner in value.items()}
+    return [clean(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """1.2 s, 3 min 5 s, 2 h 7 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def si(value: float) -> str:
+    """40.8 M, 1.27 G."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def short(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """0.9123 → 91.23 %."""
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def ratio(row: Mapping[str, Any], first: Mapping[str, Any], key: str) -> str:
+    """What is left of `first[key]` in `row`, in whole per cent."""
+    return f"{row[key] / first[key]:.0%}".replace("%", " %") if first.get(key) else "–"
+
+
+def fit(text: str, size: int = 20) -> str:
+    """One line of at most `size` characters, the last of them … where some had to go."""
+    text = " ".join(text.split())
+    return text if len(text) <= size else f"{text[: size - 1]}…"
+
+
+def joined(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+# --- what a network learns from, of `learning` in report.json -----------------------------------------------
+
+UNWEIGHTED = "unweighted_"  # before the name of a part of the loss, in metrics.jsonl
+FACTORS = {"T2": "T²", "T": "T", "1": "not multiplied by T"}
+# What an option of a loss is called where its name alone would not say it.
+OPTIONS: dict[str, Callable[[Any], str]] = {
+    "temperature": lambda value: f"T {value:g}",
+    "factor": lambda value: FACTORS.get(value, value),
+    "mean": lambda value: f"mean of {'divergences' if value == 'kl' else value}",
+    "over_classes": lambda value: "÷ classes",
+    "weights": lambda value: f"teachers weighted {', '.join(f'{weight:g}' for weight in value)}",
+    "teacher_blocks": lambda value: f"{value} teacher block{'s' if value > 1 else ''}",
+    "stages": lambda value: f"{value} stage{'s' if value > 1 else ''}",
+}
+OF_SEVERAL = ("mean", "weights")  # options that one teacher alone leaves without effect
+
+
+def learning_text(learning: Mapping[str, Any]) -> str:
+    """learning from res56.pkl (ResNet-56): cross-entropy ×1 + kd ×0.9 (T 4, T²)."""
+    teachers = ", ".join(f"{teacher['file']} ({teacher['arch']})" for teacher in learning["teachers"])
+    if not learning["losses"]:
+        teachers = "the labels alone"
+    return f"learning from {teachers}{filter_text(learning)}: {objective_text(learning)}"
+
+
+def objective_text(learning: Mapping[str, Any]) -> str:
+    """cross-entropy ×1 + kd ×0.9 (T 4, T²) + hap ×700 (3 teacher blocks)."""
+    parts = [f"cross-entropy ×{learning['label_weight']:g}"]
+    parts += [_term(loss, learning) for loss in learning["losses"] if not loss["moves_kernels"]]
+    moves = [_term(loss, learning) for loss in learning["losses"] if loss["moves_kernels"]]
+    return " + ".join(parts) + "".join(f"; filters moved by {text}" for text in moves)
+
+
+def filter_text(learning: Mapping[str, Any]) -> str:
+    """Which of the teachers count, behind a comma; nothing without a filter."""
+    if not (chosen := learning.get("filter")):
+        return ""
+    return (
+        f", of whom those count that are nearer to the first than the student is, by {chosen['by']} "
+        f"(T {chosen['temperature']:g}, mean of {chosen['mean']})"
+    )
+
+
+def loss_options(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
+    """T 4, T²; without what is off, and without what has no effect where one voice teaches."""
+    several = len(learning["teachers"]) > 1 and not learning.get("filter")
+    shown = [
+        (name, value)
+        for name, value in loss["options"].items()
+        if value is not None and value is not False and (several or name not in OF_SEVERAL)
+    ]
+    return ", ".join(_option(name, value) for name, value in shown)
+
+
+def _term(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
+    options = loss_options(loss, learning)
+    return f"{loss['name']} ×{loss['weight']:g}" + (f" ({options})" if options else "")
+
+
+def _option(name: str, value: Any) -> str:
+    if name in OPTIONS:
+        return OPTIONS[name](value)
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

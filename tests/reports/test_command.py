@@ -1,0 +1,34 @@
+"""`secateur report` writes a page or a picture of a report.json, and refuses what is none."""
+
+import json
+
+import pytest
+
+from secateur.reports.__main__ import main, picture_file
+from secateur.reports.page import run_page
+from secateur.reports.pruned import pruned_page
+from secateur.runs import UsageError
+from tests.helpers.reports import full, pruned
+
+
+@pytest.mark.parametrize(("report", "page"), [(full(), run_page), (pruned(), pruned_page)])
+def test_a_page_is_written_beside_its_report(report, page, tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    main([str(tmp_path / "report.json")])
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page(report)
+
+
+def test_a_picture_is_written_where_it_is_asked_for(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(full()))
+    main([str(tmp_path / "report.json"), "--picture", "widths", "--output", str(tmp_path / "x.svg")])
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8") == picture_file(full(), "widths")
+
+
+@pytest.mark.parametrize("content", [None, "[]"])
+def test_what_is_no_report_is_refused(content, tmp_path):
+    file = tmp_path / "report.json"
+    if content:
+        file.write_text(content)
+    with pytest.raises(UsageError, match="Received: .*report.json\ngive"):
+        main([str(file), "--picture", "search", "--output", str(tmp_path / "out.svg")])
+    assert not (tmp_path / "out.svg").exists()
