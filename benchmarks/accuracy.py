@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.common import RESULTS, named_paths, portable, today
 from secateur.runs import UsageError, cli, read_json, write_json
 
-BEFORE, SLIM, AFTER = "baseline", "slimmed", "fine-tuned"
+BEFORE, SLIM, AFTER = "baseline", "slimmed", "trained"
 
 
 def collect(name: str, folder: Path) -> dict:
@@ -26,7 +26,7 @@ def collect(name: str, folder: Path) -> dict:
     report = read_json(path)
     networks = {row["name"]: row for row in report["rows"]}
     last = networks.get(AFTER, networks[SLIM])
-    stages, config = report["stages"], report["config"]
+    stages, config = report["stages"], report["config"] | report["config"]["flags"]
     return {
         "system": name,
         "criterion": config["criterion"],

@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _row(name: str, reports: list[dict]) -> dict:
-    return row(name, reports, [report["seconds"]["fine-tune"] for report in reports])
+    return row(name, reports, [report["seconds"]["fine_tune"] for report in reports])
 
 
 def folder_name(title: str, name: str, seed: int, options: list[str]) -> str:

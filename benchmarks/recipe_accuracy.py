@@ -101,7 +101,7 @@ def _row(name: str, reports: list[dict]) -> dict:
     """Seconds are those of all steps but the reports and exports at the end."""
     ending = ("compact", "litert", "report")
     seconds = [sum(s for step, s in r["seconds"].items() if step not in ending) for r in reports]
-    trained = [epoch for epoch in reports[0]["epochs"] if epoch["phase"] != "warm-up"]
+    trained = [epoch for epoch in reports[0]["epochs"] if epoch["phase"] != "warm_up"]
     return row(name, reports, seconds) | {"passes": len(trained)}
 
 

@@ -186,6 +186,7 @@ def _from_run(args: argparse.Namespace):
     bank = None
     if (run / "bank.npy").exists() and not args.labels_alone:
         bank = MemoryBank.open(run / "bank.npy", splits.train.ids).logits
+    config |= config["flags"]
     fields = {name: config[name] for name in Course.__dataclass_fields__ if name in config}
     course = Course(**fields, teachers=0 if bank is None else bank.shape[-1])
     return nets.load_params(None, snapshot), splits, course, bank, snapshot.plan, order

@@ -44,8 +44,8 @@ COMMANDS = {
     ),
     "train": Command(
         "trains, prunes and distils a network by a recipe",
-        "secateur.recipes.engine.registry:parse",
-        "secateur.recipes.engine.registry:start",
+        "secateur.recipes.engine.command:choose",
+        "secateur.recipes.engine.run:run",
         interrupted=INTERRUPTED,
     ),
     "test": Command(

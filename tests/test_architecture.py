@@ -111,7 +111,7 @@ PLAIN = """
     coding.sharing.kmeans coding.sharing.share dataloader exports pruning pruning.choose.ladders
     pruning.choose.published pruning.constrain.admm pruning.constrain.single_weights pruning.plan
     pruning.score.criteria.mixes pruning.search.ekg_rules pruning.search.settings pruning.shrink.weights
-    recipes.engine.config recipes.engine.config_program recipes.engine.recipe recipes.stages
+    recipes.engine.command recipes.engine.config recipes.engine.recipe
     recipes.training.schedules runs
 """.split()
 

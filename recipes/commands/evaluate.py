@@ -24,11 +24,11 @@ def run(config: EvaluateConfig) -> list[dict]:
     """Prints one line per snapshot, and one for the ensemble of several; returns the same as rows."""
     check_names(config.arch, config.dataset)
     snapshots = [load_snapshot(path) for path in config.trained_param]
-    strategy = make_strategy(config.gpu_id, config.tpu)
-    models = [
-        load_fitting(path, snapshot, config.arch, config.dataset, strategy, config.data_path)
-        for path, snapshot in zip(config.trained_param, snapshots, strict=True)
-    ]
+    with make_strategy(config.gpu_id, config.tpu).scope():
+        models = [
+            load_fitting(path, snapshot, config.arch, config.dataset, config.data_path)
+            for path, snapshot in zip(config.trained_param, snapshots, strict=True)
+        ]
     splits, rows, said = {}, [], []
     for path, snapshot, model in zip(config.trained_param, snapshots, models, strict=True):
         order = normalisation_of(config.normalisation, snapshot)

@@ -44,9 +44,8 @@ class RunContext:
     # --- networks ------------------------------------------------------------------------------------------
 
     def load(self, path: Path) -> keras.Model:
-        """The network of a snapshot, on the devices of the run."""
-        with self.strategy.scope():
-            return nets.load_params(None, path)
+        """The network of a snapshot."""
+        return nets.load_params(None, path)
 
     def save(self, path: Path, model: keras.Model, plan: Plan | None = None) -> dict:
         """Writes a snapshot; returns facts for the manifest."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-import tensorflow as tf
 
 from secateur import dataloader, nets
 from secateur.dataloader import Splits
@@ -45,7 +44,6 @@ def load_fitting(
     snapshot: Snapshot,
     arch: str | None,
     dataset: str,
-    strategy: tf.distribute.Strategy,
     data_path: str | None = None,
 ) -> keras.Model:
     """The network of a snapshot that was read from `path`; `arch` None takes any architecture.
@@ -53,8 +51,7 @@ def load_fitting(
     Raises `SnapshotError` when it is of another architecture or has other classes, and `DataError` when only
     the data in `data_path` says how many there are, and is not there.
     """
-    with strategy.scope():
-        model = nets.load_params(None, snapshot, path)
+    model = nets.load_params(None, snapshot, path)
     spec, classes = model.spec, open_dataset(dataset, data_path).num_classes
     alike = [name for name, entry in DATASETS.items() if entry.num_classes == spec.num_classes]
     for name, found, expected, remedy in (

@@ -31,7 +31,7 @@ BOUNDS = {
 RANGE_ERRORS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
 TYPES = {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}
 METAVARS = {int: "N", float: "X", str: "TEXT"}
-OF_FLAGS = {"alias", "short", "first", "action", "stage"}
+OF_FLAGS = {"alias", "short", "first", "action"}
 
 
 def option(default: Any, help_: str, **more: Any) -> Any:
@@ -167,7 +167,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, default: Any) -> None:
     """A field as a flag of the command line."""
     names = [schema.get("short"), f"--{name}", schema.get("alias") and f"--{schema['alias']}"]
-    options: dict[str, Any] = {"dest": name, "help": _help(schema["description"], default)}
+    options: dict[str, Any] = {"dest": name, "help": with_default(schema["description"], default)}
     parts = list(_parts(schema))
     kind = next(TYPES[part["type"]] for part in parts if part.get("type") in TYPES)
     if kind is bool:
@@ -180,7 +180,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, defaul
     parser.add_argument(*filter(None, names), **options)
 
 
-def _help(text: str, default: Any) -> str:
+def with_default(text: str, default: Any) -> str:
     """The help text with a default that says more than "off" or "see the text"."""
     if default is None or default is False or default in ([], ""):
         return text

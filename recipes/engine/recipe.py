@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from secateur.recipes.engine.flags import Flag, PublishedFlag, name_of, tables_of
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 SUFFIX = ".toml"
-KEYS = ("about", "published", "command", "options", "steps")
+KEYS = ("about", "published", "command", "options", "steps", "flags", "published_flags")
+DERIVED = (*KEYS, "based_on", "set")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class RecipeFile:
         command: words behind `train_cifar.py --recipe NAME` that run it as published.
         options: option of the command line → another default.
         steps: tables of the steps, in their order.
+        flags: flags of its own, by name.
+        published_flags: those of another program.
+
+    A file with `based_on` is the recipe of that name with other values, `set = ["STEP.KEY=VALUE", …]`, and
+    with the file's own steps behind its own.
     """
 
     name: str
@@ -35,6 +43,8 @@ class RecipeFile:
     command: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    published_flags: Mapping[str, Flag] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> RecipeFile:
@@ -47,10 +57,17 @@ class RecipeFile:
                 f"The recipe cannot be read ({reason}). Received: recipe={path}\n"
                 "--recipe list names the published ones"
             ) from error
+        known = DERIVED if "based_on" in table else KEYS
         for key in table:
-            if key not in KEYS:
-                raise UsageError(f"Unknown key of a recipe. Received: {path}: {key}. {nearest(key, KEYS)}")
-        _check(table, path)
+            if key not in known:
+                raise UsageError(f"Unknown key of a recipe. Received: {path}: {key}. {nearest(key, known)}")
+        _check_types(table, path)
+        table["flags"] = {name: Flag(**flag) for name, flag in table.get("flags", {}).items()}
+        published = table.get("published_flags", {}).items()
+        table["published_flags"] = {name: PublishedFlag(**flag) for name, flag in published}
+        if "based_on" in table:
+            table = _derived(table, path)
+        _check_steps(table.get("steps", []), path)
         return cls(Path(path).stem, **table)
 
     def changed(self, settings: Sequence[str]) -> list[dict]:
@@ -86,11 +103,6 @@ def published_recipes() -> list[str]:
     return sorted(path.stem for path in PUBLISHED.glob(f"*{SUFFIX}"))
 
 
-def name_of(table: Mapping[str, Any]) -> str:
-    """The name of a step."""
-    return table.get("name") or table.get("kind", "")
-
-
 def check_steps(steps: Sequence[Mapping[str, Any]], reserved: Sequence[str] = ()) -> None:
     """Raises `UsageError` where a step's name is taken or no name for files of its own."""
     names = [name_of(table) for table in tables_of(steps)]
@@ -104,27 +116,42 @@ def check_steps(steps: Sequence[Mapping[str, Any]], reserved: Sequence[str] = ()
             )
 
 
-def tables_of(steps: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """All steps, those inside of others too."""
-    for table in steps:
-        yield table
-        if isinstance(table, Mapping):
-            yield from tables_of(table.get("steps", ()))
+def _derived(table: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The recipe that a file is based on, with what the file says itself."""
+    base = find_recipe(name := table["based_on"])
+    if base is None:
+        raise UsageError(
+            f"Unknown recipe. Received: {path}: based_on={name!r}. {nearest(name, published_recipes())}"
+        )
+    own = {key: value for key, value in table.items() if key in KEYS}
+    merged = {
+        key: {**getattr(base, key), **own.get(key, {})} for key in ("options", "flags", "published_flags")
+    }
+    steps = [*base.changed(table.get("set", [])), *own.get("steps", [])]
+    return {**own, **merged, "steps": steps}
 
 
-def _check(table: Mapping[str, Any], path: str | Path) -> None:
-    """Raises `UsageError` for a part of another type, and where the first step is not the dense network."""
+def _check_types(table: Mapping[str, Any], path: str | Path) -> None:
+    """Raises `UsageError` for a part of another type."""
+    texts, lists = ("about", "published", "command", "based_on"), ("steps", "set")
     for key, value in table.items():
-        kind = {"options": dict, "steps": list}.get(key, str)
+        kind = str if key in texts else list if key in lists else dict
         if not isinstance(value, kind):
-            wanted = {dict: "a table, [options]", list: "tables, [[steps]]", str: "text"}[kind]
+            wanted = {dict: f"a table, [{key}]", list: "tables, [[steps]]", str: "text"}[kind]
             raise UsageError(f"{key} must be {wanted}. Received: {path}: {key} = {value!r}")
-    steps = table.get("steps") or []
+    for key in ("flags", "published_flags"):
+        for name, value in table.get(key, {}).items():
+            if not isinstance(value, dict):
+                raise UsageError(f"A flag is a table. Received: {path}: {key}.{name} = {value!r}")
+
+
+def _check_steps(steps: Sequence[Any], path: str | Path) -> None:
+    """Raises `UsageError` where steps are no tables, and where the first one is not the dense network."""
     if not all(isinstance(one, dict) and isinstance(one.get("name", ""), str) for one in tables_of(steps)):
         raise UsageError(f"Every step is a table with a text as its name. Received: recipe={path}")
     if missing := [one for one in tables_of(steps) if "kind" not in one]:
         raise UsageError(f"Every step needs a kind. Received: {path}: {missing[0]}")
-    if [one.get("kind") for one in tables_of(steps)].count("dense") != 1 or steps[0].get("kind") != "dense":
+    if [one["kind"] for one in tables_of(steps)].count("dense") != 1 or steps[0]["kind"] != "dense":
         raise UsageError(
             f'A recipe begins with the network that it prunes: one [[steps]] with kind = "dense". '
             f"Received: recipe={path}"
@@ -135,8 +162,52 @@ def _copied(table: Mapping[str, Any]) -> dict:
     return {key: [_copied(t) for t in value] if key == "steps" else value for key, value in table.items()}
 
 
+def written(value: Any) -> str:
+    """A value as `changed` reads it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+# --- what `--recipe list` prints --------------------------------------------------------------------------
+
+MINUTES = 2.2
+"""An epoch of ResNet-56 on CIFAR-10 with two CPU cores: 368 steps of 352 ms (README, "Speed")."""
+
+
+def listing() -> str:
+    """A paragraph for each recipe."""
+    parts = []
+    for name in published_recipes():
+        file = find_recipe(name)
+        command = f"--recipe {name} {file.command}".strip()
+        parts.append(_paragraph(name, file.about, command, epochs(file.steps), file.published))
+    return "\n\n".join(parts)
+
+
+def epochs(steps: Any) -> int:
+    """Epochs of all trainings of a recipe."""
+    total = 0
+    for table in steps:
+        if table["kind"] == "repeat":
+            total += table["times"] * epochs(table["steps"])
+        total += table.get("epochs", 0)
+    return total
+
+
+def _paragraph(name: str, about: str, command: str, work: int | None, published: str) -> str:
+    lines = [f"{name}: {about}", f"  python train_cifar.py {command}"]
+    if work:
+        lines.append(
+            f"  {work} epochs; of ResNet-56 on CIFAR-10 {work * MINUTES / 60:.0f} h on two CPU cores"
+        )
+    if published:
+        lines.append(f"  published: {published}")
+    return "\n".join(lines)

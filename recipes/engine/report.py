@@ -22,43 +22,33 @@ from secateur.dataloader import Images
 from secateur.exports.timing import least, processor
 from secateur.op_utils import make_forward
 from secateur.pruning import Plan, compact, complexity
-from secateur.pruning.search.ekg import Interim
-from secateur.recipes.engine.coded_files import file_rows
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.files import file_rows
 from secateur.recipes.engine.options import command_line
+from secateur.recipes.engine.step import State
+from secateur.recipes.steps.search_ekg import history_of
 from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import ratio
-from secateur.runs import read_json, write_json
+from secateur.runs import load_snapshot, read_json, write_json
 
 PAGE = "report.html"
 TIMED_BATCH = 128
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 
-def finish(
-    context: RunContext,
-    snapshots: dict[str, Path],
-    plan: Plan | None,
-    history: tuple[Interim, ...] = (),
-    learning: dict | None = None,
-    ensemble: Sequence[str] = (),
-    files: Sequence[Path] = (),
-) -> dict:
+def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: State) -> dict:
     """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
 
     Args:
+        context: the run.
+        system: what reports call the method.
         snapshots: name → file, in the order of the rows.
-        plan: what the last one keeps of the first.
-        history: interim networks of a search.
-        learning: what `recipes.training.learning` says of a distillation.
-        ensemble: names of snapshots whose probabilities are also averaged.
-        files: .kpz and .tflite files made of them, see `recipes.engine.coded_files`.
+        state: behind the last step.
     """
 
     def make(path: Path) -> None:
-        report = _measure(context, snapshots, plan, history, ensemble, files)
-        report |= {"learning": learning} if learning else {}
+        report = _measure(context, system, snapshots, state)
         _write_page(context, report)
         write_json(path, report)
 
@@ -74,47 +64,44 @@ def _write_page(context: RunContext, report: dict) -> None:
     context.folder.write(PAGE, run_page(report).encode())
 
 
-def _measure(
-    context: RunContext,
-    snapshots: dict[str, Path],
-    plan: Plan | None,
-    history: tuple[Interim, ...],
-    ensemble: Sequence[str],
-    files: Sequence[Path],
-) -> dict:
+def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state: State) -> dict:
     config = context.config
-    steps = config.steps or context.folder.steps()  # those of a recipe file are known once they are done
-    entries = {name: entry for name in steps if (entry := context.folder.entry(name))}
+    entries = {name: entry for name in context.folder.steps() if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
-    dense = history[0].macs if history else None
+    history = history_of(load_snapshot(state.search).facts) if state.search else ()
     networks = {name: context.load(path) for name, path in snapshots.items()}
     parts = {"holdout": context.splits.holdout, "test": context.splits.test}
-    said = {name: _said(context, model, parts) for name, model in networks.items()}
+    logits = {name: _logits(context, model, parts) for name, model in networks.items()}
+    members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
+    taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
+    given = [learning for learning in taught.values() if "student" in learning]
     return {
-        "system": config.system,
+        "system": system,
         "setting": config.setting,
         "command": command_line(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
-        "config": config.to_json(),
+        "config": read_json(context.folder.path("config.json")),
         "bn": config.bn,
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
-        "rows": _rows(context, networks, parts, said),
-        "ensemble": _together([said[name] for name in ensemble], parts) if ensemble else {},
-        "files": file_rows(context, files, [*networks.values()][-1], parts),
+        "rows": _rows(context, networks, parts, logits),
+        "ensemble": _together([logits[name] for name in members], parts) if len(members) > 2 else {},
+        "files": file_rows(context, state.files, [*networks.values()][-1], parts),
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
         "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
-        "widths": plan_widths(plan),
-        "stages": facts.get("slim", {}),
-        "taught": {name: fact["learning"] for name, fact in facts.items() if "learning" in fact},
+        "widths": plan_widths(state.plan),
+        "stages": next((fact for fact in facts.values() if "holdout_stale_averages" in fact), {}),
+        "learning": given[-1] if given else None,
+        "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
         "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
-        "bank": facts.get("bank", {}),
+        "bank": next((fact for fact in facts.values() if "losses" in fact), {}),
         "litert": facts.get("litert", {}),
         "seconds": {name: entry["seconds"] for name, entry in entries.items()},
         "search": [
-            {k: v for k, v in vars(i).items() if k != "plan"} | {"rate": i.macs / dense} for i in history
+            {k: v for k, v in vars(i).items() if k != "plan"} | {"rate": i.macs / history[0].macs}
+            for i in history
         ],
-        "epochs": [row for row in context.log.rows() if row["phase"] in steps],
+        "epochs": [row for row in context.log.rows() if row["phase"] in entries],
         "test_reads": context.splits.test_reads,
     }
 
@@ -138,23 +125,23 @@ def machine() -> dict:
     }
 
 
-def _said(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
+def _logits(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
     """Logits (n, classes) by part."""
     config = context.config
     forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
     return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
 
 
-def _together(said: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
+def _together(logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
     """Accuracy of the mean of probabilities, by part."""
     found = {
-        name: ensemble_accuracy([one[name] for one in said], part.labels) for name, part in parts.items()
+        name: ensemble_accuracy([one[name] for one in logits], part.labels) for name, part in parts.items()
     }
-    return {"members": len(said), **{f"{name}_accuracy": value for name, value in found.items()}}
+    return {"members": len(logits), **{f"{name}_accuracy": value for name, value in found.items()}}
 
 
 def _rows(
-    context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], said: dict[str, dict]
+    context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], logits: dict[str, dict]
 ) -> list[dict]:
     """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
     images = np.asarray(context.inputs(parts["test"].images[:TIMED_BATCH]))
@@ -169,7 +156,7 @@ def _rows(
         for key, each in timed.items()
     }
     return [
-        _row(name, model, parts, said[name])
+        _row(name, model, parts, logits[name])
         | {
             "file_bytes": len(lite[name]),
             "batch": len(images),
@@ -179,14 +166,14 @@ def _rows(
     ]
 
 
-def _row(name: str, model: keras.Model, parts: dict[str, Images], said: dict[str, np.ndarray]) -> dict:
+def _row(name: str, model: keras.Model, parts: dict[str, Images], logits: dict[str, np.ndarray]) -> dict:
     cost = complexity(model)
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
         "flops_ekg": complexity(model, "ekg").macs,
-        **{f"{n}_accuracy": score_logits(said[n], part.labels).accuracy for n, part in parts.items()},
+        **{f"{n}_accuracy": score_logits(logits[n], part.labels).accuracy for n, part in parts.items()},
     }
 
 

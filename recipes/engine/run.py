@@ -1,18 +1,20 @@
-"""Runs a recipe that is a file: its steps one after the other, then the report."""
+"""Runs a recipe: its steps one after the other, then the report."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from secateur.dataloader.pipelines import normalisations_of
 from secateur.op_utils import make_strategy
-from secateur.recipes.engine.config import VOLATILE
-from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.export import save_compact
+from secateur.recipes.engine.files import save_compact
+from secateur.recipes.engine.flags import in_flags, name_of, said, tables_of
 from secateur.recipes.engine.inputs import (
     check_batch,
     check_names,
@@ -20,109 +22,231 @@ from secateur.recipes.engine.inputs import (
     load_splits,
     normalisation_of,
 )
-from secateur.recipes.engine.options import option
-from secateur.recipes.engine.recipe import check_steps, find_recipe, name_of, tables_of
+from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
 from secateur.recipes.engine.report import finish
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, make_step
-from secateur.runs import MetricsLog, RunFolder, Snapshot, UsageError, load_snapshot, read_json, sha256
+from secateur.recipes.engine.step import State, Step, make_step
+from secateur.runs import (
+    MetricsLog,
+    RunFolder,
+    RunFolderError,
+    Snapshot,
+    SnapshotError,
+    UsageError,
+    load_snapshot,
+    read_json,
+    sha256,
+)
+from secateur.runs.suggest import nearest
 
-MAY_DIFFER = (*VOLATILE, "set", "program", "time_seconds", "bn")
 ENDING = ("compact", "litert", "report")
-RESERVED = (*ENDING, "init", "model")
-MOST = 8  # trained networks in a report: each is converted and timed
+RESERVED = (*ENDING, "model")
+MOST = 9  # networks in a report: each is converted and timed
+REPORTED = ("until", "time_seconds", "bn")  # options that change what is reported
+MAY_DIFFER = (*VOLATILE, *REPORTED, "set", "flags", "program")
+ENGINE = 2  # folders of another engine cannot be continued
 
 
-class Program(ProgramOptions):
-    """Options together with the steps as they will be done, `--set` included: what a folder belongs to."""
+@dataclass(frozen=True)
+class Program:
+    """What a run folder belongs to: the options, and the steps as they will be done, `--set` included.
 
-    program: list[dict] = option([], "its steps")
+    Attributes:
+        options: of the run.
+        steps: those that will be done.
+        whole: whether they are all of the recipe, to its end.
+        flags: of the recipe, with their values.
+        system: what reports call the method: the recipe, and flags that put other parts into it.
+    """
+
+    options: RunOptions
+    steps: Sequence[Step]
+    whole: bool
+    flags: Mapping[str, Any]
+    system: str
 
     def to_json(self) -> dict:
-        """Plain types, for config.json; with the digest of the start, which must not change either."""
-        digest = {"sha256": sha256(self.trained_param)} if self.trained_param else {}
-        return super().to_json() | digest
+        """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
+        digests = {path: sha256(path) for path in _sources(self.options)}
+        steps = [step.to_json() for step in self.steps]
+        given = self.options.model_dump() | {"flags": self.flags}
+        return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
 
 
-def run(config: ProgramOptions) -> dict:
-    """Runs or continues a recipe in `config.train_path`; returns what report.json holds."""
-    check_names(config.arch, config.dataset)
-    tables = find_recipe(config.recipe).changed(config.set)
+def run(options: RunOptions) -> dict:
+    """Runs or continues a recipe in `options.train_path`; returns what report.json holds."""
+    # The folder is claimed last: a run that cannot start must not leave its options there.
+    check_names(options.arch, options.dataset)
+    program = program_of(options)
+    sources = {path: load_snapshot(path) for path in _sources(options)}
+    strategy = make_strategy(options.gpu_id, options.tpu)
+    begins = program.steps[0].given(options)
+    with strategy.scope():  # everything that a run makes lives on its devices
+        for path, source in sources.items():
+            arch = options.arch if path == begins else None
+            load_fitting(path, source, arch, options.dataset, options.data_path)
+        splits = load_splits(options, _normalisation(options, sources))
+        check(program, len(splits.train), strategy.num_replicas_in_sync)
+        _refuse_old(Path(options.train_path))
+        config = program.to_json()
+        with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
+            forget_changed(folder, log, config)
+            return _walk(RunContext(options, folder, log, splits, strategy), program)
+
+
+def program_of(options: RunOptions) -> Program:
+    """The steps of a recipe with its settings. Raises `UsageError`, in the words of the recipe's flags."""
+    recipe = find_recipe(options.recipe)
+    tables = recipe.changed(options.set)
     check_steps(tables, reserved=RESERVED)
-    steps = [make_step(table) for table in tables]
-    check_order(steps)
-    source = load_snapshot(config.trained_param) if config.trained_param else None
-    strategy = make_strategy(config.gpu_id, config.tpu)
-    if source:
-        load_fitting(config.trained_param, source, config.arch, config.dataset, strategy, config.data_path)
-    splits = load_splits(config, _normalisation(config, source))
-    sizes = len(splits.train), strategy.num_replicas_in_sync
-    check_batch(config, *sizes)
-    for step in steps:
-        step.check(config, *sizes)
-    config = Program(**vars(config), program=[step.to_json() for step in steps])
-    with RunFolder(config.train_path, config.to_json(), MAY_DIFFER) as folder, MetricsLog(folder) as log:
-        forget_changed(folder, log, config)
-        return _walk(RunContext(config, folder, log, splits, strategy), steps)
+    try:
+        steps = [make_step(table) for table in tables]
+    except UsageError as error:
+        raise in_flags(error, recipe.flags) from None
+    check_order([step for step in steps if not step.idle])
+    end = _end(steps, options.until)
+    used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
+    flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
+    system = " ".join([recipe.name, *_switched(recipe, flags)])
+    return Program(options, used, end == len(steps), flags, system)
+
+
+def _end(steps: Sequence[Step], until: str | None) -> int:
+    """How many of the steps there are up to the one of this name."""
+    names = [step.label for step in steps]
+    if until and until not in names:
+        raise UsageError(f"Unknown step. Received: until={until}. {nearest(until, names)}")
+    return names.index(until) + 1 if until else len(steps)
+
+
+def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
+    """Flags that put other parts into a recipe than its file does: `--criterion l1`, `--no-Knowledge`."""
+    usual = {
+        name: flag.standing(recipe.steps, recipe.options)
+        for name, flag in recipe.flags.items()
+        if flag.values
+    }
+    return [said(name, flags[name]) for name, value in usual.items() if flags[name] != value]
+
+
+def check(program: Program, images: int, replicas: int) -> None:
+    """Raises for what would fail only hours later, when it is a step's turn."""
+    check_batch(program.options, images, replicas)
+    try:
+        for step in program.steps:
+            step.check(program.options, images, replicas)
+    except UsageError as error:
+        raise in_flags(error, find_recipe(program.options.recipe).flags) from None
 
 
 def check_order(steps: Sequence[Step]) -> None:
-    """Raises `UsageError` where a network goes on changing after its files were written."""
+    """Raises `UsageError` where a network changes after its files were written, or a bank is missing."""
     for before, after in itertools.pairwise(steps):
         if before.writes and not after.writes:
             raise UsageError(
                 f"{before.label} writes the network, which {after.label} then changes. Received: "
                 f"{before.label} before {after.label}\nput it behind the other steps"
             )
+    for i, step in enumerate(steps):
+        if step.needs_bank and not any(one.kind == "bank" for one in steps[:i]):
+            raise UsageError(f"It needs a step bank before it. Received: {step.label} without one")
 
 
-def _normalisation(config: ProgramOptions, source: Snapshot | None) -> str:
-    """What the weights to start from need; else the system's own constants, if it has some for this set."""
-    own = config.images.normalisation
-    if source or config.normalisation != "auto" or own not in normalisations_of(config.dataset):
-        return normalisation_of(config.normalisation, source)
-    return own
+def _is_used(step: Step, later: Sequence[Step]) -> bool:
+    """Not one that changes nothing, nor a bank that nobody asks."""
+    return not step.idle and (step.kind != "bank" or any(one.reads_bank for one in later))
 
 
-def _walk(context: RunContext, steps: Sequence[Step]) -> dict:
+def _sources(options: RunOptions) -> list[str]:
+    return [path for path in dict.fromkeys((*options.teacher, options.trained_param)) if path]
+
+
+def _normalisation(options: RunOptions, sources: Mapping[str, Snapshot]) -> str:
+    """What given weights need, the same for all; else the system's own constants, if it has some here."""
+    wanted = options.normalisation
+    found = {path: normalisation_of(wanted, source) for path, source in sources.items()}
+    if len(set(found.values())) > 1:
+        got = ", ".join(f"{path} {name}" for path, name in found.items())
+        raise SnapshotError(
+            f"Teachers and student must be normalised alike: --normalisation forces one. Received: {got}"
+        )
+    own = options.images.normalisation
+    if not found and wanted == "auto" and own in normalisations_of(options.dataset):
+        return own
+    return next(iter(found.values()), normalisation_of(wanted, None))
+
+
+def _walk(context: RunContext, program: Program) -> dict:
     state = State()
-    for step in steps:
+    for step in program.steps:
         state = step.run(context, replace(state, name=step.label))
-    save_compact(context, state.network)
-    last = (*state.trained[-MOST:], state.network)
-    rows = {"dense": state.dense, **{_row(path): path for path in last}}
-    members = [name for name, path in rows.items() if path in (state.dense, *state.members)]
-    return finish(context, rows, state.plan, ensemble=members if len(members) > 2 else (), files=state.files)
+    if program.whole:
+        save_compact(context, state.network)
+    return finish(context, program.system, _rows(context.config.teacher, state), state)
+
+
+def _rows(teachers: Sequence[str], state: State) -> dict[str, Path]:
+    """Name → snapshot of what a report shows: teachers, the dense network, then the last ones."""
+    taught = {f"teacher {i}" if len(teachers) > 1 else "teacher": Path(p) for i, p in enumerate(teachers, 1)}
+    first, *others = dict.fromkeys((*state.shown, state.network))
+    return taught | {_row(path): path for path in (first, *others[1 - MOST :])}
 
 
 def _row(path: Path) -> str:
-    """snap_train-2.pkl → train-2."""
-    return path.stem.removeprefix("snap_")
+    """snap_train-2.pkl → train-2, slimmed_param.pkl → slimmed."""
+    return path.stem.removeprefix("snap_").removesuffix("_param")
 
 
-def forget_changed(folder: RunFolder, log: MetricsLog, config: Program) -> None:
+# --- going on with other steps ------------------------------------------------------------------------------
+
+
+def _refuse_old(path: Path) -> None:
+    config = path / "config.json"
+    if config.is_file() and (found := read_json(config).get("engine")) != ENGINE:
+        raise RunFolderError(
+            f"{path} holds a run of another version, which cannot be continued: choose another --train_path. "
+            f"Received: engine={found}"
+        )
+
+
+def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
     """Forgets the steps that this recipe now does otherwise, says so in one line, and stores the options.
 
     Files stay until they are made again. The options are stored last: after a kill it begins anew.
     """
-    stored, wanted = read_json(folder.path("config.json")), config.to_json()
-    if all(stored.get(key) == wanted[key] for key in ("program", "time_seconds", "bn")):
+    stored = read_json(folder.path("config.json"))
+    if all(stored.get(key) == wanted[key] for key in ("program", *REPORTED)):
         return
     done = dict.fromkeys([*folder.steps(), *folder.begun(), *(row["phase"] for row in log.rows())])
-    again = outdated(stored.get("program", []), wanted["program"], done)
+    again = outdated(stored["program"], wanted["program"], done)
     folder.forget(again)
     for step in again:
         log.truncate(step, -1)
     folder.write_json("config.json", wanted)
     if again:
-        steps = ", ".join(again)
-        print(f"{config.train_path}: the recipe has changed; to be done again: {steps}", flush=True)
+        changes = ", ".join(changed(stored, wanted)) or "the recipe has changed"
+        print(f"{os.fspath(folder)}: {changes}; to be done again: {', '.join(again)}", flush=True)
 
 
 def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterable[str]) -> list[str]:
     """Those of the steps `done` that come after the last step that two versions of a recipe share."""
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(stored, wanted, strict=False))
     kept = {name_of(table) for pair in alike for table in tables_of([pair[1]])}
-    kept |= {"init"} if wanted and name_of(wanted[0]) in kept else set()
     kept |= set(ENDING[:-1]) if stored == wanted else set()
     return [name for name in done if name.partition("-")[0] not in kept]
+
+
+def changed(stored: Mapping, wanted: Mapping) -> list[str]:
+    """In words, what two versions of a run have in common but with other values."""
+    before, now = ({key: one[key] for key in REPORTED} | one["flags"] for one in (stored, wanted))
+    found = [f"{key}={before.get(key)} is now {now[key]}" for key in now if before.get(key) != now[key]]
+    if found:
+        return found
+    before = {name_of(table): table for table in tables_of(stored["program"])}
+    for table in tables_of(wanted["program"]):
+        old = before.get(name := name_of(table), table)
+        found += [
+            f"{name}.{key}={old.get(key)} is now {value}"
+            for key, value in table.items()
+            if key != "steps" and old.get(key) != value
+        ]
+    return found

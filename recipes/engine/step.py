@@ -1,15 +1,67 @@
-"""The base of all steps, their registry, and how a table of a recipe file becomes one."""
+"""A step of a recipe: its base, what it hands to the next one, and how a table of a file becomes one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.pruning import Plan
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import Options, option
-from secateur.recipes.engine.state import State
+from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
+
+
+@dataclass(frozen=True)
+class State:
+    """A run between two steps.
+
+    Attributes:
+        name: of the step under way; unique in the run folder.
+        network: snapshot of the network as it is now.
+        plan: channels of the dense network that are left in it; None while all are.
+        dense: snapshot of the network before anything was pruned.
+        start: in words, what the dense network began with.
+        starts: name → snapshot that a step `reset` can go back to: "epoch" and "dense".
+        shown: snapshots that the report has a row for, in their order.
+        members: snapshots of trainings that no ensemble has taught: with the dense one they can be one.
+        search: what a search by EKG has left: its interim networks; None before one.
+        searched: snapshot of the network that it began with.
+        bank: stored logits of teachers; None before a step `bank`.
+        turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
+        sparse: whether single weights are zero, and have to stay so.
+        shared: bits and layers of `coding.sharing.share.tied`, where equal weights have to stay equal.
+        files: what steps have made of networks for others to run, for the report.
+    """
+
+    name: str = ""
+    network: Path | None = None
+    plan: Plan | None = None
+    dense: Path | None = None
+    start: str = ""
+    starts: Mapping[str, Path] = field(default_factory=dict)
+    shown: tuple[Path, ...] = ()
+    members: tuple[Path, ...] = ()
+    search: Path | None = None
+    searched: Path | None = None
+    bank: Path | None = None
+    turn: int = 1
+    turns: int = 1
+    sparse: bool = False
+    shared: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()
+
+    def after(self, network: Path, shown: bool = False, **changes: object) -> State:
+        """The same with another network, which the report shows or not."""
+        rows = (*self.shown, network) if shown else self.shown
+        return replace(self, network=network, shown=rows, **changes)
+
+    def narrowed(self, plan: Plan) -> Plan:
+        """`plan` of the network as it is, as a plan of the dense one."""
+        return self.plan.then(plan) if self.plan else plan
 
 
 class Step(Options):
@@ -23,6 +75,7 @@ class Step(Options):
     writes: ClassVar[bool] = False  # files of the network for others to run: such steps are the last
 
     name: str = option("", "of the step; unique in its recipe (default: its kind)")
+    skip: bool = option(False, "leave this step out")
 
     @classmethod
     def prefix(cls, values: Mapping[str, Any]) -> str:
@@ -34,7 +87,22 @@ class Step(Options):
         """What messages and `--set` call it."""
         return self.name or self.kind
 
-    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether it would change nothing, and is left out."""
+        return self.skip
+
+    @property
+    def reads_bank(self) -> bool:
+        """Whether it asks a bank that is there."""
+        return False
+
+    @property
+    def needs_bank(self) -> bool:
+        """Whether it cannot do without one."""
+        return False
+
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
         """Raises for what would fail only once it is this step's turn.
 
         Args:
@@ -50,6 +118,22 @@ class Step(Options):
     def to_json(self) -> dict:
         """Plain types, for config.json."""
         return {"kind": self.kind, **self.model_dump()}
+
+
+class NetworkStep(Step):
+    """A step that makes another network of the one that it finds."""
+
+    file: str = option("", "that it writes (default: snap_NAME.pkl)")
+    shown: bool = option(False, "whether the report has a row for it")
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if self.file != Path(self.file).name:
+            raise UsageError(f"A plain file name is needed. Received: {self.label}.file={self.file!r}")
+
+    def result(self, state: State) -> str:
+        """The name of its file."""
+        return self.file or f"snap_{state.name}.pkl"
 
 
 S = TypeVar("S", bound=type[Step])

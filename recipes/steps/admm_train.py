@@ -11,8 +11,7 @@ from secateur.pruning.constrain.admm import UNITS
 from secateur.pruning.constrain.splitting import FORMS, RHO, Splitting, admm, updating
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.train import Train
 
 
@@ -33,8 +32,7 @@ class AdmmTrain(Train):
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """What the loop does to gradients and after epochs, and what its checkpoints hold besides."""
-        with context.strategy.scope():
-            splitting = Splitting.of(model)
+        splitting = Splitting.of(model)
         return {
             "adjust": self.held(state, model, trained, admm(trained, splitting, self.rho, self.form)),
             "after_epoch": updating(splitting, self._now(state), self.unit, self.every),

@@ -13,8 +13,7 @@ from secateur.pruning import Plan
 from secateur.pruning.search.annealing import Annealer, AnnealingSettings, AnnealingState
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.searching import Searching
 
 

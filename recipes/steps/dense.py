@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import datetime
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+from tqdm import tqdm
 
 from secateur import nets
+from secateur.dataloader import Facts
 from secateur.nets import NetSpec
-from secateur.recipes.baseline import build
+from secateur.op_utils import make_forward
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.train import Train
+from secateur.recipes.training.loop import TrainingSpec, epochs_done
 from secateur.runs import UsageError
 
 
@@ -23,9 +28,11 @@ from secateur.runs import UsageError
 class Dense(Train):
     """`--trained_param`, or a network that is trained from random weights: the steps `reset` knows both."""
 
+    epochs: int = option(40, "passes over the images; 0: random weights", ge=0)
     keep_epoch: int | None = option(
         None, "also keep the weights after this epoch, for `reset` to = epoch", ge=1
     )
+    copy_teacher: bool = option(False, "begin with the weights of the first --teacher")
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -34,21 +41,46 @@ class Dense(Train):
                 f"It has {self.epochs} epochs. Received: {self.label}.keep_epoch={self.keep_epoch}"
             )
 
-    def run(self, context: RunContext, state: State) -> State:
-        """snap_<name>.pkl, and of a network that is trained here snap_init.pkl, before any training."""
-        if given := context.config.trained_param:
-            dense = context.step(
-                state.name,
-                f"snap_{state.name}.pkl",
-                lambda path: context.save(path, context.load(Path(given))),
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+        """It begins with one network."""
+        super().check(config, images, replicas)
+        if self.copy_teacher and (config.trained_param or not config.teacher):
+            raise UsageError(
+                "--copy_teacher starts from the first --teacher, so it excludes --trained_param. "
+                f"Received: teacher={config.teacher}, trained_param={config.trained_param}"
             )
-            return State(network=dense, dense=dense, starts={"dense": dense})
-        first = context.step("init", "snap_init.pkl", lambda path: context.save(path, random_net(context)))
-        starts = {"init": first}
-        if self.keep_epoch:
-            starts["epoch"] = self._kept(context)
-        dense = super().run(context, replace(state, network=first)).network
-        return State(network=dense, dense=dense, starts={**starts, "dense": dense})
+
+    def given(self, config: RunOptions) -> str | None:
+        """The snapshot that it begins with; None where that is random weights."""
+        return config.teacher[0] if self.copy_teacher else config.trained_param
+
+    def run(self, context: RunContext, state: State) -> State:
+        """snap_<name>.pkl: the given network, or the one that is trained here."""
+        if given := self.given(context.config):
+            start = f"a copy of {given}" if self.copy_teacher else given
+            dense = context.step(
+                state.name, self.result(state), lambda path: context.save(path, context.load(Path(given)))
+            )
+        elif self.epochs == 0:
+            start = "random weights"
+            dense = context.step(
+                state.name, self.result(state), lambda path: context.save(path, random_net(context))
+            )
+        else:
+            start = f"{self.epochs} epochs of training"
+            dense = super().run(context, state).network
+        starts = {"dense": dense} | ({"epoch": self._kept(context)} if self.keep_epoch else {})
+        shown = self.shown and not self.copy_teacher and bool(given or self.epochs)
+        return State(dense=dense, start=start, starts=starts).after(dense, shown)
+
+    def begin(self, context: RunContext, state: State) -> tuple[keras.Model, None]:
+        """Random weights."""
+        return random_net(context), None
+
+    def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
+        """Says first how long it will take."""
+        announce(context, model, spec)
+        return super().train(context, state, model, spec)
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """After `keep_epoch` its weights are kept."""
@@ -63,8 +95,41 @@ class Dense(Train):
         return context.folder.path(f"snap_epoch{self.keep_epoch}.pkl")
 
 
+def build(config: RunOptions, facts: Facts) -> keras.Model:
+    """A network with random weights for a data set."""
+    side = config.images.crop
+    known = nets.family_of(config.arch).choices.get("shortcut", ("B",))
+    own = config.images.shortcut if config.images.shortcut in known else known[0]
+    return nets.build(
+        config.arch,
+        num_classes=facts.num_classes,
+        input_shape=(side, side, 3) if side else facts.shape,
+        shortcut=config.shortcut or own,
+        head=config.head,
+        stem=config.stem,
+        dropout=config.dropout,
+    )
+
+
 def random_net(context: RunContext, spec: NetSpec | None = None, more: int = 0) -> keras.Model:
     """Random weights for a spec, or the run's architecture, from the run's seed or one `more` above it."""
-    with context.strategy.scope():
-        keras.utils.set_random_seed(context.config.seed + more)
-        return nets.build(spec) if spec else build(context.config, context.splits.facts)
+    keras.utils.set_random_seed(context.config.seed + more)
+    return nets.build(spec) if spec else build(context.config, context.splits.facts)
+
+
+def announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> None:
+    """Says how long a training takes, from measured forward passes (a step costs about three)."""
+    images = spec.images.images[: spec.batch_size]
+    forward = make_forward(model, context.inputs, batch_statistics=True, compile_=context.config.compile)
+    forward(images, len(images))  # traces
+    seconds = 3 * min(_seconds(lambda: forward(images, len(images))) for _ in range(3))
+    left = spec.epochs - epochs_done(context, spec.name)
+    expected = datetime.timedelta(seconds=round(seconds * (len(spec.images) // spec.batch_size) * left))
+    epochs = f"{left} epochs" if left == spec.epochs else f"the last {left} of {spec.epochs} epochs"
+    tqdm.write(f"no --trained_param: training the {spec.name} for {epochs}, about {expected} (h:mm:ss)")
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -9,8 +9,7 @@ from typing import ClassVar
 from secateur import coding
 from secateur.pruning import compact
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, step
+from secateur.recipes.engine.step import State, Step, step
 from secateur.runs import load_snapshot
 
 

@@ -14,11 +14,10 @@ from secateur.coding.int8.folding import fold_batch_norm
 from secateur.distillation import labels_only
 from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
-from secateur.recipes.engine.coded_files import lite_logits
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.files import lite_logits
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, step
+from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score_logits
@@ -47,8 +46,7 @@ class Int8(Step):
         """<name>.tflite; the manifest has the holdout's accuracy before and after."""
 
         def make(path: Path) -> dict:
-            with context.strategy.scope():
-                model = fold_batch_norm(compact(context.load(state.network)))
+            model = fold_batch_norm(compact(context.load(state.network)))
             facts = {"float32": context.accuracy(model, context.splits.holdout)}
             data = self.converted(context, model)
             facts["rounded"] = self.accuracy(context, data)
@@ -82,8 +80,7 @@ class Int8(Step):
     def train(self, context: RunContext, name: str, model: keras.Model) -> None:
         """Trains in place, in rounded numbers."""
         config = context.config
-        with context.strategy.scope():
-            rounded = fake_quantised(model)
+        rounded = fake_quantised(model)
         spec = TrainingSpec(
             name=name,
             images=context.splits.train,

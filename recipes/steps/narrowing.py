@@ -1,4 +1,4 @@
-"""The base of steps that remove channels: slice, mend BN's averages, measure on the holdout."""
+"""The base of steps that remove channels: slice, estimate BN's averages again, measure on the holdout."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from secateur.pruning import Plan, narrow
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step
+from secateur.recipes.engine.step import NetworkStep, State
+from secateur.recipes.steps.padding import padded
 from secateur.runs import load_snapshot
 
 
-class Narrowing(Step):
+class Narrowing(NetworkStep):
     """Removes channels; `plan` says which."""
 
     criterion: str = option("l1", "which channels stay")
+    preserve_norm: bool = option(False, "what stays of a kernel gets the norm of the whole, as EKG has it")
     reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
+    padded: bool = option(False, "estimate them in the widths that train, multiples of 8, as EKG does")
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -32,24 +34,48 @@ class Narrowing(Step):
         raise NotImplementedError(type(self).__name__)
 
     def run(self, context: RunContext, state: State) -> State:
-        """snap_<name>.pkl: the narrower network, with the channels of the dense one that it has left."""
+        """snap_<name>.pkl: the narrower network, with the channels of the dense one that it has left.
+
+        plan_<criterion>.json has the same plan for other programs to read.
+        """
 
         def make(path: Path) -> dict:
             model = context.load(state.network)
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
             plan = self.plan(context, state, model)
-            with context.strategy.scope():
-                small = narrow(model, plan)
-            if self.reestimate:
-                images = context.splits.warmup.images
-                reestimate_batch_norm(small, context.inputs, images, context.config.val_batch_size)
+            small = self.cut(context, model, plan)
             facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
-            return context.save(path, small, state.narrowed(plan)) | facts
+            return (
+                context.save(path, small, state.narrowed(plan))
+                | facts
+                | self.facts(context, model, plan, small)
+            )
 
-        path = context.step(state.name, f"snap_{state.name}.pkl", make)
-        return state.after(path, plan=Plan.from_json(load_snapshot(path).plan))
+        path = context.step(state.name, self.result(state), make)
+        plan = Plan.from_json(load_snapshot(path).plan)
+        context.folder.write_json(f"plan_{self.criterion}.json", plan.to_json())
+        return state.after(path, self.shown, plan=plan)
+
+    def cut(self, context: RunContext, model: keras.Model, plan: Plan) -> keras.Model:
+        """The channels that stay, with averages of their own."""
+        if not self.padded:
+            small = narrow(model, plan, self.preserve_norm)
+            self._averages(context, small)
+            return small
+        wide, inner = padded(model, plan, self.preserve_norm)
+        self._averages(context, wide)
+        return narrow(wide, inner)
+
+    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+        """More for the manifest."""
+        return {}
 
     def scoring(self, context: RunContext) -> dict:
         """Images and seed for the criterion: options of `make_plan`."""
         data = context.sample() if get_criterion(self.criterion).needs_data else None
         return {"data": data, "seed": context.config.seed}
+
+    def _averages(self, context: RunContext, model: keras.Model) -> None:
+        if self.reestimate:
+            images = context.splits.warmup.images
+            reestimate_batch_norm(model, context.inputs, images, context.config.val_batch_size)

@@ -8,21 +8,23 @@ from secateur.pruning import Plan, mask, narrow
 from secateur.pruning.plan import FAST_WIDTH
 from secateur.pruning.shrink.fill import fill
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import State
+
+
+def padded(model: keras.Model, plan: Plan, preserve_norm: bool) -> tuple[keras.Model, Plan]:
+    """What a plan keeps, with surplus channels that are masked; and the plan that cuts them off again.
+
+    The surplus are channels of `model`, as many as make widths multiples of 8.
+    """
+    outer = plan.padded(FAST_WIDTH)
+    return narrow(mask(model, plan, preserve_norm), outer), plan.within(outer)
 
 
 def widened(context: RunContext, state: State) -> tuple[keras.Model, Plan | None]:
-    """The network as it is, with surplus channels that are masked; and the plan that cuts them off again.
-
-    The surplus comes from the dense network: as many channels as make widths multiples of 8. None where there
-    is nothing to add.
-    """
+    """The network as it is, with a surplus from the dense network; None where there is nothing to add."""
     small = context.load(state.network)
-    outer = state.plan.padded(FAST_WIDTH) if state.plan else None
-    if outer == state.plan:
+    if state.plan is None or state.plan.padded(FAST_WIDTH) == state.plan:
         return small, None
-    with context.strategy.scope():
-        model = narrow(mask(context.load(state.dense), state.plan), outer)
-    inner = state.plan.within(outer)
+    model, inner = padded(context.load(state.dense), state.plan, preserve_norm=False)
     fill(model, inner, small)
     return model, inner

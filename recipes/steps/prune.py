@@ -9,8 +9,7 @@ import keras
 from secateur.pruning import Plan, complexity, find_groups, make_plan
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 from secateur.runs import UsageError
 
@@ -28,6 +27,7 @@ class Prune(Narrowing):
         "uniform", "how the budget is spread over groups"
     )
     max_drop: float = option(1.0, "largest ratio of its channels that a group loses", gt=0, le=1)
+    round_to: int = option(1, "widths are multiples of this", ge=1)
     ignore: list[str] = option([], "layers whose channels all stay; patterns may be used")
 
     def model_post_init(self, context: Any, /) -> None:
@@ -37,20 +37,20 @@ class Prune(Narrowing):
             wanted = " or ".join(f"{self.label}.{name}" for name in BUDGETS)
             raise UsageError(f"Give {wanted}. Received: {', '.join(given) or 'none of them'}")
 
+    @property
+    def idle(self) -> bool:
+        """With all channels kept."""
+        return super().idle or self.keep == 1
+
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`; all of it where the budget is met already."""
         budget = {"keep": self.keep} if self.keep is not None else self._budget(context, state, model)
         if next(iter(budget.values())) >= 1:
             return Plan.full(find_groups(model))
         return make_plan(
-            model,
-            self.criterion,
-            **budget,
-            allocation=self.allocation,
-            max_drop=self.max_drop,
-            ignore=self.ignore,
-            **self.scoring(context),
-        )
+            model, self.criterion, **budget, allocation=self.allocation, max_drop=self.max_drop,
+            round_to=self.round_to, ignore=self.ignore, **self.scoring(context),
+        )  # fmt: skip
 
     def _budget(self, context: RunContext, state: State, model: keras.Model) -> dict[str, float]:
         """The ratio of what `model` costs. In a loop each round takes an equal part of the way."""

@@ -10,8 +10,7 @@ from secateur.pruning import Plan, backward, cluster_plan, plan_of_widths
 from secateur.pruning.rounding import removed
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 
 CLUSTERING = "clustering"

@@ -8,11 +8,10 @@ import keras
 
 from secateur.pruning import Plan, plan_of_widths, published_widths
 from secateur.pruning.choose.published import PUBLISHED, find_shares
-from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 
 
@@ -22,7 +21,7 @@ class PruneFixed(Narrowing):
 
     widths: Literal[tuple(PUBLISHED)] = option("kesi", "the plan")
 
-    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
         """The plan must be published for the architecture, or for its family."""
         find_shares(self.widths, config.arch)
 

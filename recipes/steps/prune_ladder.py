@@ -13,8 +13,7 @@ from secateur.pruning.choose.ladders import LADDERS, relative
 from secateur.pruning.rounding import removed
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 
 GROUP = "group"

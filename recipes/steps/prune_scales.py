@@ -8,8 +8,7 @@ from secateur.pruning import Plan, plan_of_widths, slimming_widths
 from secateur.pruning.score.scores import score_groups
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 
 

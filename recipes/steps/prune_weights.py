@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +10,11 @@ from pydantic import Field
 from secateur.pruning.constrain.single_weights import level, percents, zero_weights
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, step
+from secateur.recipes.engine.step import NetworkStep, State, step
 
 
 @step("prune_weights")
-class PruneWeights(Step):
+class PruneWeights(NetworkStep):
     """Sets the smallest convolution weights to zero; later trainings hold them there."""
 
     percents: list[Annotated[float, Field(gt=0, lt=1)]] = option(
@@ -37,4 +35,4 @@ class PruneWeights(Step):
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"zeros": zeroed.zeros}
 
-        return replace(state.after(context.step(state.name, f"snap_{state.name}.pkl", make)), sparse=True)
+        return state.after(context.step(state.name, self.result(state), make), self.shown, sparse=True)

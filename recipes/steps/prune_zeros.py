@@ -7,8 +7,7 @@ import keras
 from secateur.pruning import Plan
 from secateur.pruning.constrain.soft import living
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, make_step, step
+from secateur.recipes.engine.step import State, Step, make_step, step
 from secateur.runs import UsageError
 
 
@@ -25,24 +24,40 @@ class Repeat(Step):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        for table in self.steps:
-            if make_step(table).writes:
+        for one in self.made:
+            if one.writes or getattr(one, "file", ""):
                 raise UsageError(
-                    f"Files are written behind a loop, not in it. Received: {table['kind']} in {self.label}"
+                    f"Files are written behind a loop, not in it. Received: {one.label} in {self.label}"
                 )
-            if make_step(table).kind == self.kind:
+            if one.kind == self.kind:
                 raise UsageError(
                     f"A loop cannot stand in a loop: multiply its rounds. Received: {self.label} with repeat"
                 )
 
-    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
+    @property
+    def made(self) -> list[Step]:
+        """The steps of a round."""
+        made = [make_step(table) for table in self.steps]
+        return [one for one in made if not one.idle]
+
+    @property
+    def reads_bank(self) -> bool:
+        """Whether one of its steps does."""
+        return any(one.reads_bank for one in self.made)
+
+    @property
+    def needs_bank(self) -> bool:
+        """Whether one of its steps does."""
+        return any(one.needs_bank for one in self.made)
+
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
         """Those of its steps."""
-        for table in self.steps:
-            make_step(table).check(config, images, replicas)
+        for one in self.made:
+            one.check(config, images, replicas)
 
     def run(self, context: RunContext, state: State) -> State:
         """All rounds; the steps of the second are called NAME-2."""
-        steps = [make_step(table) for table in self.steps]
+        steps = self.made
         for turn in range(1, self.times + 1):
             if self.until_macs and self._reached(context, state):
                 break

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 
 from secateur.pruning import narrow
-from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, step
+from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.steps.dense import random_net
 from secateur.runs import UsageError
 
@@ -21,7 +20,7 @@ PLACES = ("init", "epoch", "dense", "random", "none")
 
 
 @step("reset")
-class Reset(Step):
+class Reset(NetworkStep):
     """Survivors get the weights that they had before: lottery tickets (Frankle & Carbin 2019), NNI's rounds.
 
     "random" draws new ones: the control, Scratch-E (Liu et al. 2019). With "none" they stay, and only the
@@ -32,7 +31,7 @@ class Reset(Step):
         "dense", "the first weights, those after an epoch, the dense network's, new ones, or as they are"
     )
 
-    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
         """With a given network only its own weights are known."""
         if config.trained_param and self.to in ("init", "epoch"):
             raise UsageError(
@@ -44,7 +43,7 @@ class Reset(Step):
         """snap_<name>.pkl."""
         if self.to == "none":
             return state
-        if self.to != "random" and self.to not in state.starts:
+        if self.to not in ("init", "random", *state.starts):
             raise UsageError(
                 f"No epoch was kept: set dense.keep_epoch. Received: {self.label}.to={self.to!r}"
             )
@@ -53,13 +52,12 @@ class Reset(Step):
             if self.to == "random":
                 model = random_net(context, context.load(state.network).spec, more=1)
             else:
-                source = context.load(state.starts[self.to])
-                with context.strategy.scope():
-                    model = narrow(source, state.plan) if state.plan else source
+                source = random_net(context) if self.to == "init" else context.load(state.starts[self.to])
+                model = narrow(source, state.plan) if state.plan else source
             keep_zeros(model, context.load(state.network))
             return context.save(path, model, state.plan)
 
-        return state.after(context.step(state.name, f"snap_{state.name}.pkl", make), shared=None)
+        return state.after(context.step(state.name, self.result(state), make), self.shown, shared=None)
 
 
 def keep_zeros(model: keras.Model, pruned: keras.Model) -> None:

@@ -14,7 +14,7 @@ from secateur.pruning.search.space import COSTS, Space
 from secateur.pruning.search.trial import PlanScorer
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
+from secateur.recipes.engine.step import State
 from secateur.recipes.steps.narrowing import Narrowing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,7 @@ from secateur.op_utils import make_forward
 from secateur.recipes.commands.images import spread
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, step
+from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.training.scoring import score
 from secateur.runs import UsageError
 
@@ -25,7 +23,7 @@ MEASURED = 2000  # holdout images behind a choice of bits: ResNet-56 is shown th
 
 
 @step("share")
-class Share(Step):
+class Share(NetworkStep):
     """Gives each kernel at most 2^bits values beside 0 (Han et al. 2016; HAP); later trainings keep them.
 
     With a budget the kernels get different bits, so that the holdout's loss suffers least.
@@ -39,10 +37,15 @@ class Share(Step):
         False, "HAP's clustering, from values at equal distances, instead of the optimal one"
     )
     keep_bytes: float | None = option(
-        None, "choose bits: ratio of these kernels' float32 bytes that is to stay, estimated", gt=0, lt=1
+        None,
+        "choose bits: ratio of these kernels' float32 bytes that is to stay, estimated",
+        gt=0,
+        lt=1,
     )
     max_loss: float | None = option(
-        None, "choose bits: what sharing may add to the holdout's loss before the training, estimated", gt=0
+        None,
+        "choose bits: what sharing may add to the holdout's loss before the training, estimated",
+        gt=0,
     )
 
     def model_post_init(self, context: Any, /) -> None:
@@ -74,8 +77,8 @@ class Share(Step):
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"kernels": shared.facts()}
 
-        path = context.step(state.name, f"snap_{state.name}.pkl", make)
-        return replace(state.after(path), shared={"bits": self.bits, "layers": self.layers})
+        path = context.step(state.name, self.result(state), make)
+        return state.after(path, self.shown, shared={"bits": self.bits, "layers": self.layers})
 
     def chosen(self, context: RunContext, model: keras.Model) -> Bits:
         """Kernel → bits within the budget, from losses on the holdout with one kernel shared at a time."""

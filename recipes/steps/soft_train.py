@@ -14,8 +14,7 @@ from secateur.pruning.rounding import removed
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.train import Train
 from secateur.runs import UsageError
 

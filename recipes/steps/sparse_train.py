@@ -9,8 +9,7 @@ import keras
 from secateur.pruning.constrain.gradients import slimming
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.train import Train
 
 

@@ -12,35 +12,36 @@ from pydantic import Field
 
 from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import tied
-from secateur.distillation import Lesson, for_lesson, labels_only, lesson_terms
-from secateur.op_utils import RULES, Adjust
+from secateur.distillation import for_lesson, labels_only, lesson_terms
+from secateur.op_utils import RULES, Adjust, Objective
 from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
-from secateur.recipes.engine.config_learning import LearningOptions
-from secateur.recipes.engine.config_program import ProgramOptions
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.state import State
-from secateur.recipes.engine.step import Step, step
+from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.steps.padding import widened
 from secateur.recipes.training import schedules
-from secateur.recipes.training.learning import losses_in_words
-from secateur.recipes.training.lessons import live_teacher, losses_of
+from secateur.recipes.training.lessons import LearningOptions, taught
 from secateur.recipes.training.loop import TrainingSpec, fit
-from secateur.reports.words import learning_text
-from secateur.runs import UsageError, load_snapshot, sha256
-
-TEACHERS = ("none", "dense", "ensemble")
+from secateur.reports.words import UNWEIGHTED
+from secateur.runs import UsageError
 
 
 @step("train")
-class Train(LearningOptions, Step):
+class Train(LearningOptions, NetworkStep):
     """Trains the network as it is: fine-tuning, or from weights that were reset."""
 
     widens: ClassVar[bool] = True  # whether surplus channels, which are masked, disturb nothing
 
-    epochs: int = option(40, "passes over the training images", ge=1)
+    shown: bool = option(True, "whether the report has a row for it")
+    epochs: int = option(40, "passes over the images", ge=1)
+    images: Literal["train", "warmup"] = option(
+        "train", "all training images, or the up to 256 a class that warm up"
+    )
+    augment: bool = option(True, "crop and mirror at random")
+    views: int = option(1, "of every image; two have jittered colours, too (EKG)", ge=1, le=2)
     learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", gt=0)
     schedule: str = option("constant", "of the learning rate")
     points: list[Annotated[float, Field(ge=0, le=1)]] = option(
@@ -53,19 +54,16 @@ class Train(LearningOptions, Step):
     optimizer: Literal[tuple(RULES)] = option("torch_momentum", "rule of the update")
     weight_decay: float = option(1e-4, "coupled L2 on all weights", ge=0)
     batch_size: int | None = option(None, "images per step (default: the run's --batch_size)", ge=1)
-    teacher: Literal[TEACHERS] = option(
-        "none", "the dense network, or an ensemble of it and all snapshots of trainings"
-    )
-    own_start: bool = option(True, "whether the snapshot that it starts from is in the ensemble, too")
+    seed: int | None = option(None, "of this training (default: the run's --seed)", ge=0, lt=2**31)
     stretch: bool = option(False, "epochs grow as the MACs have shrunk: Scratch-B")
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        self.check_losses(prefix=f"{self.label}.")
-        if self.teacher == "none" and self.label_weight == 0:
-            raise UsageError(f"Nothing to learn from: no teacher and no labels. Received: {self.label}")
-        several = 2 if self.teacher == "ensemble" else 1
-        losses_of(self, several, f"{self.label}.distill")  # unknown names, and what hears no ensemble
+        self.check_learning(self.label)
+        if self.views > 1 and (self.teacher == "none" or not self.augment):
+            raise UsageError(
+                f"Two views are augmented and have a teacher. Received: {self.label}.views={self.views}"
+            )
         self._check_schedule()
 
     def _check_schedule(self) -> None:
@@ -78,57 +76,56 @@ class Train(LearningOptions, Step):
                 f"Received: {self.label}.points={self.points}, decay={self.decay}"
             )
 
-    def check(self, config: ProgramOptions, images: int, replicas: int) -> None:
-        """A batch of its own must be possible."""
-        if self.batch_size:
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+        """A batch of its own must be possible, and teachers must be there."""
+        if self.batch_size and self.images == "train":
             check_batch(config, images, replicas, self.batch_size, f"{self.label}.batch_size")
+        self.check_files(config.teacher, self.label)
+
+    @property
+    def stores(self) -> bool:
+        """Whether a bank can answer for files: images never change, and losses look at logits alone."""
+        return self.teacher == "files" and bool(self.losses) and self.logits_alone and not self.augment
+
+    @property
+    def reads_bank(self) -> bool:
+        """Whether it asks a bank that is there."""
+        return self.needs_bank or self.stores
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network after its training."""
 
         def make(path: Path) -> dict:
-            model, inner = widened(context, state) if self.widens else (context.load(state.network), None)
-            if learning := self.learning(state):
-                print(f"{state.name}: {learning_text(learning)}", flush=True)
-            self.train(context, state, model, self.spec(context, state))
-            facts = {"learning": learning} if learning else {}
+            model, inner = self.begin(context, state)
+            spec = self.spec(context, state)
+            facts = self.train(context, state, model, spec)
             return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
 
-        tuned = context.step(state.name, f"snap_{state.name}.pkl", make)
+        tuned = context.step(state.name, self.result(state), make)
         members = state.members if self.teacher == "ensemble" else (*state.members, tuned)
-        return state.after(tuned, trained=(*state.trained, tuned), members=members)
+        return state.after(tuned, self.shown, members=members)
 
-    def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> None:
-        """Trains `model` in place, beside its teachers if it has any."""
-        paths = self._teachers(state)
-        if not paths:
+    def begin(self, context: RunContext, state: State) -> tuple[keras.Model, Any]:
+        """The network before its training, and the plan that cuts surplus channels off again, if any."""
+        return widened(context, state) if self.widens else (context.load(state.network), None)
+
+    def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
+        """Trains `model` in place, beside its teachers if it has any; returns facts on these."""
+        if self.teacher == "none":
             fit(context, model, replace(spec, **self.kept_equal(context, state, model, model)))
-            return
-        with context.strategy.scope():
-            teacher = live_teacher(context, self, paths)
-            lesson = Lesson(model, teacher, losses_of(self, len(paths)), self.label_weight)
+            return {}
+        found = taught(context, self, state, model, self.stores)
+        lesson, bank = found.lesson, found.bank
         learnt = {
             "objective": lesson_terms,
-            "terms": tuple(f"unweighted_{term}" for term in lesson.term_names),
+            "terms": tuple(f"{UNWEIGHTED}{term}" for term in lesson.term_names),
             "preprocess": for_lesson(spec.preprocess),
+            "extra": (lambda ids: {"bank": np.asarray(bank(ids))}) if bank else None,
         }
         hooks = self.kept_equal(context, state, model, lesson)
         fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
         lesson.settle()
-
-    def learning(self, state: State) -> dict | None:
-        """What it learns from beside the labels, after all defaults; see `recipes.training.learning`."""
-        if not (paths := self._teachers(state)):
-            return None
-        specs = [load_snapshot(path).spec for path in paths]
-        return {
-            "label_weight": self.label_weight,
-            "losses": losses_in_words(self, len(paths)),
-            "teachers": [
-                {"file": path.name, "sha256": sha256(path), "arch": spec["arch"]}
-                for path, spec in zip(paths, specs, strict=True)
-            ],
-        }
+        return {"learning": found.facts}
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """Fields of `TrainingSpec`: what the loop does to gradients and after epochs.
@@ -166,19 +163,21 @@ class Train(LearningOptions, Step):
 
     def spec(self, context: RunContext, state: State) -> TrainingSpec:
         """How to train, with labels alone."""
-        config = context.config
+        config, images = context.config, getattr(context.splits, self.images)
+        size = self.batch_size or config.batch_size
         cycled = self.cycle_momentum and self.schedule == "one_cycle"
+        augmented = context.two_views if self.views == 2 else context.augmented
         return TrainingSpec(
             name=state.name,
-            images=context.splits.train,
+            images=images,
             epochs=self.length(context, state),
             learning_rates=self.rates,
             momenta=schedules.cycled_momentum if cycled else None,
-            objective=labels_only,
-            preprocess=context.augmented,
+            objective=scaled(labels_only, self.label_weight),
+            preprocess=augmented if self.augment else context.plain,
             weight_decay=self.weight_decay,
-            seed=config.seed,
-            batch_size=self.batch_size or config.batch_size,
+            seed=config.seed if self.seed is None else self.seed,
+            batch_size=size if self.images == "train" else min(size, len(images)),
             remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
             accum=config.accum,
             optimizer=self.optimizer,
@@ -190,7 +189,12 @@ class Train(LearningOptions, Step):
             return schedules.step_decay(self.learning_rate, steps, self.points, self.decay)
         return schedules.SCHEDULES.find(self.schedule)(self.learning_rate, steps)
 
-    def _teachers(self, state: State) -> tuple[Path, ...]:
-        trained = [path for path in state.members if self.own_start or path != state.network]
-        known = {"none": (), "dense": (state.dense,), "ensemble": (*reversed(trained), state.dense)}
-        return known[self.teacher] if self.losses else ()
+
+def scaled(objective: Objective, factor: float) -> Objective:
+    """An objective whose loss is multiplied by `factor`."""
+
+    def multiplied(logits, batch):
+        loss, accuracy = objective(logits, batch)
+        return factor * loss, accuracy
+
+    return objective if factor == 1 else multiplied

@@ -1,44 +1,45 @@
-"""What a distillation run learns from, resolved: for report.json, and as a sentence before the training."""
+"""What a training learns from, resolved: for report.json, and as a sentence before it begins."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from secateur import nets
 from secateur.distillation import Loss
-from secateur.recipes.engine.config_distill import DistillConfig
-from secateur.recipes.engine.config_learning import LearningOptions
-from secateur.recipes.training.lessons import filter_mean, losses_of
+from secateur.runs import load_snapshot, sha256
+
+if TYPE_CHECKING:
+    from secateur.recipes.training.lessons import LearningOptions
 
 
-def learning_of(config: DistillConfig, specs: Mapping[str, nets.NetSpec]) -> dict[str, Any]:
-    """The objective as it is minimised, after all defaults; plain types.
+def learning_of(
+    options: LearningOptions, losses: Sequence[tuple[Loss, float]], teachers: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """The objective as it is minimised, after all defaults (`options` are settled); plain types.
 
-    Args:
-        config: the options.
-        specs: path → what stands in that snapshot, of every teacher.
-
-    Returns `label_weight`, `losses` (name, weight, moves_kernels, options), `teachers` (file, sha256, arch),
-    `filter` (by, mean, temperature; None without one), `stored` (logits come from the bank) and `student`
-    (arch, start).
+    Returns `label_weight`, `losses` (name, weight, moves_kernels, options), `teachers` (see `described`) and
+    `filter` (by, mean, temperature; None without one).
     """
-    digests = config.to_json()["sha256"]
+    chosen = {"by": options.filter, "mean": options.filter_mean, "temperature": options.temperature}
     return {
-        "label_weight": config.label_weight,
-        "losses": losses_in_words(config, len(config.teacher)),
-        "teachers": [
-            {"file": path, "sha256": digests[path], "arch": specs[path].arch} for path in config.teacher
-        ],
-        "filter": _filter(config),
-        "stored": config.stored,
-        "student": {"arch": config.arch, "start": _start(config)},
+        "label_weight": options.label_weight,
+        "losses": [_loss(loss, weight) for loss, weight in losses],
+        "teachers": list(teachers),
+        "filter": chosen if options.filter != "none" else None,
     }
 
 
-def losses_in_words(options: LearningOptions, teachers: int) -> list[dict[str, Any]]:
-    """Name, weight, moves_kernels and options of each loss."""
-    return [_loss(loss, weight) for loss, weight in losses_of(options, teachers)]
+def described(path: Path, arch: str = "") -> dict[str, str]:
+    """A teacher's file, its sha256, and its architecture where that is not given."""
+    return {"file": str(path), "sha256": sha256(path), "arch": arch or _arch(path)}
+
+
+def _arch(path: Path) -> str:
+    """Published files do not say what they hold."""
+    snapshot = load_snapshot(path)
+    return snapshot.spec["arch"] if snapshot.spec else nets.load_params(None, snapshot, str(path)).spec.arch
 
 
 def _loss(loss: Loss, weight: float) -> dict[str, Any]:
@@ -46,15 +47,3 @@ def _loss(loss: Loss, weight: float) -> dict[str, Any]:
     names = [name for name in loss.option_names() if not name.endswith("_layer_name")]
     options = {name: loss.get_config()[name] for name in names}
     return {"name": loss.key, "weight": weight, "moves_kernels": loss.moves_kernels, "options": options}
-
-
-def _filter(config: DistillConfig) -> dict[str, Any] | None:
-    if config.teacher_filter == "none":
-        return None
-    return {"by": config.teacher_filter, "mean": filter_mean(config), "temperature": config.temperature}
-
-
-def _start(config: DistillConfig) -> str:
-    if config.trained_param:
-        return config.trained_param
-    return f"a copy of {config.teacher[0]}" if config.copy_teacher else "random weights"

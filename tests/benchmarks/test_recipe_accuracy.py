@@ -3,14 +3,12 @@
 import pytest
 
 from benchmarks.recipe_accuracy import RECIPES
-from secateur.recipes.engine.recipe import find_recipe
-from secateur.recipes.engine.registry import choose
-from secateur.recipes.engine.step import make_step
+from secateur.recipes.engine.command import choose
+from secateur.recipes.engine.run import program_of
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_row_is_a_run(name):
     words = RECIPES[name]
-    _, options = choose(["--recipe", words[0], "--arch", "ResNet-20", "--dataset", "CIFAR10", *words[1:]])
-    if recipe := find_recipe(words[0]):
-        assert [make_step(table) for table in recipe.changed(options.set)]
+    options = choose(["--recipe", words[0], "--arch", "ResNet-20", "--dataset", "CIFAR10", *words[1:]])
+    assert program_of(options).steps

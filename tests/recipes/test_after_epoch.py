@@ -15,7 +15,7 @@ from secateur.pruning import make_plan
 from secateur.pruning.constrain.gradients import hold_filters
 from secateur.pruning.constrain.soft import soft_pruning
 from secateur.pruning.constrain.splitting import Splitting, admm, updating
-from secateur.recipes.engine.config import Config
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score
@@ -40,7 +40,7 @@ def network() -> keras.Model:
 
 @contextlib.contextmanager
 def run_in(folder, digits) -> Iterator[RunContext]:
-    config, strategy = Config(dataset="DIGITS"), tf.distribute.get_strategy()
+    config, strategy = RunOptions(dataset="DIGITS", pipeline="ekg"), tf.distribute.get_strategy()
     with RunFolder(folder, {}) as opened, MetricsLog(opened, tensorboard=False) as log:
         yield RunContext(config, opened, log, digits, strategy)
 

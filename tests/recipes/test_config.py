@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from secateur.__main__ import parse as parse_command
-from secateur.recipes.engine.config import VOLATILE, Config
-from secateur.recipes.engine.registry import choose
-from secateur.recipes.stages import stages
+from secateur.recipes.engine.command import choose
+from secateur.recipes.engine.config import VOLATILE, RunOptions
+from secateur.recipes.engine.recipe import find_recipe
+from secateur.recipes.engine.run import MAY_DIFFER, Program, program_of
 from secateur.runs import UsageError
 from tests.helpers.forked import REPO
 
@@ -67,9 +68,15 @@ OTHERS = {
 }
 
 
-def parse(argv) -> Config:
-    """Options of `train_cifar.py` without --recipe."""
-    return choose(argv)[1]
+def parse(argv) -> Program:
+    """What `train_cifar.py` would do without --recipe."""
+    return program_of(choose(argv))
+
+
+def value(argv, name: str):
+    """What a flag is set to, an option of every run or one of EKG's own."""
+    program = parse(argv)
+    return (vars(program.options) | program.flags)[name]
 
 
 def arguments(name: str, value) -> list[str]:
@@ -80,13 +87,15 @@ def arguments(name: str, value) -> list[str]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_flag_has_its_published_default_and_can_be_set(name):
-    assert getattr(parse([]), name) == PUBLISHED[name]
-    assert getattr(parse(arguments(name, OTHERS[name])), name) == OTHERS[name]
+    assert value([], name) == PUBLISHED[name]
+    assert value(arguments(name, OTHERS[name]), name) == OTHERS[name]
 
 
 def test_the_published_commands_are_understood():
     line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --target_rate 0.45 --train_path ../test"
-    assert parse(line.split()) == Config()
+    published, bare = parse(line.split()), parse([])
+    assert (published.steps, published.flags) == (bare.steps, bare.flags)
+    assert published.options.train_path == bare.options.train_path == "../test"
     line = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10 --trained_param ../test/trained_param.pkl"
     assert parse_command("test", line.split()).trained_param == ["../test/trained_param.pkl"]
 
@@ -106,13 +115,14 @@ def test_the_readme_of_ekg_calls_the_target_by_another_name():
     ],
 )
 def test_knowledge_is_the_method_unless_there_was_no_search(line, expected):
-    config = parse(line.split())
-    assert config.Knowledge is expected and ("bank" in config.steps) is expected
+    program = parse(line.split())
+    assert (program.steps[-1].teacher == "bank") is expected
+    assert ("bank" in [step.kind for step in program.steps]) is expected
 
 
 @pytest.mark.parametrize(("line", "expected"), [("", None), ("--compile", True), ("--no-compile", False)])
 def test_compile_is_by_device_unless_forced(line, expected):
-    assert parse(line.split()).compile is expected
+    assert parse(line.split()).options.compile is expected
 
 
 BAD = [
@@ -196,18 +206,19 @@ def test_help_names_every_flag_and_imports_no_tensorflow(program):
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
-def test_options_that_change_the_search_bind_the_run_folder():
+def test_options_that_change_results_bind_the_run_folder():
     """Teachers and re-estimated averages take BN statistics over --val_batch_size images."""
-    names = set(Config.model_fields)
-    free = {*VOLATILE, *stages(Config)}
-    assert free < names and not set(VOLATILE) & set(stages(Config))
-    assert not {"val_batch_size", "seed", "search_seed", "accum", "batch_size", "dataset", "criterion"} & free
-    assert not {"search_target_rate", "search_step", "search_dtype", "round_to", "baseline_epoch"} & free
+    names = set(RunOptions.model_fields)
+    assert set(VOLATILE) < names
+    assert not {"val_batch_size", "seed", "accum", "batch_size", "dataset", "arch", "teacher"} & set(
+        MAY_DIFFER
+    )
 
 
-def test_what_is_done_again_is_never_the_search():
-    first = min(Config.STEPS.index(stage) for stage in stages(Config).values())
-    assert not {"baseline", "warm-up", "search", "slim"} & set(Config.STEPS[first:])
+def test_no_flag_of_a_recipe_is_also_an_option_of_every_run():
+    names = set(RunOptions.model_fields)
+    for recipe in ("ekg", "distill", "hap"):
+        assert not names & set(find_recipe(recipe).flags)
 
 
 def test_the_parser_takes_no_abbreviations():

@@ -42,12 +42,12 @@ def test_killed_in_the_training_it_ends_in_the_same_bits(programs, teacher, tmp_
         folder.mkdir()
     whole, _ = run(programs, folders[0], *words)
     process = programs.start("train_cifar.py", *SMALL, *words, cwd=folders[1])
-    assert seen(folders[1] / "run", "checkpoint_fine-tune-*.pkl", process)
+    assert seen(folders[1] / "run", "checkpoint_fine_tune-*.pkl", process)
     os.kill(process, signal.SIGKILL)
     assert programs.wait().code == -signal.SIGKILL
     assert not (folders[1] / "run" / "trained_param.pkl").exists()
     killed, done = run(programs, folders[1], *words)
-    assert "fine-tune: continuing after epoch 1" in done.out + done.err
+    assert "fine_tune: continuing after epoch 1" in done.out + done.err
     assert sha256(killed / "trained_param.pkl") == sha256(whole / "trained_param.pkl")
     assert metrics(killed) == metrics(whole)
 
@@ -66,7 +66,7 @@ def test_a_deeper_teacher_is_learnt_from_and_the_report_says_how(programs, teach
     parts = {name: epoch[f"unweighted_{name}"] for name in weights}
     assert min(parts.values()) > 0
     assert np.dot([*weights.values()], [*parts.values()]) == pytest.approx(epoch["loss"], rel=1e-5)
-    line = f"learning from {path} (ResNet-32): cross-entropy ×0.5 + kd ×0.9 (T 4, T²) + at ×10"
+    line = f"fine_tune: learning from {path} (ResNet-32): cross-entropy ×0.5 + kd ×0.9 (T 4, T²) + at ×10"
     assert line in done.out.splitlines()
     assert "It is as large" not in (folder / "report.html").read_text()
 

@@ -16,10 +16,10 @@ MOMENTS = {
     "baseline, first epoch": "manifest.json",
     "baseline, second epoch": "checkpoint_baseline-*.pkl",
     "warm-up": "snap_baseline.pkl",
-    "search, some steps": "checkpoint_search-*.pkl",
+    "search, some steps": "checkpoint_search_ekg-*.pkl",
     "bank": "search_state.pkl",
     "fine-tune, first epoch": "slimmed_param.pkl",
-    "fine-tune, second epoch": "checkpoint_fine-tune-*.pkl",
+    "fine-tune, second epoch": "checkpoint_fine_tune-*.pkl",
     "compact": "trained_param.pkl",
 }
 OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]

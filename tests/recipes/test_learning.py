@@ -1,13 +1,12 @@
 """What report.json says of the objective is what is minimised, and the sentence says it in words."""
 
-import hashlib
-
 import pytest
 
-from secateur import nets
 from secateur.distillation import build
-from secateur.recipes.engine.registry import choose
+from secateur.recipes.engine.command import choose
+from secateur.recipes.engine.run import program_of
 from secateur.recipes.training.learning import learning_of
+from secateur.recipes.training.lessons import losses_of
 from secateur.reports.words import learning_text, objective_text
 
 
@@ -16,13 +15,12 @@ def described(tmp_path):
     """Command line behind two teachers' files → what is said of it."""
 
     def describe(words: str, teachers: int = 1, recipe: str = "distill") -> dict:
-        archs = {"a.pkl": "ResNet-56", "b.pkl": "VGG-16"}
-        specs = {}
-        for name, arch in list(archs.items())[:teachers]:
-            (tmp_path / name).write_bytes(name.encode())
-            specs[str(tmp_path / name)] = nets.NetSpec(arch, 10, (32, 32, 3))
-        given = ["--teacher", *specs] if specs else []
-        return learning_of(choose(["--recipe", recipe, *given, *words.split()])[1], specs)
+        files = [str(tmp_path / name) for name in ("a.pkl", "b.pkl")][:teachers]
+        given = ["--teacher", *files] if files else []
+        step = program_of(choose(["--recipe", recipe, *given, *words.split()])).steps[-1]
+        archs = zip(files, ("ResNet-56", "VGG-16"), strict=False)
+        known = [{"file": path, "sha256": "ab", "arch": arch} for path, arch in archs]
+        return learning_of(step.settled(10), losses_of(step, len(files), "fine_tune"), known)
 
     return describe
 
@@ -32,9 +30,6 @@ def test_hap_without_a_word_is_its_published_objective(described):
     assert [(loss["name"], loss["weight"]) for loss in found["losses"]] == [("kd", 0.9), ("hap", 700.0)]
     assert found["losses"][1]["options"] == {"teacher_blocks": 3}
     assert objective_text(found) == "cross-entropy ×1 + kd ×0.9 (T 4, T²) + hap ×700 (3 teacher blocks)"
-    (teacher,) = found["teachers"]
-    assert teacher["sha256"] == hashlib.sha256(b"a.pkl").hexdigest() and teacher["arch"] == "ResNet-56"
-    assert found["student"] == {"arch": "ResNet-56", "start": f"a copy of {teacher['file']}"}
 
 
 def test_every_option_of_every_loss_is_there_as_it_is_used(described):
@@ -68,4 +63,3 @@ def test_labels_alone(described):
     found = described("--distill none", teachers=0)
     assert (found["losses"], found["teachers"], found["filter"]) == ([], [], None)
     assert learning_text(found) == "learning from the labels alone: cross-entropy ×1"
-    assert found["student"]["start"] == "random weights"

@@ -42,7 +42,7 @@ def test_l1_prunes_uniformly_without_search_or_bank(run):
     assert len(kept) <= 2  # one ratio, rounded to whole channels
     rows = report["rows"]
     assert 0.4 < rows[1]["flops_ekg"] / rows[0]["flops_ekg"] <= 0.5
-    assert [row["name"] for row in rows] == ["baseline", "slimmed", "fine-tuned"]
+    assert [row["name"] for row in rows] == ["baseline", "slimmed", "trained"]
 
 
 def sizes(report: dict) -> list[int]:
@@ -55,7 +55,9 @@ def test_searching_stops_behind_the_slimmed_network(run):
     names = {path.name for path in folder.iterdir()}
     assert "slimmed_param.pkl" in names and not {"trained_param.pkl", "compact.keras"} & names
     assert [row["name"] for row in report["rows"]] == ["baseline", "slimmed"]
-    assert report["test_reads"] == 1 and report["system"] == "random, uniform"
+    assert (
+        report["test_reads"] == 1 and report["system"] == "ekg --no-Knowledge --criterion random --searching"
+    )
     # Its constants are the same in both orders; the name is kept all the same.
     assert load_snapshot(folder / "slimmed_param.pkl").facts["normalisation"] == "bgr"
 

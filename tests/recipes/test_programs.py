@@ -117,7 +117,8 @@ def arrays(folder, name):
 
 
 def test_every_published_recipe_is_run_here():
-    assert {*RUNS, *OF_RESNET_56} == set(published_recipes())
+    elsewhere = {"ekg", "distill", "hap"}  # by their published flags
+    assert {*RUNS, *OF_RESNET_56} | elsewhere == set(published_recipes())
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -263,6 +264,41 @@ def test_shared_weights_stay_equal_under_every_training_that_moves_gradients(rec
         values, places = np.unique(before[name], return_inverse=True)
         for place in range(len(values)):
             assert len(np.unique(after[name][places.reshape(before[name].shape) == place])) == 1
+
+
+def test_ekg_is_followed_by_sharing_coding_and_rounding_in_one_run(recipe, dense, tmp_path):
+    own = tmp_path / "small_ekg.toml"
+    kinds = ['kind = "share"\nbits = 4', 'kind = "train"\nepochs = 1', 'kind = "encode"', 'kind = "int8"']
+    settings = 'set = ["search_ekg.target=0.9", "fine_tune.epochs=1"]\n'
+    steps = "".join(f"[[steps]]\n{kind}\n" for kind in kinds)
+    own.write_text(f'about = "mine"\nbased_on = "ekg"\n{settings}{steps}')
+    folder, done = recipe(str(own), "--trained_param", dense, "--num_teacher", 2, "--set", "int8.epochs=0")
+    assert done.code == 0, done.err[-2000:]
+    report = read_json(folder / "report.json")
+    assert [row["name"] for row in report["files"]] == ["model.tflite", "encode.kpz", "int8.tflite"]
+    assert [row["name"] for row in report["rows"]] == ["baseline", "slimmed", "trained", "train"]
+    assert report["search"][-1]["rate"] <= 0.9 and len(report["bank"]["teachers"]) == 2
+    assert report["taught"]["fine_tune"]["stored"] and report["config"]["flags"]["train_epoch"] == 1
+    kernels = [array for array in arrays(folder, "train").values() if array.ndim == 4]
+    assert all(len(np.unique(kernel)) <= 17 for kernel in kernels)
+
+
+def test_every_recipe_may_ask_a_bank_and_filter_its_teachers(recipe, dense, tmp_path):
+    own = tmp_path / "banked.toml"
+    own.write_text(
+        '[[steps]]\nkind = "dense"\n[[steps]]\nkind = "prune"\nkeep = 0.5\n'
+        '[[steps]]\nkind = "train"\nepochs = 1\n[[steps]]\nkind = "bank"\nteachers = "ensemble"\n'
+        '[[steps]]\nkind = "train"\nname = "again"\nepochs = 1\nteacher = "bank"\nfilter = "sample"\n'
+    )
+    folder, done = recipe(str(own), "--trained_param", dense)
+    assert done.code == 0, done.err[-2000:]
+    report = read_json(folder / "report.json")
+    assert np.load(folder / "bank.npy").shape == (256, 10, 2)
+    assert report["taught"]["again"]["filter"]["by"] == "sample"
+    (epoch,) = [row for row in report["epochs"] if row["phase"] == "again"]
+    assert epoch["unweighted_kd"] > 0
+    _, done = recipe(str(own), "--trained_param", dense, "--set", "bank.skip=true")
+    assert done.code == 2 and "needs a step bank" in done.err
 
 
 def test_filters_that_become_zero_cannot_share(recipe, dense, tmp_path):

@@ -13,7 +13,8 @@ from secateur.pruning import Plan
 from secateur.runs import load_snapshot, read_json, read_jsonl, sha256
 from tests.helpers.forked import REPO
 
-STEPS = ["baseline", "warm-up", "search", "slim", "bank", "fine-tune", "compact", "litert", "report"]
+STEPS = ["baseline", "warm_up", "search_ekg", "search_ekg-cut", "bank", "fine_tune"]
+STEPS += ["compact", "litert", "report"]
 FILES = {
     "config.json", "manifest.json", "plan_ekg.json", "snap_baseline.pkl", "snap_warm.pkl", "search.jsonl",
     "search_state.pkl", "bank.npy", "slimmed_param.pkl", "trained_param.pkl", "metrics.jsonl",
@@ -21,7 +22,7 @@ FILES = {
 }  # fmt: skip
 COMMAND = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
 COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
-BARS = ("baseline", "warm-up", "search", "memory bank", "fine-tune")
+BARS = ("baseline", "warm_up", "search", "memory bank", "fine_tune")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_stdout_says_how_long_the_baseline_takes_and_ends_in_a_table(published, 
 def test_test_py_prints_the_accuracy_of_the_report(published, report):
     (line,) = published.test.out.splitlines()
     row = report["rows"][-1]
-    assert row["name"] == "fine-tuned"
+    assert row["name"] == "trained"
     assert f"accuracy {100 * row['test_accuracy']:.2f} % on 355 test images" in line
     assert f"{row['params']:,} parameters, {row['macs']:,} MACs" in line
 
@@ -100,7 +101,7 @@ def test_the_test_images_were_asked_for_once(report):
 def test_metrics_have_a_line_for_every_epoch(published):
     rows = read_jsonl(published.folder / "metrics.jsonl")
     found = [(row["phase"], row["step"]) for row in rows]
-    assert found == [("baseline", 1), ("baseline", 2), ("warm-up", 1), ("fine-tune", 1), ("fine-tune", 2)]
+    assert found == [("baseline", 1), ("baseline", 2), ("warm_up", 1), ("fine_tune", 1), ("fine_tune", 2)]
     # 0.01 · 0.2^k: the last step of epoch 2 lies behind all three points.
     assert rows[-1]["learning_rate"] == pytest.approx(0.01 * 0.2**3, rel=1e-6)
 
@@ -146,7 +147,7 @@ def test_the_same_command_again_only_prints_the_table(published, programs):
     }
     again = programs.run("train_cifar.py", *COMMAND, cwd=published.cwd)
     assert again.code == 0, again.err
-    assert published.train.out.endswith(again.out) and "fine-tuned" in again.out
+    assert published.train.out.endswith(again.out) and "trained" in again.out
     assert len(again.err.splitlines()) == 1
     untouched = set(before) - {"plan_ekg.json", ".lock"}
     assert {n for n in untouched if (published.folder / n).stat().st_mtime_ns != before[n]} == set()

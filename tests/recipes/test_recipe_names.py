@@ -3,9 +3,10 @@
 import pytest
 
 from secateur.distillation import build, get_loss, list_losses
-from secateur.recipes.engine.flags import HAP_FLAGS, translate
-from secateur.recipes.engine.published_losses import LOSSES
-from secateur.recipes.engine.registry import RECIPES, choose
+from secateur.recipes.engine.command import choose
+from secateur.recipes.engine.flags import translate
+from secateur.recipes.engine.recipe import find_recipe, published_recipes
+from secateur.recipes.engine.run import Program, check, program_of
 from secateur.recipes.training.lessons import losses_of
 from secateur.runs.errors import UsageError
 
@@ -17,15 +18,31 @@ HAP = (
 )
 
 
+HAP_FLAGS = find_recipe("hap").published_flags
+
+
+def program(words) -> Program:
+    """What a command line asks for, checked as before a run."""
+    found = program_of(choose(words))
+    check(found, images=1000, replicas=1)
+    return found
+
+
+def training(words):
+    """Its last step."""
+    return program(words).steps[-1]
+
+
 EVERY = ["--recipe", "distill", "--teacher", "a.pkl", "--distill", "+".join(list_losses())]
 
 
 def test_haps_own_command_says_the_same_here():
-    _, options = choose(["--recipe", "hap", *HAP.split()])
+    found = program(["--recipe", "hap", *HAP.split()])
+    options, (student, prune, train) = found.options, found.steps
     assert (options.arch, options.dataset, options.seed) == ("ResNet-56", "CIFAR10", 8152)
-    assert options.teacher == ["saves/1625594011/model_best.pt"] and options.copy_teacher
-    assert (options.criterion, options.keep) == ("random", 0.6)
-    assert (options.losses, options.betas) == (["kd", "at"], [1000.0])
+    assert options.teacher == ["saves/1625594011/model_best.pt"] and student.copy_teacher
+    assert (prune.criterion, prune.keep) == ("random", 0.6)
+    assert (train.losses, train.betas) == (["kd", "at"], [1000.0])
     assert options.setting == "PRUNED-CIFAR10.txt"
 
 
@@ -39,9 +56,9 @@ def test_haps_modes_are_our_criteria(mode, criterion):
 
 
 def test_haps_defaults_are_its_method():
-    _, options = choose(["--recipe", "hap", "--teacher", "a.pkl"])
-    assert (options.criterion, options.keep, options.losses) == ("nggm", 0.6, ["kd", "hap"])
-    assert options.steps == ("student", "plan", "slim", "fine-tune", "compact", "litert", "report")
+    student, prune, train = program(["--recipe", "hap", "--teacher", "a.pkl"]).steps
+    assert (prune.criterion, prune.keep, train.losses) == ("nggm", 0.6, ["kd", "hap"])
+    assert student.copy_teacher and train.epochs == 200
 
 
 def test_a_line_of_haps_script_says_the_same_here():
@@ -49,15 +66,15 @@ def test_a_line_of_haps_script_says_the_same_here():
         "--t-model resnet56 --s-copy-t --dataset cifar100 --prune-rates 0.6 --prune-mode filter-n-g-gm-1 "
         "--samp-batches 25 --t-path a.pt --distill msp --betas 700 --msp-ts 3 --kd-t 4 --n-epochs 200"
     )
-    _, options = choose(["--recipe", "hap", *line.split()])
-    assert (options.criterion, options.losses, options.betas) == ("nggm", ["kd", "hap"], [700.0])
-    assert (options.hap_ts, options.temperature, options.train_epoch) == (3, 4.0, 200)
+    _, prune, train = program(["--recipe", "hap", *line.split()]).steps
+    assert (prune.criterion, train.losses, train.betas) == ("nggm", ["kd", "hap"], [700.0])
+    assert (train.hap_ts, train.temperature, train.epochs) == (3, 4.0, 200)
     with pytest.raises(UsageError, match="Only 25 is supported"):
         choose(["--recipe", "hap", "--t-path", "a.pt", "--samp-batches", "5"])
 
 
 def test_without_a_word_every_loss_is_as_it_was_published():
-    losses = [loss for loss, _ in losses_of(choose(EVERY)[1], teachers=1)]
+    losses = [loss for loss, _ in losses_of(training(EVERY), 1, "fine_tune")]
     assert len(losses) == len(list_losses())
     for loss in losses:
         assert loss.get_config() == build(loss.key).get_config()
@@ -65,22 +82,17 @@ def test_without_a_word_every_loss_is_as_it_was_published():
 
 @pytest.mark.parametrize("recipe", ["distill", "hap"])
 def test_help_lists_every_loss_with_its_published_weight(recipe, capsys):
-    ours = [
-        key for key in list_losses() if get_loss(key).__module__.startswith("secateur.distillation.losses.")
-    ]
-    assert {key: get_loss(key).beta for key in ours} == LOSSES
     with pytest.raises(SystemExit):
         choose(["--recipe", recipe, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert all(f"{key} {beta:g}" in shown for key, beta in LOSSES.items())
+    assert all(f"{key} {get_loss(key).beta:g}" in shown for key in list_losses())
 
 
 def test_an_unknown_loss_is_named_with_its_flag():
-    options = choose(["--recipe", "distill", "--teacher", "a.pkl", "--distill", "kd+hop"])[1]
     with pytest.raises(
         UsageError, match="^--distill: Unknown loss. Received: loss='hop'. Did you mean 'hap'"
     ):
-        losses_of(options, teachers=1)
+        program(["--recipe", "distill", "--teacher", "a.pkl", "--distill", "kd+hop"])
 
 
 def test_what_is_not_a_published_flag_stays_as_it_is():
@@ -108,20 +120,24 @@ def test_what_is_not_a_published_flag_stays_as_it_is():
 )
 def test_what_cannot_be_understood_is_named(line, message):
     with pytest.raises(UsageError, match=message.replace("--", "-{2}").replace(".", r"\.")):
-        choose(line.split())
+        program(line.split())
 
 
 def test_the_list_is_printed_and_nothing_is_run(capsys):
-    assert choose(["--recipe", "list"]) == (None, None)
+    assert choose(["--recipe", "list"]) is None
     lines = capsys.readouterr().out.splitlines()
-    assert set(RECIPES) <= {line.split(":")[0] for line in lines}
+    assert set(published_recipes()) <= {line.split(":")[0] for line in lines}
 
 
 def test_without_a_name_it_is_ekg():
-    assert choose(["--target_rate", "0.3"])[1].search_target_rate == 0.3
+    found = program_of(choose(["--target_rate", "0.3"]))
+    assert found.options.recipe == "ekg" and found.flags["search_target_rate"] == 0.3
 
 
 def test_logits_are_stored_only_for_images_that_do_not_change_and_losses_that_ask_no_more():
-    words = ["--recipe", "distill", "--teacher", "a.pkl"]
-    assert "bank" not in choose([*words, "--no-augment", "--distill", "kd+at"])[1].steps
-    assert "bank" not in choose(words)[1].steps and "bank" in choose([*words, "--no-augment"])[1].steps
+    def has_bank(*more):
+        found = program(["--recipe", "distill", "--teacher", "a.pkl", *more])
+        return "bank" in [step.kind for step in found.steps]
+
+    assert has_bank("--no-augment")
+    assert not has_bank("--no-augment", "--distill", "kd+at") and not has_bank()

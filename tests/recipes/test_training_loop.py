@@ -13,9 +13,10 @@ from secateur import dataloader
 from secateur.dataloader import batches, epoch_order
 from secateur.distillation import labels_only
 from secateur.op_utils import pure_gradients
-from secateur.recipes import baseline
-from secateur.recipes.engine.config import Config
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.recipe import find_recipe
+from secateur.recipes.engine.step import State, make_step
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score, score_logits
 from secateur.runs import MetricsLog, RunFolder, TrainingError
@@ -35,7 +36,7 @@ def network() -> keras.Model:
 
 @contextlib.contextmanager
 def run_in(folder, digits) -> Iterator[RunContext]:
-    config, strategy = Config(dataset="DIGITS"), tf.distribute.get_strategy()
+    config, strategy = RunOptions(dataset="DIGITS", pipeline="ekg"), tf.distribute.get_strategy()
     with RunFolder(folder, {}) as opened, MetricsLog(opened, tensorboard=False) as log:
         yield RunContext(config, opened, log, digits, strategy)
 
@@ -110,10 +111,11 @@ def test_scores_of_logits_by_hand():
 
 def test_the_baseline_is_trained_with_plain_momentum(tmp_path, digits):
     """v ← 0.9·v − η·g, w ← w + v by hand, from the same batches; Nesterov's w would be elsewhere."""
+    first = make_step(find_recipe("ekg").steps[0])
     model, few = network(), digits.train.take(np.arange(384))
     by_hand = [v.numpy() for v in model.trainable_variables]
     with run_in(tmp_path, digits) as context:
-        spec = dataclasses.replace(baseline.training_spec(context), images=few, epochs=1)
+        spec = dataclasses.replace(first.spec(context, State(name="baseline")), images=few, epochs=1)
         gradients = pure_gradients(model, spec.preprocess, labels_only, weight_decay=1e-4)
         velocity, last = [np.zeros_like(p) for p in by_hand], None
         order = epoch_order(len(few), spec.seed, 0)

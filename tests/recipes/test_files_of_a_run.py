@@ -2,7 +2,7 @@
 
 import keras
 
-from secateur.recipes.engine.export import save_litert
+from secateur.recipes.engine.files import save_litert
 
 
 def network(scale: float) -> keras.Model:

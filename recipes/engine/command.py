@@ -1,0 +1,108 @@
+"""The command line of `train`: which recipe, the options of every run, and the recipe's own flags.
+
+Plain Python: a word that cannot be understood is answered before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.flags import Flag, name_of, tables_of, together, translate
+from secateur.recipes.engine.options import METAVARS, Parser, add_options, with_default
+from secateur.recipes.engine.recipe import (
+    RecipeFile,
+    find_recipe,
+    listing,
+    published_recipes,
+    written,
+)
+from secateur.runs.errors import UsageError
+from secateur.runs.suggest import nearest
+
+FLAG = "--recipe"
+LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
+
+
+def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | None:
+    """Command line → the options of a run; None once `--recipe list` has been answered.
+
+    Raises `UsageError` for what cannot be understood, with the nearest valid name.
+    """
+    name, words = _split(list(words))
+    if name == "list":
+        print(listing())
+        return None
+    if (recipe := find_recipe(name)) is None:
+        valid = nearest(name, [*published_recipes(), "list"])
+        raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {valid}, or FILE.toml")
+    words = translate(words, recipe.published_flags)
+    try:
+        given = vars(_parser(prog, recipe, "--help" in words or "-h" in words).parse_args(words))
+    except UsageError as error:
+        raise _hinted(error, recipe) from None
+    chosen = {flag: given.pop(flag) for flag in recipe.flags if flag in given}
+    settings = together(chosen, recipe.flags)
+    steps = [f"{target}={written(value)}" for target, value in settings.items() if "." in target]
+    options = {target: value for target, value in settings.items() if "." not in target}
+    given["set"] = [*steps, *given.get("set", [])]
+    return RunOptions(**{**recipe.options, **options, **given, "recipe": name})
+
+
+def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
+    """`asked`: for help, which has the weights of all losses and therefore imports them."""
+    steps = ", ".join(dict.fromkeys(name_of(table) for table in tables_of(recipe.steps)))
+    parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}. Other recipes: {FLAG} list")
+    add_options(parser, RunOptions, recipe.options)
+    for name, flag in recipe.flags.items():
+        text = flag.help.replace(LOSSES, _losses()) if asked and LOSSES in flag.help else flag.help
+        _add(parser, name, flag, text, flag.standing(recipe.steps, recipe.options))
+    return parser
+
+
+def _losses() -> str:
+    """kd 0.9, kd_std 9, …"""
+    from secateur.distillation import get_loss, list_losses
+
+    return ", ".join(f"{name} {get_loss(name).beta:g}" for name in list_losses())
+
+
+def _add(parser: Parser, name: str, flag: Flag, text: str, default: Any) -> None:
+    """One flag; the type of its value is that of its default, which stands in the recipe."""
+    names = [f"--{one}" for one in (name, flag.alias) if one]
+    options: dict[str, Any] = {"dest": name, "help": with_default(text, default)}
+    if isinstance(default, bool):
+        options["action"] = argparse.BooleanOptionalAction
+    elif flag.values:
+        options["choices"] = tuple(flag.values)
+    else:
+        kind = float if isinstance(default, list) else type(default)
+        options |= {"type": kind, "metavar": METAVARS[kind]}
+        options |= {"nargs": "+"} if isinstance(default, list) else {}
+    parser.add_argument(*names, **options)
+
+
+def _hinted(error: UsageError, recipe: RecipeFile) -> UsageError:
+    """Behind a flag that a recipe without flags does not have: where its steps are changed."""
+    text = str(error)
+    if recipe.flags or not text.startswith("unrecognized arguments"):
+        return error
+    return UsageError(f"{text.splitlines()[0]}\n--set STEP.KEY=VALUE changes a step; --help names the steps")
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The name behind the last `--recipe`, and the other words."""
+    name, rest = "ekg", []
+    while words:
+        word = words.pop(0)
+        if word == FLAG and not words:
+            raise UsageError(f"Which recipe? {FLAG} list prints them. Received: {FLAG} without a name")
+        if word == FLAG:
+            name = words.pop(0)
+        elif word.startswith(f"{FLAG}="):
+            name = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return name, rest

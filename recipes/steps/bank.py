@@ -1,0 +1,97 @@
+"""A memory bank: the logits of teachers on all training images, asked once and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from secateur.distillation import bank_bytes, choose_teachers
+from secateur.distillation.bank import DTYPES
+from secateur.op_utils import make_forward
+from secateur.pruning.search.ekg import Searcher
+from secateur.pruning.search.settings import SearchSettings
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.step import State, Step, step
+from secateur.recipes.steps.search_ekg import history_of
+from secateur.runs import UsageError, load_snapshot
+
+Forward = Callable[[np.ndarray], np.ndarray]
+TEACHERS = ("interim", "dense", "ensemble", "files")
+
+
+@step("bank")
+class Bank(Step):
+    """Logits on un-augmented images, for a `train` with teacher = "bank" or a filter over the data set.
+
+    A bank that no later step asks is not made.
+    """
+
+    teachers: Literal[TEACHERS] = option(
+        "interim",
+        "interim networks of search_ekg, the last one left out; the dense network; it and all snapshots of "
+        "trainings; or the snapshots of --teacher",
+    )
+    count: int = option(5, "how many of the interim networks, their losses spread evenly", ge=1)
+    dtype: Literal[DTYPES] = option("float32", "of the stored logits")
+
+    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+        """Files must be given."""
+        if self.teachers == "files" and not config.teacher:
+            raise UsageError(
+                f"Who teaches? Give --teacher FILE.pkl …. Received: {self.label}.teachers='files'"
+            )
+
+    def run(self, context: RunContext, state: State) -> State:
+        """<name>.npy; teachers stand in it with the best one first."""
+
+        def make(path: Path) -> dict:
+            train = context.splits.train
+            forwards, facts = (
+                self._interim(context, state) if self.teachers == "interim" else self._whole(context, state)
+            )
+            path.write_bytes(bank_bytes(forwards, train.images, train.ids, self.dtype))
+            return facts
+
+        return replace(state, bank=context.step(state.name, f"{state.name}.npy", make))
+
+    def _whole(self, context: RunContext, state: State) -> tuple[list[Forward], dict]:
+        """Whole networks, with their moving averages."""
+        paths = {
+            "dense": [state.dense],
+            "ensemble": [*reversed(state.members), state.dense],
+            "files": [Path(path) for path in context.config.teacher],
+        }[self.teachers]
+        config = context.config
+        forwards = [
+            partial(
+                make_forward(context.load(path), context.inputs, compile_=config.compile),
+                batch_size=config.val_batch_size,
+            )
+            for path in paths
+        ]
+        return forwards, {"teachers": len(paths), "images": len(context.splits.train)}
+
+    def _interim(self, context: RunContext, state: State) -> tuple[list[Forward], dict]:
+        """Networks that the search went through, with the BN statistics of batches, as it saw them."""
+        if state.search is None:
+            raise UsageError(f"No search has been before. Received: {self.label}.teachers='interim'")
+        facts, images = load_snapshot(state.search).facts, context.splits.search
+        history = history_of(facts)
+        interim = history[:-1] or history
+        chosen = choose_teachers([one.loss for one in interim], self.count)
+        seen = context.inputs(images.images).numpy()
+        settings = SearchSettings(**facts["settings"])
+        searcher = Searcher(context.load(state.searched), seen, images.labels, settings)
+        size = context.config.val_batch_size
+        forwards = [
+            partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=size)
+            for i in chosen
+        ]
+        return forwards, {"teachers": chosen, "losses": [interim[i].loss for i in chosen]}
