@@ -21,7 +21,14 @@ SWITCH = {"true": True, "false": False}
 Tables = Sequence[Mapping[str, Any]]
 
 
-class Flag(Options):
+class _Entry(Options):
+    @classmethod
+    def prefix(cls, values: Mapping[str, Any]) -> str:
+        """What messages put before a key."""
+        return "flags."
+
+
+class Flag(_Entry):
     """A flag of a recipe: it sets keys to its value, or its value is the name of settings."""
 
     help: str = option(..., "words for --help")
@@ -46,7 +53,7 @@ class Flag(Options):
         return None
 
 
-class PublishedFlag(Options):
+class PublishedFlag(_Entry):
     """A flag of another program in our words."""
 
     flag: str | None = option(None, "ours; without one it says what happens here anyway")

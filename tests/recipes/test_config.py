@@ -221,6 +221,12 @@ def test_no_flag_of_a_recipe_is_also_an_option_of_every_run():
         assert not names & set(find_recipe(recipe).flags)
 
 
+def test_a_run_stops_behind_the_step_that_until_names():
+    assert [step.label for step in parse(["--until", "search_ekg"]).steps][-1] == "search_ekg"
+    with pytest.raises(UsageError, match="Did you mean 'fine_tune'"):
+        parse(["--until", "fine_tuning"])
+
+
 def test_the_parser_takes_no_abbreviations():
     with pytest.raises((UsageError, argparse.ArgumentError), match="--sea"):
         parse(["--sea", "1"])

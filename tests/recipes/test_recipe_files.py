@@ -154,6 +154,11 @@ def test_a_mistake_in_a_step_is_answered_by_its_name(table, words):
         ("[[steps]]\nkind = 'train'", "begins with the network"),
         ("[[steps]]\nkind = 'dense'\n[[steps]]\nkind = 'dense'\nname = 'again'", "begins with"),
         ("about = ", "cannot be read"),
+        ("based_on = 'ekgg'", "Did you mean 'ekg'"),
+        ("based_on = 'ekg'\nset = ['fine_tun.epochs=1']", "Did you mean 'fine_tune'"),
+        ("based_on = 'ekg'\nset = 'fine_tune.epochs=1'", "set must be"),
+        ("[[steps]]\nkind = 'dense'\n[flags]\nrate = 3", "A flag is a table"),
+        ("[[steps]]\nkind = 'dense'\n[flags.rate]\nhelp = ''\nset = []", "Unknown key"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, words):
