@@ -88,8 +88,11 @@ def _serve() -> None:
     from secateur.runs.quiet import start_tensorflow
 
     start_tensorflow()
-    import secateur.recipes.commands.evaluate  # noqa: F401  (the children find everything imported)
+    import secateur.recipes.commands.evaluate
+    import secateur.recipes.engine.run  # noqa: F401  (the children find everything imported)
+    from secateur.recipes.engine.step import STEPS
 
+    list(STEPS)
     answer = os.dup(1)
     for line in sys.stdin:
         request = json.loads(line)
