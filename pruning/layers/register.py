@@ -40,8 +40,9 @@ def register_layer(
         activation: whether it is a non-linearity, behind which criteria and EKG look at channels.
         cost: (convention, call, channels in, channels out) → (parameters, operations of one image); None
             counts its weights, kernels (those that read) once at every position made.
-        plain: layer → (class, configuration) of a layer of Keras that does the same with weights of the same
-            names, for `compact`; None keeps the class, which a compact model then needs.
+        plain: layer → (class, configuration) of a layer of Keras that does the same, for `compact`; its
+            weights, and its option `size`, have the same names. None keeps the class, which a compact model
+            then needs.
 
     Returns the class; Keras finds it by its name in saved models from now on. The last call for a class
     counts. It needs a `get_config` with all arguments of `__init__`, and a `call` that takes sizes from
