@@ -13,12 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from secateur.dataloader.registry import facts_of
 from secateur.runs import UsageError, warn, write_json
 from secateur.runs.quiet import start_tensorflow
+from secateur.runs.text import table
 
 _CIFAR10 = facts_of("CIFAR10", "rgb")
 MEAN, STD = _CIFAR10.mean, _CIFAR10.std
@@ -85,13 +83,8 @@ def print_summary(title: str, rows: Sequence[Mapping], reference: str, unit: str
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table with the first column to the left and all others to the right."""
-    table = Table(title=title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    """A table under its title."""
+    print(f"\n{title}\n{table(columns, rows)}")
 
 
 def save(name: str, results: Mapping) -> Path:

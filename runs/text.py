@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns under their titles, two spaces apart; columns of numbers lie to the right."""
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]], wrap: int | None = None) -> str:
+    """Columns under their titles, two spaces apart; columns of numbers lie to the right.
+
+    `wrap` is the width from which a title goes on in the next line.
+    """
     cells = [tuple(map(str, row)) for row in rows]
-    columns = list(zip(titles, *cells, strict=True))
+    parts = [textwrap.wrap(title, wrap) if wrap else [title] for title in titles]
+    heads = list(itertools.zip_longest(*parts, fillvalue=""))
+    columns = list(zip(*heads, *cells, strict=True))
     sizes = [max(map(len, column)) for column in columns]
-    right = [bool(cells) and all(map(_number, column[1:])) for column in columns]
+    right = [bool(cells) and all(map(_number, column[len(heads) :])) for column in columns]
     lines = [
         "  ".join(c.rjust(n) if r else c.ljust(n) for c, n, r in zip(row, sizes, right, strict=True)).rstrip()
-        for row in (tuple(titles), *cells)
+        for row in (*heads, *cells)
     ]
     return "\n".join(lines)
 
@@ -30,4 +37,8 @@ def number(value: float | None, style: str = ".4f") -> str:
 
 
 def _number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "").isdigit()
+    """Whether a cell is a number, perhaps with a remark behind it, or the dash of a missing one."""
+    return cell == "–" or cell.partition(" (")[0].translate(_NO_DIGITS).isdigit()
+
+
+_NO_DIGITS = str.maketrans("", "", ",.")

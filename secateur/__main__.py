@@ -135,17 +135,18 @@ def call(name: str, words: Sequence[str], prog: str) -> None:
 
 def _without_imports(words: Sequence[str]) -> list[str]:
     """The words but `--import FILE`: such files are run first, what they register is found by name."""
-    rest = list(words)
-    while IMPORT in rest:
-        at = rest.index(IMPORT)
-        if at + 1 == len(rest):
-            raise UsageError(f"Which Python file? Received: {IMPORT} and nothing behind it")
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        flag, equals, file = word.partition("=")
+        if flag != IMPORT:
+            rest.append(word)
+            continue
         from secateur.runs.quiet import start_tensorflow
         from secateur.runs.registry import import_file
 
         start_tensorflow()  # silently, before the file does
-        import_file(rest[at + 1])
-        del rest[at : at + 2]
+        import_file(file if equals else next(left, ""))
     return rest
 
 

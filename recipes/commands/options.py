@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from secateur.coding.sharing.kernels import KINDS
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.score.registry import NORMALISERS
-from secateur.recipes.engine.options import Options, option
+from secateur.recipes.engine.options import NameIn, Options, option
 from secateur.runs.errors import UsageError
 
 TARGETS = ("keep", "keep_macs", "keep_params", "keep_bytes", "keep_ms", "max_ms")
@@ -76,7 +76,7 @@ class PruneOptions(TuningOptions):
     sensitivity: bool = option(
         False, "measure the accuracy with each group narrowed by itself, on training images"
     )
-    convention: Literal[tuple(CONVENTIONS)] = option("mac", "what is counted as an operation")
+    convention: Annotated[str, NameIn(CONVENTIONS)] = option("mac", "what is counted as an operation")
     fill: bool = option(True, "add single channels until none fits the budget")
     preserve_norm: bool = option(False, "rescale each kernel that was cut to the norm that it had")
     round_to: int = option(1, "widths are multiples of this", ge=1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, Pipeline
-from secateur.recipes.engine.options import Options, option
+from secateur.recipes.engine.options import NameIn, Options, option
 from secateur.runs.errors import UsageError
 
 VOLATILE = ("gpu_id", "tpu", "do_log", "compile", "train_path", "data_path", "setting")
@@ -57,7 +57,7 @@ class RunOptions(Common):
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
     time_seconds: float = option(3.0, "seconds in which the report times its networks, on each backend", gt=0)
-    pipeline: Literal[tuple(PIPELINES)] = option(
+    pipeline: Annotated[str, NameIn(PIPELINES)] = option(
         "kesi", "the system whose crops, batches and constants are used"
     )
     per_batch_crop: bool | None = option(

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError, core_schema
 
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
 from secateur.runs.suggest import closest, nearest
 
 Kind = TypeVar("Kind", bound="Options")
@@ -46,6 +48,24 @@ def option(default: Any, help_: str, **more: Any) -> Any:
     """
     extra = {key: more.pop(key) for key in OF_FLAGS & more.keys()}
     return Field(default, description=help_, json_schema_extra=extra or None, **more)
+
+
+class NameIn:
+    """Annotation of a text that is a name of a registry, which a user's file or package may add to."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict:
+        return handler(schema) | {"enum": list(self.registry)}
+
+    def _known(self, name: str) -> str:
+        if name not in self.registry:
+            raise PydanticCustomError("literal_error", "no name of the registry")
+        return name
 
 
 class Options(BaseModel):

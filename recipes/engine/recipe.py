@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.recipes.engine.flags import Flag, PublishedFlag, name_of, tables_of
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, first_line
 from secateur.runs.suggest import nearest
 
 PUBLISHED = Path(__file__).parents[1] / "published"
@@ -52,7 +52,7 @@ class RecipeFile:
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise UsageError(
                 f"The recipe cannot be read ({reason}). Received: recipe={path}\n"
                 "--recipe list names the published ones"

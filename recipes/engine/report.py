@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import sys
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +12,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
-from rich.table import Table
 
 from secateur import exports
 from secateur.dataloader import Images
@@ -31,6 +27,7 @@ from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import ratio
 from secateur.runs import load_snapshot, read_json, write_json
+from secateur.runs.text import table
 
 PAGE = "report.html"
 TIMED_BATCH = 128
@@ -179,16 +176,10 @@ def _row(name: str, model: keras.Model, parts: dict[str, Images], logits: dict[s
 
 def print_table(report: dict) -> None:
     """Before and after, a row per network, a ratio to the first behind each cost."""
-    rows = report["rows"]
-    table = Table(title=f"{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
-    table.add_column("network")
-    for _, title, _ in PRINTED:
-        table.add_column(textwrap.fill(title, 12), justify="right")  # or the numbers would be wrapped
-    for row in rows:
-        table.add_row(row["name"], *(_cell(row, rows[0], key, style) for key, _, style in PRINTED))
-    _show(table)
+    print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
+    print(_table("network", report["rows"], PRINTED))
     if rows := report.get("files"):
-        _show(_files_table(rows))
+        print(_table("file", rows, FILE_COLUMNS))
     if together := report.get("ensemble"):
         print(
             f"ensemble of {together['members']} (mean of softmax): hold-out "
@@ -196,22 +187,9 @@ def print_table(report: dict) -> None:
         )
 
 
-def _files_table(rows: Sequence[dict]) -> Table:
-    table = Table(title="files")
-    table.add_column("file")
-    for _, title, _ in FILE_COLUMNS:
-        table.add_column(textwrap.fill(title, 12), justify="right")
-    for row in rows:
-        cells = (_cell(row, rows[0], key, style) for key, _, style in FILE_COLUMNS)
-        table.add_row(row["name"], *cells)
-    return table
-
-
-def _show(table: Table) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    with console.capture() as shown:  # on a closed pipe rich would exit with a code of its own
-        console.print(table)
-    print(shown.get(), end="")
+def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]]) -> str:
+    cells = [[row["name"], *(_cell(row, rows[0], key, style) for key, _, style in columns)] for row in rows]
+    return table([first, *(title for _, title, _ in columns)], cells, wrap=12)
 
 
 def _cell(row: dict, first: dict, key: str, style: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import keras
 
@@ -10,7 +10,7 @@ from secateur.pruning.choose.ladders import LADDERS, find_ladder, relative
 from secateur.pruning.constrain.admm import UNITS
 from secateur.pruning.constrain.splitting import FORMS, RHO, Splitting, admm, updating
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.options import option
+from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.train import Train
 
@@ -22,7 +22,7 @@ class AdmmTrain(Train):
     widens: ClassVar[bool] = False
 
     sparsity: float = option(0.5, "ratio of the units of each kernel that the sparse copy lacks", gt=0, lt=1)
-    ladder: Literal[tuple(LADDERS)] | None = option(
+    ladder: Annotated[str, NameIn(LADDERS)] | None = option(
         None, "in a loop: how it grows to the sparsity of the last round"
     )
     unit: Literal[UNITS] = option("filters", "what goes")

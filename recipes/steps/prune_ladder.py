@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import keras
 
@@ -12,7 +12,7 @@ from secateur.pruning.choose.coupling import COUPLINGS
 from secateur.pruning.choose.ladders import LADDERS, relative
 from secateur.pruning.rounding import removed
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.options import option
+from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing
 
@@ -24,7 +24,7 @@ class PruneLadder(Narrowing):
     """In round t of n: S_t of what the dense network had has gone."""
 
     sparsity: float = option(0.75, "goal of the last round, of channels or of weights", gt=0, lt=1)
-    ladder: Literal[tuple(LADDERS)] = option("lottery", "how it grows over the rounds")
+    ladder: Annotated[str, NameIn(LADDERS)] = option("lottery", "how it grows over the rounds")
     coupling: Literal[GROUP, *COUPLINGS] = option(
         GROUP,
         "layers of a group share scores; or NNI's ways: the union of what each layer keeps by itself, "

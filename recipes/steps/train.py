@@ -19,12 +19,12 @@ from secateur.pruning.constrain.gradients import hold_zeros, in_turn
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.inputs import check_batch
-from secateur.recipes.engine.options import option
+from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.steps.padding import widened
-from secateur.recipes.training import schedules
 from secateur.recipes.training.lessons import LearningOptions, taught
 from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
 from secateur.reports.words import UNWEIGHTED
 from secateur.runs import UsageError
 
@@ -43,7 +43,7 @@ class Train(LearningOptions, NetworkStep):
     augment: bool = option(True, "crop and mirror at random")
     views: int = option(1, "of every image; two have jittered colours, too (EKG)", ge=1, le=2)
     learning_rate: float = option(1e-3, "at the beginning, or at the peak of one_cycle", gt=0)
-    schedule: str = option("constant", "of the learning rate")
+    schedule: Annotated[str, NameIn(SCHEDULES)] = option("constant", "of the learning rate")
     points: list[Annotated[float, Field(ge=0, le=1)]] = option(
         [], "parts of the training where step_decay acts"
     )
@@ -51,7 +51,7 @@ class Train(LearningOptions, NetworkStep):
         0.1, "factor of step_decay, or one for each of its points"
     )
     cycle_momentum: bool = option(False, "with one_cycle: momentum against the rate, 0.95 → 0.85 → 0.95")
-    optimizer: Literal[tuple(RULES)] = option("torch_momentum", "rule of the update")
+    optimizer: Annotated[str, NameIn(RULES)] = option("torch_momentum", "rule of the update")
     weight_decay: float = option(1e-4, "coupled L2 on all weights", ge=0)
     batch_size: int | None = option(None, "images per step (default: the run's --batch_size)", ge=1)
     seed: int | None = option(None, "of this training (default: the run's --seed)", ge=0, lt=2**31)
@@ -67,7 +67,6 @@ class Train(LearningOptions, NetworkStep):
         self._check_schedule()
 
     def _check_schedule(self) -> None:
-        schedules.SCHEDULES.find(self.schedule)
         if self.schedule == "step_decay" and not self.points:
             raise UsageError(f"step_decay needs points. Received: {self.label}.points=[]")
         if isinstance(self.decay, list) and len(self.decay) != len(self.points):
@@ -172,7 +171,7 @@ class Train(LearningOptions, NetworkStep):
             images=images,
             epochs=self.length(context, state),
             learning_rates=self.rates,
-            momenta=schedules.cycled_momentum if cycled else None,
+            momenta=cycled_momentum if cycled else None,
             objective=scaled(labels_only, self.label_weight),
             preprocess=augmented if self.augment else context.plain,
             weight_decay=self.weight_decay,
@@ -186,8 +185,8 @@ class Train(LearningOptions, NetworkStep):
     def rates(self, steps: int) -> np.ndarray:
         """The learning rate of each step, float32 (steps,)."""
         if self.schedule == "step_decay":
-            return schedules.step_decay(self.learning_rate, steps, self.points, self.decay)
-        return schedules.SCHEDULES.find(self.schedule)(self.learning_rate, steps)
+            return step_decay(self.learning_rate, steps, self.points, self.decay)
+        return SCHEDULES.find(self.schedule)(self.learning_rate, steps)
 
 
 def scaled(objective: Objective, factor: float) -> Objective:

@@ -81,6 +81,7 @@ def test_haps_vanilla_training():
 
 
 def test_kesis_baseline():
+    """300 epochs of 782 steps, a tenth of the rate after 150 and after 225."""
     baseline = step_decay(0.1, 300 * 782, (0.5, 0.75), 0.1)
     np.testing.assert_allclose(baseline[[0, 150 * 782 - 1]], 0.1, rtol=1e-6)
     np.testing.assert_allclose(baseline[[150 * 782, 225 * 782]], [0.01, 0.001], rtol=1e-6)
