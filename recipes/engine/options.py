@@ -106,7 +106,7 @@ def parse_into(
     schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
     parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
-    add_options(parser, kind, defaults)
+    add_flags(parser, kind, defaults)
     words = _joined(sys.argv[1:] if argv is None else argv)
     for name in firsts:
         if words and not words[0].startswith("-"):
@@ -149,11 +149,8 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
 
-def add_options(parser: Parser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
-    """A flag for each field of a class of options; those of `defaults` have others than their own.
-
-    What is not given on the command line is not in the parser's result.
-    """
+def add_flags(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
+    """A flag for each field; `defaults` of some fields are shown in place of their own."""
     schemas = kind.model_json_schema()["properties"]
     for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
         _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
@@ -167,7 +164,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, default: Any) -> None:
     """A field as a flag of the command line."""
     names = [schema.get("short"), f"--{name}", schema.get("alias") and f"--{schema['alias']}"]
-    options: dict[str, Any] = {"dest": name, "help": _help(schema["description"], default)}
+    options: dict[str, Any] = {"dest": name, "help": with_default(schema["description"], default)}
     parts = list(_parts(schema))
     kind = next(TYPES[part["type"]] for part in parts if part.get("type") in TYPES)
     if kind is bool:
@@ -180,7 +177,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, defaul
     parser.add_argument(*filter(None, names), **options)
 
 
-def _help(text: str, default: Any) -> str:
+def with_default(text: str, default: Any) -> str:
     """The help text with a default that says more than "off" or "see the text"."""
     if default is None or default is False or default in ([], ""):
         return text
