@@ -116,6 +116,13 @@ def parse_into(
     return kind(**{**defaults, **vars(parser.parse_args(words))})
 
 
+def add_flags(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
+    """A flag for each field; `defaults` of some fields are shown in place of their own."""
+    schemas = kind.model_json_schema()["properties"]
+    for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
+        _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
+
+
 def command_line() -> str:
     """The command that this process was started with, as one would type it."""
     program, *words = sys.argv
@@ -147,13 +154,6 @@ class Parser(argparse.ArgumentParser):
             if found := closest(flag, self._option_string_actions):
                 message = f"{message}. Did you mean {found!r}?"
         raise UsageError(f"{message}\nSee {self.prog} --help")
-
-
-def add_flags(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
-    """A flag for each field; `defaults` of some fields are shown in place of their own."""
-    schemas = kind.model_json_schema()["properties"]
-    for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
-        _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
 
 
 def _joined(words: Sequence[str]) -> list[str]:
