@@ -27,13 +27,10 @@ SHIFT = 8  # images are shifted by up to this part of their smaller side
 OPTIMIZERS = {"sgd": "nesterov", "adam": "adam"}
 
 
-def accuracy(model: keras.Model, data: ImageData, batch_size: int, like: keras.Model | None = None) -> float:
-    """Share of the holdout, in [0, 1], that a classifier gets right, `batch_size` images at a time.
-
-    `like` is a model whose graph says what the outputs mean, where that of `model` does not.
-    """
+def accuracy(model: keras.Model, data: ImageData, batch_size: int) -> float:
+    """Share of the holdout, in [0, 1], that a classifier gets right, `batch_size` images at a time."""
     images, labels = data.holdout
-    return share_right(trace(like or model), labels, forward_of(model)(images, batch_size))
+    return share_right(trace(model), labels, forward_of(model)(images, batch_size))
 
 
 def warn_at_chance(right: float, classes: int) -> None:
@@ -84,8 +81,8 @@ def fine_tune(
     keras.utils.set_random_seed(options.seed)
     own = compact(model)  # whose variables no optimizer is saved with
     analysis, trained = analyse(own), through(own)
-    images, labels = data.train
-    whole = Images(images.pixels, labels, np.arange(len(labels)))
+    (images, labels), (held, answers) = data.train, data.holdout
+    whole, forward = Images(images.pixels, labels, np.arange(len(labels))), forward_of(trained)
     steps, epochs = -(-len(labels) // options.batch_size), options.finetune_epochs
 
     def objective(outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -102,7 +99,7 @@ def fine_tune(
             for batch in batches(whole, options.batch_size, order)
         )
         loss = _epoch(trainer, stream, seeds, rates[epoch * steps :])
-        right = accuracy(trained, data, options.batch_size, like=own)
+        right = share_right(analysis.graph, answers, forward(held, options.batch_size))
         print(f"epoch {epoch + 1}/{epochs}: loss {loss:.4f}, holdout {100 * right:.2f} %")
     model.set_weights(own.get_weights())
 
@@ -113,6 +110,7 @@ def _epoch(
     """Runs an epoch; its mean loss."""
     try:
         done = [(loss, steps) for loss, *_, steps in trainer.train(stream, seeds, rates)]
+        trainer.state()  # raises where the last step has made weights that are not finite
     except TrainingError as error:
         raise TrainingError(f"{error}; no model was written\ngive a smaller --learning_rate") from error
     losses, steps = zip(*done, strict=True)

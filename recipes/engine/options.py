@@ -126,7 +126,7 @@ def parse_into(
     schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
     parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
-    add_options(parser, kind, defaults)
+    add_flags(parser, kind, defaults)
     words = _joined(sys.argv[1:] if argv is None else argv)
     for name in firsts:
         if words and not words[0].startswith("-"):
@@ -134,6 +134,13 @@ def parse_into(
         elif not {f"--{name}", "-h", "--help"} & set(words):
             raise UsageError(f"Which {name}? It comes first: {prog} {firsts[name]} --flag value …")
     return kind(**{**defaults, **vars(parser.parse_args(words))})
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
+    """A flag for each field; `defaults` of some fields are shown in place of their own."""
+    schemas = kind.model_json_schema()["properties"]
+    for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
+        _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
 
 
 def command_line() -> str:
@@ -167,16 +174,6 @@ class Parser(argparse.ArgumentParser):
             if found := closest(flag, self._option_string_actions):
                 message = f"{message}. Did you mean {found!r}?"
         raise UsageError(f"{message}\nSee {self.prog} --help")
-
-
-def add_options(parser: Parser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
-    """A flag for each field of a class of options; those of `defaults` have others than their own.
-
-    What is not given on the command line is not in the parser's result.
-    """
-    schemas = kind.model_json_schema()["properties"]
-    for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
-        _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
 
 
 def _joined(words: Sequence[str]) -> list[str]:

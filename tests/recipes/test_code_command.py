@@ -120,8 +120,3 @@ def test_a_damaged_file_ends_the_program_with_code_4(programs, tmp_path):
     (tmp_path / "net.kpz").write_bytes(MAGIC)
     done = programs.run(PROGRAM, "inspect", "net.kpz", cwd=tmp_path)
     assert done.code == 4 and done.err.startswith("error: net.kpz is not a usable .kpz file")
-
-
-def test_a_mistyped_command_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match="Did you mean 'encode'"):
-        dispatch(["encoed", "net.keras"], "python -m coding", CODING)

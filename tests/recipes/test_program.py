@@ -59,6 +59,7 @@ def test_the_programs_of_before_name_themselves(words, usage):
     ("words", "said"),
     [
         ("prun m.keras", "Received: prun. Did you mean 'prune'?"),
+        ("encoed net.keras", "Did you mean 'encode'?"),
         ("", "Received: None. Valid: prune, train, test"),
         ("prune", "It comes first: secateur prune MODEL.keras --flag value"),
         ("prune m.keras --keep 0.5 --outptu s.keras", "See secateur prune --help"),
