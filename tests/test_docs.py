@@ -264,8 +264,10 @@ def test_the_picture_is_that_of_its_json() -> None:
     """Widths that EKG's search leaves, as the picture's labels say them to a reader who sees none."""
     (searched,) = (one for one in result("search_step")["searches"] if one["name"] == "float32")
     labels = " ".join(re.findall(r'aria-label="([^"]*)"', text("docs/ekg_resnet56_widths.svg")))
-    shown = {group: int(after) for group, after in re.findall(r"([\w.]+) \d+ to (\d+)", labels)}
-    assert shown == searched["widths"]
+    shown = re.findall(r"([\w.]+) (\d+) to (\d+)", labels)
+    assert {group: int(after) for group, _, after in shown} == searched["widths"]
+    narrower = sum(int(before) > int(after) for _, before, after in shown)
+    assert f"{narrower} of {len(shown)} groups are narrower](docs/ekg_res" in text("README.md")
 
 
 def test_the_version_is_one() -> None:
