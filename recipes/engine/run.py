@@ -147,13 +147,17 @@ def check_order(steps: Sequence[Step]) -> None:
                 f"{before.label} before {after.label}\nput it behind the other steps"
             )
     for i, step in enumerate(steps):
-        if step.needs_bank and not any(one.kind == "bank" for one in steps[:i]):
-            raise UsageError(f"It needs a step bank before it. Received: {step.label} without one")
+        banks = [one.teachers for one in steps[:i] if one.kind == "bank"]
+        if step.needs_bank and not (banks and banks[-1] in step.asks_bank):
+            raise UsageError(
+                f"It needs a step bank before it, with teachers = {' or '.join(step.asks_bank)}. "
+                f"Received: {step.label} behind {f'one of {banks[-1]}' if banks else 'none'}"
+            )
 
 
 def _is_used(step: Step, later: Sequence[Step]) -> bool:
     """Not one that changes nothing, nor a bank that nobody asks."""
-    return not step.idle and (step.kind != "bank" or any(one.reads_bank for one in later))
+    return not step.idle and (step.kind != "bank" or any(step.teachers in one.asks_bank for one in later))
 
 
 def _sources(options: RunOptions) -> list[str]:

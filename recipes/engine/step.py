@@ -30,7 +30,7 @@ class State:
         members: snapshots of trainings that no ensemble has taught: with the dense one they can be one.
         search: what a search by EKG has left: its interim networks; None before one.
         searched: snapshot of the network that it began with.
-        bank: stored logits of teachers; None before a step `bank`.
+        bank, bank_of: stored logits of teachers, and of which ones; None and "" before a step `bank`.
         turn, turns: the round of a loop, from 1, and how many it has; (1, 1) outside of one.
         sparse: whether single weights are zero, and have to stay so.
         shared: bits and layers of `coding.sharing.share.tied`, where equal weights have to stay equal.
@@ -48,6 +48,7 @@ class State:
     search: Path | None = None
     searched: Path | None = None
     bank: Path | None = None
+    bank_of: str = ""
     turn: int = 1
     turns: int = 1
     sparse: bool = False
@@ -93,9 +94,9 @@ class Step(Options):
         return self.skip
 
     @property
-    def reads_bank(self) -> bool:
-        """Whether it asks a bank that is there."""
-        return False
+    def asks_bank(self) -> tuple[str, ...]:
+        """Whose logits a bank may hold that it asks; () for a step that asks none."""
+        return ()
 
     @property
     def needs_bank(self) -> bool:

@@ -20,10 +20,10 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.steps.search_ekg import history_of
+from secateur.recipes.training.learning import BANKS
 from secateur.runs import UsageError, load_snapshot
 
 Forward = Callable[[np.ndarray], np.ndarray]
-TEACHERS = ("interim", "dense", "ensemble", "files")
 
 
 @step("bank")
@@ -33,7 +33,7 @@ class Bank(Step):
     A bank that no later step asks is not made.
     """
 
-    teachers: Literal[TEACHERS] = option(
+    teachers: Literal[BANKS] = option(
         "interim",
         "interim networks of search_ekg, the last one left out; the dense network; it and all snapshots of "
         "trainings; or the snapshots of --teacher",
@@ -59,7 +59,8 @@ class Bank(Step):
             path.write_bytes(bank_bytes(forwards, train.images, train.ids, self.dtype))
             return facts
 
-        return replace(state, bank=context.step(state.name, f"{state.name}.npy", make))
+        path = context.step(state.name, f"{state.name}.npy", make)
+        return replace(state, bank=path, bank_of=self.teachers)
 
     def _whole(self, context: RunContext, state: State) -> tuple[list[Forward], dict]:
         """Whole networks, with their moving averages."""

@@ -41,9 +41,9 @@ class Repeat(Step):
         return [one for one in made if not one.idle]
 
     @property
-    def reads_bank(self) -> bool:
-        """Whether one of its steps does."""
-        return any(one.reads_bank for one in self.made)
+    def asks_bank(self) -> tuple[str, ...]:
+        """What its steps ask."""
+        return tuple(kind for one in self.made for kind in one.asks_bank)
 
     @property
     def needs_bank(self) -> bool:

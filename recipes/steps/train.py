@@ -22,7 +22,8 @@ from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.steps.padding import widened
-from secateur.recipes.training.lessons import LearningOptions, taught
+from secateur.recipes.training.learning import BANKS, LearningOptions
+from secateur.recipes.training.lessons import taught
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
 from secateur.reports.words import UNWEIGHTED
@@ -87,9 +88,11 @@ class Train(LearningOptions, NetworkStep):
         return self.teacher == "files" and bool(self.losses) and self.logits_alone and not self.augment
 
     @property
-    def reads_bank(self) -> bool:
-        """Whether it asks a bank that is there."""
-        return self.needs_bank or self.stores
+    def asks_bank(self) -> tuple[str, ...]:
+        """Any bank as its teacher; of files where these are and the images or the filter allow it."""
+        if self.teacher == "bank":
+            return BANKS
+        return ("files",) if self.needs_bank or self.stores else ()
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network after its training."""

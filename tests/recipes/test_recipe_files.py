@@ -14,7 +14,7 @@ from secateur.recipes.engine.recipe import (
 )
 from secateur.recipes.engine.run import check_order, outdated
 from secateur.recipes.engine.step import STEPS, make_step
-from secateur.recipes.training.lessons import losses_of
+from secateur.recipes.training.learning import losses_of
 from secateur.runs import UsageError
 
 SHORT = """

@@ -7,7 +7,7 @@ from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.flags import translate
 from secateur.recipes.engine.recipe import find_recipe, published_recipes
 from secateur.recipes.engine.run import Program, check, program_of
-from secateur.recipes.training.lessons import losses_of
+from secateur.recipes.training.learning import losses_of
 from secateur.runs.errors import UsageError
 
 # As HAP's README prints it, behind `python3 pruning.py`.
