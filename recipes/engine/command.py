@@ -1,6 +1,7 @@
 """The command line of `train`: which recipe, the options of every run, and the recipe's own flags.
 
-Plain Python: a word that cannot be understood is answered before TensorFlow is imported.
+Plain Python: a word that cannot be understood is answered before TensorFlow is imported; a value of a
+recipe's flag that is out of range, by the step whose key it sets.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ WRONG = [
 def test_the_shell_sees_code_2_and_two_lines(line, said):
     program, *options = line.split()
     command = [sys.executable, str(REPO / program), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr and done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) <= 2 and "Traceback" not in done.stderr
