@@ -90,7 +90,7 @@ def settings() -> Iterator[None]:
 
 def figure(width: float, height: float, label: str) -> Figure:
     """An empty figure of that many pixels."""
-    return Figure((width / 72, height / 72), facecolor="none", label=label)
+    return Figure((width / 72, height / 72), frameon=False, label=label)
 
 
 def picture(drawn: Figure, themed: bool) -> Picture:
@@ -117,11 +117,8 @@ def _plain(
     name = given.pop("id", "")
     given.pop("clip-path", None)  # nothing is drawn outside of its axes
     if tag == "use":
-        place = f"translate({given.pop('x')} {given.pop('y')})"
-        tag, given = (
-            "path",
-            {"d": marks[given[LINK][1:]].get("d"), "style": given["style"], "transform": place},
-        )
+        mark, place = marks[given[LINK][1:]], f"translate({given['x']} {given['y']})"
+        tag, given = "path", {"d": mark.get("d"), "style": given["style"], "transform": place}
     new = ElementTree.Element(tag, {key: _short(value) for key, value in given.items()})
     for old, better in names.items() if "style" in given else ():
         new.set("style", new.get("style").replace(old, better))

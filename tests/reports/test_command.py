@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from secateur.reports.__main__ import main, picture_file
+from secateur.__main__ import dispatch
+from secateur.reports.command import picture_file
 from secateur.reports.page import run_page
 from secateur.reports.pruned import pruned_page
 from secateur.runs import UsageError
@@ -14,13 +15,16 @@ from tests.helpers.reports import full, pruned
 @pytest.mark.parametrize(("report", "page"), [(full(), run_page), (pruned(), pruned_page)])
 def test_a_page_is_written_beside_its_report(report, page, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(report))
-    main([str(tmp_path / "report.json")])
+    dispatch(["report", str(tmp_path / "report.json")], "secateur")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page(report)
 
 
 def test_a_picture_is_written_where_it_is_asked_for(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(full()))
-    main([str(tmp_path / "report.json"), "--picture", "widths", "--output", str(tmp_path / "x.svg")])
+    dispatch(
+        ["report", str(tmp_path / "report.json"), "--picture", "widths", "--output", str(tmp_path / "x.svg")],
+        "secateur",
+    )
     assert (tmp_path / "x.svg").read_text(encoding="utf-8") == picture_file(full(), "widths")
 
 
@@ -30,5 +34,7 @@ def test_what_is_no_report_is_refused(content, tmp_path):
     if content:
         file.write_text(content)
     with pytest.raises(UsageError, match="Received: .*report.json\ngive"):
-        main([str(file), "--picture", "search", "--output", str(tmp_path / "out.svg")])
+        dispatch(
+            ["report", str(file), "--picture", "search", "--output", str(tmp_path / "out.svg")], "secateur"
+        )
     assert not (tmp_path / "out.svg").exists()

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from secateur.reports.__main__ import main, picture_file
+from secateur.__main__ import dispatch
+from secateur.reports.command import picture_file
 from secateur.reports.pictures import PICTURES, draw
 from secateur.runs import UsageError
 from tests.helpers.pages import EVIL, hostile
@@ -167,7 +168,17 @@ def test_a_picture_that_there_is_not_is_a_usage_error(report, name, tmp_path):
     (tmp_path / "old.svg").write_text("old")
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(UsageError, match=f"Received: {name}") as caught:
-        main([str(tmp_path / "report.json"), "--picture", name, "--output", str(tmp_path / "old.svg")])
+        dispatch(
+            [
+                "report",
+                str(tmp_path / "report.json"),
+                "--picture",
+                name,
+                "--output",
+                str(tmp_path / "old.svg"),
+            ],
+            "secateur",
+        )
     assert len(str(caught.value).splitlines()) == 2
     assert sorted(os.listdir(tmp_path)) == ["old.svg", "report.json"]
     assert (tmp_path / "old.svg").read_text() == "old"

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from secateur.reports.page import render, run_page
 from secateur.reports.pruned import pruned_page
-from secateur.runs.errors import UsageError, cli
+from secateur.runs.errors import UsageError
 from secateur.runs.files import read_json, write_atomic
 from secateur.runs.suggest import nearest
 
 MARGIN, GAP, ROW = 16, 28, 960  # pixels: around all panels, between them, and how wide a row of them is
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """argv → report → file.
+def parse(words: Sequence[str], prog: str) -> argparse.Namespace:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Writes the page of a report.json again, or a picture."
+    )
+    parser.add_argument(
+        "report", type=Path, help="report.json of a run, or what `prune --report` wrote as JSON"
+    )
+    parser.add_argument(
+        "--picture", help="write this alone, as SVG: widths, search, training, costs, sensitivity"
+    )
+    parser.add_argument("--output", "-o", type=Path, help="the file to write (default: beside the report)")
+    return parser.parse_args(words)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Report → file.
 
     Raises:
         UsageError: the file is no report, there is no such picture, or the run had nothing to show in it.
         RunFolderError: the file cannot be written.
     """
-    parser = argparse.ArgumentParser(
-        prog="secateur report", description="Write the page of a report.json again, or one of its pictures."
-    )
-    parser.add_argument(
-        "report", type=Path, help="the report.json of a run, or what `--report` wrote as JSON"
-    )
-    parser.add_argument(
-        "--picture", help="write this picture alone, as SVG: widths, search, training, costs, sensitivity"
-    )
-    parser.add_argument("--output", "-o", type=Path, help="the file to write (default: beside the report)")
-    options = parser.parse_args(argv)
     report = _read(options.report)
     name = f"{options.picture}.svg" if options.picture else options.report.with_suffix(".html").name
     text = picture_file(report, options.picture) if options.picture else page(report)
@@ -88,7 +91,3 @@ def _arranged(panels: Sequence) -> tuple[list[tuple[int, int]], int, int]:
         right, row = max(right, x + panel.width), max(row, panel.height)
         x = ROW + MARGIN if panel.kind == "key" else x + panel.width + GAP  # nothing stands beside a key
     return places, right + MARGIN, y + row + MARGIN
-
-
-if __name__ == "__main__":
-    sys.exit(cli(main))
