@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
@@ -31,6 +30,7 @@ BOUNDS = {
     "exclusiveMaximum": "below",
 }
 RANGE_ERRORS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
+UNKNOWN = {"literal_error", "value_error"}  # of `Literal` and of `NameIn`
 TYPES = {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 OF_FLAGS = {"alias", "short", "first", "action"}
@@ -56,15 +56,15 @@ class NameIn:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_after_validator_function(self._known, handler(source))
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return AfterValidator(self._known).__get_pydantic_core_schema__(source, handler)
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict:
         return handler(schema) | {"enum": list(self.registry)}
 
     def _known(self, name: str) -> str:
         if name not in self.registry:
-            raise PydanticCustomError("literal_error", "no name of the registry")
+            raise ValueError(name)
         return name
 
 
@@ -98,8 +98,8 @@ def explain(kind: type[Options], values: Mapping[str, Any], error: ValidationErr
     if "extra_forbidden" in found:
         return f"Unknown key. {received}. {nearest(name, kind.model_fields)}"
     schema = kind.model_json_schema()["properties"][name]
-    if "literal_error" in found:
-        return f"Unknown value. {received}. {nearest(str(found['literal_error']), _choices(schema))}"
+    if unknown := UNKNOWN & found.keys():
+        return f"Unknown value. {received}. {nearest(str(found[min(unknown)]), _choices(schema))}"
     wanted = _range(schema) if RANGE_ERRORS & found.keys() else _type(schema)
     return f"{label} must be {wanted}. {received}"
 
@@ -126,7 +126,7 @@ def parse_into(
     schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
     parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
-    add_flags(parser, kind, defaults)
+    add_options(parser, kind, defaults)
     words = _joined(sys.argv[1:] if argv is None else argv)
     for name in firsts:
         if words and not words[0].startswith("-"):
@@ -136,7 +136,7 @@ def parse_into(
     return kind(**{**defaults, **vars(parser.parse_args(words))})
 
 
-def add_flags(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
+def add_options(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
     """A flag for each field; `defaults` of some fields are shown in place of their own."""
     schemas = kind.model_json_schema()["properties"]
     for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
