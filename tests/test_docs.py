@@ -18,6 +18,7 @@ import pytest
 from secateur import nets
 from secateur.__main__ import COMMANDS, call, parse
 from secateur.distillation import get_loss, list_losses
+from secateur.pruning import list_criteria
 from secateur.recipes.engine.recipe import RecipeFile, published_recipes
 from secateur.recipes.engine.step import make_step
 from secateur.runs import save_snapshot
@@ -191,6 +192,10 @@ def test_options_of_losses_are_those_that_they_take() -> None:
     for key in ours:
         assert said[key] == [name for name in get_loss(key).option_names() if "_layer_name" not in name], key
     assert f"{len(ours)} losses".replace("17", "seventeen") in text("README.md")
+
+
+def test_criteria_are_counted() -> None:
+    assert f"{len(list_criteria())} criteria" in text("README.md")
 
 
 # --- links and facts ----------------------------------------------------------------------------------------
