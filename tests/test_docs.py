@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -15,8 +16,9 @@ import keras
 import pytest
 
 from secateur import nets
-from secateur.__main__ import COMMANDS, parse
+from secateur.__main__ import COMMANDS, call, parse
 from secateur.distillation import get_loss, list_losses
+from secateur.pruning import list_criteria
 from secateur.recipes.engine.recipe import RecipeFile, published_recipes
 from secateur.recipes.engine.step import make_step
 from secateur.runs import save_snapshot
@@ -144,7 +146,10 @@ def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.
         assert re.search(rf"^{words[1]}:", text("Makefile"), re.MULTILINE)
     elif words[0] not in OTHERS:
         start = next(start for start in PROGRAMS if f"{line} ".startswith(f"{start} "))
-        parse(PROGRAMS[start], words[len(start.split()) :])
+        name = PROGRAMS[start]
+        only_read = dataclasses.replace(COMMANDS[name], run="builtins:repr", tensorflow=False)
+        monkeypatch.setitem(COMMANDS, name, only_read)
+        call(name, words[len(start.split()) :], start)
 
 
 def test_every_command_is_shown() -> None:
@@ -187,6 +192,10 @@ def test_options_of_losses_are_those_that_they_take() -> None:
     for key in ours:
         assert said[key] == [name for name in get_loss(key).option_names() if "_layer_name" not in name], key
     assert f"{len(ours)} losses".replace("17", "seventeen") in text("README.md")
+
+
+def test_criteria_are_counted() -> None:
+    assert f"{len(list_criteria())} criteria" in text("README.md")
 
 
 # --- links and facts ----------------------------------------------------------------------------------------
