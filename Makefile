@@ -32,7 +32,7 @@ clean-demo: ## forget the demo's run
 	rm -rf $(DEMO_DIR)
 
 test: $(READY) ## all tests
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: $(READY) ## many more random networks
 	$(PY) -m pytest -m slow $(ARGS)

@@ -1,9 +1,6 @@
 """What every registered loss promises; a new file in distillation/losses/ is tested by being there."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -228,8 +225,6 @@ def test_keras_own_loss_works_beside_ours():
 REPLICAS = (
     f"KEYS = {KEYS}"
     + """
-import sys
-sys.path[:0] = sys.argv[1:]
 import keras, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -251,10 +246,7 @@ for key, values in tf.function(lambda: strategy.run(step), autograph=False)().it
 )
 
 
-def test_each_replica_gets_the_loss_of_its_own_part_of_the_batch():
+def test_each_replica_gets_the_loss_of_its_own_part_of_the_batch(programs, tmp_path):
     """Under two replicas of MirroredStrategy every loss is that of the half that the replica holds."""
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS, *folders], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = programs.run_code(REPLICAS, cwd=tmp_path)
+    assert done.code == 0, done.err[-2000:]

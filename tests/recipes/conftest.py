@@ -1,4 +1,4 @@
-"""One run of the published commands on the digits, which several tests look at, and programs to run more."""
+"""One run of the published commands on the digits, which several tests look at, and a model of one's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.forked import REPO, Done, Programs, shell
+from tests.helpers.forked import REPO, Done, shell
 
 SMALL = "--arch ResNet-20 --dataset DIGITS --target_rate 0.9"
 TRAIN = f"python train_cifar.py --gpu_id 0 {SMALL} --train_path ../test --baseline_epoch 2 --train_epoch 2"
@@ -36,14 +36,6 @@ def published(tmp_path_factory) -> Published:
     train = shell(TRAIN, cwd)
     assert train.code == 0, train.err[-2000:]
     return Published(cwd, cwd.parent / "test", train, shell(TEST, cwd))
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """Runs programs without importing TensorFlow anew."""
-    running = Programs(tmp_path_factory.mktemp("programs"))
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="session")
