@@ -11,9 +11,9 @@ import pytest
 
 from tests.helpers.forked import REPO, Done, shell
 
-SMALL = "--arch ResNet-20 --dataset DIGITS --target_rate 0.9"
+SMALL = "--arch ResNet-8 --dataset DIGITS --target_rate 0.8"
 TRAIN = f"python train_cifar.py --gpu_id 0 {SMALL} --train_path ../test --baseline_epoch 2 --train_epoch 2"
-TEST = "python test.py --gpu_id 0 --arch ResNet-20 --dataset DIGITS --trained_param ../test/trained_param.pkl"
+TEST = "python test.py --gpu_id 0 --arch ResNet-8 --dataset DIGITS --trained_param ../test/trained_param.pkl"
 
 
 @dataclass(frozen=True)

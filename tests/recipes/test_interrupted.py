@@ -22,7 +22,7 @@ MOMENTS = {
     "fine-tune, second epoch": "checkpoint_fine_tune-*.pkl",
     "compact": "trained_param.pkl",
 }
-OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
+OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8]
 OPTIONS += ["--baseline_epoch", 2, "--train_epoch", 2, "--train_path", "run"]
 
 

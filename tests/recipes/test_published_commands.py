@@ -20,7 +20,7 @@ FILES = {
     "search_state.pkl", "bank.npy", "slimmed_param.pkl", "trained_param.pkl", "metrics.jsonl",
     "compact.keras", "model.tflite", "report.json", "report.html", "tensorboard",
 }  # fmt: skip
-COMMAND = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
+COMMAND = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8]
 COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
 BARS = ("baseline", "warm_up", "search", "memory bank", "fine_tune")
 
@@ -79,7 +79,7 @@ def test_test_py_prints_the_accuracy_of_the_report(published, report):
 def test_the_search_ends_just_below_its_target(report):
     rates = [step["rate"] for step in report["search"]]
     assert rates[0] == 1 and rates == sorted(rates, reverse=True)
-    assert 0.87 < rates[-1] <= 0.9 < rates[-2]
+    assert 0.77 < rates[-1] <= 0.8 < rates[-2]
 
 
 def test_the_networks_have_the_widths_of_the_plan(published):
@@ -163,7 +163,7 @@ def test_a_page_that_was_deleted_is_made_again(published, programs):
 
 def test_several_snapshots_are_an_ensemble(published, programs):
     names = [published.folder / name for name in ("snap_baseline.pkl", "trained_param.pkl")]
-    options = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--trained_param", *names]
+    options = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--trained_param", *names]
     done = programs.run("test.py", *options, cwd=published.cwd)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
