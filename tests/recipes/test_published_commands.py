@@ -21,7 +21,7 @@ FILES = {
     "compact.keras", "model.tflite", "report.json", "report.html", "tensorboard",
 }  # fmt: skip
 COMMAND = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8]
-COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
+COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2, "--time_seconds", 0.1]
 BARS = ("baseline", "warm_up", "search", "memory bank", "fine_tune")
 
 

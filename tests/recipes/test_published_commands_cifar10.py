@@ -18,7 +18,7 @@ PUBLISHED = (
     f"python train_cifar.py {NETWORK} --target_rate 0.45 --train_path ../test",
     f"python test.py {NETWORK} --trained_param ../test/trained_param.pkl",
 )
-SHORT = " --baseline_epoch 1 --train_epoch 1 --search_step 0.8"
+SHORT = " --baseline_epoch 1 --train_epoch 1 --search_step 0.8 --time_seconds 0.1"
 TRAIN_IMAGES, TEST_IMAGES = 300, 100
 
 
