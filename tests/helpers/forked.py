@@ -7,6 +7,8 @@ be killed like any other, and may divide its processor into several logical devi
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import shlex
@@ -16,6 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
+# What programs import sooner or later, half a second of each child.
+IMPORTED = """
+    secateur.recipes.commands.evaluate secateur.recipes.commands.prune secateur.recipes.commands.int8
+    secateur.recipes.engine.run ai_edge_litert.interpreter tensorboardX sklearn.datasets sklearn.cluster
+""".split()
 
 
 @dataclass(frozen=True)
@@ -105,11 +112,12 @@ def _serve() -> None:
     from secateur.runs.quiet import start_tensorflow
 
     start_tensorflow()
-    import secateur.recipes.commands.evaluate
-    import secateur.recipes.engine.run  # noqa: F401  (the children find everything imported)
+    for name in IMPORTED:
+        importlib.import_module(name)
     from secateur.recipes.engine.step import STEPS
 
-    list(STEPS)
+    list(STEPS)  # imports their modules
+    gc.freeze()  # no child looks through what was imported, again and again
     answer = os.dup(1)
     for line in sys.stdin:
         request = json.loads(line)
