@@ -35,7 +35,7 @@ def run(programs, folder, *words):
 
 
 def test_killed_in_the_training_it_ends_in_the_same_bits(programs, teacher, tmp_path):
-    """`afd` has weights of its own, which a checkpoint must hold too. Eight epochs: they are over in no time."""
+    """`afd` has weights of its own, which a checkpoint must hold too. Eight epochs: one is over at once."""
     words = ["--distill", "kd+afd", "--teacher", teacher("ResNet-8"), "--seed", 3, "--train_epoch", 8]
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
