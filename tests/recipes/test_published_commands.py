@@ -178,14 +178,15 @@ def test_report_json_is_json_of_numbers(published):
     assert (REPO / "train_cifar.py").is_file()
 
 
-def test_a_reader_who_leaves_before_the_table_is_code_141(published):
-    program = """
-import sys
+def test_a_reader_who_leaves_before_the_table_is_code_141(programs, published):
+    code = """
+import os, sys
 from secateur.recipes.engine.report import print_table
 from secateur.runs import cli, read_json
+end, start = os.pipe()
+os.dup2(start, 1)
+os.close(end)  # nobody reads any more
 sys.exit(cli(lambda: print_table(read_json(sys.argv[1]))))
 """
-    command = '"$0" -c "$1" "$2" | true; exit ${PIPESTATUS[0]}'
-    arguments = [sys.executable, program, published.folder / "report.json"]
-    done = subprocess.run(["bash", "-c", command, *arguments], cwd=REPO, capture_output=True, text=True)
-    assert (done.returncode, "Traceback" in done.stderr) == (141, False), done.stderr
+    done = programs.run_code(code, published.folder / "report.json", cwd=published.cwd)
+    assert (done.code, "Traceback" in done.err) == (141, False), done.err
