@@ -32,9 +32,9 @@ clean-demo: ## forget the demo's run
 	rm -rf $(DEMO_DIR)
 
 test: $(READY) ## all tests
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-test-slow: $(READY) ## many more random networks
+test-slow: $(READY) ## many more random networks; recipes and networks that resemble those of `make test`
 	$(PY) -m pytest -m slow $(ARGS)
 
 bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow, in run/bench

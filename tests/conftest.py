@@ -1,15 +1,41 @@
-"""Fixtures for tests on real data. They skip, and say why, where the data is not at hand."""
+"""Real data, which tests skip without, saying why; programs as processes; which tests share a worker."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from secateur import dataloader
+from tests.helpers.forked import Programs
 
 REPO = Path(__file__).resolve().parents[1]
+COSTLY = ("published", "stripes")  # session's fixtures that take seconds: made in one worker only
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file goes to one worker of pytest-xdist, and all files that use a costly fixture go to one."""
+    shared = {item.path: name for item in items for name in COSTLY if name in item.fixturenames}
+    for item in items:
+        group = shared.get(item.path, str(item.path.relative_to(REPO)))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Iterator[Programs]:
+    """Runs programs without importing TensorFlow anew."""
+    running = Programs(tmp_path_factory.mktemp("programs"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ import json
 import math
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from secateur.pruning import list_criteria
 from secateur.recipes.engine.recipe import RecipeFile, published_recipes
 from secateur.recipes.engine.step import make_step
 from secateur.runs import save_snapshot
+from tests.helpers.forked import Programs
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(REPO.glob("docs/*.md")))]
@@ -83,8 +82,8 @@ for page in sys.argv[1:]:
 """
 
 
-def test_python_runs(tmp_path: Path) -> None:
-    """All pages in one process, which starts TensorFlow once."""
+def test_python_runs(programs: Programs, tmp_path: Path) -> None:
+    """All pages in one process."""
     demo = tmp_path / "run" / "demo"
     demo.mkdir(parents=True)
     save_snapshot(demo / "snap_baseline.pkl", nets.snapshot_of(nets.build("ResNet-20")))
@@ -95,11 +94,8 @@ def test_python_runs(tmp_path: Path) -> None:
             code = "\n".join(block + BEHIND.get((page, i), "") + "\n" for i, block in enumerate(found))
             scripts.append(f"{Path(page).stem}.py")
             (tmp_path / scripts[-1]).write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *scripts], cwd=tmp_path, timeout=580, capture_output=True, text=True,
-        env={"PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = programs.run_code(RUN, *scripts, cwd=tmp_path, environment={"HOME": str(tmp_path)})
+    assert done.code == 0, done.err[-2000:]
 
 
 def test_what_holds_behind_a_block_names_one() -> None:

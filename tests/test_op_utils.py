@@ -1,10 +1,5 @@
 """The train step however it is divided, its pure twin, and evaluation."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -17,8 +12,6 @@ from secateur.op_utils import Trainer, make_forward, make_strategy, nesterov_upd
 from secateur.op_utils import reestimate_batch_norm as reestimate
 from secateur.runs import TrainingError, UsageError
 from tests.helpers.replicated_training import data, network, read, scaled
-
-REPO = Path(__file__).resolve().parents[1]
 
 
 def trainer_of(model: keras.Model, **options) -> Trainer:
@@ -39,13 +32,12 @@ def difference(a: dict, b: dict) -> float:
 
 
 @pytest.fixture(scope="module")
-def divided(tmp_path_factory) -> dict[str, np.ndarray]:
+def divided(programs, tmp_path_factory) -> dict[str, np.ndarray]:
     """Weights after three steps on one and two logical CPUs, whole and in parts, with and without XLA."""
-    path = tmp_path_factory.mktemp("replicas") / "found.npz"
-    command = [sys.executable, str(REPO / "tests" / "helpers" / "replicated_training.py"), str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run(command, check=True, env=environment, timeout=300)
-    return dict(np.load(path))
+    folder = tmp_path_factory.mktemp("replicas")
+    done = programs.run("tests/helpers/replicated_training.py", "found.npz", cwd=folder)
+    assert done.code == 0, done.err[-2000:]
+    return dict(np.load(folder / "found.npz"))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

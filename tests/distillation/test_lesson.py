@@ -1,10 +1,5 @@
 """A student, a teacher and losses as one model, in the trainer."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -23,8 +18,6 @@ from secateur.distillation import (
 from secateur.op_utils import Trainer
 from secateur.runs import UsageError
 from tests.helpers.lessons import batches, lesson, network, read
-
-REPO = Path(__file__).resolve().parents[2]
 
 
 def inputs_of(batch) -> dict[str, tf.Tensor]:
@@ -209,12 +202,11 @@ def test_a_restored_lesson_goes_on_in_the_same_bits():
 
 
 @pytest.fixture(scope="module")
-def divided(tmp_path_factory) -> dict[str, np.ndarray]:
-    path = tmp_path_factory.mktemp("lessons") / "found.npz"
-    command = [sys.executable, str(REPO / "tests" / "helpers" / "lessons.py"), str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run(command, check=True, env=environment, timeout=300)
-    return dict(np.load(path))
+def divided(programs, tmp_path_factory) -> dict[str, np.ndarray]:
+    folder = tmp_path_factory.mktemp("lessons")
+    done = programs.run("tests/helpers/lessons.py", "found.npz", cwd=folder)
+    assert done.code == 0, done.err[-2000:]
+    return dict(np.load(folder / "found.npz"))
 
 
 @pytest.mark.parametrize("way", ["1/4/True", "2/1/True", "2/2/False"])

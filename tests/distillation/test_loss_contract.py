@@ -1,9 +1,6 @@
 """What every registered loss promises; a new file in distillation/losses/ is tested by being there."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -228,8 +225,6 @@ def test_keras_own_loss_works_beside_ours():
 REPLICAS = (
     f"KEYS = {KEYS}"
     + """
-import sys
-sys.path[:0] = sys.argv[1:]
 import keras, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -242,7 +237,7 @@ with strategy.scope():
     losses = {key: build_from(build(key), *whole) for key in KEYS}
 every = lambda i: {key: loss.compute_loss(*half(i)) for key, loss in losses.items()}
 step = lambda: every(tf.distribute.get_replica_context().replica_id_in_sync_group)
-for key, values in tf.function(lambda: strategy.run(step), autograph=False)().items():
+for key, values in strategy.run(step).items():
     found = [float(v) for v in strategy.experimental_local_results(values)]
     expected = [float(losses[key].compute_loss(*half(i))) for i in range(2)]
     gaps = [abs(f - e) / (abs(e) + 1e-3) for f, e in zip(found, expected, strict=True)]
@@ -251,10 +246,7 @@ for key, values in tf.function(lambda: strategy.run(step), autograph=False)().it
 )
 
 
-def test_each_replica_gets_the_loss_of_its_own_part_of_the_batch():
+def test_each_replica_gets_the_loss_of_its_own_part_of_the_batch(programs, tmp_path):
     """Under two replicas of MirroredStrategy every loss is that of the half that the replica holds."""
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS, *folders], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = programs.run_code(REPLICAS, cwd=tmp_path)
+    assert done.code == 0, done.err[-2000:]

@@ -1,12 +1,14 @@
 """Programs of the project as real processes that need not import TensorFlow each time.
 
-`Programs` starts this file once; it imports everything and then forks a child for every command. The child
-runs the program's own file as `__main__` with its own folder, output and exit code; it can be killed like
-any other.
+`Programs` starts this file once; it imports everything, computes nothing, and then forks a child for every
+command. The child runs the program's own file as `__main__` with its own folder, output and exit code; it can
+be killed like any other, and may divide its processor into several logical devices.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import shlex
@@ -16,6 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
+# What programs import sooner or later, half a second of each child.
+IMPORTED = """
+    secateur.recipes.commands.evaluate secateur.recipes.commands.prune secateur.recipes.commands.int8
+    secateur.recipes.engine.run ai_edge_litert.interpreter tensorboardX sklearn.datasets sklearn.cluster
+""".split()
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def shell(command: str, cwd: Path) -> Done:
 
 
 class Programs:
-    """Runs `train_cifar.py` and `test.py`, one at a time."""
+    """Runs `train_cifar.py`, `test.py` and other files of Python, one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,14 +61,25 @@ class Programs:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def start(self, program: str, *arguments: object, cwd: Path, file_limit: int | None = None) -> int:
-        """Starts a program and returns its process id; `file_limit` is the size that no file may exceed."""
+    def start(
+        self,
+        program: str | Path,
+        *arguments: object,
+        cwd: Path,
+        file_limit: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> int:
+        """Starts a file of the project, or any by its whole path, and returns the process id.
+
+        `file_limit` is the size that no file may exceed, `environment` what differs from this process's.
+        """
         request = {
             "argv": [str(REPO / program), *map(str, arguments)],
             "cwd": str(cwd),
             "out": str(self._folder / "out"),
             "err": str(self._folder / "err"),
             "file_limit": file_limit,
+            "environment": environment or {},
         }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -73,10 +91,16 @@ class Programs:
         out, err = ((self._folder / name).read_text() for name in ("out", "err"))
         return Done(os.waitstatus_to_exitcode(status), out, err)
 
-    def run(self, program: str, *arguments: object, cwd: Path, file_limit: int | None = None) -> Done:
-        """Runs a program to its end."""
-        self.start(program, *arguments, cwd=cwd, file_limit=file_limit)
+    def run(self, program: str | Path, *arguments: object, **options: object) -> Done:
+        """Runs a program to its end; options as those of `start`."""
+        self.start(program, *arguments, **options)
         return self.wait()
+
+    def run_code(self, code: str, *arguments: object, **options: object) -> Done:
+        """Runs lines of Python in a file of their own."""
+        script = self._folder / "script.py"
+        script.write_text(code)
+        return self.run(script, *arguments, **options)
 
     def close(self) -> None:
         """Ends the server."""
@@ -88,11 +112,12 @@ def _serve() -> None:
     from secateur.runs.quiet import start_tensorflow
 
     start_tensorflow()
-    import secateur.recipes.commands.evaluate
-    import secateur.recipes.engine.run  # noqa: F401  (the children find everything imported)
+    for name in IMPORTED:
+        importlib.import_module(name)
     from secateur.recipes.engine.step import STEPS
 
-    list(STEPS)
+    list(STEPS)  # imports their modules
+    gc.freeze()  # no child looks through what was imported, again and again
     answer = os.dup(1)
     for line in sys.stdin:
         request = json.loads(line)
@@ -113,9 +138,11 @@ def _become(request: dict) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(request["cwd"])
+    os.environ.update(request["environment"])
     if limit := request["file_limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.argv = request["argv"]
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as `python FILE` does
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -13,7 +13,7 @@ from secateur.runs import Snapshot, SnapshotError, load_snapshot, save_snapshot
 BATCH = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
 
 
-def randomised(shortcut="B", arch="ResNet-20", classes=10):
+def randomised(shortcut="B", arch="ResNet-14", classes=10):
     model = nets.build(arch, shortcut=shortcut, input_shape=(16, 16, 3), num_classes=classes)
     rng = np.random.default_rng(3)
     for variable in nets.variables(model).values():
@@ -50,7 +50,7 @@ def test_the_published_pickle_is_a_resnet56_with_projections(data_dir):
         np.testing.assert_array_equal(variable.numpy().ravel(), arrays[name].ravel())
 
 
-@pytest.mark.parametrize("shortcut", ["A", "A'", "B"])
+@pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_snapshot_load_snapshot_is_the_identity_for_narrow_nets(shortcut, tmp_path):
     wide = randomised(shortcut)
     small = narrow(wide, make_plan(wide, "random", keep=0.6, seed=5))
@@ -104,10 +104,10 @@ def test_widths_that_contradict_each_other_are_an_error_of_the_file(snapshot):
 @pytest.mark.parametrize(
     "spec",
     [
-        {"arch": "ResNet-20"},
+        {"arch": "ResNet-14"},
         {"arch": "ResNet-21", "input_shape": [16, 16, 3], "widths": {}},
-        {"arch": "ResNet-20", "input_shape": [16, 16, 3], "widths": {}, "colour": "red"},
-        {"arch": "ResNet-20", "input_shape": 16, "widths": {}},
+        {"arch": "ResNet-14", "input_shape": [16, 16, 3], "widths": {}, "colour": "red"},
+        {"arch": "ResNet-14", "input_shape": 16, "widths": {}},
     ],
 )
 def test_a_spec_of_no_network_is_an_error_of_the_file(snapshot, spec):

@@ -1,4 +1,4 @@
-"""One run of the published commands on the digits, which several tests look at, and programs to run more."""
+"""One run of the published commands on the digits, which several tests look at, and a model of one's own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.forked import REPO, Done, Programs, shell
+from tests.helpers.forked import REPO, Done, shell
 
-SMALL = "--arch ResNet-20 --dataset DIGITS --target_rate 0.9"
-TRAIN = f"python train_cifar.py --gpu_id 0 {SMALL} --train_path ../test --baseline_epoch 2 --train_epoch 2"
-TEST = "python test.py --gpu_id 0 --arch ResNet-20 --dataset DIGITS --trained_param ../test/trained_param.pkl"
+SMALL = "--arch ResNet-8 --dataset DIGITS"
+TRAIN = (
+    f"python train_cifar.py --gpu_id 0 {SMALL} --target_rate 0.8 --train_path ../test --baseline_epoch 2"
+    " --train_epoch 2 --time_seconds 0.1"
+)
+TEST = f"python test.py --gpu_id 0 {SMALL} --trained_param ../test/trained_param.pkl"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Published:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Published:
-    """Verbatim but for the network, the data set and the epochs."""
+    """Verbatim but for the network, the data set, the epochs and the seconds in which networks are timed."""
     cwd = tmp_path_factory.mktemp("published") / "Secateur"
     cwd.mkdir()
     for program in ("train_cifar.py", "test.py"):
@@ -36,14 +39,6 @@ def published(tmp_path_factory) -> Published:
     train = shell(TRAIN, cwd)
     assert train.code == 0, train.err[-2000:]
     return Published(cwd, cwd.parent / "test", train, shell(TEST, cwd))
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """Runs programs without importing TensorFlow anew."""
-    running = Programs(tmp_path_factory.mktemp("programs"))
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="session")

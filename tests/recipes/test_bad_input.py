@@ -17,7 +17,7 @@ from secateur.runs import (
     write_json,
 )
 
-DIGITS = ["--arch", "ResNet-20", "--dataset", "DIGITS"]
+DIGITS = ["--arch", "ResNet-8", "--dataset", "DIGITS"]
 WARNING = "warning: no GPU"
 
 
@@ -74,9 +74,9 @@ def test_a_snapshot_that_cannot_be_used_is_code_4(programs, snapshots, tmp_path,
 def test_a_snapshot_of_another_network_is_code_4(programs, published, tmp_path, program):
     path = published.folder / "trained_param.pkl"
     options = ["--arch", "ResNet-56", "--dataset", "DIGITS", "--trained_param", path]
-    said = [str(path), "Received: arch=ResNet-20", "ResNet-56", "Pass --arch ResNet-20"]
+    said = [str(path), "Received: arch=ResNet-8", "ResNet-56", "Pass --arch ResNet-8"]
     refused(programs.run(program, *options, cwd=tmp_path), 4, *said)
-    options = ["--arch", "ResNet-20", "--dataset", "CIFAR100", "--trained_param", path]
+    options = ["--arch", "ResNet-8", "--dataset", "CIFAR100", "--trained_param", path]
     said = ["Received: classes=10", "CIFAR100", "Pass --dataset CIFAR10 or DIGITS"]
     refused(programs.run(program, *options, cwd=tmp_path), 4, *said)
 
@@ -89,7 +89,7 @@ def test_a_snapshot_of_another_network_is_code_4(programs, published, tmp_path, 
             2,
             ["arch='ResNet-57'", "Did you mean 'ResNet-56'?"],
         ),
-        (["--arch", "ResNet-20", "--dataset", "DIGTIS"], 2, ["dataset='DIGTIS'", "Did you mean 'DIGITS'?"]),
+        (["--arch", "ResNet-8", "--dataset", "DIGTIS"], 2, ["dataset='DIGTIS'", "Did you mean 'DIGITS'?"]),
         ([*DIGITS, "--batch_size", 5000], 3, ["Received: batch_size=5000", "training images of DIGITS"]),
         ([*DIGITS, "--tpu", "local"], 2, ["Received: tpu='local'"]),
         ([*DIGITS, "--gpu_id", -1], 2, ["Received: gpu_id=[-1]"]),
@@ -106,14 +106,15 @@ def test_what_cannot_be_is_answered_before_a_folder_is_claimed(programs, tmp_pat
 def test_a_data_set_that_is_not_there_is_code_3(programs, tmp_path):
     """An empty file where the folder should be: nothing can be found or downloaded."""
     (tmp_path / "file").write_bytes(b"")
-    options = ["--arch", "ResNet-20", "--dataset", "CIFAR10", "--data_path", tmp_path / "file" / "tfds"]
+    options = ["--arch", "ResNet-8", "--dataset", "CIFAR10", "--data_path", tmp_path / "file" / "tfds"]
     done = programs.run("train_cifar.py", *options, "--train_path", tmp_path / "run", cwd=tmp_path)
     refused(done, 3, "CIFAR10", str(tmp_path / "file"))
 
 
 # --- run folders -------------------------------------------------------------------------------------------
 
-RUN = [*DIGITS, "--gpu_id", 0, "--target_rate", 0.9, "--baseline_epoch", 2, "--train_epoch", 2]
+RUN = [*DIGITS, "--gpu_id", 0, "--target_rate", 0.8, "--baseline_epoch", 2, "--train_epoch", 2]
+RUN += ["--time_seconds", 0.1]
 
 
 def digests(folder) -> dict[str, str]:
@@ -161,8 +162,8 @@ def unfinished(published, tmp_path):
     ("step", "file", "limit"),
     [
         ("bank", "bank.npy", 100_000),
-        ("compact", "compact.keras", 500_000),
-        ("litert", "model.tflite", 500_000),
+        ("compact", "compact.keras", 100_000),
+        ("litert", "model.tflite", 100_000),
     ],
 )
 def test_a_full_disk_is_code_5_and_loses_nothing(programs, published, unfinished, step, file, limit):
@@ -182,6 +183,7 @@ def test_a_full_disk_is_code_5_and_loses_nothing(programs, published, unfinished
 def test_a_diverging_run_is_code_6_and_goes_on_with_what_it_has(programs, published, tmp_path):
     source = published.folder / "snap_baseline.pkl"
     options = [*DIGITS, "--criterion", "l1", "--trained_param", source, "--train_path", tmp_path / "run"]
+    options += ["--time_seconds", 0.1]
     fast = [*options, "--learning_rate", "1e9", "--train_epoch", 3]
     said = ["fine_tune, epoch 1: ", "at learning rate 1e+09", "--set fine_tune.learning_rate=1e+08"]
     refused(programs.run("train_cifar.py", *fast, cwd=tmp_path), 6, *said)

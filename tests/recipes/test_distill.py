@@ -11,10 +11,8 @@ from secateur.pruning import Plan
 from secateur.recipes.training.scoring import score_logits
 from secateur.runs import load_snapshot, read_json, read_jsonl, sha256
 
-BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
-HAP = (
-    "--t-model resnet20 --s-copy-t --dataset digits --prune-rates 0.6 --prune-mode filter-nggm --distill hap"
-)
+BASE = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
+HAP = "--t-model resnet8 --s-copy-t --dataset digits --prune-rates 0.6 --prune-mode filter-nggm --distill hap"
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +44,9 @@ def test_haps_command_ends_in_a_smaller_plain_network(hap, published):
     assert all(abs(width / plan.sizes[name] - 0.6) < 0.04 for name, width in plan.widths().items())
     assert report["test_reads"] == 1
     learning = report["learning"]
-    teacher = {"file": str(published.folder / "snap_baseline.pkl"), "arch": "ResNet-20"}
+    teacher = {"file": str(published.folder / "snap_baseline.pkl"), "arch": "ResNet-8"}
     assert learning["teachers"] == [teacher | {"sha256": sha256(teacher["file"])}]
-    assert learning["student"] == {"arch": "ResNet-20", "start": f"a copy of {teacher['file']}"}
+    assert learning["student"] == {"arch": "ResNet-8", "start": f"a copy of {teacher['file']}"}
 
 
 @pytest.mark.slow
@@ -100,7 +98,7 @@ def test_stored_logits_are_those_of_the_teachers(run, published):
 def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, published):
     """A copy of the first teacher leaves no room: of all teachers only the first one stays."""
     teachers = [published.folder / name for name in ("trained_param.pkl", "slimmed_param.pkl")]
-    copied = ["--trained_param", teachers[0], "--arch", "ResNet-20", *BASE[2:], "--train_images", 320]
+    copied = ["--trained_param", teachers[0], "--arch", "ResNet-8", *BASE[2:], "--train_images", 320]
     words = [*copied, "--teacher", *teachers, "--teacher_filter", "dataset"]
     _, done = run("--recipe", "distill", *words)
     assert done.code == 0, done.err[-2000:]
@@ -115,7 +113,7 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
         "--recipe",
         "distill",
         "--arch",
-        "ResNet-32",
+        "ResNet-14",
         *BASE[2:],
         "--distill",
         "kd+sp",
@@ -124,7 +122,7 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
     ]
     folder, done = run(*words)
     assert done.code == 0, done.err[-2000:]
-    assert load_snapshot(folder / "trained_param.pkl").spec["arch"] == "ResNet-32"
+    assert load_snapshot(folder / "trained_param.pkl").spec["arch"] == "ResNet-14"
     assert sha256(teacher) == before
 
 

@@ -11,19 +11,18 @@ from secateur.runs import read_jsonl, sha256
 RESULTS = ("snap_baseline.pkl", "snap_warm.pkl", "search_state.pkl", "slimmed_param.pkl", "bank.npy")
 RESULTS += ("trained_param.pkl", "search.jsonl", "plan_ekg.json")
 
-# Where the run shall be when it is killed: a file that this phase finds or has written.
+# Where the run shall be when it is killed: a file that this phase finds or has written. The warm-up is a
+# training without a checkpoint, as the first epoch of all trainings.
 MOMENTS = {
-    "baseline, first epoch": "manifest.json",
     "baseline, second epoch": "checkpoint_baseline-*.pkl",
     "warm-up": "snap_baseline.pkl",
     "search, some steps": "checkpoint_search_ekg-*.pkl",
     "bank": "search_state.pkl",
-    "fine-tune, first epoch": "slimmed_param.pkl",
     "fine-tune, second epoch": "checkpoint_fine_tune-*.pkl",
     "compact": "trained_param.pkl",
 }
-OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
-OPTIONS += ["--baseline_epoch", 2, "--train_epoch", 2, "--train_path", "run"]
+OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8]
+OPTIONS += ["--baseline_epoch", 2, "--train_epoch", 2, "--train_path", "run", "--time_seconds", 0.1]
 
 
 def seen(folder: Path, pattern: str, process: int) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from secateur.pruning import Plan
 from secateur.runs import load_snapshot, read_json
 
-BASE = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
+BASE = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_search_in_steps_of_eight_without_knowledge(run, published):
 
 
 def test_test_py_evaluates_with_batch_statistics_too(published, programs):
-    options = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--bn", "batch", "--val_batch_size", 64]
+    options = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--bn", "batch", "--val_batch_size", 64]
     path = published.folder / "trained_param.pkl"
     done = programs.run("test.py", *options, "--trained_param", path, cwd=published.cwd)
     assert done.code == 0 and "(batch statistics of 64)" in done.out

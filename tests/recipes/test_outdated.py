@@ -8,7 +8,8 @@ from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.run import forget_changed, program_of
 from secateur.runs import MetricsLog, RunFolder, read_json, read_jsonl, sha256, write_json
 
-NETWORK = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9, "--train_epoch", 2]
+NETWORK = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8, "--train_epoch", 2]
+NETWORK += ["--time_seconds", 0.1]
 
 
 def again(programs, folder, *options) -> str:
@@ -92,7 +93,7 @@ def test_the_earliest_change_decides(tmp_path, change, left, capsys):
 
 def test_a_folder_of_an_older_engine_is_refused_in_one_line(programs, tmp_path):
     (tmp_path / "run").mkdir()
-    write_json(tmp_path / "run" / "config.json", {"arch": "ResNet-20", "search_target_rate": 0.9})
+    write_json(tmp_path / "run" / "config.json", {"arch": "ResNet-8", "search_target_rate": 0.8})
     done = programs.run("train_cifar.py", *NETWORK, "--train_path", tmp_path / "run", cwd=tmp_path)
     (line,) = [text for text in done.err.splitlines() if not text.startswith("warning")]
     assert done.code == 5 and "another version" in line and "--train_path" in line

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from secateur import coding, nets
-from secateur.recipes.engine.recipe import published_recipes
+from secateur.pruning import complexity, plan_of_widths, published_widths
+from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.runs import load_snapshot, read_json, save_snapshot, sha256
 
 SMALL = (
@@ -18,7 +19,7 @@ SMALL = (
 )
 # What is shorter here, and the widths that the recipe leaves of the stages' 16, 32 and 64 inner channels.
 RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
-    "baseline": ("dense.epochs=1 dense.batch_size=64", None),
+    "baseline": ("dense.epochs=6 dense.batch_size=64", None),
     "baseline_wrn": ("dense.epochs=1 dense.batch_size=64", None),
     "baseline_rethinking": ("dense.epochs=1", None),
     "baseline_hap": ("dense.epochs=1", None),
@@ -57,6 +58,20 @@ OF_RESNET_56 = {  # parameters and MACs that Li et al. 2017 publish as percentag
     "scratch_e": ("train.epochs=1", 735_712, 90_907_264),
     "scratch_b": ("train.epochs=1", 735_712, 90_907_264),
 }
+# Run by `make test-slow`: steps, switches and choices by name are those of other runs, the numbers differ.
+SLOW = {
+    "baseline_wrn",
+    "baseline_rethinking",
+    "baseline_cinic",
+    "kesi_steps",
+    "pfec_a",
+    "pfec_b",
+    "scratch_e",
+}
+
+
+def some_slow(names):
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +98,7 @@ def recipe(programs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def dense(recipe):
     """A snapshot of the dense network that most recipes here start from."""
-    folder, done = recipe("baseline", "--set", "dense.epochs=6", "dense.batch_size=64")
+    folder, done = recipe("baseline", "--set", *RUNS["baseline"][0].split())
     assert done.code == 0, done.err[-2000:]
     return folder / "snap_dense.pkl"
 
@@ -91,7 +106,7 @@ def dense(recipe):
 @pytest.fixture(scope="module")
 def ran(recipe, dense):
     """Folder of a recipe of `RUNS`, which is run once."""
-    folders = {}
+    folders = {"baseline": dense.parent}
 
     def finished(name):
         if name not in folders:
@@ -121,7 +136,22 @@ def test_every_published_recipe_is_run_here():
     assert {*RUNS, *OF_RESNET_56} | elsewhere == set(published_recipes())
 
 
-@pytest.mark.parametrize("name", RUNS)
+def looked_at(name: str) -> set[tuple[str, object]]:
+    """What the code looks at in a recipe's steps: words and switches; of numbers and lists only the type."""
+    pairs = [pair for table in tables_of(find_recipe(name).steps) for pair in table.items()]
+    return {
+        (key, value if isinstance(value, str | bool) else type(value))
+        for key, value in pairs
+        if key not in ("name", "widths")  # widths: the counts below
+    }
+
+
+def test_runs_that_are_slow_are_made_of_what_others_run():
+    fast = set().union(*(looked_at(name) for name in {*RUNS, *OF_RESNET_56} - SLOW))
+    assert {name: looked_at(name) - fast for name in SLOW} == dict.fromkeys(SLOW, set())
+
+
+@pytest.mark.parametrize("name", some_slow(RUNS))
 def test_a_recipe_ends_in_a_plain_network_of_its_widths(name, ran):
     folder, widths = ran(name), RUNS[name][1]
     model, report = plain(folder), read_json(folder / "report.json")
@@ -141,18 +171,25 @@ def test_slimming_cuts_seventy_per_cent_of_all_channels(ran):
 
 
 @pytest.fixture(scope="module")
-def resnet_56(tmp_path_factory):
-    """Random weights of the network that PFEC's plans are made for."""
-    path = tmp_path_factory.mktemp("dense") / "resnet_56.pkl"
-    save_snapshot(path, nets.snapshot_of(nets.build("ResNet-56", shortcut="A")))
-    return path
+def resnet_56():
+    """The network that PFEC's plans are made for."""
+    return nets.build("ResNet-56", shortcut="A")
 
 
 @pytest.mark.parametrize("name", OF_RESNET_56)
-def test_a_plan_of_resnet_56_ends_in_the_published_counts(name, recipe, resnet_56):
+def test_a_plan_of_resnet_56_has_the_published_counts(name, resnet_56):
+    (cut,) = [table for table in tables_of(find_recipe(name).steps) if table["kind"] == "prune_fixed"]
+    plan = plan_of_widths(resnet_56, published_widths(cut["widths"], resnet_56))
+    count = complexity(resnet_56, plan=plan)
+    assert (count.params, count.macs) == OF_RESNET_56[name][1:]
+
+
+@pytest.mark.parametrize("name", some_slow(OF_RESNET_56))
+def test_a_plan_of_resnet_56_ends_in_the_published_counts(name, recipe, resnet_56, tmp_path):
     settings, params, macs = OF_RESNET_56[name]
-    words = ("--arch", "ResNet-56", "--trained_param", resnet_56, "--set", *settings.split())
-    folder, done = recipe(name, *words)
+    save_snapshot(tmp_path / "dense.pkl", nets.snapshot_of(resnet_56))
+    words = ("--arch", "ResNet-56", "--trained_param", tmp_path / "dense.pkl", "--train_images", 64)
+    folder, done = recipe(name, *words, "--set", *settings.split())
     assert done.code == 0, done.err[-3000:]
     plain(folder)
     last = read_json(folder / "report.json")["rows"][-1]

@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import subprocess
-import sys
 import zipfile
 from functools import partial
 
@@ -17,7 +15,6 @@ from secateur.exports import litert_runner
 from secateur.exports.parity import compare
 from secateur.pruning import complexity
 from secateur.runs import EXIT_CODES
-from tests.helpers.forked import REPO, Done, quiet_environment
 
 PROGRAM = "pruning/__main__.py"
 parse = partial(program.parse, "prune")
@@ -38,14 +35,6 @@ def mobilenet(tmp_path_factory):
     return path
 
 
-def shell(*words: object, cwd) -> Done:
-    """`python -m pruning …` as a new process."""
-    command = [sys.executable, "-m", "pruning", *map(str, words)]
-    environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
 def left(out: str, row: str) -> float:
     """The share in the last column of the table of costs."""
     return float(re.search(rf"^{row} .* ([\d.]+)%$", out, re.MULTILINE)[1]) / 100
@@ -59,7 +48,7 @@ def test_a_dry_run_prints_what_would_be_done_and_writes_nothing(programs, mobile
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(mobilenet, tmp_path):
+def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(programs, mobilenet, tmp_path):
     options = [
         "--keep_macs",
         0.5,
@@ -72,7 +61,7 @@ def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(mobilenet, t
         "--report",
         "r.html",
     ]
-    done = shell(mobilenet, *options, cwd=tmp_path)
+    done = programs.run(PROGRAM, mobilenet, *options, cwd=tmp_path)
     assert done.code == 0, done.err
     assert {path.name for path in tmp_path.iterdir()} == {"small.keras", "small.tflite", "r.html", "r.json"}
     before, small = (keras.models.load_model(path) for path in (mobilenet, tmp_path / "small.keras"))

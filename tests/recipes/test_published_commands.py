@@ -20,8 +20,8 @@ FILES = {
     "search_state.pkl", "bank.npy", "slimmed_param.pkl", "trained_param.pkl", "metrics.jsonl",
     "compact.keras", "model.tflite", "report.json", "report.html", "tensorboard",
 }  # fmt: skip
-COMMAND = ["--gpu_id", 0, "--arch", "ResNet-20", "--dataset", "DIGITS", "--target_rate", 0.9]
-COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2]
+COMMAND = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8]
+COMMAND += ["--train_path", "../test", "--baseline_epoch", 2, "--train_epoch", 2, "--time_seconds", 0.1]
 BARS = ("baseline", "warm_up", "search", "memory bank", "fine_tune")
 
 
@@ -79,7 +79,7 @@ def test_test_py_prints_the_accuracy_of_the_report(published, report):
 def test_the_search_ends_just_below_its_target(report):
     rates = [step["rate"] for step in report["search"]]
     assert rates[0] == 1 and rates == sorted(rates, reverse=True)
-    assert 0.87 < rates[-1] <= 0.9 < rates[-2]
+    assert 0.77 < rates[-1] <= 0.8 < rates[-2]
 
 
 def test_the_networks_have_the_widths_of_the_plan(published):
@@ -163,7 +163,7 @@ def test_a_page_that_was_deleted_is_made_again(published, programs):
 
 def test_several_snapshots_are_an_ensemble(published, programs):
     names = [published.folder / name for name in ("snap_baseline.pkl", "trained_param.pkl")]
-    options = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--trained_param", *names]
+    options = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--trained_param", *names]
     done = programs.run("test.py", *options, cwd=published.cwd)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
@@ -178,14 +178,15 @@ def test_report_json_is_json_of_numbers(published):
     assert (REPO / "train_cifar.py").is_file()
 
 
-def test_a_reader_who_leaves_before_the_table_is_code_141(published):
-    program = """
-import sys
+def test_a_reader_who_leaves_before_the_table_is_code_141(programs, published):
+    code = """
+import os, sys
 from secateur.recipes.engine.report import print_table
 from secateur.runs import cli, read_json
+end, start = os.pipe()
+os.dup2(start, 1)
+os.close(end)  # nobody reads any more
 sys.exit(cli(lambda: print_table(read_json(sys.argv[1]))))
 """
-    command = '"$0" -c "$1" "$2" | true; exit ${PIPESTATUS[0]}'
-    arguments = [sys.executable, program, published.folder / "report.json"]
-    done = subprocess.run(["bash", "-c", command, *arguments], cwd=REPO, capture_output=True, text=True)
-    assert (done.returncode, "Traceback" in done.stderr) == (141, False), done.stderr
+    done = programs.run_code(code, published.folder / "report.json", cwd=published.cwd)
+    assert (done.code, "Traceback" in done.err) == (141, False), done.err

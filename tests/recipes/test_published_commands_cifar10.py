@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from itertools import islice
 
 import pytest
 import tensorflow as tf
 
 from secateur.runs import read_json
-from tests.helpers.forked import REPO, shell
+from tests.helpers.forked import Done
 
 NETWORK = "--gpu_id 0 --arch ResNet-56 --dataset CIFAR10"
 PUBLISHED = (
     f"python train_cifar.py {NETWORK} --target_rate 0.45 --train_path ../test",
     f"python test.py {NETWORK} --trained_param ../test/trained_param.pkl",
 )
-SHORT = " --baseline_epoch 1 --train_epoch 1 --search_step 0.8"
+SHORT = " --baseline_epoch 1 --train_epoch 1 --search_step 0.8 --time_seconds 0.1"
 TRAIN_IMAGES, TEST_IMAGES = 300, 100
 
 
@@ -44,20 +45,22 @@ def small_cifar10(data_dir, tmp_path_factory):
     return root
 
 
-def test_they_run_one_after_the_other_in_tensorflow_datasets_own_folder(small_cifar10, tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(small_cifar10))
+def test_they_run_one_after_the_other_in_tensorflow_datasets_own_folder(programs, small_cifar10, tmp_path):
     cwd = tmp_path / "Secateur"
     cwd.mkdir()
-    for program in ("train_cifar.py", "test.py"):
-        (cwd / program).symlink_to(REPO / program)
-    train = shell(PUBLISHED[0] + SHORT, cwd)
+
+    def run(command: str) -> Done:
+        _, program, *words = shlex.split(command)
+        return programs.run(program, *words, cwd=cwd, environment={"TFDS_DATA_DIR": str(small_cifar10)})
+
+    train = run(PUBLISHED[0] + SHORT)
     assert train.code == 0, train.err[-2000:]
     report = read_json(tmp_path / "test" / "report.json")
     dense, _, tuned = report["rows"]
     # EKG counts 2 operations per BN element as well: the two ratios differ by less than a percent.
     assert dense["params"] == 855_770 and tuned["macs"] / dense["macs"] == pytest.approx(0.45, abs=0.01)
     assert report["search"][-1]["rate"] <= 0.45 < report["search"][-2]["rate"]
-    evaluated = shell(PUBLISHED[1], cwd)
+    evaluated = run(PUBLISHED[1])
     assert evaluated.code == 0, evaluated.err[-2000:]
     found = re.search(r"accuracy (\S+) % on 100 test images", evaluated.out)
     assert float(found[1]) == pytest.approx(100 * tuned["test_accuracy"], abs=0.005)

@@ -29,7 +29,10 @@ def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, ca
     assert re.search(r"accuracy 93\.8\d % on 10,000 test images \(moving averages\)", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("depth", "accuracy", "params"), [(20, 91.73, 269_722), (56, 93.39, 853_018)])
+@pytest.mark.parametrize(
+    ("depth", "accuracy", "params"),
+    [(20, 91.73, 269_722), pytest.param(56, 93.39, 853_018, marks=pytest.mark.slow)],
+)
 def test_weights_from_pytorch_have_their_published_accuracy(
     data_dir, cifar10, capsys, depth, accuracy, params
 ):

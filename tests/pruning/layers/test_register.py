@@ -1,7 +1,6 @@
 """Layers that the project does not know: cut, counted, timed, searched, coded, saved, used from a shell."""
 
 import shutil
-import subprocess
 import sys
 
 import keras
@@ -23,7 +22,6 @@ from secateur.runs import read_json
 from secateur.runs.errors import UsageError
 from tests.helpers import foreign_layers, random_nets
 from tests.helpers.foreign_layers import Bounded, Gain, Turned
-from tests.helpers.forked import REPO, quiet_environment
 
 BATCH = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 L = keras.layers
@@ -191,21 +189,16 @@ def test_an_installed_package_teaches_its_layer(tmp_path, monkeypatch):
     assert find("my_layers.Gain").activation and "my_layers" in sys.modules
 
 
-def test_a_file_teaches_layers_to_the_command(tmp_path):
+def test_a_file_teaches_layers_to_the_command(programs, tmp_path):
     model = made()
     model.save(tmp_path / "net.keras")
     shutil.copy(foreign_layers.__file__, tmp_path / "my_layers.py")
-    words = "net.keras --import my_layers.py --keep 0.5 --save_plan plan.json -o small.keras"
-    environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
-
-    def shell(words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "pruning", *words.split()]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-
-    done = shell(words)
-    assert done.returncode == 0, done.stderr
+    words = "net.keras --keep 0.5 --save_plan plan.json -o small.keras"
+    command = ("pruning/__main__.py", *words.split())
+    done = programs.run(*command, "--import", "my_layers.py", cwd=tmp_path)
+    assert done.code == 0, done.err
     plan = Plan.from_json(read_json(tmp_path / "plan.json"))
     assert plan.widths() == {"first": 3, "second": 4}
     assert_same(mask(model, plan)(BATCH), keras.models.load_model(tmp_path / "small.keras")(BATCH))
-    without = shell(words.replace("--import my_layers.py", ""))
-    assert without.returncode == 4 and "give --import FILE.py" in without.stderr
+    without = programs.run(*command, cwd=tmp_path)
+    assert without.code == 4 and "give --import FILE.py" in without.err

@@ -20,7 +20,7 @@ SETTINGS = SearchSettings(target=0.6, batch_size=16)  # batches of 16, 16 and 8
 
 @pytest.fixture(scope="module")
 def model():
-    return toys.resnet20("B", side=16)
+    return toys.small_resnet("B", depth=14, side=16)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def traces(chain) -> list[int]:
 
 def test_the_first_steps_equal_the_literal_reference(model):
     steps = 7
-    reference = Reference(model, 20, IMAGES, LABELS, SETTINGS.batch_size, SETTINGS.step, SETTINGS.target)
+    reference = Reference(model, 14, IMAGES, LABELS, SETTINGS.batch_size, SETTINGS.step, SETTINGS.target)
     reference.run(steps)
     searcher = Searcher(model, IMAGES, LABELS, SETTINGS)
     assert searcher.dense_macs == reference.flops
@@ -60,7 +60,7 @@ def test_the_first_steps_equal_the_literal_reference(model):
 
 def test_the_end_of_a_search_equals_the_reference(model):
     target = 0.93  # a few steps, the last of which gives channels back
-    reference = Reference(model, 20, IMAGES, LABELS, 16, 0.2, target)
+    reference = Reference(model, 14, IMAGES, LABELS, 16, 0.2, target)
     reference.run(100)
     states, searcher = search(model, dataclasses.replace(SETTINGS, target=target), IMAGES)
     ours = [(i.group, list(i.plan.keep[i.group])) for i in states[-1].history[1:]]
