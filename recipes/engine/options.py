@@ -126,7 +126,7 @@ def parse_into(
     schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
     parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
-    add_flags(parser, kind, defaults)
+    add_options(parser, kind, defaults)
     words = _joined(sys.argv[1:] if argv is None else argv)
     for name in firsts:
         if words and not words[0].startswith("-"):
@@ -136,7 +136,7 @@ def parse_into(
     return kind(**{**defaults, **vars(parser.parse_args(words))})
 
 
-def add_flags(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
+def add_options(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
     """A flag for each field; `defaults` of some fields are shown in place of their own."""
     schemas = kind.model_json_schema()["properties"]
     for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
