@@ -178,7 +178,13 @@ class Parser(argparse.ArgumentParser):
 
 def _joined(words: Sequence[str]) -> list[str]:
     """--pixels -1..1 as --pixels=-1..1, since argparse takes the second word for a flag."""
-    return re.sub(r"(?m)^(--\w+)\n(-\d+\.\.)", r"\1=\2", "\n".join(words)).split("\n") if words else []
+    found: list[str] = []
+    for word in words:
+        if found and re.match(r"-\d+\.\.", word) and re.fullmatch(r"--\w+", found[-1]):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, default: Any) -> None:

@@ -149,7 +149,7 @@ def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, 
         numbers = " +".join(f"{100 * value:.2f}" for value in (*curve, found.whole))
         assert re.search(f"^{name} +{numbers}$", done.out, re.M)
     page = html.unescape((tmp_path / "r.html").read_text())
-    assert "Accuracy of 2 groups as each is narrowed by itself" in page
+    assert "All 2 curves" in page and all(f"channels kept of {name}" in page for name in found.curves)
     assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5, allocation=found)
 
 
