@@ -12,7 +12,7 @@ from typing import Any
 
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.flags import Flag, name_of, tables_of, together, translate
-from secateur.recipes.engine.options import METAVARS, Parser, add_flags, with_default
+from secateur.recipes.engine.options import METAVARS, Parser, add_options, with_default
 from secateur.recipes.engine.recipe import (
     RecipeFile,
     find_recipe,
@@ -56,7 +56,7 @@ def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     """`asked`: for help, which has the weights of all losses and therefore imports them."""
     steps = ", ".join(dict.fromkeys(name_of(table) for table in tables_of(recipe.steps)))
     parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}. Other recipes: {FLAG} list")
-    add_flags(parser, RunOptions, recipe.options)
+    add_options(parser, RunOptions, recipe.options)
     for name, flag in recipe.flags.items():
         text = flag.help.replace(LOSSES, _losses()) if asked and LOSSES in flag.help else flag.help
         _add(parser, name, flag, text, flag.standing(recipe.steps, recipe.options))
