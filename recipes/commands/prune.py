@@ -87,6 +87,7 @@ def recover(subject: Subject, small: keras.Model) -> tuple[float, float]:
         stages["averages of BN re-estimated"] = accuracy(small, data, size)
     if options.finetune_epochs:
         fine_tune(small, data, options)
+        reestimate(small, data, size)  # Keras' momentum of 0.99 keeps old averages for hundreds of steps
         stages["fine-tuned"] = accuracy(small, data, size)
     rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
     print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
