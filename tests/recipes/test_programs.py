@@ -312,7 +312,7 @@ def test_ekg_is_followed_by_sharing_coding_and_rounding_in_one_run(recipe, dense
     folder, done = recipe(str(own), "--trained_param", dense, "--num_teacher", 2, "--set", "int8.epochs=0")
     assert done.code == 0, done.err[-2000:]
     report = read_json(folder / "report.json")
-    assert [row["name"] for row in report["files"]] == ["model.tflite", "encode.kpz", "int8.tflite"]
+    assert [row["name"] for row in report["files"]] == ["model.tflite", "int8.tflite", "encode.kpz"]
     assert [row["name"] for row in report["rows"]] == ["baseline", "slimmed", "trained", "train"]
     assert report["search"][-1]["rate"] <= 0.9 and len(report["bank"]["teachers"]) == 2
     assert report["taught"]["fine_tune"]["stored"] and report["config"]["flags"]["train_epoch"] == 1
