@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Programs:
     """Runs `train_cifar.py`, `test.py` and other files of Python, one at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._child = folder, 0
         environment = quiet_environment() | {"PYTHONPATH": str(REPO)}
         command = [sys.executable, __file__]
         self._server = subprocess.Popen(
@@ -73,6 +74,9 @@ class Programs:
 
         `file_limit` is the size that no file may exceed, `environment` what differs from this process's.
         """
+        if self._child:  # of a test that ran out of time
+            os.kill(self._child, signal.SIGKILL)
+            self.wait()
         request = {
             "argv": [str(REPO / program), *map(str, arguments)],
             "cwd": str(cwd),
@@ -83,11 +87,13 @@ class Programs:
         }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        self._child = int(self._server.stdout.readline())
+        return self._child
 
     def wait(self) -> Done:
         """Waits for the program that was started last."""
         status = int(self._server.stdout.readline())
+        self._child = 0
         out, err = ((self._folder / name).read_text() for name in ("out", "err"))
         return Done(os.waitstatus_to_exitcode(status), out, err)
 

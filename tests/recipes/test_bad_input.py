@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from secateur.recipes.engine.run import ENGINE
 from secateur.runs import (
     EXIT_CODES,
     RunFolder,
@@ -129,7 +130,7 @@ def test_a_file_in_the_place_of_the_folder_is_code_5(programs, tmp_path):
 
 
 def test_a_folder_in_use_is_code_5(programs, tmp_path):
-    with RunFolder(tmp_path / "run", {}):
+    with RunFolder(tmp_path / "run", {"engine": ENGINE}):
         done = programs.run("train_cifar.py", *DIGITS, "--train_path", tmp_path / "run", cwd=tmp_path)
     refused(done, 5, "is busy", str(tmp_path / "run"), "--train_path")
 
