@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,20 @@ from secateur.runs.suggest import nearest
 MARGIN, GAP, ROW = 16, 28, 960  # pixels: around all panels, between them, and how wide a row of them is
 
 
-def parse(words: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description="Writes the page of a report.json again, or a picture."
-    )
-    parser.add_argument(
-        "report", type=Path, help="report.json of a run, or what `prune --report` wrote as JSON"
-    )
-    parser.add_argument(
-        "--picture", help="write this alone, as SVG: widths, search, training, costs, sensitivity"
-    )
-    parser.add_argument("--output", "-o", type=Path, help="the file to write (default: beside the report)")
-    return parser.parse_args(words)
+def run(options: Any) -> None:
+    """Writes the page of a report, or one of its pictures.
 
-
-def run(options: argparse.Namespace) -> None:
-    """Report → file.
+    `options` are a `recipes.commands.options.ReportOptions`, a room that stands above this one.
 
     Raises:
         UsageError: the file is no report, there is no such picture, or the run had nothing to show in it.
         RunFolderError: the file cannot be written.
     """
-    report = _read(options.report)
-    name = f"{options.picture}.svg" if options.picture else options.report.with_suffix(".html").name
+    file = Path(options.report)
+    report = _read(file)
+    name = f"{options.picture}.svg" if options.picture else file.with_suffix(".html").name
     text = picture_file(report, options.picture) if options.picture else page(report)
-    write_atomic(options.output or options.report.with_name(name), text.encode())
+    write_atomic(options.output or file.with_name(name), text.encode())
 
 
 def page(report: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ class Command:
 
     Attributes:
         about: a line for --help.
-        options: a class of options, or a function (words, program) → options, None once all is said; as
-            "module:name". Neither imports TensorFlow.
+        options: a class of options, or a function (words, program) → options, None where
+            nothing is left to do; as "module:name". Neither imports TensorFlow.
         run: function of the options, as "module:name".
         tensorflow: whether `run` needs it.
         interrupted: what Ctrl-C leaves behind, one line.
@@ -77,7 +77,7 @@ COMMANDS = {
     ),
     "report": Command(
         "writes the page of a report.json again, or one of its pictures as SVG",
-        "secateur.reports.command:parse",
+        f"{COMMANDS_OF}.options:ReportOptions",
         "secateur.reports.command:run",
         tensorflow=False,
     ),
@@ -111,7 +111,7 @@ def dispatch(words: Sequence[str], prog: str, names: Sequence[str] = tuple(COMMA
 
 
 def parse(name: str, words: Sequence[str], prog: str = "secateur") -> Any:
-    """The options of a command; None once all is said. `prog` is what messages call the program.
+    """The options of a command; None where nothing is left to do. `prog` is what messages call the program.
 
     Raises `UsageError` for what cannot be understood.
     """

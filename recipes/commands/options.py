@@ -1,4 +1,4 @@
-"""Options of `python -m pruning` and `python -m coding`. Plain Python."""
+"""Options of the commands on a model of one's own, and of `report`. Plain Python."""
 
 from __future__ import annotations
 
@@ -181,3 +181,15 @@ class Int8Options(TuningOptions):
     learning_rate: float = option(1e-3, "of fine-tuning, falling to 0 along a cosine", gt=0)
     samples: int = option(512, "training images that show how large activations become", ge=1)
     numbers: Literal["float32", "int8", "uint8"] = option("float32", "what the file reads and gives")
+
+
+class ReportOptions(Options):
+    """The page of a report.json made again, or one of its pictures."""
+
+    report: str = option(
+        ..., "report.json of a run, or the JSON of `prune --report`; it comes first", first="REPORT.json"
+    )
+    picture: str | None = option(
+        None, "write this alone, as SVG: widths, search, training, costs or sensitivity"
+    )
+    output: str | None = option(None, "the file to write (default: beside the report)", short="-o")

@@ -1,6 +1,7 @@
 """`secateur report` writes a page or a picture of a report.json, and refuses what is none."""
 
 import json
+import re
 
 import pytest
 
@@ -38,3 +39,12 @@ def test_what_is_no_report_is_refused(content, tmp_path):
             ["report", str(file), "--picture", "search", "--output", str(tmp_path / "out.svg")], "secateur"
         )
     assert not (tmp_path / "out.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [([], "Which report"), (["x.json", "--pictur", "widths"], "Did you mean '--picture'?")],
+)
+def test_its_words_are_read_like_those_of_all_commands(words, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        dispatch(["report", *words], "secateur")
