@@ -20,10 +20,10 @@ FRAME = (68, 30, 220, 126)  # left, top, width, height of its axes
 DOTS = 20  # up to so many points a curve shows each of them
 
 
-def panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+def panel(drawn: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes whose frame is `width` × `height` pixels, `left` and `top` of the figure's corner."""
-    across, down = figure.get_size_inches() * 72
-    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    across, down = drawn.get_size_inches() * 72
+    axes = drawn.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
     axes.locator_params(axis="both", nbins=4, steps=(1, 2, 5, 10))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")

@@ -24,7 +24,7 @@ def costs_of(convention: str = "mac") -> tuple[tuple[str, str, str], ...]:
 
 
 def pruned_page(report: Mapping[str, Any]) -> str:
-    """The page for what `recipes.commands.prune_report` collects; every text in it is escaped."""
+    """The page for what `recipes.commands.report` collects; every text in it is escaped."""
     report = clean(report)
     (wanted, value), *_ = report["target"].items()
     before, after = report["rows"]

@@ -95,7 +95,7 @@ def disk_error(error: OSError, path: object = None) -> RunFolderError | None:
     if error.errno in _UNWRITABLE:
         return RunFolderError(
             f"a file cannot be written ({error.strerror}). Received: path={place}\n"
-            "choose another --train_path or change its permissions"
+            "choose another place or change its permissions"
         )
     return None
 

@@ -15,7 +15,7 @@ def tie(trained: keras.Model, shared: Shared, weight_decay: float = 0.0) -> Adju
     """Every member of a cluster gets the sum of its members' gradients, a zero gets 0 (Han et al. 2016).
 
     That sum is the gradient by the centroid. Members are given one and the same number, so that equal weights
-    with equal momenta stay equal bit for bit under any rule of `updates`.
+    with equal momenta stay equal bit for bit under any rule of `op_utils`.
 
     Args:
         trained: what the trainer moves: the model, or a lesson around it.
@@ -44,14 +44,14 @@ class _Members:
 
     def __init__(self, kernel: SharedKernel, weight_decay: float) -> None:
         self.weight_decay = weight_decay
-        self.places = kernel.labels - ZERO  # zeros are cluster 0
-        clusters, firsts = np.unique(self.places, return_index=True)
-        self.firsts = firsts[clusters > 0]
+        self.clusters = kernel.labels - ZERO  # zeros are cluster 0
+        found, firsts = np.unique(self.clusters, return_index=True)
+        self.firsts = firsts[found > 0]
         self.count = 1 + len(self.firsts)
 
     def __call__(self, gradient: tf.Tensor, weight: tf.Tensor, scale: float) -> tf.Tensor:
         decay = self.weight_decay * scale
-        sums = tf.math.unsorted_segment_sum(gradient - decay * weight, self.places, self.count)[1:]
-        # By cluster and not by weight: rounding may differ between the places of a vectorised loop.
+        sums = tf.math.unsorted_segment_sum(gradient - decay * weight, self.clusters, self.count)[1:]
+        # By cluster and not by weight: rounding may differ between the lanes of a vectorised loop.
         sums += decay * tf.gather(tf.reshape(weight, [-1]), self.firsts)
-        return tf.gather(tf.concat([tf.zeros(1, gradient.dtype), sums], 0), self.places)
+        return tf.gather(tf.concat([tf.zeros(1, gradient.dtype), sums], 0), self.clusters)

@@ -1,4 +1,4 @@
-"""Options of both programs: the command lines are made from them, with published names."""
+"""Options of `train` and `test`: their command lines are made from these, with published names."""
 
 from __future__ import annotations
 

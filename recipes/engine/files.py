@@ -20,14 +20,14 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score_logits
 from secateur.runs import warn
 
-TIMED_BATCH = 128
-PLAIN = "model.tflite"
+TIMED_BATCH = 128  # images of a call
+PLAIN = "model.tflite"  # the network in float32
 
 
 def save_compact(context: RunContext, snapshot: Path) -> None:
     """Two steps: compact.keras (plain layers) and model.tflite (float32) from a snapshot."""
     context.step("compact", "compact.keras", lambda path: compact(context.load(snapshot)).save(path))
-    context.step("litert", "model.tflite", lambda path: save_litert(compact(context.load(snapshot)), path))
+    context.step("litert", PLAIN, lambda path: save_litert(compact(context.load(snapshot)), path))
 
 
 def save_litert(model: keras.Model, path: Path) -> dict:
@@ -68,7 +68,7 @@ def file_rows(
 
 
 def lite_logits(context: RunContext, data: bytes, images: Images) -> np.ndarray:
-    """(n, classes) float32: what a LiteRT file says of images."""
+    """Logits (n, classes) float32 that a LiteRT file gives for images."""
 
     def read(part: slice) -> np.ndarray:
         return context.inputs(images.images[part]).numpy()

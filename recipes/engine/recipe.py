@@ -33,8 +33,8 @@ class RecipeFile:
         flags: flags of its own, by name.
         published_flags: those of another program.
 
-    A file with `based_on` is the recipe of that name with other values, `set = ["STEP.KEY=VALUE", …]`, and
-    with the file's own steps behind its own.
+    A file with `based_on` is the recipe of that name with other values, `set = ["STEP.KEY=VALUE", …]`; the
+    file's own steps follow the steps of that recipe.
     """
 
     name: str
@@ -44,7 +44,7 @@ class RecipeFile:
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
     flags: Mapping[str, Flag] = field(default_factory=dict)
-    published_flags: Mapping[str, Flag] = field(default_factory=dict)
+    published_flags: Mapping[str, PublishedFlag] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> RecipeFile:
@@ -179,7 +179,7 @@ def _value(text: str) -> Any:
 # --- what `--recipe list` prints --------------------------------------------------------------------------
 
 MINUTES = 2.2
-"""An epoch of ResNet-56 on CIFAR-10 with two CPU cores: 368 steps of 352 ms (README, "Speed")."""
+"""An epoch of ResNet-56 on CIFAR-10 with two CPU cores: 368 steps of 352 ms (docs/performance.md)."""
 
 
 def listing() -> str:

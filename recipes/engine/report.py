@@ -19,7 +19,7 @@ from secateur.exports.timing import least, processor
 from secateur.op_utils import make_forward
 from secateur.pruning import Plan, compact, complexity
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import file_rows
+from secateur.recipes.engine.files import TIMED_BATCH, file_rows
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.steps.search_ekg import history_of
@@ -30,7 +30,6 @@ from secateur.runs import load_snapshot, read_json, write_json
 from secateur.runs.text import table
 
 PAGE = "report.html"
-TIMED_BATCH = 128
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 

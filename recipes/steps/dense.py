@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from tqdm import tqdm
 
 from secateur import nets
 from secateur.dataloader import Facts
+from secateur.exports.timing import seconds
 from secateur.nets import NetSpec
 from secateur.op_utils import make_forward
 from secateur.recipes.engine.config import RunOptions
@@ -122,14 +121,8 @@ def announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Non
     images = spec.images.images[: spec.batch_size]
     forward = make_forward(model, context.inputs, batch_statistics=True, compile_=context.config.compile)
     forward(images, len(images))  # traces
-    seconds = 3 * min(_seconds(lambda: forward(images, len(images))) for _ in range(3))
+    one_step = 3 * min(seconds(lambda: forward(images, len(images))) for _ in range(3))
     left = spec.epochs - epochs_done(context, spec.name)
-    expected = datetime.timedelta(seconds=round(seconds * (len(spec.images) // spec.batch_size) * left))
+    expected = datetime.timedelta(seconds=round(one_step * (len(spec.images) // spec.batch_size) * left))
     epochs = f"{left} epochs" if left == spec.epochs else f"the last {left} of {spec.epochs} epochs"
     tqdm.write(f"no --trained_param: training the {spec.name} for {epochs}, about {expected} (h:mm:ss)")
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
