@@ -164,3 +164,8 @@ def make_splits(official_train: Images, read_test: Callable[[], Images], facts: 
     """Cut the official training images by `split_indices`; the first use of `test` calls `read_test`."""
     parts = {name: official_train.take(index) for name, index in split_indices(official_train.labels).items()}
     return Splits(**parts, facts=facts, _test=_LazyTest(read_test))
+
+
+def equidistant(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers 0 … count − 1, at equal distances."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))

@@ -11,6 +11,7 @@ from secateur.nets.spec import NetSpec
 from secateur.runs.recursion import deep
 
 NODES = 4  # of the graph for each layer with a number: convolution, BN, ReLU, addition
+EXPANSION = 4  # channels that a bottleneck makes, over those inside of it
 Conv = tuple[int, int, int]  # kernel size, output channels, stride
 
 
@@ -36,6 +37,13 @@ def conv(spec: NetSpec, x, name: str, width: int, kernel_size: int = 3, strides:
 def bn_relu(x, bn: str, relu: str, gamma: str | keras.Initializer = "ones"):
     """Batch normalisation, then ReLU."""
     return keras.layers.ReLU(name=relu)(FusedBatchNorm(gamma_initializer=gamma, name=bn)(x))
+
+
+def block_convs(width: int, strides: int, bottleneck: bool) -> list[Conv]:
+    """The convolutions of a basic block or of a bottleneck, the stride at the first of 3×3."""
+    if bottleneck:
+        return [(1, width, 1), (3, width, strides), (1, EXPANSION * width, 1)]
+    return [(3, width, strides), (3, width, 1)]
 
 
 def post_activated(spec: NetSpec, x, name: str, convs: Sequence[Conv], project: bool):

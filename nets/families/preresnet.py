@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import keras
 
-from secateur.nets.blocks import bn_relu, classified, conv, pre_activated
+from secateur.nets.blocks import block_convs, bn_relu, classified, conv, pre_activated
 from secateur.nets.registry import family
 from secateur.nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (16, 32, 64)
-EXPANSION = 4
 BASIC = tuple(f"PreResNet-{depth}" for depth in (20, 56, 110))
 BOTTLENECK = tuple(f"PreResNet-{depth}" for depth in (164,))
 
@@ -29,11 +28,5 @@ def preresnet(spec: NetSpec) -> keras.Model:
             strides = 2 if stage and not block else 1
             name = f"{'Bottleneck' if narrow else 'BasicBlock'}{stage}.{block}"
             project = "raw" if not block and (stage or narrow) else ""
-            x = pre_activated(spec, x, name, _convs(width, strides, narrow), project)
+            x = pre_activated(spec, x, name, block_convs(width, strides, narrow), project)
     return classified(spec, inputs, bn_relu(x, "bn", "relu"), depth)
-
-
-def _convs(width: int, strides: int, narrow: bool) -> list[tuple[int, int, int]]:
-    if narrow:
-        return [(1, width, 1), (3, width, strides), (1, EXPANSION * width, 1)]
-    return [(3, width, strides), (3, width, 1)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import keras
 
-from secateur.nets.blocks import bn_relu, classified, conv, padded, post_activated
+from secateur.nets.blocks import block_convs, bn_relu, classified, conv, padded, post_activated
 from secateur.nets.registry import family
 from secateur.nets.spec import NetSpec, depth_of
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 BOTTLENECKS = (50,)
-EXPANSION = 4
 
 
 @family(*(f"ResNet-{depth}" for depth in BLOCKS), choices={"stem": ("imagenet", "cifar")})
@@ -30,7 +29,7 @@ def resnet_imagenet(spec: NetSpec) -> keras.Model:
             strides = 2 if stage and not block else 1
             name = f"{'Bottleneck' if narrow else 'BasicBlock'}{stage}.{block}"
             project = not block and bool(stage or narrow)
-            x = post_activated(spec, x, name, _convs(width, strides, narrow), project)
+            x = post_activated(spec, x, name, block_convs(width, strides, narrow), project)
     return classified(spec, inputs, x, depth)
 
 
@@ -40,9 +39,3 @@ def _stem(spec: NetSpec, inputs):
     x = bn_relu(conv(spec, inputs, "conv", STAGE_WIDTHS[0], 7, 2), "bn", "relu")
     x, padding = padded(spec, x, "maxpool", 3, 2)  # behind a ReLU, PyTorch's −∞ and zero are the same
     return keras.layers.MaxPooling2D(3, 2, padding, name="maxpool")(x)
-
-
-def _convs(width: int, strides: int, narrow: bool) -> list[tuple[int, int, int]]:
-    if narrow:
-        return [(1, width, 1), (3, width, strides), (1, EXPANSION * width, 1)]
-    return [(3, width, strides), (3, width, 1)]

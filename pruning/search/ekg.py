@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,6 +52,20 @@ class Interim:
     score: float
     accuracy: float
     candidates: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {**vars(self), "plan": self.plan.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Interim:
+        """Inverse of `to_json`."""
+        return cls(**{**data, "plan": Plan.from_json(data["plan"])})
+
+
+def history_of(facts: Mapping[str, Any]) -> tuple[Interim, ...]:
+    """Interim networks, the dense one first, from the facts of a search that was saved."""
+    return tuple(map(Interim.from_json, facts["history"]))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from secateur.dataloader import Images
 from secateur.dataloader.sources import folders, tfds
+from secateur.dataloader.splits import equidistant
 from secateur.recipes.commands.options import RANGES_OF_PIXELS, ImageOptions
 from secateur.runs.errors import DataError, UsageError
 
@@ -65,12 +66,7 @@ class ImageData:
     def some_held(self, most: int) -> tuple[Scaled, np.ndarray]:
         """At most so many images of the holdout, at equal distances: of all classes alike."""
         images, labels = self.holdout
-        return _chosen(images, labels, spread(len(labels), most))
-
-
-def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers 0 … count − 1, at equal distances."""
-    return np.unique(np.linspace(0, count - 1, most).astype(int))
+        return _chosen(images, labels, equidistant(len(labels), most))
 
 
 def load_images(options: ImageOptions, model: keras.Model) -> ImageData:

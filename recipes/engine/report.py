@@ -18,11 +18,11 @@ from secateur.dataloader import Images
 from secateur.exports.timing import least, processor
 from secateur.op_utils import make_forward
 from secateur.pruning import Plan, compact, complexity
+from secateur.pruning.search.ekg import history_of
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import TIMED_BATCH, file_rows
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
-from secateur.recipes.steps.search_ekg import history_of
 from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import ratio

@@ -13,13 +13,12 @@ import numpy as np
 from secateur.distillation import bank_bytes, choose_teachers
 from secateur.distillation.bank import DTYPES
 from secateur.op_utils import make_forward
-from secateur.pruning.search.ekg import Searcher
+from secateur.pruning.search.ekg import Searcher, history_of
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
-from secateur.recipes.steps.search_ekg import history_of
 from secateur.recipes.training.learning import BANKS
 from secateur.runs import UsageError, load_snapshot
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from secateur import nets
 from secateur.dataloader.registry import facts_of
 from secateur.pruning import Plan, make_plan, narrow
-from secateur.pruning.search.ekg import Interim, Searcher, SearchState, check_reachable
+from secateur.pruning.search.ekg import Interim, Searcher, SearchState, check_reachable, history_of
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
@@ -120,11 +120,6 @@ class SearchEkg(Narrowing):
         return {"steps": len(steps) - 1, "candidates": sum(one.candidates for one in steps)}
 
 
-def history_of(facts: dict) -> tuple[Interim, ...]:
-    """Interim networks, the dense one first, from the facts of search_state.pkl."""
-    return tuple(Interim(**{**row, "plan": Plan.from_json(row["plan"])}) for row in facts["history"])
-
-
 def _show(bar: tqdm, searcher: Searcher, state: SearchState) -> None:
     """How far the operations have come from all to the target."""
     last = state.history[-1]
@@ -136,17 +131,13 @@ def _show(bar: tqdm, searcher: Searcher, state: SearchState) -> None:
 
 def _line(searcher: Searcher, interim: Interim) -> dict:
     """Of search.jsonl: all but the plan."""
-    row = _row(interim)
+    row = interim.to_json()
     del row["plan"]
     return row | {"rate": interim.macs / searcher.dense_macs}
 
 
-def _row(interim: Interim) -> dict:
-    return {**vars(interim), "plan": interim.plan.to_json()}
-
-
 def _facts(state: SearchState) -> dict:
-    return {"history": [_row(interim) for interim in state.history]}
+    return {"history": [interim.to_json() for interim in state.history]}
 
 
 def _resumed(context: RunContext, name: str) -> SearchState | None:

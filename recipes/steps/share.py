@@ -11,8 +11,8 @@ from tqdm import tqdm
 from secateur.coding.sharing.allocation import calls_of_loss, choose_bits
 from secateur.coding.sharing.kernels import KINDS, MOST_BITS, Bits
 from secateur.coding.sharing.share import share
+from secateur.dataloader.splits import equidistant
 from secateur.op_utils import make_forward
-from secateur.recipes.commands.images import spread
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import NetworkStep, State, step
@@ -83,7 +83,7 @@ class Share(NetworkStep):
     def chosen(self, context: RunContext, model: keras.Model) -> Bits:
         """Kernel → bits within the budget, from losses on the holdout with one kernel shared at a time."""
         held = context.splits.holdout
-        held = held.take(spread(len(held), MEASURED))
+        held = held.take(equidistant(len(held), MEASURED))
         forward = make_forward(model, context.inputs, compile_=context.config.compile)
         with tqdm(total=calls_of_loss(model, self.layers), desc=self.label, unit="score") as bar:
 
