@@ -491,7 +491,7 @@ def reestimate_batch_norm(
 ) -> None:
     """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
 
-    Slicing channels leaves averages behind that belong to the wide net; one forward pass mends them. Layers
+    Slicing channels leaves averages behind that belong to the wide net; one forward pass estimates them again. Layers
     whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is left out.
 
     Args:

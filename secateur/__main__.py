@@ -50,7 +50,7 @@ COMMANDS = {
     ),
     "test": Command(
         "evaluates snapshots on the test images",
-        "secateur.recipes.engine.config:EvaluateConfig",
+        "secateur.recipes.engine.config:EvaluateOptions",
         f"{COMMANDS_OF}.evaluate:run",
         interrupted="interrupted: nothing was saved; start it again",
     ),

@@ -78,7 +78,7 @@ class Shared:
             if kernel.distinct > 2**kernel.bits:
                 kernel.variable.assign(kernel.values)
 
-    def fasten(self) -> None:
+    def equalise(self) -> None:
         """Gives all members of a cluster the weight that the first of them has now.
 
         Nothing changes after `coding.sharing.retraining.tie` on one or two devices. With more of them a

@@ -18,7 +18,7 @@ from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounding import removed
 from secateur.pruning.score.classifier import Loss
-from secateur.pruning.score.scores import Said, reduced, score_places
+from secateur.pruning.score.scores import Scored, reduced, scores_by_place
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
 from secateur.runs.suggest import nearest
@@ -57,12 +57,12 @@ def coupled_plan(
     coupled = COUPLINGS.find(coupling)
     analysis = analyse(model)
     options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
-    said = score_places(analysis, criterion, **options)
-    _check_keep(keep, said)
+    found = scores_by_place(analysis, criterion, **options)
+    _check_keep(keep, found)
     whole = Limits(ignore=names(ignore)).ignored(analysis)
     masks = {}
     for group in analysis.groups:
-        votes = [] if group.name in whole else _votes(said.get(group.name, ()), keep)
+        votes = [] if group.name in whole else _votes(found.get(group.name, ()), keep)
         mask = coupled(votes, group.size, rounding) if votes else np.ones(group.size, bool)
         masks[group.name] = _complete(group, mask, votes)
     return Plan.from_masks(masks)
@@ -101,11 +101,11 @@ COUPLINGS: Registry[Callable[[Iterable[Vote], int, str], np.ndarray]] = Registry
 )
 
 
-def _votes(said: Iterable[Said], keep: float | Mapping[str, float]) -> list[Vote]:
+def _votes(found: Iterable[Scored], keep: float | Mapping[str, float]) -> list[Vote]:
     def ratio(layer: str) -> float:
         return keep.get(layer, 1.0) if isinstance(keep, Mapping) else keep
 
-    return [(scores, index, ratio(place.layer)) for place, scores, index in said]
+    return [(scores, index, ratio(place.layer)) for place, scores, index in found]
 
 
 def _complete(group: ChannelGroup, mask: np.ndarray, votes: list[Vote]) -> np.ndarray:
@@ -117,13 +117,13 @@ def _complete(group: ChannelGroup, mask: np.ndarray, votes: list[Vote]) -> np.nd
     return mask
 
 
-def _check_keep(keep: float | Mapping[str, float], said: Mapping[str, list[Said]]) -> None:
+def _check_keep(keep: float | Mapping[str, float], found: Mapping[str, list[Scored]]) -> None:
     ratios = keep if isinstance(keep, Mapping) else {"": keep}
     wrong = next((name for name, ratio in ratios.items() if not 0 < ratio <= 1), None)
     if wrong is not None:
         of = f" for {wrong!r}" if wrong else ""
         raise UsageError(f"keep must lie in (0, 1]. Received: keep={ratios[wrong]}{of}")
     if isinstance(keep, Mapping):
-        layers = list(dict.fromkeys(place.layer for rows in said.values() for place, *_ in rows))
+        layers = list(dict.fromkeys(place.layer for rows in found.values() for place, *_ in rows))
         if strange := next((name for name in keep if name not in layers), None):
             raise UsageError(f"No such layer. Received: keep={strange!r}. {nearest(strange, layers, 8)}")

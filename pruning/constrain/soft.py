@@ -33,7 +33,7 @@ def soften(model: keras.Model, plan: Plan) -> None:
             variables[weight].assign(zero(variables[weight].numpy(), kept[weight]))
 
 
-def living(model: keras.Model) -> dict[str, np.ndarray]:
+def nonzero_channels(model: keras.Model) -> dict[str, np.ndarray]:
     """Group → whether any filter of each of its channels has a weight that is not zero, (channels,)."""
     analysis = analyse(model)
     return {group.name: _alive(analysis, group) for group in analysis.groups}

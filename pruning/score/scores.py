@@ -18,7 +18,7 @@ from secateur.runs.suggest import require
 
 REDUCTIONS = ("mean", "sum", "max", "first")
 Scores = dict[str, np.ndarray]
-Said = tuple[Place, np.ndarray, np.ndarray]  # where, the scores of its positions, the channel of each or −1
+Scored = tuple[Place, np.ndarray, np.ndarray]  # where, the scores of its positions, the channel of each or −1
 
 
 class Scoring(TypedDict, total=False):
@@ -68,15 +68,15 @@ def score_groups(
     require(how, NORMALISERS, "normalise")
     analysis = analysis or analyse(model)
     options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
-    said = score_places(analysis, criterion, **options)
+    found = scores_by_place(analysis, criterion, **options)
     sizes = {group.name: group.size for group in analysis.groups}
     return {
         name: normalised(reduced([row[1:] for row in rows], sizes[name], reduce), how)
-        for name, rows in said.items()
+        for name, rows in found.items()
     }
 
 
-def score_places(
+def scores_by_place(
     analysis: Analysis,
     criterion: str = "l1",
     *,
@@ -84,30 +84,30 @@ def score_places(
     loss: Loss | None = None,
     batch_size: int | None = None,
     seed: int = 1,
-) -> dict[str, list[Said]]:
+) -> dict[str, list[Scored]]:
     """Group name → (place, scores (n,), channels (n,)) of each place where the criterion sees the group.
 
     What `score_groups` reduces to one score for each channel; arguments and errors are its. A position whose
     channel is −1 belongs to another group.
     """
-    found = get_criterion(criterion)
+    wanted = get_criterion(criterion)
     evidence = Evidence(analysis, data, loss, batch_size)
-    seen = {group.name: evidence.places(group, found) for group in analysis.groups}
+    seen = {group.name: evidence.places(group, wanted) for group in analysis.groups}
     places = list(dict.fromkeys(place for rows in seen.values() for place, _ in rows))
-    by_place = _scored(found, evidence, places, np.random.default_rng(seed))
-    said = {
+    by_place = _scored(wanted, evidence, places, np.random.default_rng(seed))
+    found = {
         name: [(place, by_place[place], index) for place, index in rows]
         for name, rows in seen.items()
         if rows
     }
-    for name, rows in said.items():
+    for name, rows in found.items():
         if not all(np.isfinite(scores[index >= 0]).all() for _, scores, index in rows):
             raise UsageError(
                 f"Criterion {criterion!r} gives scores that are not finite. Received: group {name!r}"
             )
-    if not said and analysis.groups:
+    if not found and analysis.groups:
         raise UsageError(f"No group has what this criterion looks at. Received: criterion={criterion!r}")
-    return said
+    return found
 
 
 def reduced(rows: Iterable[tuple[np.ndarray, np.ndarray]], size: int, how: str = "mean") -> np.ndarray:

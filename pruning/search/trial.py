@@ -18,7 +18,7 @@ from secateur.pruning.shrink.surgery import mask
 from secateur.pruning.shrink.weights import apply, weights_of, zero
 from secateur.runs.errors import UsageError
 
-Mend = Callable[[keras.Model], Callable[[], None]]
+Prepare = Callable[[keras.Model], Callable[[], None]]
 
 
 class PlanScorer:
@@ -27,8 +27,8 @@ class PlanScorer:
     Args:
         model: functional model; it is not changed.
         data: (images, labels), better not those that the network was trained on.
-        mend: is given a copy of the model, once, and returns what runs after each plan's dead channels have
-            become zero in it: the statistics of BN anew, or a few steps of training. Each plan starts from
+        prepare: is given a copy of the model, once, and returns what runs after each plan's dead channels
+            have become zero in it: the statistics of BN anew, or a few steps of training. Each plan starts from
             the weights of the model. None evaluates the weights as they are.
         metric: (labels, outputs) of all images → a number, larger = better; None is the accuracy.
         analysis: of the model, if it is there already.
@@ -38,7 +38,7 @@ class PlanScorer:
     """
 
     def __init__(
-        self, model: keras.Model, data: Any, *, mend: Mend | None = None, metric: Metric | None = None,
+        self, model: keras.Model, data: Any, *, prepare: Prepare | None = None, metric: Metric | None = None,
         analysis: Analysis | None = None, batch_size: int = 256,
     ) -> None:  # fmt: skip
         if not isinstance(data, tuple) or len(data) != 2 or data[1] is None:
@@ -46,37 +46,37 @@ class PlanScorer:
         self._analysis = analysis or analyse(model)
         self._images, self._labels = data
         self._metric = metric
-        self._mended = _Mended(model, self._analysis, mend) if mend else None
-        self._gated = Gated(self._mended.analysis if mend else self._analysis, batch_size)
+        self._prepared = _Prepared(model, self._analysis, prepare) if prepare else None
+        self._gated = Gated(self._prepared.analysis if prepare else self._analysis, batch_size)
 
     def __call__(self, plan: Plan) -> float:
         """Accuracy in [0, 1], or what `metric` says. Raises `UsageError` for a plan of another network."""
         plan.check(self._analysis.groups)
         masks = plan.masks()
-        if self._mended:
-            masks = self._mended.under(masks)
+        if self._prepared:
+            masks = self._prepared.under(masks)
         outputs = self._gated(self._images, masks)
         if self._metric:
             return float(self._metric(self._labels, outputs))
         return accuracy(self._analysis.graph, self._labels, outputs)
 
 
-class _Mended:
+class _Prepared:
     """A copy of the network that takes one plan after the other."""
 
-    def __init__(self, model: keras.Model, analysis: Analysis, mend: Mend) -> None:
+    def __init__(self, model: keras.Model, analysis: Analysis, prepare: Prepare) -> None:
         copy = mask(model, Plan.full(analysis.groups))
         self.analysis, self._groups, self._dense = analyse(copy), analysis.groups, weights_of(model)
         # Layers of nested models have other names in a copy; the order of the graph stays.
         paths = zip(analysis.graph.layers, self.analysis.graph.layers.values(), strict=True)
         self._layers = {path: layer for path, layer in paths if path in self._dense}
-        self._mend = mend(copy)
+        self._prepare = prepare(copy)
 
     def under(self, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Puts the masked weights in place and mends them. Returns the masks by the copy's groups."""
+        """Puts the masked weights in place, prepares the copy, and returns the masks by its groups."""
         for path, arrays in apply(self._dense, self._groups, masks, zero).items():
             for name, variable in named_variables(self._layers[path]).items():
                 variable.assign(arrays[name])
-        self._mend()
+        self._prepare()
         pairs = zip(self._groups, self.analysis.groups, strict=True)
         return {theirs.name: masks[ours.name] for ours, theirs in pairs}

@@ -90,7 +90,7 @@ class RunOptions(Common):
         return dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
 
 
-class EvaluateConfig(Common):
+class EvaluateOptions(Common):
     """Evaluate snapshots on the test images."""
 
     trained_param: list[str] = option([], "snapshots; several are evaluated as an ensemble")

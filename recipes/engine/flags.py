@@ -105,13 +105,13 @@ def together(chosen: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, 
                 old, before = found[target]
                 raise UsageError(
                     f"Two flags set {target}, to {old!r} and to {new!r}. "
-                    f"Received: {before} with {said(name, value)}"
+                    f"Received: {before} with {as_typed(name, value)}"
                 )
-            found[target] = new, said(name, value)
+            found[target] = new, as_typed(name, value)
     return {target: value for target, (value, _) in found.items()}
 
 
-def said(name: str, value: Any) -> str:
+def as_typed(name: str, value: Any) -> str:
     """A flag as it is typed."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"

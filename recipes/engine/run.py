@@ -14,7 +14,7 @@ from secateur.op_utils import make_strategy
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import save_compact
-from secateur.recipes.engine.flags import in_flags, name_of, said, tables_of
+from secateur.recipes.engine.flags import as_typed, in_flags, name_of, tables_of
 from secateur.recipes.engine.inputs import (
     check_batch,
     check_names,
@@ -125,7 +125,7 @@ def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
         for name, flag in recipe.flags.items()
         if flag.values
     }
-    return [said(name, flags[name]) for name, value in usual.items() if flags[name] != value]
+    return [as_typed(name, flags[name]) for name, value in usual.items() if flags[name] != value]
 
 
 def check(program: Program, images: int, replicas: int) -> None:

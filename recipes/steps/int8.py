@@ -58,8 +58,8 @@ class Int8(Step):
             if left := left_in_float(data):
                 warn(f"{state.name}: {len(left)} tensors stay in float32; the first is {left[0]}")
             path.write_bytes(data)
-            said = ", ".join(f"{name} {100 * value:.2f} %" for name, value in facts.items())
-            print(f"{state.name}: {len(data):,} bytes; hold-out: {said}", flush=True)
+            text = ", ".join(f"{name} {100 * value:.2f} %" for name, value in facts.items())
+            print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
 
         path = context.step(state.name, f"{state.name}.tflite", make)

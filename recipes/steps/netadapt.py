@@ -15,7 +15,7 @@ from secateur.recipes.steps.searching import Searching
 
 @step("netadapt")
 class Adapt(Searching):
-    """Narrows one group after another (Yang et al. 2018). Networks are measured with BN's averages mended.
+    """Narrows one group after another (Yang et al. 2018). BN's averages are estimated again.
 
     The paper trains each candidate for some steps before it measures; here training follows the search.
     """

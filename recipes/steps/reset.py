@@ -16,7 +16,7 @@ from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.steps.dense import random_net
 from secateur.runs import UsageError
 
-PLACES = ("init", "epoch", "dense", "random", "none")
+WEIGHTS = ("init", "epoch", "dense", "random", "none")
 
 
 @step("reset")
@@ -27,7 +27,7 @@ class Reset(NetworkStep):
     schedule of the training that follows begins again (Renda et al. 2020). What was pruned stays zero.
     """
 
-    to: Literal[PLACES] = option(
+    to: Literal[WEIGHTS] = option(
         "dense", "the first weights, those after an epoch, the dense network's, new ones, or as they are"
     )
 

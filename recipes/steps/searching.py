@@ -40,11 +40,11 @@ class Searching(Narrowing):
         """Accuracy of plans on the images that score candidates, with BN's averages estimated anew."""
         search, warmup = context.splits.search, context.splits.warmup
 
-        def mend(copy: keras.Model) -> Callable[[], None]:
+        def prepare(copy: keras.Model) -> Callable[[], None]:
             again = make_reestimator(copy, context.inputs)
             return lambda: again(
                 warmup.images[: 4 * context.config.val_batch_size], context.config.val_batch_size
             )
 
         data = context.inputs(search.images).numpy(), search.labels
-        return PlanScorer(model, data, mend=mend)
+        return PlanScorer(model, data, prepare=prepare)

@@ -56,7 +56,7 @@ class SoftTrain(Train):
         if not self.hard:
             choose = soft_pruning(model, self._choose, self.every, self.length(context, state))
             return {"adjust": self.held(state, model, trained), "after_epoch": choose}
-        # Once: he-y's program chooses again after each epoch, when dead filters may rank above living ones.
+        # Once: he-y's program chooses again after each epoch, when dead filters may rank above others.
         soften(model, self._choose(model))
         return {"adjust": self.held(state, model, trained, hold_filters(model, trained))}
 

@@ -143,14 +143,14 @@ class Train(LearningOptions, NetworkStep):
             return hooks
         shared, before = tied(model, **state.shared), hooks.get("after_epoch")
 
-        def fasten(done: int) -> None:
+        def equalise(done: int) -> None:
             if before:
                 before(done)
-            shared.fasten()
+            shared.equalise()
 
         adjusts = [hooks["adjust"]] if hooks["adjust"] else []
         tie_members = tie(trained, shared, self.weight_decay)
-        return hooks | {"adjust": in_turn(*adjusts, tie_members), "after_epoch": fasten}
+        return hooks | {"adjust": in_turn(*adjusts, tie_members), "after_epoch": equalise}
 
     def held(self, state: State, model: keras.Model, trained: keras.Model, *before: Adjust) -> Adjust | None:
         """What moves gradients, and behind it what holds weights at zero that were pruned one by one."""

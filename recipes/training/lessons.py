@@ -1,4 +1,4 @@
-"""A student among its teachers: networks beside it, or what they said before; a filter; the losses."""
+"""A student among its teachers: networks beside it, or their stored logits; a filter; the losses."""
 
 from __future__ import annotations
 

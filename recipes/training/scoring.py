@@ -32,9 +32,9 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> Score:
     return Score(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))
 
 
-def ensemble_accuracy(said: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Accuracy in [0, 1] of the sum of probabilities; `said` are logits (n, classes) of each network."""
-    total = sum(_softmax(logits) for logits in said)
+def ensemble_accuracy(logits: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Accuracy in [0, 1] of the sum of probabilities; `logits` are logits (n, classes) of each network."""
+    total = sum(_softmax(logits) for logits in logits)
     return float(np.mean(total.argmax(1) == labels))
 
 

@@ -86,7 +86,7 @@ def test_shared_weights_stay_shared_bit_for_bit(optimizer, accum, compiled):
             assert len(np.unique(new[old == value])) == 1
         assert (new[old != 0] != old[old != 0]).mean() > 0.9
         held = kernel.variable.numpy()
-    shared.fasten()
+    shared.equalise()
     np.testing.assert_array_equal(held, kernel.variable.numpy())
 
 

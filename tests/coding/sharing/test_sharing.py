@@ -141,7 +141,7 @@ def test_fastening_ends_a_drift_of_last_bits():
         value = kernel.variable.numpy()
         noise = np.random.default_rng(0).choice([-1e-7, 0, 1e-7], value.shape)
         kernel.variable.assign(np.where(value, value * (1 + noise), 0))
-    shared.fasten()
+    shared.equalise()
     for name in CONVOLUTIONS:
         assert values_of(kernels(model)[name]) == values_of(before[name])
         np.testing.assert_allclose(kernels(model)[name], before[name], rtol=3e-7)

@@ -8,7 +8,7 @@ from secateur.distillation import labels_only
 from secateur.op_utils import Trainer
 from secateur.pruning import Plan, find_groups, make_plan
 from secateur.pruning.constrain.gradients import hold_filters
-from secateur.pruning.constrain.soft import living, soft_pruning, soften
+from secateur.pruning.constrain.soft import nonzero_channels, soft_pruning, soften
 from secateur.runs import UsageError
 from tests.helpers.toys import images, plain_net, randomised, small_resnet
 
@@ -103,7 +103,7 @@ def test_a_channel_is_dead_when_all_of_its_filters_are():
         value = model.get_layer(layer).kernel.numpy()
         value[..., channels] = 0
         model.get_layer(layer).kernel.assign(value)
-    found = living(model)
+    found = nonzero_channels(model)
     assert found["stem"].tolist() == [True, True, False, True, True, True] and found["inner"].all()
 
 

@@ -78,7 +78,7 @@ def useless_branch():
 @pytest.mark.parametrize("net", ["A", "nested"])
 def test_mended_statistics_are_those_of_the_narrow_network(net):
     model = nested() if net == "nested" else toys.small_resnet(net)
-    score = PlanScorer(model, (IMAGES, LABELS), mend=mended, metric=norm)
+    score = PlanScorer(model, (IMAGES, LABELS), prepare=mended, metric=norm)
     plans = plans_of(model)
     found = [score(plan) for plan in (*plans, plans[0])]
     for plan, value in zip(plans, found, strict=False):
