@@ -491,8 +491,9 @@ def reestimate_batch_norm(
 ) -> None:
     """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
 
-    Slicing channels leaves averages behind that belong to the wide net; one forward pass estimates them again. Layers
-    whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is left out.
+    Slicing channels leaves averages behind that belong to the wide net; one forward pass estimates them
+    again. Layers whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is
+    left out.
 
     Args:
         model: built; its own `momentum`s may be anything.

@@ -175,7 +175,7 @@ class Searcher:
             for name, group in self.groups.items():
                 total[name] += self._on_channels(group, shown, physical)
         inputs = [cached for _, cached in passes]
-        # Removed channels rank behind every one that is left, also behind those whose score happens to be zero.
+        # Removed channels rank behind all that are left, also behind those whose score happens to be zero.
         order = {n: np.argsort(-np.where(masks[n], s, -1.0), kind="stable") for n, s in total.items()}
         values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
         return order, values, inputs

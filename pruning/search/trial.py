@@ -28,8 +28,8 @@ class PlanScorer:
         model: functional model; it is not changed.
         data: (images, labels), better not those that the network was trained on.
         prepare: is given a copy of the model, once, and returns what runs after each plan's dead channels
-            have become zero in it: the statistics of BN anew, or a few steps of training. Each plan starts from
-            the weights of the model. None evaluates the weights as they are.
+            have become zero in it: the statistics of BN anew, or a few steps of training. Each plan starts
+            from the weights of the model. None evaluates the weights as they are.
         metric: (labels, outputs) of all images → a number, larger = better; None is the accuracy.
         analysis: of the model, if it is there already.
         batch_size: images that are run at a time.

@@ -32,9 +32,9 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> Score:
     return Score(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))
 
 
-def ensemble_accuracy(logits: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Accuracy in [0, 1] of the sum of probabilities; `logits` are logits (n, classes) of each network."""
-    total = sum(_softmax(logits) for logits in logits)
+def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Accuracy in [0, 1] of the sum of probabilities; `members` are the logits (n, classes) of each network."""
+    total = sum(_softmax(logits) for logits in members)
     return float(np.mean(total.argmax(1) == labels))
 
 
