@@ -33,7 +33,7 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> Score:
 
 
 def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Accuracy in [0, 1] of the sum of probabilities; `members` are the logits (n, classes) of each network."""
+    """Accuracy in [0, 1] of the sum of probabilities; `members` are logits (n, classes) by network."""
     total = sum(_softmax(logits) for logits in members)
     return float(np.mean(total.argmax(1) == labels))
 
