@@ -242,7 +242,7 @@ def nesterov_update(
     momenta: Tensors,
     grads: Tensors,
     learning_rate: float | tf.Tensor,
-    momentum: float = 0.9,
+    momentum: float | tf.Tensor = 0.9,
 ) -> tuple[Tensors, Tensors]:
     """SGD with Nesterov momentum as Keras has it (velocity includes the rate), as a pure function."""
     changes = [keras_nesterov((m,), g, learning_rate, momentum) for m, g in zip(momenta, grads, strict=True)]
@@ -250,7 +250,7 @@ def nesterov_update(
     return moved, [velocity for _, (velocity,) in changes]
 
 
-def pure_step(gradients: Gradients, momentum: float = 0.9) -> Callable:
+def pure_step(gradients: Gradients, momentum: float | tf.Tensor = 0.9) -> Callable:
     """Makes `f(params, momenta, stats, batch, seed, rate) -> (params, momenta, stats, metrics)`.
 
     `gradients` comes from `pure_gradients`; the update is Nesterov's.

@@ -134,8 +134,8 @@ def today() -> str:
 
 def command() -> str:
     """The command line of this process, see `portable`."""
-    script = Path(sys.argv[0])
-    name = ["-m", f"benchmarks.{script.stem}"] if script.parent.name == "benchmarks" else [script.name]
+    module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    name = ["-m", module] if module.startswith("benchmarks.") else [Path(sys.argv[0]).name]
     return portable(["python", *name, *sys.argv[1:]])
 
 

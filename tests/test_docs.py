@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -274,6 +275,22 @@ def test_a_fact_is_that_of_its_json(name: str) -> None:
 
 def test_every_fact_has_its_json() -> None:
     assert len(cells("README.md", "| fact | measured |")) == len(FACTS)
+
+
+def test_full_schedules_are_those_of_their_json() -> None:
+    """Runs that differ in their seed alone are one row."""
+    found: dict[str, list[dict]] = {}
+    for row in result("full_schedules")["rows"]:
+        found.setdefault(row["name"].rpartition("-")[0], []).append(row)
+    shown = cells("docs/recipes.md", "| run | MACs | epochs | seeds |")
+    assert len(shown) == len(found)
+    for (_, macs, epochs, seeds, test, rate), group in zip(shown, found.values(), strict=True):
+        first, scores = group[0], [100 * row["test_accuracy"] for row in group]
+        spread = f" ± {statistics.stdev(scores):.2f}" if len(group) > 1 else ""
+        assert macs == f"{first['macs']:,}" and seeds == str(len(group))
+        assert epochs == f"{first['trained_epochs']} of {first['epochs']}"
+        assert test == f"{statistics.mean(scores):.2f}{spread}"
+        assert rate == f"{statistics.median(row['images_per_second'] for row in group):,.0f}"
 
 
 def test_the_picture_is_that_of_its_json() -> None:

@@ -1,0 +1,245 @@
+"""One run on the device: an epoch is one call, and the state never leaves the device in between."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from benchmarks.gpu.folder import Folder, write_npz
+from benchmarks.gpu.programs import load_program
+
+TOLERANCE = 0.05
+"""Largest relative difference of the first losses from TensorFlow's. TF32 alone makes some thousandths."""
+
+
+class Device:
+    """What all runs of a process share: images, labels, banks and compiled programs, all on the device."""
+
+    def __init__(self, folder: Folder, precision: str) -> None:
+        self.folder, self.precision = folder, precision
+        jax.config.update("jax_compilation_cache_dir", str(folder.work / "cache"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        self.images = jax.device_put(np.load(folder.images_file))
+        self.labels = jax.device_put(folder.values["labels"].astype(np.int32))
+        self._banks: dict[str, jax.Array] = {}
+        self._compiled: dict[str, Callable] = {}
+
+    def bank(self, run: Mapping) -> jax.Array | None:
+        """Logits (all images, classes, teachers) of the run's bank; the last one used stays on the device."""
+        if "bank" not in run:
+            return None
+        name = _bank_of(run)
+        if name not in self._banks:
+            self._banks = {name: jax.device_put(self._logits(name))}
+        return self._banks[name]
+
+    def _logits(self, name: str) -> np.ndarray:
+        """What teachers say of the training images, float32 throughout; 0 for the other images."""
+        path = self.folder.bank_file(name)
+        if not path.exists():
+            start = time.perf_counter()
+            logits, difference = self._asked(name)
+            np.save(path, logits)
+            seconds = time.perf_counter() - start
+            self.folder.note(event="bank", bank=name, seconds=seconds, difference=difference)
+        return np.load(path)
+
+    def _asked(self, name: str) -> tuple[np.ndarray, float]:
+        """Logits of all teachers, and their largest difference from TensorFlow's on the first images."""
+        program, ids = self.folder.teachers[name], self.folder.values["images/train"]
+        size, count = program["arguments"][-1]["shape"][0], len(program["arguments"]) - 1
+        # The last batch is filled with images before it; of an image in two batches the first one counts.
+        starts = np.minimum(np.arange(0, len(ids), size), len(ids) - size)
+        order = ids[starts[:, None] + np.arange(size)].astype(np.int32)
+        step = load_program(
+            self.folder.export / program["file"], program["arguments"], program["results"], "float32"
+        )
+        run, columns = logits_of(step), []
+        for k in range(program["teachers"]):
+            weights = [self.folder.values[f"{name}/{k}/{i:04d}"] for i in range(count)]
+            columns.append(np.asarray(run(jax.device_put(weights), self.images, order)))
+        logits = np.stack(columns, -1)
+        wanted = np.array(program["first_logits"])  # (teachers, images, classes)
+        difference = float(np.abs(logits[0, : wanted.shape[1]] - wanted.transpose(1, 2, 0)).max())
+        found = np.zeros((len(self.labels), *logits.shape[2:]), np.float32)
+        for part, rows in zip(order[::-1], logits[::-1], strict=True):
+            found[part] = rows
+        return found, difference
+
+    def bank_shape(self, run: Mapping) -> jax.ShapeDtypeStruct | None:
+        """What `bank` returns, before it is made."""
+        if "bank" not in run:
+            return None
+        classes = self.folder.networks[run["network"]]["classes"]
+        shape = len(self.labels), classes, self.folder.teachers[_bank_of(run)]["teachers"]
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    def compiled(self, name: str, function: Callable, program: Mapping, *example) -> Callable:
+        """`function(step)` for these arguments; the next process finds it in the cache."""
+        if name not in self._compiled:
+            path = self.folder.export / program["file"]
+            step = load_program(path, program["arguments"], program["results"], self.precision)
+            start = time.perf_counter()
+            self._compiled[name] = function(step).lower(*example).compile()
+            costs = self._compiled[name].cost_analysis() or {}
+            facts = {"flops": costs.get("flops"), "bytes": costs.get("bytes accessed")}  # one turn of a loop
+            self.folder.note(event="compiled", program=name, seconds=time.perf_counter() - start, **facts)
+        return self._compiled[name]
+
+
+def _bank_of(run: Mapping) -> str:
+    return f"{run['network']}-{run['bank']}"
+
+
+def epoch_of(step: Callable, inputs: list[str]) -> Callable:
+    """A loop over steps: (state, images, labels, bank, order, seeds, curves) → (state, metrics by step)."""
+
+    def epoch(state, images, labels, bank, order, seeds, curves):
+        def body(state, now):
+            index, seed, curve = now
+            batch = {"images": images[index], "labels": labels[index], "seed": seed, **curve}
+            batch |= {} if bank is None else {"bank": bank[index]}
+            *state, metrics = step(*state, *(batch[name] for name in inputs))
+            return state, metrics
+
+        return jax.lax.scan(body, state, (order, seeds, curves))
+
+    return jax.jit(epoch, donate_argnums=0)
+
+
+def logits_of(evaluation: Callable) -> Callable:
+    """A loop over batches: (weights, images, order (k, b)) → logits (k, b, classes)."""
+    return jax.jit(
+        lambda weights, images, order: jax.lax.map(lambda i: evaluation(*weights, images[i])[0], order)
+    )
+
+
+class Course:
+    """One run, from its start or from its last checkpoint."""
+
+    def __init__(self, device: Device, run: Mapping) -> None:
+        self.device, self.run, self.folder = device, run, device.folder
+        values, network = self.folder.values, self.folder.networks[run["network"]]
+        self.network, self.parameters = network, network["parameters"]
+        self.ids = values["images/train"]
+        self.steps = len(self.ids) // run["batch_size"]
+        names = [n for n in self.folder.programs[run["program"]]["inputs"] if f"{run['name']}/{n}" in values]
+        self.curves = {name: values[f"{run['name']}/{name}"] for name in names}
+        self._evaluated = self._evaluation_order()
+        self.done, state = self._restored() or (0, self._start())
+        self.state = jax.device_put(state)
+        with ThreadPoolExecutor() as pool:  # compilers and teachers side by side
+            bank = pool.submit(device.bank, run)
+            evaluation, epoch = pool.submit(self._compiled_evaluation), pool.submit(self._compiled_epoch)
+        self._evaluate, self._epoch = evaluation.result(), epoch.result()
+        self.data = device.images, device.labels, bank.result()
+
+    def _start(self) -> list[np.ndarray]:
+        """The exported network, momenta zero."""
+        count = self.parameters + self.network["statistics"]
+        first = [self.folder.values[f"{self.run['network']}/start/{i:04d}"] for i in range(count)]
+        parameters, statistics = first[: self.parameters], first[self.parameters :]
+        return [*parameters, *map(np.zeros_like, parameters), *statistics]
+
+    def _restored(self) -> tuple[int, list[np.ndarray]] | None:
+        saved = self.folder.checkpoint(self.run["name"])
+        return saved and (int(saved.pop("epoch")), [saved[name] for name in sorted(saved)])
+
+    def _evaluation_order(self) -> np.ndarray:
+        """Hold-out images in full batches, the last one filled up from the front."""
+        ids = self.folder.values["images/holdout"]
+        size = self.network["evaluation"]["arguments"][-1]["shape"][0]
+        return np.resize(ids, (-(-len(ids) // size), size)).astype(np.int32)
+
+    # --- one epoch ------------------------------------------------------------------------------------------
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Images of every step (steps, b): the order of `dataloader.epoch_order`."""
+        order = np.random.default_rng([self.run["seed"], epoch]).permutation(len(self.ids))
+        if epoch == 0 and order[:8].tolist() != self.run["first_of_order"]:
+            raise ValueError("This NumPy shuffles in another order than the one that exported")
+        return self.ids[order[: self.steps * self.run["batch_size"]]].reshape(self.steps, -1).astype(np.int32)
+
+    def _arguments(self, epoch: int) -> tuple:
+        """Order, seeds and curves of an epoch."""
+        part = slice(epoch * self.steps, (epoch + 1) * self.steps)
+        seeds = np.stack([np.full(self.steps, self.run["seed"]), np.arange(part.start, part.stop)], 1)
+        curves = {name: curve[part] for name, curve in self.curves.items()}
+        return self._order(epoch), seeds.astype(np.int32), curves
+
+    def _compiled_epoch(self) -> Callable:
+        program, name = self.folder.programs[self.run["program"]], f"{self.run['program']}-{self.steps}"
+        make = functools.partial(epoch_of, inputs=program["inputs"])
+        data = self.device.images, self.device.labels, self.device.bank_shape(self.run)
+        return self.device.compiled(name, make, program, self.state, *data, *self._arguments(0))
+
+    def _compiled_evaluation(self) -> Callable:
+        weights = [*self.state[: self.parameters], *self.state[2 * self.parameters :]]
+        name, program = f"{self.run['network']}-evaluation", self.network["evaluation"]
+        return self.device.compiled(name, logits_of, program, weights, self.device.images, self._evaluated)
+
+    def epoch(self) -> dict:
+        """Trains one more epoch; returns its row of the log."""
+        arguments = jax.device_put(self._arguments(self.done))
+        start = time.perf_counter()
+        self.state, metrics = self._epoch(self.state, *self.data, *arguments)
+        metrics = np.asarray(metrics)
+        seconds = time.perf_counter() - start
+        if not np.isfinite(metrics).all():
+            raise FloatingPointError(f"The loss is no longer finite in epoch {self.done + 1}")
+        self.done += 1
+        loss, accuracy = metrics.mean(0).tolist()
+        rate = self.steps * self.run["batch_size"] / seconds
+        row = {"epoch": self.done, "loss": loss, "accuracy": accuracy, **self.evaluate()}
+        return row | {"seconds": seconds, "images_per_second": rate}
+
+    def check(self) -> None:
+        """Takes the first steps of the program's first run on a bank of random logits, as TensorFlow did.
+
+        Raises `ValueError` where losses differ by more than rounding to TF32 explains.
+        """
+        program = self.folder.programs[self.run["program"]]
+        *data, bank = self.data
+        if bank is not None:
+            bank = jax.device_put(3 * np.random.default_rng(0).standard_normal(bank.shape, np.float32))
+        arguments = jax.device_put((self._start(), *data, bank, *self._arguments(0)))
+        _, metrics = self._epoch(*arguments)
+        wanted = np.array(program["first_steps"])[:, 0]
+        found = np.asarray(metrics)[: len(wanted), 0]
+        difference = float(np.abs(found / wanted - 1).max())
+        losses = {"losses": found.tolist(), "tensorflow": wanted.tolist()}
+        self.folder.note(event="check", program=self.run["program"], difference=difference, **losses)
+        if not difference < TOLERANCE:
+            raise ValueError(
+                f"{self.run['program']} does not compute what TensorFlow does: {found} and not {wanted}"
+            )
+
+    def evaluate(self) -> dict:
+        """Mean cross-entropy and accuracy of the hold-out images."""
+        weights = [*self.state[: self.parameters], *self.state[2 * self.parameters :]]
+        logits = self._evaluate(weights, self.device.images, jax.device_put(self._evaluated))
+        ids = self.folder.values["images/holdout"]
+        logits = np.asarray(logits, np.float64).reshape(self._evaluated.size, -1)[: len(ids)]
+        labels = self.folder.values["labels"][ids]
+        logits -= logits.max(1, keepdims=True)
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(ids)), labels]
+        return {"holdout_loss": losses.mean(), "holdout_accuracy": (logits.argmax(1) == labels).mean()}
+
+    # --- what stays -----------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Everything that the next epoch depends on."""
+        arrays = {f"{i:04d}": array for i, array in enumerate(jax.device_get(self.state))}
+        write_npz(self.folder.checkpoint_file(self.run["name"]), {**arrays, "epoch": np.array(self.done)})
+
+    def save_result(self) -> None:
+        """Parameters and statistics of the trained network."""
+        n = self.parameters
+        arrays = jax.device_get([*self.state[:n], *self.state[2 * n :]])
+        write_npz(self.folder.result_file(self.run["name"]), {f"{i:04d}": a for i, a in enumerate(arrays)})
+        self.folder.checkpoint_file(self.run["name"]).unlink(missing_ok=True)
