@@ -100,6 +100,8 @@ def program_of(options: RunOptions) -> Program:
     check_steps(tables, reserved=RESERVED)
     try:
         steps = [make_step(table) for table in tables]
+        for step in steps:
+            step.check_options(options)
     except UsageError as error:
         raise in_flags(error, recipe.flags) from None
     check_order([step for step in steps if not step.idle])
@@ -226,9 +228,8 @@ def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
     for step in again:
         log.truncate(step, -1)
     folder.write_json("config.json", wanted)
-    if again:
-        changes = ", ".join(changed(stored, wanted)) or "the recipe has changed"
-        print(f"{os.fspath(folder)}: {changes}; to be done again: {', '.join(again)}", flush=True)
+    changes = ", ".join(changed(stored, wanted)) or "the recipe has changed"
+    print(f"{os.fspath(folder)}: {changes}" + (f"; to be done again: {', '.join(again)}" if again else ""))
 
 
 def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterable[str]) -> list[str]:

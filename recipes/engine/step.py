@@ -103,6 +103,9 @@ class Step(Options):
         """Whether it cannot do without one."""
         return False
 
+    def check_options(self, config: RunOptions) -> None:
+        """Raises `UsageError` for options of the run that do not fit this step, before any file is read."""
+
     def check(self, config: RunOptions, images: int, replicas: int) -> None:
         """Raises for what would fail only once it is this step's turn.
 

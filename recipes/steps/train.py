@@ -76,11 +76,14 @@ class Train(LearningOptions, NetworkStep):
                 f"Received: {self.label}.points={self.points}, decay={self.decay}"
             )
 
+    def check_options(self, config: RunOptions) -> None:
+        """Teachers must be given where it learns from their files."""
+        self.check_files(config.teacher, self.label)
+
     def check(self, config: RunOptions, images: int, replicas: int) -> None:
-        """A batch of its own must be possible, and teachers must be there."""
+        """A batch of its own must be possible."""
         if self.batch_size and self.images == "train":
             check_batch(config, images, replicas, self.batch_size, f"{self.label}.batch_size")
-        self.check_files(config.teacher, self.label)
 
     @property
     def stores(self) -> bool:
