@@ -24,7 +24,7 @@ from secateur.recipes.engine.inputs import (
 )
 from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
 from secateur.recipes.engine.report import finish
-from secateur.recipes.engine.step import State, Step, make_step
+from secateur.recipes.engine.step import NetworkStep, State, Step, make_step
 from secateur.runs import (
     MetricsLog,
     RunFolder,
@@ -141,7 +141,13 @@ def check(program: Program, images: int, replicas: int) -> None:
 
 
 def check_order(steps: Sequence[Step]) -> None:
-    """Raises `UsageError` where a network changes after its files were written, or a bank is missing."""
+    """Raises `UsageError` where a network changes after its files were written, or a bank is missing.
+
+    Also where two steps write the same snapshot.
+    """
+    snapshots = [one.file or f"snap_{one.label}.pkl" for one in steps if isinstance(one, NetworkStep)]
+    if twice := [one for one in snapshots if snapshots.count(one) > 1]:
+        raise UsageError(f"Each step writes a file of its own. Received: file={twice[0]!r} of two steps")
     for before, after in itertools.pairwise(steps):
         if before.writes and not after.writes:
             raise UsageError(

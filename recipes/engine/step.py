@@ -132,8 +132,10 @@ class NetworkStep(Step):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        if self.file != Path(self.file).name:
-            raise UsageError(f"A plain file name is needed. Received: {self.label}.file={self.file!r}")
+        if self.file and (self.file != Path(self.file).name or Path(self.file).suffix != ".pkl"):
+            raise UsageError(
+                f"A plain file name that ends in .pkl is needed. Received: {self.label}.file={self.file!r}"
+            )
 
     def result(self, state: State) -> str:
         """The name of its file."""

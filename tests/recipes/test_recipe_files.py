@@ -12,7 +12,7 @@ from secateur.recipes.engine.recipe import (
     listing,
     published_recipes,
 )
-from secateur.recipes.engine.run import check_order, outdated
+from secateur.recipes.engine.run import check_order, outdated, program_of
 from secateur.recipes.engine.step import STEPS, make_step
 from secateur.recipes.training.learning import losses_of
 from secateur.runs import UsageError
@@ -212,3 +212,12 @@ def test_a_flag_of_another_recipe_is_answered_with_how_steps_are_changed():
         choose(["--recipe", "kesi", "--train_epoch", "3"])
     with pytest.raises(UsageError, match="Did you mean '--train_epoch'"):
         choose(["--recipe", "ekg", "--train_epochs", "3"])
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("config.json", "ends in .pkl"), ("../x.pkl", "ends in .pkl"), ("snap_baseline.pkl", "of two steps")],
+)
+def test_a_step_writes_a_snapshot_that_no_other_file_of_the_run_is(file, message):
+    with pytest.raises(UsageError, match=message):
+        program_of(choose(["--set", f"fine_tune.file={file}"]))
