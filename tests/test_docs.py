@@ -278,10 +278,11 @@ def test_every_fact_has_its_json() -> None:
 
 
 def test_full_schedules_are_those_of_their_json() -> None:
-    """Runs that differ in their seed alone are one row."""
+    """Runs that differ in their seed alone are one row; the page leaves out those cut off before half."""
     found: dict[str, list[dict]] = {}
     for row in result("full_schedules")["rows"]:
-        found.setdefault(row["name"].rpartition("-")[0], []).append(row)
+        if row["trained_epochs"] >= row["epochs"] / 2:
+            found.setdefault(row["name"].rpartition("-")[0], []).append(row)
     shown = cells("docs/recipes.md", "| run | MACs | epochs | seeds |")
     assert len(shown) == len(found)
     for (_, macs, epochs, seeds, test, rate), group in zip(shown, found.values(), strict=True):

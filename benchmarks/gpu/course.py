@@ -24,6 +24,8 @@ class Device:
         self.folder, self.precision = folder, precision
         jax.config.update("jax_compilation_cache_dir", str(folder.work / "cache"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        kind = jax.devices()[0].device_kind
+        folder.note(event="device", device=kind, jax=jax.__version__, precision=precision)
         self.images = jax.device_put(np.load(folder.images_file))
         self.labels = jax.device_put(folder.values["labels"].astype(np.int32))
         self._banks: dict[str, jax.Array] = {}
