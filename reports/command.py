@@ -8,7 +8,7 @@ from typing import Any
 
 from secateur.reports.page import render, run_page
 from secateur.reports.pruned import pruned_page
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import RunFolderError, UsageError
 from secateur.runs.files import read_json, write_atomic
 from secateur.runs.suggest import nearest
 
@@ -62,8 +62,11 @@ def picture_file(report: Mapping[str, Any], name: str) -> str:
 def _read(file: Path) -> dict:
     if not file.is_file():
         raise UsageError(f"there is no such report. Received: {file}\ngive a run's report.json")
-    report = read_json(file)
-    if not isinstance(report, dict):
+    try:
+        report = read_json(file)
+    except RunFolderError:  # the page, for one
+        report = None
+    if not isinstance(report, dict) or "rows" not in report:
         raise UsageError(f"this is not a report. Received: {file}\ngive a run's report.json")
     return report
 

@@ -16,7 +16,7 @@ from secateur.recipes.commands.model import Subject, check_places
 from secateur.recipes.commands.options import PruneOptions
 from secateur.recipes.commands.plan import choose
 from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
-from secateur.recipes.commands.training import accuracy, fine_tune, reestimate
+from secateur.recipes.commands.training import accuracy, fine_tune, reestimate, warn_at_chance
 from secateur.runs import UsageError, warn, write_json
 from secateur.runs.text import table
 
@@ -83,6 +83,7 @@ def recover(subject: Subject, small: keras.Model) -> tuple[float, float]:
     options, data = subject.options, subject.data
     size = options.batch_size
     stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
+    warn_at_chance(stages["before"], data.classes)
     if reestimate(small, data, size):
         stages["averages of BN re-estimated"] = accuracy(small, data, size)
     if options.finetune_epochs:

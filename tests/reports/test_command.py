@@ -29,7 +29,7 @@ def test_a_picture_is_written_where_it_is_asked_for(tmp_path):
     assert (tmp_path / "x.svg").read_text(encoding="utf-8") == picture_file(full(), "widths")
 
 
-@pytest.mark.parametrize("content", [None, "[]"])
+@pytest.mark.parametrize("content", [None, "[]", '{"arch": "ResNet-8"}', "<!doctype html>"])
 def test_what_is_no_report_is_refused(content, tmp_path):
     file = tmp_path / "report.json"
     if content:
