@@ -475,12 +475,13 @@ def make_forward(
 
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)
+        # Traced once, whatever the number of images: the hold-out and the test split are of two sizes.
+        traced = logits.get_concrete_function(tf.TensorSpec([None, *images.shape[1:]], images.dtype))
         rows = []
         for start in range(0, n, batch_size):
             first = max(0, n - batch_size) if start + batch_size > n else start
-            rows.append(
-                logits(tf.convert_to_tensor(images[first : first + batch_size])).numpy()[start - first :]
-            )
+            batch = tf.convert_to_tensor(images[first : first + batch_size])
+            rows.append(traced(batch).numpy()[start - first :])
         return np.concatenate(rows)
 
     return forward

@@ -24,11 +24,16 @@ def to_litert(model: keras.Model) -> bytes:
 
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)])
-    return converted(converter, model, "export it as savedmodel or onnx")
+    return converted(converter_of(model), model, "export it as savedmodel or onnx")
 
 
-def converted(converter: tf.lite.TFLiteConverter, model: keras.Model, remedy: str) -> bytes:
+def converter_of(model: keras.Model) -> Any:
+    """A converter of a model, any batch size. That of TensorFlow 2 would freeze what is frozen once more."""
+    frozen = freeze(model, None)
+    return tf.compat.v1.lite.TFLiteConverter(frozen.graph.as_graph_def(), frozen.inputs, frozen.outputs)
+
+
+def converted(converter: Any, model: keras.Model, remedy: str) -> bytes:
     """What a converter makes of a model; its long complaints become a `UsageError` with the remedy."""
     try:
         with _silent_absl():

@@ -31,19 +31,24 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
-    analysis = _checked(model, plan)
+    analysis = analyse(model)
+    _check(analysis, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
     layers, names = analysis.graph.layers, _own_names(analysis)
     copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
     return _finish(model, _rebuilt(model, analysis, copies), weights, copies)
 
 
-def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+def narrow(
+    model: keras.Model, plan: Plan, preserve_norm: bool = False, alive: Plan | None = None
+) -> keras.Model:
     """A smaller network of the same layer classes: masked layers stay masked layers and train as fast.
 
-    Arguments and errors are those of `compact`.
+    With `alive`, which keeps some of the channels that `plan` keeps, it is what
+    `narrow(mask(model, alive, preserve_norm), plan)` makes. The other arguments, and errors, are those of
+    `compact`.
     """
-    return _shrink(model, plan, preserve_norm, stock=False)
+    return _shrink(model, plan, preserve_norm, stock=False, alive=alive)
 
 
 def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
@@ -60,8 +65,7 @@ def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = 
     return _shrink(model, plan, preserve_norm, stock=True)
 
 
-def _checked(model: keras.Model, plan: Plan) -> Analysis:
-    analysis = analyse(model)
+def _check(analysis: Analysis, plan: Plan) -> None:
     plan.check(analysis.groups)
     masks = plan.masks()
     for group in analysis.groups:
@@ -70,13 +74,19 @@ def _checked(model: keras.Model, plan: Plan) -> Analysis:
                 f"This plan leaves {layer!r} without channels. Received: {len(plan.keep[group.name])} of the "
                 f"{group.size} channels of group {group.name!r}"
             )
-    return analysis
 
 
-def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool) -> keras.Model:
-    analysis = _checked(model, plan) if plan else analyse(model)
-    masks = (plan or Plan.full(analysis.groups)).masks()
-    weights = apply(weights_of(model), analysis.groups, masks, cut, preserve_norm)
+def _shrink(
+    model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool, alive: Plan | None = None
+) -> keras.Model:
+    analysis = analyse(model)
+    for given in (plan, alive):
+        if given:
+            _check(analysis, given)
+    masks, weights = (plan or Plan.full(analysis.groups)).masks(), weights_of(model)
+    if alive:
+        weights = apply(weights, analysis.groups, alive.masks(), zero, preserve_norm)
+    weights = apply(weights, analysis.groups, masks, cut, preserve_norm and not alive)
     pads = channel_paddings(analysis, masks)
     names, layers = _own_names(analysis), {}
     for call in analysis.calls:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import keras
@@ -24,10 +24,14 @@ TIMED_BATCH = 128  # images of a call
 PLAIN = "model.tflite"  # the network in float32
 
 
-def save_compact(context: RunContext, snapshot: Path) -> None:
-    """Two steps: compact.keras (plain layers) and model.tflite (float32) from a snapshot."""
-    context.step("compact", "compact.keras", lambda path: compact(context.load(snapshot)).save(path))
-    context.step("litert", PLAIN, lambda path: save_litert(compact(context.load(snapshot)), path))
+def save_compact(context: RunContext, snapshot: Path) -> Path:
+    """Two steps: compact.keras (plain layers) and model.tflite (float32) from a snapshot.
+
+    Returns the path of the second.
+    """
+    made = cache(lambda: compact(context.load(snapshot)))
+    context.step("compact", "compact.keras", lambda path: made().save(path))
+    return context.step("litert", PLAIN, lambda path: save_litert(made(), path))
 
 
 def save_litert(model: keras.Model, path: Path) -> dict:
@@ -46,19 +50,18 @@ def save_litert(model: keras.Model, path: Path) -> dict:
 
 
 def file_rows(
-    context: RunContext, files: Sequence[Path], network: keras.Model, parts: Mapping[str, Images]
+    context: RunContext, files: Sequence[Path], plain: bytes, parts: Mapping[str, Images]
 ) -> list[dict]:
     """A row for the network's float32 LiteRT file and for each of `files`; none where there are none.
 
     Args:
         files: .tflite and .kpz.
-        network: what they were made of.
+        plain: the float32 file of the network that they were made of.
         parts: "holdout" and "test".
     """
     if not files:
         return []
-    lite = {PLAIN: exports.to_litert(compact(network))}
-    lite |= {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
+    lite = {PLAIN: plain} | {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
     ms = _milliseconds(context, lite, parts["test"])
     rows = [
         {"name": name, "bytes": len(data), "ms_litert": ms[name], **_lite_accuracies(context, data, parts)}

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,19 @@ PAGE = "report.html"
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 
-def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: State) -> dict:
+@dataclass(frozen=True)
+class _Network:
+    """A row of a report: a network, the same in plain layers and as a LiteRT file, logits by part."""
+
+    model: keras.Model
+    plain: keras.Model
+    lite: bytes
+    logits: dict[str, np.ndarray]
+
+
+def finish(
+    context: RunContext, system: str, snapshots: dict[str, Path], state: State, lite: Path | None = None
+) -> dict:
     """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
 
     Args:
@@ -41,10 +54,11 @@ def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: 
         system: what reports call the method.
         snapshots: name → file, in the order of the rows.
         state: behind the last step.
+        lite: the float32 LiteRT file of the last snapshot, where the run has one.
     """
 
     def make(path: Path) -> None:
-        report = _measure(context, system, snapshots, state)
+        report = _measure(context, system, snapshots, state, lite)
         _write_page(context, report)
         write_json(path, report)
 
@@ -60,14 +74,19 @@ def _write_page(context: RunContext, report: dict) -> None:
     context.folder.write(PAGE, run_page(report).encode())
 
 
-def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state: State) -> dict:
+def _measure(
+    context: RunContext, system: str, snapshots: dict[str, Path], state: State, lite: Path | None
+) -> dict:
     config = context.config
     entries = {name: entry for name in context.folder.steps() if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
     history = history_of(load_snapshot(state.search).facts) if state.search else ()
-    networks = {name: context.load(path) for name, path in snapshots.items()}
     parts = {"holdout": context.splits.holdout, "test": context.splits.test}
-    logits = {name: _logits(context, model, parts) for name, model in networks.items()}
+    *_, last = snapshots.values()
+    networks = {
+        name: _network(context, path, parts, lite if path == last else None)
+        for name, path in snapshots.items()
+    }
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
     given = [learning for learning in taught.values() if "student" in learning]
@@ -80,9 +99,9 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
         "config": read_json(context.folder.path("config.json")),
         "bn": config.bn,
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
-        "rows": _rows(context, networks, parts, logits),
-        "ensemble": _together([logits[name] for name in members], parts) if len(members) > 2 else {},
-        "files": file_rows(context, state.files, [*networks.values()][-1], parts),
+        "rows": _rows(context, networks, parts),
+        "ensemble": _together([networks[name].logits for name in members], parts) if len(members) > 2 else {},
+        "files": file_rows(context, state.files, [*networks.values()][-1].lite, parts),
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
         "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
         "widths": plan_widths(state.plan),
@@ -121,6 +140,14 @@ def machine() -> dict:
     }
 
 
+def _network(context: RunContext, path: Path, parts: dict[str, Images], lite: Path | None) -> _Network:
+    """The network of a snapshot; `lite` is its file, if it has been written."""
+    model = context.load(path)
+    plain = compact(model)
+    data = lite.read_bytes() if lite else exports.to_litert(plain)
+    return _Network(model, plain, data, _logits(context, model, parts))
+
+
 def _logits(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
     """Logits (n, classes) by part."""
     config = context.config
@@ -136,40 +163,32 @@ def _together(logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images])
     return {"members": len(logits), **{f"{name}_accuracy": value for name, value in found.items()}}
 
 
-def _rows(
-    context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], logits: dict[str, dict]
-) -> list[dict]:
+def _rows(context: RunContext, networks: dict[str, _Network], parts: dict[str, Images]) -> list[dict]:
     """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
     images = np.asarray(context.inputs(parts["test"].images[:TIMED_BATCH]))
-    plain = {name: compact(model) for name, model in networks.items()}
-    lite = {name: exports.to_litert(model) for name, model in plain.items()}
     timed = {
-        "ms_frozen": {n: exports.frozen_runner(model, len(images)) for n, model in plain.items()},
-        "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
+        "ms_frozen": {n: exports.frozen_runner(one.plain, len(images)) for n, one in networks.items()},
+        "ms_litert": {n: exports.litert_runner(one.lite, len(images)) for n, one in networks.items()},
     }
     ms = {
         key: least({n: partial(run, images) for n, run in each.items()}, context.config.time_seconds)
         for key, each in timed.items()
     }
     return [
-        _row(name, model, parts, logits[name])
-        | {
-            "file_bytes": len(lite[name]),
-            "batch": len(images),
-            **{key: each[name] for key, each in ms.items()},
-        }
-        for name, model in networks.items()
+        _row(name, one, parts) | {"batch": len(images)} | {key: each[name] for key, each in ms.items()}
+        for name, one in networks.items()
     ]
 
 
-def _row(name: str, model: keras.Model, parts: dict[str, Images], logits: dict[str, np.ndarray]) -> dict:
-    cost = complexity(model)
+def _row(name: str, network: _Network, parts: dict[str, Images]) -> dict:
+    cost, logits = complexity(network.model), network.logits
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
-        "flops_ekg": complexity(model, "ekg").macs,
+        "flops_ekg": complexity(network.model, "ekg").macs,
         **{f"{n}_accuracy": score_logits(logits[n], part.labels).accuracy for n, part in parts.items()},
+        "file_bytes": len(network.lite),
     }
 
 

@@ -191,9 +191,8 @@ def _walk(context: RunContext, program: Program) -> dict:
     state = State()
     for step in program.steps:
         state = step.run(context, replace(state, name=step.label))
-    if program.whole:
-        save_compact(context, state.network)
-    return finish(context, program.system, _rows(context.config.teacher, state), state)
+    lite = save_compact(context, state.network) if program.whole else None
+    return finish(context, program.system, _rows(context.config.teacher, state), state, lite)
 
 
 def _rows(teachers: Sequence[str], state: State) -> dict[str, Path]:
