@@ -8,11 +8,12 @@ inside the compiled step. Importing this package imports neither TensorFlow nor 
 from secateur.dataloader.batches import Batch, batches, epoch_order
 from secateur.dataloader.loader import load
 from secateur.dataloader.registry import DATASETS, Dataset
-from secateur.dataloader.splits import Facts, Images, Splits, split_indices
+from secateur.dataloader.splits import Columns, Facts, Images, Splits, given_splits, split_indices
 
 __all__ = [
     "DATASETS",
     "Batch",
+    "Columns",
     "Dataset",
     "Facts",
     "Images",
@@ -20,5 +21,6 @@ __all__ = [
     "batches",
     "epoch_order",
     "load",
+    "given_splits",
     "split_indices",
 ]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from secateur.dataloader import Images, batches, epoch_order
+from secateur.dataloader import Columns, Images, batches, epoch_order
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
@@ -76,7 +76,7 @@ def fit(
         with _diverging(spec, epoch):
             loss, accuracy, *terms = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
             state = _finished(trainer, spec, epoch + 1)
-        held = score(forward, context.splits.holdout, config.val_batch_size)
+        held = score(forward, context.splits.holdout, config.val_batch_size, context.subject.task)
         context.log.log(
             epoch + 1,
             phase=spec.name,
@@ -176,4 +176,5 @@ def _stream(spec: TrainingSpec, epoch: int) -> Iterator[dict[str, np.ndarray]]:
     order = epoch_order(len(spec.images), spec.seed, epoch)
     for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
         more = spec.extra(batch.ids) if spec.extra else {}
-        yield {"images": batch.images, "labels": batch.labels, **more}
+        images = batch.images.parts if isinstance(batch.images, Columns) else batch.images
+        yield {"images": images, "labels": batch.labels, **more}

@@ -97,7 +97,7 @@ def test_digits_keep_scikit_learns_order():
 def test_upscaling_equals_tensorflows_bilinear_resize():
     images = load_digits().images[:50]
     expected = tf.image.resize(images[..., None], [32, 32]).numpy()[..., 0]
-    np.testing.assert_allclose(digits.upscale(images, 32), expected, atol=1e-5)
+    np.testing.assert_allclose(digits.upscale(images, 32, 32), expected, atol=1e-5)
 
 
 def test_the_constants_of_the_digits_are_those_of_their_training_part():

@@ -216,6 +216,10 @@ def test_what_does_not_fit_in_memory_is_refused_with_the_remedy():
     check_memory("IMAGENET", 1281167, (32, 32, 3), 16_000_000_000)
 
 
-def test_a_set_of_one_size_is_not_resized():
-    with pytest.raises(UsageError, match="CIFAR10 cannot be resized.*'CIFAR10@64'"):
-        dataloader.load("CIFAR10@64")
+def test_every_set_comes_in_other_sizes_and_in_grey():
+    assert dataloader.load("DIGITS@16").train.images.shape[1:] == (16, 16, 3)
+    grey = dataloader.load("DIGITS", shape=(12, 8, 1), normalisation="torch")
+    assert grey.train.images.shape[1:] == (12, 8, 1)
+    assert grey.facts.mean == (255 * (0.485 + 0.456 + 0.406) / 3,)
+    with pytest.raises(UsageError, match="1×1.*DIGITS@0"):
+        dataloader.load("DIGITS@0")
