@@ -108,6 +108,12 @@ class Graph:
         """Name → layer or operation, each once."""
         return {call.name: call.layer for call in self.calls}
 
+    @property
+    def output_shapes(self) -> list[tuple]:
+        """Of the model's outputs, with the batch axis."""
+        shapes = {t: s for call in self.calls for t, s in zip(call.outputs, call.shapes, strict=True)}
+        return [shapes[tensor] for tensor in self.outputs]
+
     def depths(self) -> dict[int, int]:
         """Number of a tensor → calls on the longest way to it from an input."""
         found: dict[int, int] = {}
