@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -49,6 +49,14 @@ class Said:
     function: LossFunction | None = None
     sparse: bool | None = None
     ignored: int | None = None
+
+    def of_logits(self) -> Said:
+        """The same loss of what stands before the softmax or sigmoid of its outputs."""
+        owner = getattr(self.function, "__self__", None)
+        config = owner.get_config() if isinstance(owner, keras.losses.Loss) else {}
+        if "from_logits" not in config:
+            return self
+        return replace(self, function=type(owner).from_config(config | {"from_logits": True}).call)
 
 
 def said_loss(loss: Any, compiled: bool = False) -> Said:

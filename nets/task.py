@@ -80,6 +80,11 @@ class Task:
         return replace(_of_output(graph, 0, Said("categorical", "cross-entropy")), measure=metric)
 
     @property
+    def bare(self) -> Task:
+        """The same for outputs without their softmax or sigmoid, as `endings.logits_of` makes them."""
+        return replace(self, shares=False, said=self.said.of_logits()) if self.shares else self
+
+    @property
     def metric_name(self) -> str:
         """What `metric` and `score` are; larger is better."""
         return name_of(self.measure) if self.measure else METRICS[self.kind]

@@ -16,7 +16,7 @@ from secateur.dataloader import Columns, Images, Splits
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import as_read, evaluation_view, training_view
 from secateur.distillation import labels_only
-from secateur.op_utils import Batch, make_forward
+from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
 from secateur.recipes.engine.config import RunOptions
@@ -87,6 +87,11 @@ class RunContext:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
         return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
+
+    def reestimate(self, model: keras.Model) -> None:
+        """BN's averages from training images, in place."""
+        images, size = self.splits.warmup.images, self.config.val_batch_size
+        reestimate_batch_norm(model, self.inputs, images, size)
 
     def objective(self, outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean loss and accuracy of a batch with "labels"; an `Objective`."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 
-from secateur.op_utils import reestimate_batch_norm
 from secateur.pruning import Plan, complexity, find_groups, make_plan, narrow
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
@@ -90,8 +89,7 @@ class Narrowing(NetworkStep):
 
     def _averages(self, context: RunContext, model: keras.Model) -> None:
         if self.reestimate:
-            images = context.splits.warmup.images
-            reestimate_batch_norm(model, context.inputs, images, context.config.val_batch_size)
+            context.reestimate(model)
 
 
 def final_sparsity(context: RunContext, state: State, own: float) -> float:

@@ -107,6 +107,8 @@ class Train(LearningOptions, NetworkStep):
             model, inner = self.begin(context, state)
             spec = self.spec(context, state)
             facts = self.train(context, state, model, spec)
+            if context.subject.original is not None:  # a short training leaves averages that lag
+                context.reestimate(model)
             return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
 
         tuned = context.step(state.name, self.result(state), make)
