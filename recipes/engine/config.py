@@ -136,7 +136,7 @@ class RunOptions(Common):
             system = dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
         if self.augmentation == "recipe":
             return system
-        pad = system.pad if "crop" in self.augmentationation else 0
+        pad = system.pad if "crop" in self.augmentation else 0
         return dataclasses.replace(system, pad=pad, flip="flip" in self.augmentation)
 
 
