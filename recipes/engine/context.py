@@ -81,7 +81,7 @@ class RunContext:
         """
         train = self.splits.train
         chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
-        return self.inputs(train.images[chosen]).numpy(), train.labels[chosen]
+        return self.arrays(train.images[chosen]), train.labels[chosen]
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
@@ -111,6 +111,10 @@ class RunContext:
         if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
             images = evaluation_view(images, self.config.images)
         return self.subject.reads(images, self.splits.facts)
+
+    def arrays(self, images: Any) -> Any:
+        """The same as arrays, in the structure that the network reads."""
+        return keras.tree.map_structure(np.asarray, self.inputs(images))
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
