@@ -14,7 +14,7 @@ import tensorflow as tf
 from secateur.nets import labels as fitting
 from secateur.nets.endings import ending_of
 from secateur.nets.graph import Graph, trace
-from secateur.nets.losses import Said, compiled_losses, means, name_of, per_output, said_loss
+from secateur.nets.losses import Loss, Said, compiled_losses, means, name_of, per_output, said_loss
 from secateur.runs.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -52,7 +52,12 @@ class Task:
 
     @classmethod
     def of(
-        cls, model: keras.Model, loss: Any = None, *, metric: Metric | None = None, graph: Graph | None = None
+        cls,
+        model: keras.Model,
+        loss: Loss | None = None,
+        *,
+        metric: Metric | None = None,
+        graph: Graph | None = None,
     ) -> Task:
         """The task of a functional model.
 
@@ -94,18 +99,12 @@ class Task:
 
         Where a function of the user's returns a mean, all images have it.
         """
-        if self.kind == "own":
-            found = means(self.said.function(labels, outputs))
-            rows = tf.shape(keras.tree.flatten(outputs)[0])[0]
-            return found if len(found.shape) else tf.fill([rows], found)
-        outputs = tf.cast(outputs, tf.float32)
-        labels = self._as_read(tf.convert_to_tensor(labels), outputs)
-        found = means(self._function(labels, outputs)(labels, outputs))
-        return found if self.said.ignored is None else found * self._counted(labels)
+        found = self._losses(labels, outputs)
+        return found if len(found.shape) else tf.fill([tf.shape(keras.tree.flatten(outputs)[0])[0]], found)
 
     def loss(self, labels: Any, outputs: Any) -> tf.Tensor:
         """The mean of `losses`, a float32 scalar."""
-        return tf.reduce_mean(self.losses(labels, outputs))
+        return tf.reduce_mean(self._losses(labels, outputs))
 
     def metric(self, labels: Any, outputs: Any) -> tf.Tensor:
         """`metric_name` of a batch, a float32 scalar."""
@@ -144,12 +143,21 @@ class Task:
         if self.kind != "own":
             fitting.check(self, np.asarray(labels), tuple(outputs_shape))
 
+    def _losses(self, labels: Any, outputs: Any) -> tf.Tensor:
+        """(n,), or a mean of a user's."""
+        if self.kind == "own":
+            return means(self.said.function(labels, outputs))
+        outputs = tf.cast(outputs, tf.float32)
+        labels = self._as_read(tf.convert_to_tensor(labels), outputs)
+        found = means(self._function(labels, outputs)(labels, outputs))
+        return found if self.said.ignored is None else found * self._counted(labels)
+
     # --- of one output -------------------------------------------------------------------------------------
 
     @property
     def two(self) -> bool:
         """Whether each number of the outputs decides by itself."""
-        return self.kind == "labels" or self.units == 1
+        return self.kind == "labels" or (self.units == 1 and self.kind != "numbers")
 
     def _function(self, labels: tf.Tensor, outputs: tf.Tensor) -> Callable:
         if self.said.function:
