@@ -81,8 +81,29 @@ class Task:
             return cls("own", ending_of(graph) is not None, 0, said, measure=metric)
         if losses is not None:
             return replace(_of_output(graph, 0, said_loss(losses, compiled=loss is None)), measure=metric)
+        return replace(cls.of_outputs(model, graph), measure=metric)
+
+    @classmethod
+    def of_outputs(cls, model: keras.Model, graph: Graph | None = None) -> Task:
+        """What the output of a model of which no loss is known is taken for: classes or maps.
+
+        Raises `UsageError` for several outputs, and for one of which that cannot be.
+        """
+        graph = graph or trace(model)
         _check_guess(graph)
-        return replace(_of_output(graph, 0, Said("categorical", "cross-entropy")), measure=metric)
+        return _of_output(graph, 0, Said("categorical", "cross-entropy"))
+
+    def of_logits(self) -> Task:
+        """The same task for the model without its softmax or sigmoid, as `logits_of` gives it."""
+        if not self.shares or self.kind in ("numbers", "own"):
+            return self
+        shares = tf.sigmoid if self.two or self.sigmoid else tf.nn.softmax
+
+        def behind(function: Callable | None) -> Callable | None:
+            return function and (lambda labels, logits: function(labels, shares(logits)))
+
+        said = replace(self.said, function=behind(self.said.function))
+        return replace(self, shares=False, said=said, measure=behind(self.measure))
 
     @property
     def metric_name(self) -> str:
@@ -141,7 +162,15 @@ class Task:
         integers and the other way round, and other shapes. What an "own" loss reads is not known.
         """
         if self.kind != "own":
-            fitting.check(self, np.asarray(labels), tuple(outputs_shape))
+            labels = np.asarray(labels)
+            self.check_form(labels, outputs_shape)
+            fitting.check_values(self, labels, labels.ndim == len(outputs_shape))
+
+    def check_form(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:
+        """The part of `check` that reads shape and type alone, for tensors whose values are not there yet."""
+        if self.kind != "own":
+            dtype = np.dtype(tf.as_dtype(labels.dtype).as_numpy_dtype)
+            fitting.check_form(self, tuple(labels.shape), dtype, tuple(outputs_shape))
 
     def _losses(self, labels: Any, outputs: Any) -> tf.Tensor:
         """(n,), or a mean of a user's."""
