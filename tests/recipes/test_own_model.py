@@ -1,4 +1,4 @@
-"""Every recipe on a model that nobody here built: by one command, by one call, to a plain small Keras file."""
+"""Every recipe on a model that nobody here built: by one command or call, to a plain small Keras file."""
 
 import os
 import signal
@@ -64,9 +64,8 @@ def shortened(recipe: str) -> list[str]:
         table.get("name", table["kind"]): table["kind"] for table in tables_of(find_recipe(recipe).steps)
     }
     short = {"repeat": "times=2", "anneal": "tries=2", "int8": "epochs=1"}
-    return ["--set", *(f"{name}.{short[kind]}" for name, kind in kinds.items() if kind in short), "until="][
-        :-1
-    ]
+    found = [f"{name}.{short[kind]}" for name, kind in kinds.items() if kind in short]
+    return ["--set", *found] if found else []
 
 
 WHOLE = {"baseline", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8",
@@ -74,12 +73,10 @@ WHOLE = {"baseline", "baseline_cinic", "baseline_hap", "baseline_rethinking", "b
 QUICK = {"ekg", "kesi", "fewest_bytes", "sfp"}
 
 
-def recipes():
-    for name in published_recipes():
-        yield pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in published_recipes()],
+)
 def test_a_recipe_ends_in_a_plain_model_at_its_budget(mine, tmp_path, recipe):
     budget = [] if recipe in WHOLE else ["--keep_macs", 0.6]
     options = choose(words(mine, recipe, "--train_path", tmp_path / "run", *budget, *shortened(recipe)))
@@ -96,7 +93,7 @@ def test_a_recipe_ends_in_a_plain_model_at_its_budget(mine, tmp_path, recipe):
     np.testing.assert_allclose(small(images).numpy().sum(1), 1, rtol=1e-5)
     assert small.get_layer("stem").trainable is False and small.get_layer("bn0").momentum == 0.9
     assert "stem" in report["frozen"]
-    assert before["test_accuracy"] > 0.8, "its own Rescaling was found, and it was not trained on first"
+    assert before["test_accuracy"] > 0.7, "its own Rescaling was found, and it was not trained on first"
 
 
 def test_the_network_that_is_worked_on_is_the_owners_at_both_ends():
@@ -114,7 +111,7 @@ def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, cap
     report = run(choose(words(mine, "ekg", *dense, tmp_path / "found", model="bare")))
     assert "pixels: -1..1" in capsys.readouterr().out
     assert report["inputs"] == {"mean": [127.5] * 3, "std": [127.5] * 3}
-    assert report["rows"][0]["test_accuracy"] > 0.8
+    assert report["rows"][0]["test_accuracy"] > 0.7
     wrong = words(mine, "ekg", "--pixels", "0..255", *dense, tmp_path / "wrong", model="bare")
     with pytest.raises(UsageError, match=r"(?s)guessing 10\.0 %.*pixels=0\.\.255.*better: --pixels -1\.\.1 "):
         run(choose(wrong))
@@ -129,7 +126,7 @@ def test_mean_and_std_can_be_said(mine, tmp_path):
             words(mine, "ekg", *given, "--until", "baseline", "--train_path", tmp_path / "run", model="bare")
         )
     )
-    assert report["rows"][0]["test_accuracy"] > 0.8
+    assert report["rows"][0]["test_accuracy"] > 0.7
     snapshot = load_snapshot(tmp_path / "run" / "snap_baseline.pkl")
     assert snapshot.facts["normalisation"] == "given" and snapshot.facts["mean"] == [127.5] * 3
 
