@@ -35,7 +35,15 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
 
 
 def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, int] | None = None) -> Splits:
-    """The run's data set, in the shape that its network reads, with as many images as it is allowed."""
+    """The run's data set, in the shape that its network reads, with as many images as it is allowed.
+
+    Raises `DataError` for one's own images that are not there, by whatever name.
+    """
+    if config.data:
+        try:
+            open_dataset(config.dataset, config.data_path)
+        except UsageError as error:
+            raise DataError(str(error)) from error
     splits = dataloader.load(
         config.dataset, config.data_path, normalisation, shape=shape, constants=config.constants
     )

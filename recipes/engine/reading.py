@@ -35,7 +35,7 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
     if subject.original is None or options.from_scratch:
         return splits
     said = bool(options.constants) or options.normalisation != "auto"
-    if subject.task.kind != "classes":
+    if not (subject.classifies and splits.facts.labelled):
         if not said and not rescales(subject.original):
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")
         return splits
