@@ -42,7 +42,8 @@ def ran(
     recipe = RecipeFile(name, steps=[DENSE, *steps])
     place = nullcontext(options.train_path) if options.train_path else tempfile.TemporaryDirectory()
     with place as path:
-        config = RunOptions(**shared, recipe=name, model=model, train_path=path, time_seconds=1.0)
+        own = {"recipe": name, "model": model, "train_path": path, "gpu_id": [], "time_seconds": 1.0}
+        config = RunOptions(**shared, **own)
         yield Path(path), run(config, recipe, subject_of(options, original))
 
 

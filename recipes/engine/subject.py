@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -180,10 +181,13 @@ def load_model(path: str) -> keras.Model:
             f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
         ) from error
     except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
-        own = "register_keras_serializable" in str(error)  # what Keras says of classes that it does not find
-        hint = "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if own else ""
+        unknown = re.search(r"Could not locate \w+ '[^']+'", str(error))
+        hint = (
+            "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if unknown else ""
+        )
+        reason = unknown[0] if unknown else first_line(error)
         raise SnapshotError(
-            f"Keras cannot read this model ({first_line(error)}). Received: model={path}{hint}"
+            f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
         ) from error
 
 
