@@ -124,6 +124,9 @@ class RunOptions(Common, OwnOptions):
     augmentation: Literal["recipe", "none", "flip", "crop", "flip+crop"] = option(
         "recipe", "of images in training: as the recipe has it, or these; digits must not be mirrored"
     )
+    balanced: bool = option(
+        False, "train on every class equally often: images of small classes come several times an epoch"
+    )
     shortcut: Literal["A", "A'", "B"] | None = option(
         None, "of a ResNet that starts at random (default: the system's own)"
     )

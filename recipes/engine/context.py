@@ -14,7 +14,7 @@ import tensorflow as tf
 from secateur import nets
 from secateur.dataloader import Columns, Images, Splits
 from secateur.dataloader.pipelines import Pipeline
-from secateur.dataloader.views import as_read, evaluation_view, training_view
+from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
 from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
@@ -111,7 +111,7 @@ class RunContext:
         """Images as a network reads them, which bytes become where they are sliced, and labels."""
         if getattr(images.images, "dtype", None) == np.uint8 and len(self.subject.input_shapes) < 2:
             return Sliced(images.images, self.inputs), images.labels
-        return keras.tree.map_structure(np.asarray, self.inputs(images.images)), images.labels
+        return self.arrays(images.images), images.labels
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float | None:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch.
@@ -144,15 +144,14 @@ class RunContext:
     # --- images → what the network reads -------------------------------------------------------------------
 
     def inputs(self, images: Any) -> Any:
-        """uint8 (n, h, w, c) → float32, normalised: what evaluation shows the network.
+        """uint8 (n, h, w, c) → float32, normalised, as evaluation shows it; see `Subject.reads`."""
+        if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
+            images = evaluation_view(images, self.config.images)
+        return self.subject.reads(images, self.splits.facts)
 
-        `Columns` of several inputs are numbers that it reads as they are.
-        """
-        if isinstance(images, Columns):
-            images = images.parts
-        if not hasattr(images, "shape") or len(images.shape) != 4:
-            return keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), images)
-        return self._normalised(evaluation_view(images, self.config.images))
+    def arrays(self, images: Any) -> Any:
+        """The same as arrays, in the structure that the network reads."""
+        return keras.tree.map_structure(np.asarray, self.inputs(images))
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
@@ -173,7 +172,5 @@ class RunContext:
             )
         if self.config.augmentation != "recipe" and pipeline.pad:  # of 32 pixels the published 4
             pipeline = replace(pipeline, pad=min(batch["images"].shape[1:3]) // SHIFT)
-        return self._normalised(training_view(batch["images"], seed, pipeline, self.splits.facts))
-
-    def _normalised(self, images: tf.Tensor) -> tf.Tensor:
-        return self.subject.inputs(as_read(images, self.splits.facts))
+        facts = self.splits.facts
+        return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)

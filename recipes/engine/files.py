@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -89,20 +88,15 @@ def lite_accuracy(context: RunContext, data: bytes, images: Images) -> float | N
         return None
 
     def read(part: slice) -> list[np.ndarray]:
-        return arrays(context.inputs(images.images[part]))
+        return keras.tree.flatten(context.arrays(images.images[part]))
 
     found = exports.litert_outputs(data, read, len(images), TIMED_BATCH)
     return context.scored(found, images, finished=True).accuracy
 
 
-def arrays(inputs: Any) -> list[np.ndarray]:
-    """What a network reads, one array for each of its inputs."""
-    return [np.asarray(one) for one in keras.tree.flatten(inputs)]
-
-
 def timed_batch(context: RunContext, parts: Mapping[str, Images]) -> list[np.ndarray]:
     """Images of a timed call, as the network reads them."""
-    return arrays(context.inputs([*parts.values()][-1].images[:TIMED_BATCH]))
+    return keras.tree.flatten(context.arrays([*parts.values()][-1].images[:TIMED_BATCH]))
 
 
 def _milliseconds(

@@ -15,7 +15,7 @@ from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import arrays, lite_accuracy
+from secateur.recipes.engine.files import lite_accuracy
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
@@ -75,7 +75,7 @@ class Int8(Step):
         train = context.splits.train
         chosen = np.random.default_rng(context.config.seed).permutation(len(train))[: self.samples]
         parts = np.split(chosen, range(SHOWN, len(chosen), SHOWN))
-        shown = (arrays(context.inputs(train.images[part])) for part in parts)
+        shown = (keras.tree.flatten(context.arrays(train.images[part])) for part in parts)
         return to_int8(context.subject.ended(model), shown, self.numbers)
 
     def accuracy(self, context: RunContext, data: bytes) -> float:

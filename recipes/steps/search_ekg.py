@@ -92,7 +92,7 @@ class SearchEkg(Narrowing):
         """The search over a network, with the images that score candidates."""
         images = context.splits.search
         settings = self.settings(context.config.keep_macs)
-        return Searcher(model, context.inputs(images.images).numpy(), images.labels, settings)
+        return Searcher(model, context.arrays(images.images), images.labels, settings)
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
         searcher = self.searcher(context, context.load(state.network))

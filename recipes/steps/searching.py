@@ -46,5 +46,5 @@ class Searching(Narrowing):
                 warmup.images[: 4 * context.config.val_batch_size], context.config.val_batch_size
             )
 
-        data = context.inputs(search.images).numpy(), search.labels
+        data = context.arrays(search.images), search.labels
         return PlanScorer(model, data, prepare=prepare)
