@@ -30,14 +30,14 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
     """The images with the constants that the model needs; says in a line which, where it has found them.
 
     A model that rescales its inputs itself reads 0..255. Any other one is shown training images in every
-    range. Raises `UsageError` for a classifier that gets them no better right than by chance, or clearly worse
-    than in another range: training would ruin it.
+    range. Raises `UsageError` for a classifier that gets them right no better than by chance, or clearly
+    worse than in another range: training would ruin it.
     """
     if subject.original is None or options.from_scratch:
         return splits
     facts = splits.facts
     said = bool(options.constants) or options.normalisation != "auto" or not facts.colours
-    if subject.task.kind != "classes":
+    if not (subject.classifies and facts.labelled):
         if not said and not rescales(subject.original):
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")
         return splits

@@ -80,13 +80,12 @@ class SearchEkg(Narrowing):
         )
 
     def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
-        """Accuracy with stale averages, with none, and with those that were estimated again."""
+        """Accuracy with stale averages, and with none."""
         holdout = context.splits.holdout
         stale = narrow(model, plan, preserve_norm=self.preserve_norm)
         return {
             "holdout_batch_statistics": context.accuracy(small, holdout, batch_statistics=True),
             "holdout_stale_averages": context.accuracy(stale, holdout),
-            "holdout_reestimated": context.accuracy(small, holdout),
         }
 
     def searcher(self, context: RunContext, model: keras.Model) -> Searcher:
