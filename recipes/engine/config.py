@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pipeline
 from secateur.recipes.engine.options import NameIn, Options, option
@@ -77,6 +78,9 @@ class RunOptions(Common):
     keep_macs: float | None = option(
         None, "ratio of the MACs that stay at the end, in place of what the recipe removes", gt=0, lt=1
     )
+    minutes: float | None = option(
+        None, "that the whole command may take, its report included: it decides by itself what to try", gt=0
+    )
     shorten: float = option(
         1.0, "factor of the epochs of all trainings behind the first, which keep at least one", gt=0, le=1
     )
@@ -121,6 +125,13 @@ class RunOptions(Common):
     )
     dropout: float | None = option(None, "of a wide ResNet that starts at random", ge=0, lt=1)
 
+    _given_at: float = PrivateAttr(default_factory=time.monotonic)
+
+    @property
+    def given_at(self) -> float:
+        """When the options were read, which is before TensorFlow is imported, as `time.monotonic` counts."""
+        return self._given_at
+
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         if self.batch_size % self.accum:
@@ -136,7 +147,7 @@ class RunOptions(Common):
             system = dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
         if self.augmentation == "recipe":
             return system
-        pad = system.pad if "crop" in self.augmentationation else 0
+        pad = system.pad if "crop" in self.augmentation else 0
         return dataclasses.replace(system, pad=pad, flip="flip" in self.augmentation)
 
 

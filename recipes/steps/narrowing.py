@@ -60,7 +60,7 @@ class Narrowing(NetworkStep):
             return (
                 context.save(path, small, state.narrowed(plan))
                 | facts
-                | self.facts(context, model, plan, small)
+                | self.facts(context, state, model, plan, small)
             )
 
         path = context.step(state.name, self.result(state), make)
@@ -78,7 +78,9 @@ class Narrowing(NetworkStep):
         self._averages(context, wide)
         return narrow(wide, inner)
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
         """More for the manifest."""
         return {}
 
