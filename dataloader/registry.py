@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from secateur.dataloader.pipelines import EXCHANGED, IMAGENET, PIXELS, Constants, normalisations_of
-from secateur.dataloader.sources import digits, folders, tfds
+from secateur.dataloader.sources import digits, folders, memory, tfds
 from secateur.dataloader.splits import Facts, Images
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
@@ -180,7 +180,8 @@ def renormalised(facts: Facts, normalisation: str, constants: Constants | None =
 
 
 def _constants_for(name: str) -> dict[str, Constants]:
-    return {**PIXELS, **normalisations_of(_split(name)[0]), **find_dataset(name).normalisations}
+    own = {} if name == memory.NAME else find_dataset(name).normalisations
+    return {**PIXELS, **normalisations_of(_split(name)[0]), **own}
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from secateur import nets
 from secateur.dataloader import Columns, Images, Splits
 from secateur.dataloader.pipelines import Pipeline
-from secateur.dataloader.views import as_read, evaluation_view, training_view
+from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
 from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
@@ -123,15 +123,10 @@ class RunContext:
     # --- images → what the network reads -------------------------------------------------------------------
 
     def inputs(self, images: Any) -> Any:
-        """uint8 (n, h, w, c) → float32, normalised: what evaluation shows the network.
-
-        `Columns` of several inputs are numbers that it reads as they are.
-        """
-        if isinstance(images, Columns):
-            images = images.parts
-        if not hasattr(images, "shape") or len(images.shape) != 4:
-            return keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), images)
-        return self._normalised(evaluation_view(images, self.config.images))
+        """uint8 (n, h, w, c) → float32, normalised, as evaluation shows it; see `Subject.reads`."""
+        if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
+            images = evaluation_view(images, self.config.images)
+        return self.subject.reads(images, self.splits.facts)
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
@@ -150,7 +145,5 @@ class RunContext:
             return self.inputs(
                 keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), batch["images"])
             )
-        return self._normalised(training_view(batch["images"], seed, pipeline, self.splits.facts))
-
-    def _normalised(self, images: tf.Tensor) -> tf.Tensor:
-        return self.subject.inputs(as_read(images, self.splits.facts))
+        facts = self.splits.facts
+        return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from secateur.dataloader import Facts, Splits
 from secateur.dataloader.pipelines import PIXELS
 from secateur.dataloader.registry import renormalised
-from secateur.dataloader.views import as_read
+from secateur.dataloader.sources import memory
 from secateur.nets.endings import logits_of
 from secateur.nets.graph import trace
 from secateur.recipes.engine.config import RunOptions
@@ -34,20 +34,21 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
     """
     if subject.original is None or options.from_scratch:
         return splits
-    said = bool(options.constants) or options.normalisation != "auto"
+    facts = splits.facts
+    said = bool(options.constants) or options.normalisation != "auto" or not facts.colours
     if subject.task.kind != "classes":
         if not said and not rescales(subject.original):
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")
         return splits
-    known = _candidates(options, splits.facts)
+    known = _candidates(facts)
     right = _accuracies(subject, splits, known)
-    name = splits.facts.normalisation
+    name = facts.normalisation
     if not said and not rescales(subject.original):
         name = max(right, key=right.get)
         print(f"pixels: {name}; {_text(right)} of {_count(splits)} training images right")
-    chance = _highest_by_chance(splits.facts.num_classes, _count(splits))
+    chance = _highest_by_chance(facts.num_classes, _count(splits))
     if right[name] <= chance and not options.force:
-        raise UsageError(_at_chance(name, right, chance, splits.facts.num_classes, _count(splits)))
+        raise UsageError(_at_chance(name, right, chance, facts.num_classes, _count(splits)))
     return replace(splits, facts=known[name])
 
 
@@ -65,11 +66,13 @@ def rescales(model: keras.Model) -> bool:
     return False
 
 
-def _candidates(options: RunOptions, facts: Facts) -> dict[str, Facts]:
-    """Normalisation → facts: what stands already, what is usual with the data set, and all ranges."""
-    usual = [] if options.constants else ["rgb"]
-    known = {name: renormalised(facts, name) for name in (*usual, *PIXELS)}
-    return {facts.normalisation: facts} | known
+def _candidates(facts: Facts) -> dict[str, Facts]:
+    """Normalisation → facts: what stands already, what is usual with the data set, and all ranges.
+
+    Numbers that are no bytes are read as they are.
+    """
+    names = [] if not facts.colours else [*PIXELS] if facts.name == memory.NAME else ["rgb", *PIXELS]
+    return {facts.normalisation: facts} | {name: renormalised(facts, name) for name in names}
 
 
 def _count(splits: Splits) -> int:
@@ -80,14 +83,14 @@ def _accuracies(subject: Subject, splits: Splits, known: Mapping[str, Facts]) ->
     """Share of some training images that the model gets right, by normalisation."""
     train, bare = splits.train, logits_of(subject.original)
     chosen = np.random.default_rng(0).permutation(len(train))[: _count(splits)]
-    parts = np.array_split(train.images[chosen], -(-len(chosen) // AT_A_TIME))
-    forward = tf.function(lambda x: bare(subject.inputs(x), training=False))
-    return {
-        name: subject.task.score(
-            train.labels[chosen], np.concatenate([forward(as_read(part, facts)).numpy() for part in parts])
-        )
-        for name, facts in known.items()
-    }
+    parts = [train.images[some] for some in np.array_split(chosen, -(-len(chosen) // AT_A_TIME))]
+    forward = tf.function(lambda x: bare(x, training=False))
+
+    def right(facts: Facts) -> float:
+        found = [forward(subject.reads(part, facts)).numpy() for part in parts]
+        return subject.task.score(train.labels[chosen], np.concatenate(found))
+
+    return {name: right(facts) for name, facts in known.items()}
 
 
 def _highest_by_chance(classes: int, count: int) -> float:

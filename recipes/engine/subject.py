@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from secateur import nets
+from secateur.dataloader import Columns, Facts
+from secateur.dataloader.views import as_read
 from secateur.nets.endings import logits_of, with_ending
 from secateur.nets.snapshots import GRAPH
 from secateur.nets.task import Task
@@ -87,8 +90,16 @@ class Subject:
                 f"trained on. Received: data={data}"
             )
 
-    def inputs(self, images: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
-        """Images as the network reads them; each of several inputs gets them at its own size."""
+    def reads(self, images: Any, facts: Facts) -> Any:
+        """What the network reads of images on the 0–255 scale: each of several inputs at its own size.
+
+        What is no batch of images, or one array for each input (`Columns`), is read as it is.
+        """
+        if isinstance(images, Columns):
+            images = images.parts
+        if not hasattr(images, "shape") or len(images.shape) != 4:
+            return keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), images)
+        images = as_read(images, facts)
         if self.original is None or len(self.original.inputs) == 1:
             return images
         return [_fitted(images, tensor.shape[1:]) for tensor in self.original.inputs]

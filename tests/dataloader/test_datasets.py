@@ -57,8 +57,8 @@ def test_a_missing_class_is_noticed(monkeypatch):
     """A data set with labels 0–8 behind an entry of ten classes."""
     entry = dataloader.DATASETS["DIGITS"]
 
-    def without_nines(part, data_path, download):
-        images = entry.read(part, data_path, download)
+    def without_nines(part, data_path, download, **options):
+        images = entry.read(part, data_path, download, **options)
         return images.take(np.flatnonzero(images.labels != 9))
 
     nine = dataloader.Dataset(10, entry.shape, without_nines, entry.normalisations)
