@@ -217,15 +217,15 @@ class Train(LearningOptions, NetworkStep):
             remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
             accum=config.accum,
             optimizer=self.optimizer,
-            until=self.end(context, state),
+            **self.ending(context, state),
         )
 
-    def end(self, context: RunContext, state: State) -> float | None:
-        """When the training ends, as the run's clock counts; None where it has epochs."""
+    def ending(self, context: RunContext, state: State) -> dict[str, Any]:
+        """Fields of `TrainingSpec`: when it ends, by the run's clock; none where it has epochs."""
         if self.time_share is None or (clock := context.clock) is None:
-            return None
+            return {}
         left, done = clock.left(ending_seconds(context, state)), done_before(context, state.name, "seconds")
-        return clock.now() + max(0.0, self.time_share * (left + done) - done)
+        return {"until": clock.now() + max(0.0, self.time_share * (left + done) - done), "now": clock.now}
 
     def rates(self, steps: int) -> np.ndarray:
         """The learning rate of each step, float32 (steps,)."""

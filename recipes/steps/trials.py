@@ -26,7 +26,8 @@ from secateur.runs.errors import first_line
 
 COARSEST, FINEST = 0.1, 0.02  # share of the whole cost that one step of NetAdapt may save
 
-Search = Callable[[RunContext, keras.Model, float, float], Plan]
+Make = Callable[[float], Plan]  # of the seconds that it may take
+Search = Callable[[RunContext, keras.Model, float, float], Plan]  # of keep_macs and seconds
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Trial:
 
 
 class TooLong(Exception):
-    """A search would need more than its part of the time."""
+    """A plan would need more than its part of the time."""
 
 
 class Trials:
@@ -77,6 +78,7 @@ class Trials:
 
     def __init__(self, context: RunContext, name: str, model: keras.Model) -> None:
         self._context, self._name, self._model = context, name, model
+        self._one = 0.0  # seconds that measuring one plan takes, once it is compiled
         saved = context.folder.load_checkpoint(name)
         self.all = [Trial.from_json(one) for one in saved.facts["trials"]] if saved else []
 
@@ -88,13 +90,22 @@ class Trials:
             raise UsageError(f"No plan meets the budget: {self.all[0].reason}")
         return max(made, key=lambda one: (one.holdout, -one.macs))
 
-    def add(self, name: str, make: Callable[[], Plan]) -> None:
-        """Makes and measures a plan, unless that has been done."""
+    @property
+    def spent(self) -> float:
+        """Seconds of all of them."""
+        return sum(one.seconds for one in self.all)
+
+    def add(self, name: str, make: Make, seconds: float) -> None:
+        """Makes and measures a plan in so many seconds, unless that has been done.
+
+        The first one is made however long it takes: a run needs one.
+        """
         if name in [one.name for one in self.all]:
             return
         start = time.monotonic()
         try:
-            found = self._measured(make())
+            self._check(seconds)
+            found = self._measured(make(seconds))
         except (UsageError, TooLong) as error:
             found = {"reason": first_line(error)}
         trial = Trial(name, round(time.monotonic() - start, 3), **found)
@@ -102,8 +113,16 @@ class Trials:
         self.all.append(trial)
         self._context.checkpoint(self._name, {}, {"trials": [one.kept() for one in self.all]})
 
+    def _check(self, seconds: float) -> None:
+        if any(one.plan for one in self.all) and seconds <= self._one:
+            raise TooLong("no time is left for it")
+
     def _measured(self, plan: Plan) -> dict[str, Any]:
-        return {"plan": plan, "macs": self._counter.macs(plan.masks()), "holdout": self._score(plan)}
+        score = self._score  # compiled by now
+        start = time.monotonic()
+        found = {"plan": plan, "macs": self._counter.macs(plan.masks()), "holdout": score(plan)}
+        self._one = time.monotonic() - start
+        return found
 
     @cached_property
     def _counter(self) -> Counter:
@@ -111,17 +130,20 @@ class Trials:
 
     @cached_property
     def _score(self) -> PlanScorer:
-        return scorer(self._context, self._model, self._context.splits.holdout)
+        score = scorer(self._context, self._model, self._context.splits.holdout)
+        score(Plan.full(analyse(self._model).groups))
+        return score
 
 
 # --- searches -----------------------------------------------------------------------------------------------
 
 
-def adapted(context: RunContext, model: keras.Model, keep_macs: float, limit: float) -> Plan:
-    """NetAdapt's plan, in steps that are as fine as `limit` seconds allow.
+def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
+    """NetAdapt's plan, in steps that are as fine as the seconds allow.
 
     Raises `TooLong` where the coarsest steps would take longer.
     """
+    end = time.monotonic() + seconds
     accuracy = scorer(context, model, context.splits.search)
     analysis = analyse(model)
     space = Space.of(analysis, score_groups(model, "l1", analysis=analysis), keep=keep_macs, cost="macs")
@@ -129,16 +151,17 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, limit: fl
     accuracy(whole)  # traces
     start = time.monotonic()
     accuracy(whole)
+    seconds = end - time.monotonic()
     work = (time.monotonic() - start) * len(space.ranking.free()) * (1 - keep_macs)
-    if work / COARSEST > limit:
-        raise TooLong(f"about {work / COARSEST:.0f} s of {limit:.0f} s")
-    steps = NetAdapt(space, accuracy, min(COARSEST, max(FINEST, work / limit)))
-    last = _in_time(steps.run(), limit, lambda one: (1 - one.cost / steps.whole) / (1 - keep_macs))
+    if work / COARSEST > seconds:
+        raise TooLong(f"about {work / COARSEST:.3g} s of {seconds:.3g} s")
+    steps = NetAdapt(space, accuracy, min(COARSEST, max(FINEST, work / seconds)))
+    last = in_time(steps.run(), seconds, lambda one: (1 - one.cost / steps.whole) / (1 - keep_macs))
     return last.plan
 
 
-def searched(context: RunContext, model: keras.Model, keep_macs: float, limit: float) -> Plan:
-    """EKG's plan. Raises `TooLong` as soon as it is seen that it would take more than `limit` seconds."""
+def searched(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
+    """EKG's plan. Raises `TooLong` as soon as it is seen that it would take more than its seconds."""
     images = context.splits.search
     settings = SearchSettings(target=keep_macs, convention="mac")
     search = Searcher(model, context.inputs(images.images).numpy(), images.labels, settings)
@@ -146,21 +169,24 @@ def searched(context: RunContext, model: keras.Model, keep_macs: float, limit: f
     def done(state: Any) -> float:
         return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep_macs)
 
-    return _in_time(search.run(), limit, done).plan
+    return in_time(search.run(), seconds, done).plan
 
 
-def _in_time(search: Iterator, limit: float, done: Callable[[Any], float]) -> Any:
+def in_time(
+    search: Iterator, seconds: float, done: Callable[[Any], float], now: Callable[[], float] = time.monotonic
+) -> Any:
     """The last state of a search. `done`: state → share of the way, in [0, 1].
 
-    The first state, behind which everything is compiled, is no measure for those that follow.
+    The first state, behind which everything is compiled, is no measure for those that follow. Raises
+    `TooLong` as soon as what is left of the way would take longer than what is left of the seconds.
     """
-    start = time.monotonic()
+    start = now()
     first, state = None, None
     for state in search:
-        share, spent = done(state), time.monotonic() - start
+        share, spent = done(state), now() - start
         if first and share > first[0]:
             spent += (spent - first[1]) * (1 - min(share, 1)) / (share - first[0])
-        if spent > limit:
-            raise TooLong(f"about {spent:.0f} s of {limit:.0f} s")
+        if spent > seconds:
+            raise TooLong(f"about {spent:.3g} s of {seconds:.3g} s")
         first = first or (share, spent)
     return state

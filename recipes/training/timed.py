@@ -126,7 +126,6 @@ class _Course:
         epoch, first = divmod(self._steps, self._per_epoch)
         starts = itertools.chain([first], itertools.repeat(0))
         later = itertools.chain.from_iterable(map(self._stream, itertools.count(epoch), starts))
-        for i, batch in enumerate(later):
-            if i and self._spec.now() >= min(until, self._end):
-                return
-            yield batch
+        yield next(later)
+        while self._spec.now() < min(until, self._end):
+            yield next(later)
