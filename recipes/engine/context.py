@@ -90,14 +90,14 @@ class RunContext:
         """Parameters and MACs of the network of a snapshot."""
         return complexity(nets.load_params(None, path))
 
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self) -> tuple[Any, np.ndarray]:
         """Training images as a network reads them, and labels, for criteria that look at some.
 
         As many as HAP takes, drawn at random: in order, those of a folder could be of one class.
         """
         train = self.splits.train
         chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
-        return self.inputs(train.images[chosen]).numpy(), train.labels[chosen]
+        return keras.tree.map_structure(np.asarray, self.inputs(train.images[chosen])), train.labels[chosen]
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
