@@ -11,10 +11,12 @@ import keras
 from secateur.pruning import Plan, make_plan
 from secateur.pruning.planning import ALLOCATIONS
 from secateur.pruning.score.registry import get_criterion
+from secateur.pruning.search.ekg import check_reachable
+from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.ending import ending_seconds
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, step
+from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
 
@@ -41,6 +43,12 @@ class Auto(Narrowing):
     searches: list[Literal[tuple(SEARCHES)]] = option([*SEARCHES], "for plans, in this order")
     time_for_plans: float = option(0.25, "share of the minutes before the report", gt=0, lt=1)
     max_drop: float = option(0.9, "largest ratio of its channels that a group loses", gt=0, le=1)
+
+    def check(self, start: Start) -> None:
+        """The budget must be within reach."""
+        if not self.keep_ms:
+            keep = start.config.keep_macs or self.keep_macs
+            check_reachable(start.network(), SearchSettings(target=keep, convention="mac"))
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """The plan of the best trial; those that a killed run has made are not made again."""
