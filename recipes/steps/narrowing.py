@@ -63,7 +63,7 @@ class Narrowing(CutOptions, NetworkStep):
             facts |= found
             small = self.cut(context, model, plan)
             facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
-            facts |= self.facts(context, model, plan, small)
+            facts |= self.facts(context, state, model, plan, small)
             print(f"{state.name}: hold-out {_stages(facts)}", flush=True)
             return context.save(path, small, state.narrowed(plan)) | facts
 
@@ -82,7 +82,9 @@ class Narrowing(CutOptions, NetworkStep):
         self._averages(context, wide)
         return narrow(wide, inner)
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
         """More for the manifest."""
         return {}
 

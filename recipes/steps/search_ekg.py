@@ -79,7 +79,9 @@ class SearchEkg(Narrowing):
             seed=self.seed,
         )
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
         """Accuracy with stale averages, and with none."""
         holdout = context.splits.holdout
         stale = narrow(model, plan, preserve_norm=self.preserve_norm)
