@@ -28,7 +28,8 @@ def view(
     """A model on the same weights that returns `{"logits": tensor, "stages": [tensors], …}`.
 
     Args:
-        model: functional or Sequential, images (b, h, w, c) → logits or their softmax (b, classes).
+        model: functional or Sequential, images (b, h, w, c), or several inputs in any structure, → logits or
+            their softmax (b, classes).
         reads: which of `READS`, or "all"; the logits always come. What `layers` does not name is found:
             blocks are the outputs of residual additions, behind their non-linearity, or in a network without
             these all non-linear maps; stages the last such map of each resolution; pooled what the last
@@ -50,7 +51,12 @@ def view(
             outputs[read] = getattr(found, read)()
     outputs |= {name: found.named(name) for name in more}
     with deep(max(found.depth.values())):
-        return keras.Model(model.inputs[0], outputs, name=f"{model.name}_view")
+        return keras.Model(inputs_of(model), outputs, name=f"{model.name}_view")
+
+
+def inputs_of(model: keras.Model) -> Any:
+    """What a functional model reads, in the structure that it was built with; of a list of one, that one."""
+    return model.inputs[0] if isinstance(model.input, list) and len(model.inputs) == 1 else model.input
 
 
 def _checked(reads: Iterable[str]) -> list[str]:
@@ -151,10 +157,10 @@ class _Features:
 
 def _graph_of(model: keras.Model) -> Graph:
     inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
-    if (len(inputs), len(outputs)) != (1, 1):
+    if not inputs or len(outputs) != 1:
         raise UsageError(
-            f"Features are read off functional models with one input and one output. Received: "
-            f"{type(model).__name__} {model.name!r} with {len(inputs)} and {len(outputs)}\n"
+            f"Features are read off functional models with one output. Received: "
+            f"{type(model).__name__} {model.name!r} with {len(inputs)} inputs and {len(outputs)} outputs\n"
             "Build it with keras.Model(images, logits)"
         )
     return trace(model)

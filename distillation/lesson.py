@@ -86,16 +86,31 @@ class Lesson(keras.Model):
         student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
         student["logits"] = logits = tf.cast(student["logits"], tf.float32)
         labels, images = per_view(inputs["labels"], logits), tf.shape(inputs["labels"])[0]
-        taught = dict(self.teacher(inputs, logits)) if self.teacher and self.terms else {}
         terms = [tf.reduce_mean(cross_entropy(labels, logits))]
         loss = self.label_weight * terms[0]
+        for (_, weight), term in zip(self.terms, self.compare(inputs, student, labels, images), strict=True):
+            terms.append(term)
+            loss += weight * term
+        return {"logits": logits, "loss": loss, "terms": tf.stack(terms)}
+
+    def compare(
+        self, inputs: Mapping[str, Any], student: Mapping[str, Any], labels: Any, images: Any
+    ) -> list[tf.Tensor]:
+        """The losses that are added, before they are weighted: float32 scalars.
+
+        Args:
+            inputs: what the teacher reads.
+            student: what `view` of the student gives, logits in float32.
+            labels, images: as `Loss.compute_loss` takes them.
+        """
+        taught = dict(self.teacher(inputs, student["logits"])) if self.teacher and self.terms else {}
         if taught:
-            taught["logits"] = per_view(taught["logits"], logits)
-        for term, weight in self.terms:
+            taught["logits"] = per_view(taught["logits"], student["logits"])
+        terms = []
+        for term, _ in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
             terms.append(tf.cast(term.compute_loss(*sides, labels=labels, images=images), tf.float32))
-            loss += weight * terms[-1]
-        return {"logits": logits, "loss": loss, "terms": tf.stack(terms)}
+        return terms
 
     @property
     def learner(self) -> keras.Model:

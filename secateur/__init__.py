@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from secateur import callbacks as callbacks
     from secateur.pruning.layers import register_layer as register_layer
 
 __version__ = "0.1.0"
@@ -53,6 +54,8 @@ def _serve_bare_names(root: Path) -> None:
 
 def __getattr__(name: str) -> object:
     """Public names of this package itself; rooms are modules."""
+    if name == "callbacks":
+        return importlib.import_module(f"{__name__}.callbacks")
     if name == "register_layer":
         return importlib.import_module(f"{__name__}.pruning.layers").register_layer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,7 +33,7 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     """
     analysis = _checked(model, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
-    layers, names = analysis.graph.layers, _own_names(analysis)
+    layers, names = analysis.graph.layers, own_names(analysis)
     copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
     return _finish(model, _rebuilt(model, analysis, copies), weights, copies)
 
@@ -78,14 +78,14 @@ def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: b
     masks = (plan or Plan.full(analysis.groups)).masks()
     weights = apply(weights_of(model), analysis.groups, masks, cut, preserve_norm)
     pads = channel_paddings(analysis, masks)
-    names, layers = _own_names(analysis), {}
+    names, layers = own_names(analysis), {}
     for call in analysis.calls:
         if call.name not in layers:
             layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
     return _finish(model, _rebuilt(model, analysis, layers), weights, layers, pads)
 
 
-def _own_names(analysis: Analysis) -> dict[str, str]:
+def own_names(analysis: Analysis) -> dict[str, str]:
     """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
     paths = list(analysis.graph.layers)
     short = {path: path.rpartition("/")[2] for path in paths}
