@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -15,7 +15,7 @@ from secateur.distillation.moving import call_with
 from secateur.distillation.registry import build
 from secateur.distillation.teachers import Teacher
 
-Asked = str | keras.distillation.DistillationLoss
+Asked: TypeAlias = str | keras.distillation.DistillationLoss
 
 
 class Distiller(keras.Model):
@@ -72,7 +72,12 @@ class Distiller(keras.Model):
         return call_with(model, self.lesson.changes.kernels(), inputs, training)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> tf.Tensor:
         """The loss of a batch; `y_pred` is what `call` returned."""
         if not training:

@@ -86,9 +86,9 @@ class GradualPruning(_Holding):
         plan: what is left now; None before training.
 
     The log of each epoch has the ratio that it ended with under the budget's name. There is no state but
-    weights: what is zero is gone. A `fit` that goes on, also behind `keras.callbacks.BackupAndRestore` (put it
-    behind this one), finds its place by them and by the number of the epoch. `EarlyStopping` and checkpoints of
-    the best epoch should start behind `end`: weights of an earlier one belong to another plan.
+    weights: what is zero is gone. A `fit` that goes on, also by `keras.callbacks.BackupAndRestore` (put it
+    behind this one), finds its place by them and by the number of the epoch. `EarlyStopping` and checkpoints
+    of the best epoch should start behind `end`: weights of an earlier one belong to another plan.
 
     Raises `UsageError` for values that do not fit, and in the first epoch, before any step, for a budget that
     cannot be reached and for options that `make_plan` refuses.
