@@ -126,6 +126,8 @@ _TEMPLATES.filters |= {
         name: getattr(words, name)
         for name in ("duration", "percent", "si", "joined", "learning_text", "filter_text")
     },
+    "accuracy": words.accuracy_of,
+    "part": words.part_of,
     "number": number,
     "cell": _cell,
     "change": _change_of,

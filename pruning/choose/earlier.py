@@ -8,13 +8,14 @@ from typing import Any, Unpack
 import keras
 import numpy as np
 
+from secateur.nets.copies import flat_names
 from secateur.pruning.choose.ranking import Widths
 from secateur.pruning.choose.rules import Rule
 from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.plan import Plan
 from secateur.pruning.score.scores import Scores, Scoring, score_groups
-from secateur.pruning.shrink.surgery import narrow, own_names
+from secateur.pruning.shrink.surgery import narrow
 from secateur.runs.errors import UsageError
 
 
@@ -51,7 +52,7 @@ def scores_within(
     within.check(analysis.groups)
     if isinstance(criterion, str):
         found = score_groups(narrow(model, within), criterion, data=data, **scoring)
-        names = own_names(analysis)  # without the paths of nested layers, which the narrower network lacks
+        names = flat_names(analysis.graph)  # without the paths of nested layers, which the narrower network lacks
         left = {name: found[names[name]] for name in within.keep if names[name] in found}
     else:
         left = {n: np.asarray(s)[list(within.keep[n])] for n, s in criterion.items() if n in within.keep}

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from secateur import nets
-from secateur.dataloader import Images, Splits
-from secateur.dataloader.augment import normalise
+from secateur.dataloader import Columns, Images, Splits
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
-from secateur.op_utils import Batch, make_forward
+from secateur.distillation import labels_only
+from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
 from secateur.recipes.engine.config import RunOptions
-from secateur.recipes.training.scoring import score
+from secateur.recipes.engine.subject import Subject
+from secateur.recipes.training.scoring import Score, score, score_logits
 from secateur.runs import MetricsLog, RunFolder, save_snapshot
 
 SCORED = 3200
@@ -27,13 +29,14 @@ SCORED = 3200
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: its options, the folder that it holds, its log, its data and its devices."""
+    """A run: its options, the folder that it holds, its log, its data, its devices, and what it works on."""
 
     config: RunOptions
     folder: RunFolder
     log: MetricsLog
     splits: Splits
     strategy: tf.distribute.Strategy
+    subject: Subject = Subject()
 
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
@@ -44,8 +47,9 @@ class RunContext:
     # --- networks ------------------------------------------------------------------------------------------
 
     def load(self, path: Path) -> keras.Model:
-        """The network of a snapshot."""
-        return nets.load_params(None, path)
+        """The network of a snapshot, as it is worked on."""
+        model = nets.load_params(None, path)
+        return model if hasattr(model, "spec") else self.subject.working(model)
 
     def save(self, path: Path, model: keras.Model, plan: Plan | None = None) -> dict:
         """Writes a snapshot; returns facts for the manifest."""
@@ -56,6 +60,10 @@ class RunContext:
             "std": facts.std,
             "normalisation": facts.normalisation,
         }
+        if facts.exchanged:
+            known |= {"exchanged": True}
+        if not hasattr(model, "spec"):
+            model = self.subject.finished(model)
         if (images := self.config.images).crop:  # who evaluates it later has to show it the same
             known |= {"crop": images.crop, "resize": images.resize}
         save_snapshot(path, nets.snapshot_of(model, known, plan.to_json() if plan else None))
@@ -64,7 +72,7 @@ class RunContext:
 
     def cost(self, path: Path) -> Complexity:
         """Parameters and MACs of the network of a snapshot."""
-        return complexity(self.load(path))
+        return complexity(nets.load_params(None, path))
 
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Training images as a network reads them, and labels, for criteria that look at some.
@@ -73,18 +81,40 @@ class RunContext:
         """
         train = self.splits.train
         chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
-        return self.inputs(train.images[chosen]).numpy(), train.labels[chosen]
+        return self.arrays(train.images[chosen]), train.labels[chosen]
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
-        return score(forward, images, self.config.val_batch_size).accuracy
+        return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
+
+    def reestimate(self, model: keras.Model) -> None:
+        """BN's averages from training images, in place."""
+        images, size = self.splits.warmup.images, self.config.val_batch_size
+        reestimate_batch_norm(model, self.inputs, images, size)
+
+    def objective(self, outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean loss and accuracy of a batch with "labels"; an `Objective`."""
+        if (task := self.subject.task) is None:
+            return labels_only(outputs, batch)
+        return task.loss(batch["labels"], outputs), task.metric(batch["labels"], outputs)
+
+    def scored(self, outputs: np.ndarray, images: Images, finished: bool = False) -> Score:
+        """How good outputs for images are; `finished`: those of a network that ends as its owner has it."""
+        task = self.subject.given if finished else self.subject.task
+        return score_logits(outputs, images.labels, task)
 
     # --- images → what the network reads -------------------------------------------------------------------
 
-    def inputs(self, images: tf.Tensor) -> tf.Tensor:
-        """uint8 (n, h, w, 3) → float32, normalised: what evaluation shows the network."""
-        return self._normalised(evaluation_view(images, self.config.images))
+    def inputs(self, images: Any) -> Any:
+        """uint8 (n, h, w, c) → float32, normalised, as evaluation shows it; see `Subject.reads`."""
+        if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
+            images = evaluation_view(images, self.config.images)
+        return self.subject.reads(images, self.splits.facts)
+
+    def arrays(self, images: Any) -> Any:
+        """The same as arrays, in the structure that the network reads."""
+        return keras.tree.map_structure(np.asarray, self.inputs(images))
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
@@ -99,7 +129,9 @@ class RunContext:
         return self._view(batch, seed, replace(self.config.images, views=2))
 
     def _view(self, batch: Batch, seed: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
-        return self._normalised(training_view(batch["images"], seed, pipeline, self.splits.facts.flip))
-
-    def _normalised(self, images: tf.Tensor) -> tf.Tensor:
-        return normalise(images, self.splits.facts.mean, self.splits.facts.std)
+        if self.config.augmentation == "none" and not pipeline.crop:
+            return self.inputs(
+                keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), batch["images"])
+            )
+        facts = self.splits.facts
+        return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)

@@ -15,9 +15,7 @@ from secateur.exports import compare, litert_runner, to_litert
 from secateur.exports.parity import TOLERANCE
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.exports.timing import least
-from secateur.pruning import compact
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.training.scoring import score_logits
 from secateur.runs import warn
 
 TIMED_BATCH = 128  # images of a call
@@ -25,9 +23,13 @@ PLAIN = "model.tflite"  # the network in float32
 
 
 def save_compact(context: RunContext, snapshot: Path) -> None:
-    """Two steps: compact.keras (plain layers) and model.tflite (float32) from a snapshot."""
-    context.step("compact", "compact.keras", lambda path: compact(context.load(snapshot)).save(path))
-    context.step("litert", PLAIN, lambda path: save_litert(compact(context.load(snapshot)), path))
+    """Two steps: compact.keras (plain layers, as its owner has them) and model.tflite (float32)."""
+
+    def finished() -> keras.Model:
+        return context.subject.finished(context.load(snapshot))
+
+    context.step("compact", "compact.keras", lambda path: finished().save(path))
+    context.step("litert", PLAIN, lambda path: save_litert(finished(), path))
 
 
 def save_litert(model: keras.Model, path: Path) -> dict:
@@ -53,13 +55,13 @@ def file_rows(
     Args:
         files: .tflite and .kpz.
         network: what they were made of.
-        parts: "holdout" and "test".
+        parts: "holdout", and "test" where there is one.
     """
     if not files:
         return []
-    lite = {PLAIN: exports.to_litert(compact(network))}
+    lite = {PLAIN: exports.to_litert(context.subject.finished(network))}
     lite |= {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
-    ms = _milliseconds(context, lite, parts["test"])
+    ms = _milliseconds(context, lite, parts)
     rows = [
         {"name": name, "bytes": len(data), "ms_litert": ms[name], **_lite_accuracies(context, data, parts)}
         for name, data in lite.items()
@@ -67,29 +69,34 @@ def file_rows(
     return rows + [_decoded(context, path, parts) for path in files if path.suffix == ".kpz"]
 
 
-def lite_logits(context: RunContext, data: bytes, images: Images) -> np.ndarray:
-    """Logits (n, classes) float32 that a LiteRT file gives for images."""
+def lite_accuracy(context: RunContext, data: bytes, images: Images) -> float:
+    """Of a LiteRT file, which ends as the network's owner has it."""
 
-    def read(part: slice) -> np.ndarray:
-        return context.inputs(images.images[part]).numpy()
+    def read(part: slice) -> list[np.ndarray]:
+        return keras.tree.flatten(context.arrays(images.images[part]))
 
-    return exports.litert_outputs(data, read, len(images), TIMED_BATCH)
+    found = exports.litert_outputs(data, read, len(images), TIMED_BATCH)
+    return context.scored(found, images, finished=True).accuracy
 
 
-def _milliseconds(context: RunContext, lite: Mapping[str, bytes], images: Images) -> dict[str, float]:
-    batch = np.asarray(context.inputs(images.images[:TIMED_BATCH]))
-    calls = {name: partial(exports.litert_runner(data, len(batch)), batch) for name, data in lite.items()}
+def timed_batch(context: RunContext, parts: Mapping[str, Images]) -> list[np.ndarray]:
+    """Images of a timed call, as the network reads them."""
+    return keras.tree.flatten(context.arrays([*parts.values()][-1].images[:TIMED_BATCH]))
+
+
+def _milliseconds(
+    context: RunContext, lite: Mapping[str, bytes], parts: Mapping[str, Images]
+) -> dict[str, float]:
+    batch = timed_batch(context, parts)
+    calls = {name: partial(exports.litert_runner(data, len(batch[0])), *batch) for name, data in lite.items()}
     return least(calls, context.config.time_seconds)
 
 
 def _lite_accuracies(context: RunContext, data: bytes, parts: Mapping[str, Images]) -> dict[str, float]:
-    return {
-        f"{name}_accuracy": score_logits(lite_logits(context, data, part), part.labels).accuracy
-        for name, part in parts.items()
-    }
+    return {f"{name}_accuracy": lite_accuracy(context, data, part) for name, part in parts.items()}
 
 
 def _decoded(context: RunContext, path: Path, parts: Mapping[str, Images]) -> dict:
-    model = coding.decode(path)
+    model = context.subject.bare(coding.decode(path))
     found = {f"{name}_accuracy": context.accuracy(model, part) for name, part in parts.items()}
     return {"name": path.name, "bytes": path.stat().st_size, "ms_litert": None, **found}

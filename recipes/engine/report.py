@@ -17,13 +17,13 @@ from secateur import exports
 from secateur.dataloader import Images
 from secateur.exports.timing import least, processor
 from secateur.op_utils import make_forward
-from secateur.pruning import Plan, compact, complexity
+from secateur.pruning import Plan, complexity
 from secateur.pruning.search.ekg import history_of
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import TIMED_BATCH, file_rows
+from secateur.recipes.engine.files import file_rows, timed_batch
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
-from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
+from secateur.recipes.training.scoring import ensemble_accuracy
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import ratio
 from secateur.runs import load_snapshot, read_json, write_json
@@ -66,7 +66,7 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
     facts = {name: entry["facts"] for name, entry in entries.items()}
     history = history_of(load_snapshot(state.search).facts) if state.search else ()
     networks = {name: context.load(path) for name, path in snapshots.items()}
-    parts = {"holdout": context.splits.holdout, "test": context.splits.test}
+    parts = context.splits.measured
     logits = {name: _logits(context, model, parts) for name, model in networks.items()}
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
@@ -79,9 +79,11 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
         "machine": machine(),
         "config": read_json(context.folder.path("config.json")),
         "bn": config.bn,
+        "metric": context.subject.metric_name,
+        "frozen": context.subject.frozen_text(),
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
         "rows": _rows(context, networks, parts, logits),
-        "ensemble": _together([logits[name] for name in members], parts) if len(members) > 2 else {},
+        "ensemble": _together(context, [logits[name] for name in members], parts) if len(members) > 2 else {},
         "files": file_rows(context, state.files, [*networks.values()][-1], parts),
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
         "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
@@ -128,10 +130,11 @@ def _logits(context: RunContext, model: keras.Model, parts: dict[str, Images]) -
     return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
 
 
-def _together(logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
+def _together(context: RunContext, logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
     """Accuracy of the mean of probabilities, by part."""
     found = {
-        name: ensemble_accuracy([one[name] for one in logits], part.labels) for name, part in parts.items()
+        name: ensemble_accuracy([one[name] for one in logits], part.labels, context.subject.task)
+        for name, part in parts.items()
     }
     return {"members": len(logits), **{f"{name}_accuracy": value for name, value in found.items()}}
 
@@ -140,36 +143,42 @@ def _rows(
     context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], logits: dict[str, dict]
 ) -> list[dict]:
     """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
-    images = np.asarray(context.inputs(parts["test"].images[:TIMED_BATCH]))
-    plain = {name: compact(model) for name, model in networks.items()}
+    images = timed_batch(context, parts)
+    plain = {name: context.subject.finished(model) for name, model in networks.items()}
     lite = {name: exports.to_litert(model) for name, model in plain.items()}
     timed = {
-        "ms_frozen": {n: exports.frozen_runner(model, len(images)) for n, model in plain.items()},
-        "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
+        "ms_frozen": {n: exports.frozen_runner(model, len(images[0])) for n, model in plain.items()},
+        "ms_litert": {n: exports.litert_runner(data, len(images[0])) for n, data in lite.items()},
     }
     ms = {
-        key: least({n: partial(run, images) for n, run in each.items()}, context.config.time_seconds)
+        key: least({n: partial(run, *images) for n, run in each.items()}, context.config.time_seconds)
         for key, each in timed.items()
     }
     return [
-        _row(name, model, parts, logits[name])
+        _row(context, name, model, parts, logits[name])
         | {
             "file_bytes": len(lite[name]),
-            "batch": len(images),
+            "batch": len(images[0]),
             **{key: each[name] for key, each in ms.items()},
         }
         for name, model in networks.items()
     ]
 
 
-def _row(name: str, model: keras.Model, parts: dict[str, Images], logits: dict[str, np.ndarray]) -> dict:
+def _row(
+    context: RunContext,
+    name: str,
+    model: keras.Model,
+    parts: dict[str, Images],
+    logits: dict[str, np.ndarray],
+) -> dict:
     cost = complexity(model)
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
         "flops_ekg": complexity(model, "ekg").macs,
-        **{f"{n}_accuracy": score_logits(logits[n], part.labels).accuracy for n, part in parts.items()},
+        **{f"{n}_accuracy": context.scored(logits[n], part).accuracy for n, part in parts.items()},
     }
 
 
@@ -177,16 +186,18 @@ def print_table(report: dict) -> None:
     """Before and after, a row per network, a ratio to the first behind each cost."""
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED))
+    if not report["test_reads"]:
+        print("there are no test images: the hold-out chose nothing but the better of two int8 files")
     if rows := report.get("files"):
         print(_table("file", rows, FILE_COLUMNS))
     if together := report.get("ensemble"):
-        print(
-            f"ensemble of {together['members']} (mean of softmax): hold-out "
-            f"{100 * together['holdout_accuracy']:.2f} %, test {100 * together['test_accuracy']:.2f} %"
-        )
+        names = {"holdout_accuracy": "hold-out", "test_accuracy": "test"}
+        found = [f"{name} {100 * together[key]:.2f} %" for key, name in names.items() if key in together]
+        print(f"ensemble of {together['members']} (mean of softmax): {', '.join(found)}")
 
 
 def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]]) -> str:
+    columns = [column for column in columns if column[0] in rows[0]]
     cells = [[row["name"], *(_cell(row, rows[0], key, style) for key, _, style in columns)] for row in rows]
     return table([first, *(title for _, title, _ in columns)], cells, wrap=12)
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
+from secateur.dataloader import Splits
 from secateur.dataloader.pipelines import normalisations_of
 from secateur.op_utils import make_strategy
 from secateur.recipes.engine.config import VOLATILE, RunOptions
@@ -22,9 +25,11 @@ from secateur.recipes.engine.inputs import (
     load_splits,
     normalisation_of,
 )
+from secateur.recipes.engine.reading import read_rightly
 from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
 from secateur.recipes.engine.report import finish
-from secateur.recipes.engine.step import NetworkStep, State, Step, make_step
+from secateur.recipes.engine.step import NetworkStep, Start, State, Step, make_step
+from secateur.recipes.engine.subject import Subject
 from secateur.runs import (
     MetricsLog,
     RunFolder,
@@ -66,7 +71,8 @@ class Program:
 
     def to_json(self) -> dict:
         """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
-        digests = {path: sha256(path) for path in _sources(self.options)}
+        given = [*_sources(self.options), *filter(None, [self.options.model])]
+        digests = {path: sha256(path) for path in given}
         steps = [step.to_json() for step in self.steps]
         given = self.options.model_dump() | {"flags": self.flags}
         return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
@@ -74,23 +80,39 @@ class Program:
 
 def run(options: RunOptions) -> dict:
     """Runs or continues a recipe in `options.train_path`; returns what report.json holds."""
-    # The folder is claimed last: a run that cannot start must not leave its options there.
-    check_names(options.arch, options.dataset)
+    check_names(None if options.model else options.arch, options.dataset)
     program = program_of(options)
     sources = {path: load_snapshot(path) for path in _sources(options)}
     strategy = make_strategy(options.gpu_id, options.tpu)
     begins = program.steps[0].given(options)
     with strategy.scope():  # everything that a run makes lives on its devices
+        subject = Subject.of(options, sources.get(begins))
         for path, source in sources.items():
             arch = options.arch if path == begins else None
             load_fitting(path, source, arch, options.dataset, options.data_path)
-        splits = load_splits(options, _normalisation(options, sources))
-        check(program, len(splits.train), strategy.num_replicas_in_sync)
-        _refuse_old(Path(options.train_path))
-        config = program.to_json()
-        with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
-            forget_changed(folder, log, config)
-            return _walk(RunContext(options, folder, log, splits, strategy), program)
+        splits = load_splits(options, _normalisation(options, sources), subject.shape)
+        subject.check_classes(splits.facts.num_classes, options.dataset)
+        return _carry_out(program, subject, splits, strategy)
+
+
+def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
+    """The same with a network and images that are in memory."""
+    program = program_of(options)
+    strategy = make_strategy(options.gpu_id, options.tpu)
+    with strategy.scope():
+        return _carry_out(program, subject, splits, strategy)
+
+
+def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.distribute.Strategy) -> dict:
+    """The folder is claimed last: a run that cannot start must not leave its options there."""
+    options = program.options
+    splits = read_rightly(subject, splits, options)
+    check(program, splits, subject, strategy.num_replicas_in_sync)
+    _refuse_old(Path(options.train_path))
+    config = program.to_json()
+    with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
+        forget_changed(folder, log, config)
+        return _walk(RunContext(options, folder, log, splits, strategy, subject), program)
 
 
 def program_of(options: RunOptions) -> Program:
@@ -130,12 +152,12 @@ def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
     return [as_typed(name, flags[name]) for name, value in usual.items() if flags[name] != value]
 
 
-def check(program: Program, images: int, replicas: int) -> None:
+def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> None:
     """Raises for what would fail only hours later, when it is a step's turn."""
-    check_batch(program.options, images, replicas)
+    check_batch(program.options, len(splits.train), replicas)
     try:
         for step in program.steps:
-            step.check(program.options, images, replicas)
+            step.check(Start(program.options, subject, splits, replicas))
     except UsageError as error:
         raise in_flags(error, find_recipe(program.options.recipe).flags) from None
 
@@ -182,6 +204,8 @@ def _normalisation(options: RunOptions, sources: Mapping[str, Snapshot]) -> str:
             f"Teachers and student must be normalised alike: --normalisation forces one. Received: {got}"
         )
     own = options.images.normalisation
+    if options.model and not found:
+        return "0..255" if wanted == "auto" else wanted
     if not found and wanted == "auto" and own in normalisations_of(options.dataset):
         return own
     return next(iter(found.values()), normalisation_of(wanted, None))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from secateur import coding
-from secateur.pruning import compact
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.step import State, Step, step
 from secateur.runs import load_snapshot
@@ -25,7 +24,7 @@ class Encode(Step):
         def make(path: Path) -> dict:
             snapshot = load_snapshot(state.network)
             facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
-            done = coding.encode(compact(context.load(state.network)), path, facts=facts)
+            done = coding.encode(context.subject.finished(context.load(state.network)), path, facts=facts)
             times = f"{done.arrays / done.file:.2f} times smaller"
             print(f"{state.name}: {done.file:,} bytes for weights of {done.arrays:,}, {times}", flush=True)
             return {"weights": done.arrays, "bytes": done.file}

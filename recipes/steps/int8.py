@@ -11,16 +11,14 @@ import numpy as np
 
 from secateur.coding.int8.fake_quant import fake_quantised
 from secateur.coding.int8.folding import fold_batch_norm
-from secateur.distillation import labels_only
 from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import lite_logits
+from secateur.recipes.engine.files import lite_accuracy
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
 from secateur.recipes.training.loop import TrainingSpec, fit
-from secateur.recipes.training.scoring import score_logits
 from secateur.runs import warn
 
 SHOWN = 64  # images that calibration sees at a time
@@ -70,12 +68,12 @@ class Int8(Step):
         train = context.splits.train
         chosen = np.random.default_rng(context.config.seed).permutation(len(train))[: self.samples]
         parts = np.split(chosen, range(SHOWN, len(chosen), SHOWN))
-        return to_int8(model, ([context.inputs(train.images[p]).numpy()] for p in parts), self.numbers)
+        shown = (keras.tree.flatten(context.arrays(train.images[part])) for part in parts)
+        return to_int8(context.subject.ended(model), shown, self.numbers)
 
     def accuracy(self, context: RunContext, data: bytes) -> float:
         """Of a file on the holdout."""
-        held = context.splits.holdout
-        return score_logits(lite_logits(context, data, held), held.labels).accuracy
+        return lite_accuracy(context, data, context.splits.holdout)
 
     def train(self, context: RunContext, name: str, model: keras.Model) -> None:
         """Trains in place, in rounded numbers."""
@@ -86,7 +84,7 @@ class Int8(Step):
             images=context.splits.train,
             epochs=self.epochs,
             learning_rates=lambda steps: schedules.SCHEDULES.find("cosine")(self.learning_rate, steps),
-            objective=labels_only,
+            objective=context.objective,
             preprocess=context.augmented,
             weight_decay=0.0,
             seed=config.seed,

@@ -7,8 +7,7 @@ from typing import Any
 
 import keras
 
-from secateur.op_utils import reestimate_batch_norm
-from secateur.pruning import Plan, narrow
+from secateur.pruning import Plan, complexity, find_groups, make_plan, narrow
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
@@ -32,6 +31,19 @@ class Narrowing(NetworkStep):
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`, the network as it is."""
         raise NotImplementedError(type(self).__name__)
+
+    def budgeted(
+        self, context: RunContext, state: State, model: keras.Model, keep_macs: float, **how: Any
+    ) -> Plan:
+        """The plan for a ratio of the dense network's MACs; in a loop each round takes an equal part of it.
+
+        `how` are further options of `make_plan`. All channels stay where the budget is met already.
+        """
+        dense, now = context.cost(state.dense).macs, complexity(model).macs
+        ratio = keep_macs ** (state.turn / state.turns) * dense / now
+        if ratio >= 1:
+            return Plan.full(find_groups(model))
+        return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the narrower network, with the channels of the dense one that it has left.
@@ -58,7 +70,7 @@ class Narrowing(NetworkStep):
 
     def cut(self, context: RunContext, model: keras.Model, plan: Plan) -> keras.Model:
         """The channels that stay, with averages of their own."""
-        if not self.padded:
+        if not (self.padded and hasattr(model, "spec")):
             small = narrow(model, plan, self.preserve_norm)
             self._averages(context, small)
             return small
@@ -77,5 +89,13 @@ class Narrowing(NetworkStep):
 
     def _averages(self, context: RunContext, model: keras.Model) -> None:
         if self.reestimate:
-            images = context.splits.warmup.images
-            reestimate_batch_norm(model, context.inputs, images, context.config.val_batch_size)
+            context.reestimate(model)
+
+
+def final_sparsity(context: RunContext, state: State, own: float) -> float:
+    """The ratio of the channels of each group that go in the end: a step's own, or what --keep_macs needs."""
+    if (keep_macs := context.config.keep_macs) is None:
+        return own
+    dense = context.load(state.dense)
+    plan = make_plan(dense, "random", keep_macs=keep_macs, fill=False, seed=0)
+    return 1 - max(len(kept) / plan.sizes[name] for name, kept in plan.keep.items())

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 
 from secateur.pruning import Plan, complexity, find_groups, make_plan
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, step
@@ -42,20 +43,28 @@ class Prune(Narrowing):
         """With all channels kept."""
         return super().idle or self.keep == 1
 
+    def check_options(self, config: RunOptions) -> None:
+        """With all channels kept no budget is met."""
+        if config.keep_macs and self.keep == 1:
+            raise UsageError(
+                f"{self.label} keeps all channels: give --set {self.label}.keep=0.5. "
+                f"Received: keep_macs={config.keep_macs}, {self.label}.keep=1.0"
+            )
+
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`; all of it where the budget is met already."""
-        budget = {"keep": self.keep} if self.keep is not None else self._budget(context, state, model)
+        how = {
+            "allocation": self.allocation, "max_drop": self.max_drop, "round_to": self.round_to,
+            "ignore": self.ignore, **self.scoring(context),
+        }  # fmt: skip
+        if keep_macs := context.config.keep_macs or self.keep_macs:
+            return self.budgeted(context, state, model, keep_macs, **how)
+        budget = {"keep": self.keep} if self.keep is not None else self._params(context, state, model)
         if next(iter(budget.values())) >= 1:
             return Plan.full(find_groups(model))
-        return make_plan(
-            model, self.criterion, **budget, allocation=self.allocation, max_drop=self.max_drop,
-            round_to=self.round_to, ignore=self.ignore, **self.scoring(context),
-        )  # fmt: skip
+        return make_plan(model, self.criterion, **budget, **how)
 
-    def _budget(self, context: RunContext, state: State, model: keras.Model) -> dict[str, float]:
-        """The ratio of what `model` costs. In a loop each round takes an equal part of the way."""
-        dense, now = complexity(context.load(state.dense)), complexity(model)
-        part = state.turn / state.turns
-        if self.keep_macs is not None:
-            return {"keep_macs": self.keep_macs**part * dense.macs / now.macs}
-        return {"keep_params": self.keep_params**part * dense.params / now.params}
+    def _params(self, context: RunContext, state: State, model: keras.Model) -> dict[str, float]:
+        """The ratio of what `model` has. In a loop each round takes an equal part of the way."""
+        dense, now = context.cost(state.dense).params, complexity(model).params
+        return {"keep_params": self.keep_params ** (state.turn / state.turns) * dense / now}

@@ -29,12 +29,12 @@ class Searching(Narrowing):
         analysis = analyse(model)
         scores = score_groups(model, self.criterion, analysis=analysis, **self.scoring(context))
         now, dense = context.cost(state.network), context.cost(state.dense)
-        ratio = min(1.0, self.keep_now(state) * getattr(dense, self.cost) / getattr(now, self.cost))
-        return Space.of(analysis, scores, keep=ratio, cost=self.cost)
-
-    def keep_now(self, state: State) -> float:
-        """The ratio after this round: `keep` to the power of its share of all rounds."""
-        return self.keep ** (state.turn / state.turns)
+        keep, cost = self.keep, self.cost
+        if keep_macs := context.config.keep_macs:
+            keep, cost = keep_macs, "macs"
+        part = keep ** (state.turn / state.turns)  # of a loop's rounds each takes an equal part of the way
+        ratio = min(1.0, part * getattr(dense, cost) / getattr(now, cost))
+        return Space.of(analysis, scores, keep=ratio, cost=cost)
 
     def scorer(self, context: RunContext, model: keras.Model) -> PlanScorer:
         """Accuracy of plans on the images that score candidates, with BN's averages estimated anew."""
@@ -46,5 +46,5 @@ class Searching(Narrowing):
                 warmup.images[: 4 * context.config.val_batch_size], context.config.val_batch_size
             )
 
-        data = context.inputs(search.images).numpy(), search.labels
+        data = context.arrays(search.images), search.labels
         return PlanScorer(model, data, prepare=prepare)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import tied
-from secateur.distillation import for_lesson, labels_only, lesson_terms
+from secateur.dataloader.sources.memory import NAME as MEMORY
+from secateur.distillation import for_lesson, lesson_terms
 from secateur.op_utils import RULES, Adjust, Objective
 from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
@@ -20,7 +21,7 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import NameIn, option
-from secateur.recipes.engine.step import NetworkStep, State, step
+from secateur.recipes.engine.step import NetworkStep, Start, State, step
 from secateur.recipes.steps.padding import widened
 from secateur.recipes.training.learning import BANKS, LearningOptions
 from secateur.recipes.training.lessons import taught
@@ -78,12 +79,14 @@ class Train(LearningOptions, NetworkStep):
 
     def check_options(self, config: RunOptions) -> None:
         """Teachers must be given where it learns from their files."""
-        self.check_files(config.teacher, self.label)
+        if config.teacher or not (config.model or config.dataset == MEMORY):  # else the model itself teaches
+            self.check_files(config.teacher, self.label)
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def check(self, start: Start) -> None:
         """A batch of its own must be possible."""
         if self.batch_size and self.images == "train":
-            check_batch(config, images, replicas, self.batch_size, f"{self.label}.batch_size")
+            images = len(start.splits.train)
+            check_batch(start.config, images, start.replicas, self.batch_size, f"{self.label}.batch_size")
 
     @property
     def stores(self) -> bool:
@@ -104,6 +107,8 @@ class Train(LearningOptions, NetworkStep):
             model, inner = self.begin(context, state)
             spec = self.spec(context, state)
             facts = self.train(context, state, model, spec)
+            if context.subject.original is not None:  # a short training leaves averages that lag
+                context.reestimate(model)
             return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
 
         tuned = context.step(state.name, self.result(state), make)
@@ -161,10 +166,11 @@ class Train(LearningOptions, NetworkStep):
         return in_turn(*adjusts) if adjusts else None
 
     def length(self, context: RunContext, state: State) -> int:
-        """Epochs, which `stretch` makes more of."""
+        """Epochs, which `stretch` makes more of, and --shorten less."""
+        epochs = max(1, round(self.epochs * context.config.shorten)) if state.dense else self.epochs
         if not self.stretch:
-            return self.epochs
-        return round(self.epochs * context.cost(state.dense).macs / context.cost(state.network).macs)
+            return epochs
+        return round(epochs * context.cost(state.dense).macs / context.cost(state.network).macs)
 
     def spec(self, context: RunContext, state: State) -> TrainingSpec:
         """How to train, with labels alone."""
@@ -178,13 +184,14 @@ class Train(LearningOptions, NetworkStep):
             epochs=self.length(context, state),
             learning_rates=self.rates,
             momenta=cycled_momentum if cycled else None,
-            objective=scaled(labels_only, self.label_weight),
+            objective=scaled(context.objective, self.label_weight),
             preprocess=augmented if self.augment else context.plain,
             weight_decay=self.weight_decay,
             seed=config.seed if self.seed is None else self.seed,
             batch_size=size if self.images == "train" else min(size, len(images)),
             remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
             accum=config.accum,
+            balanced=config.balanced,
             optimizer=self.optimizer,
         )
 

@@ -65,7 +65,9 @@ def taught(
     teacher = _teacher(context, options, () if answers else paths, bank, student) if losses else None
     if kept := getattr(teacher, "kept", None):
         facts |= {"kept_teachers": kept}
-    return Taught(Lesson(student, teacher, losses, options.label_weight), answers, facts)
+    return Taught(
+        Lesson(student, teacher, losses, options.label_weight, task=context.subject.task), answers, facts
+    )
 
 
 def _teachers(context: RunContext, options: LearningOptions, state: State) -> tuple[Path, ...]:
@@ -75,7 +77,7 @@ def _teachers(context: RunContext, options: LearningOptions, state: State) -> tu
         "bank": (),
         "dense": (state.dense,),
         "ensemble": (*reversed(trained), state.dense),
-        "files": tuple(map(Path, context.config.teacher)),
+        "files": tuple(map(Path, context.config.teacher)) or (state.dense,),
     }
     return known[options.teacher] if options.losses else ()
 

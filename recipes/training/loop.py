@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from secateur.dataloader import Images, batches, epoch_order
+from secateur.dataloader import Columns, Images, balanced_order, batches, epoch_order
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
@@ -35,6 +35,7 @@ class TrainingSpec:
         after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
             checkpoint of the epoch is taken and the holdout is scored.
         kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
+        balanced: whether every class comes equally often, see `dataloader.balanced_order`.
         terms: names of what the objective returns behind loss and accuracy, for the log.
     """
 
@@ -56,6 +57,7 @@ class TrainingSpec:
     after_epoch: Callable[[int], None] | None = None
     kept: Sequence[keras.Variable] = ()
     terms: tuple[str, ...] = ()
+    balanced: bool = False
 
 
 def fit(
@@ -76,7 +78,7 @@ def fit(
         with _diverging(spec, epoch):
             loss, accuracy, *terms = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
             state = _finished(trainer, spec, epoch + 1)
-        held = score(forward, context.splits.holdout, config.val_batch_size)
+        held = score(forward, context.splits.holdout, config.val_batch_size, context.subject.task)
         context.log.log(
             epoch + 1,
             phase=spec.name,
@@ -173,7 +175,12 @@ def _epoch(
 
 
 def _stream(spec: TrainingSpec, epoch: int) -> Iterator[dict[str, np.ndarray]]:
-    order = epoch_order(len(spec.images), spec.seed, epoch)
+    labels = spec.images.labels
+    if spec.balanced:
+        order = balanced_order(labels, spec.seed, epoch)
+    else:
+        order = epoch_order(len(labels), spec.seed, epoch)
     for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
         more = spec.extra(batch.ids) if spec.extra else {}
-        yield {"images": batch.images, "labels": batch.labels, **more}
+        images = batch.images.parts if isinstance(batch.images, Columns) else batch.images
+        yield {"images": images, "labels": batch.labels, **more}
