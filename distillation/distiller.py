@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from secateur.distillation.features import inputs_of
+from secateur.distillation.features import OUTPUT
 from secateur.distillation.lesson import Lesson, Weighted
 from secateur.distillation.loss import Loss
 from secateur.distillation.moving import call_with
@@ -55,8 +55,6 @@ class Distiller(keras.Model):
     ) -> None:
         super().__init__(name=f"{student.name}_distiller", dtype="float32")
         self.lesson = Lesson(student, teacher, [_weighted(one) for one in losses], label_weight, layers)
-        features = self.lesson.view
-        self._reader = keras.Model(inputs_of(features), (student.outputs[0], features.output))
         names = ("label", *self.lesson.term_names[1:])
         self._parts = [keras.metrics.Mean(name=f"{name}_loss") for name in names]
         self.built = True
@@ -67,9 +65,10 @@ class Distiller(keras.Model):
         return self.lesson.student
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The student's output; in training (that, what the losses read of the student)."""
-        model = self._reader if training else self.student
-        return call_with(model, self.lesson.changes.kernels(), inputs, training)
+        """The student's output; in training (that, all that losses read of the student), in one pass."""
+        model = self.lesson.view if training else self.student
+        found = call_with(model, self.lesson.changes.kernels(), inputs, training)
+        return (found[OUTPUT], found) if training else found
 
     def compute_loss(
         self,

@@ -13,6 +13,7 @@ from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
 from secateur.runs.suggest import nearest, require
 
+OUTPUT = "the output"  # no name of a layer
 LINEAR = ("linear", "softmax")  # activations that end a network or do nothing
 BENT = {
     "relu", "relu6", "leakyrelu", "prelu", "elu", "selu", "gelu", "silu", "swish", "hardswish", "hardsilu",
@@ -30,8 +31,8 @@ def view(
     Args:
         model: functional or Sequential, images (b, h, w, c), or several inputs in any structure, → logits or
             their softmax (b, classes).
-        reads: which of `READS`, or "all"; the logits always come. What `layers` does not name is found:
-            blocks are the outputs of residual additions, behind their non-linearity, or in a network without
+        reads: which of `READS`, or "all"; the logits always come; also `OUTPUT`, the model's output as it is.
+            What `layers` does not name is found: blocks are the outputs of residual additions, behind their non-linearity, or in a network without
             these all non-linear maps; stages the last such map of each resolution; pooled what the last
             dense layer reads. For our ResNets: all "*_relu2", the last of each stage, and "pool".
         layers: {"stages": [names of layers], …} instead of what would be found.
@@ -50,6 +51,7 @@ def view(
         elif read != "logits":
             outputs[read] = getattr(found, read)()
     outputs |= {name: found.named(name) for name in more}
+    outputs |= {OUTPUT: found.output()} if OUTPUT in reads else {}
     with deep(max(found.depth.values())):
         return keras.Model(inputs_of(model), outputs, name=f"{model.name}_view")
 
@@ -62,7 +64,7 @@ def inputs_of(model: keras.Model) -> Any:
 def _checked(reads: Iterable[str]) -> list[str]:
     reads = [one for read in reads for one in (READS if read == "all" else [read])]
     for read in reads:
-        require(read, READS, "feature", "reads")
+        require(read, (*READS, OUTPUT), "feature", "reads")
     return reads
 
 
@@ -97,6 +99,10 @@ class _Features:
                 f"{self.model.name} has no logits. Received: last layer {last.layer.name!r}, activation="
                 f"{activation!r}\nBuild it without one (in keras.applications: classifier_activation=None)"
             )
+        return self.model.outputs[0]
+
+    def output(self) -> Any:
+        """The output as it is."""
         return self.model.outputs[0]
 
     def blocks(self) -> list[Any]:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from secateur.distillation.basics import accuracy, cross_entropy
-from secateur.distillation.features import view
+from secateur.distillation.features import OUTPUT, view
 from secateur.distillation.loss import Loss
 from secateur.distillation.moving import Changed, Changes, call_with
 from secateur.distillation.teachers import Live, Teacher
@@ -54,7 +54,7 @@ class Lesson(keras.Model):
         # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
         reads = reads_of([loss for loss, _ in losses])
-        self.view = view(student, reads, layers, _names(losses, "student"))
+        self.view = view(student, [*reads, OUTPUT], layers, _names(losses, "student"))
         if isinstance(teacher, keras.Model):
             teacher = Live(teacher, reads, more=_names(losses, "teacher"))
         if losses and teacher is None:

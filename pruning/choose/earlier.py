@@ -52,7 +52,7 @@ def scores_within(
     within.check(analysis.groups)
     if isinstance(criterion, str):
         found = score_groups(narrow(model, within), criterion, data=data, **scoring)
-        names = flat_names(analysis.graph)  # without the paths of nested layers, which the narrower network lacks
+        names = flat_names(analysis.graph)  # the narrower network has no layers within layers
         left = {name: found[names[name]] for name in within.keep if names[name] in found}
     else:
         left = {n: np.asarray(s)[list(within.keep[n])] for n, s in criterion.items() if n in within.keep}
