@@ -27,8 +27,8 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Return as many positions as there are labels, int64, every class as often as any other (± 1).
 
-    Of a small class images come several times, each as often as any other of it (± 1); of a large one some are
-    left out, others in each epoch.
+    Of a small class images come several times, each as often as any other of it (± 1); of a large one some
+    are left out, others in each epoch.
     """
     rng = np.random.default_rng([seed, epoch])
     members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]

@@ -94,7 +94,9 @@ def make_plan(
         criterion = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
     ranking = Ranking.of(analysis, criterion, limits)
     if allocation == "sensitivity":
-        allocation = measure_sensitivity(model, criterion, data=data, analysis=analysis)
+        allocation = measure_sensitivity(
+            model, criterion, data=data, loss=scoring.get("loss"), analysis=analysis
+        )
     if target.measured:
         return fit_plan(
             model, analysis, ranking, target, allocation=allocation, fill=fill, setup=setup, cache=cache

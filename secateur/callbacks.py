@@ -8,7 +8,7 @@ import keras
 
 from secateur.distillation.distiller import Distiller as Distiller
 from secateur.pruning.choose.ladders import Ladder, find_ladder
-from secateur.pruning.choose.targets import COUNTED, Target
+from secateur.pruning.choose.targets import Target
 from secateur.pruning.constrain.holding import Holder
 from secateur.pruning.plan import Plan
 from secateur.pruning.planning import make_plan
@@ -111,7 +111,6 @@ class GradualPruning(_Holding):
     ) -> None:
         super().__init__()
         target = Target.one_of(keep=keep, keep_macs=keep_macs, keep_params=keep_params, keep_bytes=keep_bytes)
-        assert target.name in COUNTED
         self.rounds = _rounds(begin, end, every)
         require(unit, UNITS, "unit", "unit")
         ladder = find_ladder(schedule) if isinstance(schedule, str) else schedule
@@ -167,9 +166,10 @@ class GradualPruning(_Holding):
 
     def _plan(self, number: int) -> Plan:
         """What stays in a round, of what is left."""
-        network, now = network_of(self.model), self.plan
-        budget = {self.budget: self.ratios[number]}
-        return make_plan(network, within=now, **budget, **self.options)
+        network, options = network_of(self.model), {self.budget: self.ratios[number], **self.options}
+        if network is not self.model:
+            options.setdefault("loss", self.model.loss)  # the student itself is compiled with none
+        return make_plan(network, within=self.plan, **options)
 
 
 def network_of(model: keras.Model) -> keras.Model:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from secateur.nets.copies import flat_names
+from secateur.nets.losses import compiled_losses
 from secateur.pruning.choose.ranking import Widths
 from secateur.pruning.choose.rules import Rule
 from secateur.pruning.choose.targets import Target
@@ -51,7 +52,10 @@ def scores_within(
     """
     within.check(analysis.groups)
     if isinstance(criterion, str):
-        found = score_groups(narrow(model, within), criterion, data=data, **scoring)
+        small = narrow(model, within)
+        if compiled_losses(model) is not None:
+            small.compile(loss=model.loss)  # what criteria look for, see `Task.of`
+        found = score_groups(small, criterion, data=data, **scoring)
         names = flat_names(analysis.graph)  # the narrower network has no layers within layers
         left = {name: found[names[name]] for name in within.keep if names[name] in found}
     else:

@@ -9,8 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from secateur.coding.sharing.allocation import calls_of_loss, choose_bits, shared_for_now
-from secateur.pruning.groups.analysis import analyse
-from secateur.pruning.score.classifier import accuracy, cross_entropy
+from secateur.nets.task import Task
 from secateur.recipes.commands.images import load_images
 from secateur.recipes.commands.options import EncodeOptions
 from secateur.recipes.commands.training import forward_of, warn_at_chance
@@ -27,11 +26,11 @@ def choose(model: keras.Model, options: EncodeOptions) -> dict[str, int]:
     """
     data = load_images(options, model)
     images, labels = data.some_held(MEASURED)
-    analysis, forward = analyse(model), forward_of(model)
+    task, forward = Task.of(model), forward_of(model)
 
     def measured() -> tuple[float, float]:
         found = forward(images, options.batch_size)
-        return float(np.mean(cross_entropy(analysis, labels, found))), accuracy(analysis.graph, labels, found)
+        return float(np.mean(task.losses(labels, found))), task.score(labels, found)
 
     with tqdm(total=calls_of_loss(model, options.layers), desc="bits", unit="score", file=sys.stderr) as bar:
 

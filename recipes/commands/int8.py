@@ -13,10 +13,9 @@ from secateur.coding.int8.fake_quant import fake_quantised
 from secateur.coding.int8.folding import fold_batch_norm
 from secateur.exports.int8 import left_in_float
 from secateur.exports.timing import least
-from secateur.nets.graph import trace
+from secateur.nets.task import Task
 from secateur.pruning import compact
 from secateur.pruning.score.batches import parts
-from secateur.pruning.score.classifier import accuracy as share_right
 from secateur.recipes.commands.coding import check_places
 from secateur.recipes.commands.images import ImageData, load_images
 from secateur.recipes.commands.model import load
@@ -69,8 +68,13 @@ def _converted(model: keras.Model, data: ImageData, options: Int8Options) -> byt
 def _accuracy(model: keras.Model, file: bytes, data: ImageData, batch_size: int) -> float:
     """Of a file on the holdout."""
     images, labels = data.holdout
+<<<<<<< HEAD
     found = exports.litert_outputs(file, lambda part: [images[part]], len(images), batch_size)
     return share_right(trace(model), labels, found)
+=======
+    found = exports.litert_outputs(file, images.__getitem__, len(images), batch_size)
+    return Task.of(model).score(labels, found)
+>>>>>>> task
 
 
 def _table(model: keras.Model, files: dict[str, bytes], right: dict[str, float]) -> str:

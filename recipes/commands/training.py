@@ -10,13 +10,10 @@ import tensorflow as tf
 
 from secateur.dataloader import Images, batches, epoch_order
 from secateur.dataloader.augment import augment
-from secateur.nets.graph import trace
+from secateur.nets.task import Task
 from secateur.op_utils import Batch, Preprocess, Trainer, reestimate_batch_norm
 from secateur.pruning import compact
-from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.batches import parts
-from secateur.pruning.score.classifier import accuracy as share_right
-from secateur.pruning.score.classifier import cross_entropy
 from secateur.recipes.commands.images import ImageData, Scaled
 from secateur.recipes.commands.options import AUGMENTATIONS, TuningOptions
 from secateur.recipes.training.schedules import cosine
@@ -30,7 +27,7 @@ OPTIMIZERS = {"sgd": "nesterov", "adam": "adam"}
 def accuracy(model: keras.Model, data: ImageData, batch_size: int) -> float:
     """Share of the holdout, in [0, 1], that a classifier gets right, `batch_size` images at a time."""
     images, labels = data.holdout
-    return share_right(trace(model), labels, forward_of(model)(images, batch_size))
+    return Task.of(model).score(labels, forward_of(model)(images, batch_size))
 
 
 def warn_at_chance(right: float, classes: int) -> None:
@@ -80,13 +77,13 @@ def fine_tune(
     """
     keras.utils.set_random_seed(options.seed)
     own = compact(model)  # whose variables no optimizer is saved with
-    analysis, trained = analyse(own), through(own)
+    task, trained = Task.of(own), through(own)
     (images, labels), (held, answers) = data.train, data.holdout
     whole, forward = Images(images.pixels, labels, np.arange(len(labels))), forward_of(trained)
     steps, epochs = -(-len(labels) // options.batch_size), options.finetune_epochs
 
     def objective(outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.reduce_mean(cross_entropy(analysis, batch["labels"], outputs)), tf.constant(0.0)
+        return task.loss(batch["labels"], outputs), tf.constant(0.0)
 
     rule = OPTIMIZERS[options.optimizer]
     trainer = Trainer(trained, augmented(images, options.augment), objective, optimizer=rule, compile_=False)
@@ -99,7 +96,7 @@ def fine_tune(
             for batch in batches(whole, options.batch_size, order)
         )
         loss = _epoch(trainer, stream, seeds, rates[epoch * steps :])
-        right = share_right(analysis.graph, answers, forward(held, options.batch_size))
+        right = task.score(answers, forward(held, options.batch_size))
         print(f"epoch {epoch + 1}/{epochs}: loss {loss:.4f}, holdout {100 * right:.2f} %")
     model.set_weights(own.get_weights())
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from secateur.distillation import Distiller, Lesson, build
+from secateur.nets.task import Task
 from secateur.runs import UsageError
 from tests.helpers.fitting import ENTROPY, data, gated
 from tests.helpers.toys import images, randomised
@@ -162,6 +163,59 @@ def test_several_inputs_are_given_as_fit_takes_them(structure, eagerly):
     distiller.compile("sgd", ENTROPY, run_eagerly=eagerly)
     expected = build("kd").compute_loss(make(2)(given), make(1)(given))
     assert fit(distiller, given, data()[1])["kd_loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def with_heads(seed: int, *heads) -> keras.Model:
+    x = keras.Input((8, 8, 3))
+    y = L.GlobalAveragePooling2D()(L.Conv2D(6, 3, activation="relu")(x))
+    outputs = {head.name: head(y) for head in heads}
+    return randomised(keras.Model(x, outputs if len(heads) > 1 else next(iter(outputs.values()))), seed)
+
+
+def test_numbers_are_learnt_by_the_users_loss_and_the_teachers_numbers():
+    student, teacher = (with_heads(seed, L.Dense(2, name="numbers")) for seed in (1, 2))
+    distiller = Distiller(student, teacher, [("kd", 1.0)], task=Task.of(student, "mse"))
+    expected = np.square(student(images(32)) - teacher(images(32))).mean()
+    found = fit(compiled(distiller, "mae"), images(32), np.zeros((32, 2), np.float32))
+    assert found["kd_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_several_outputs_have_a_loss_each_and_features_of_the_teacher():
+    """Also where the user's metrics go by the names of the outputs."""
+    student, teacher = (
+        with_heads(seed, L.Dense(2, name="numbers"), L.Dense(4, name="classes")) for seed in (1, 2)
+    )
+    losses = {"numbers": "mse", "classes": ENTROPY}
+    task = Task.of(student, {"numbers": "mse", "classes": "sparse_categorical_crossentropy"})
+    distiller = Distiller(student, teacher, [("at", 1.0)], task=task)
+    compiled(distiller, losses, metrics={"classes": ["accuracy"]})
+    labels = {"numbers": np.zeros((32, 2), np.float32), "classes": data()[1]}
+    found = fit(distiller, images(32), labels, validation_data=(images(32), labels))
+    alone = fit(
+        compiled(with_heads(1, *(L.Dense(n, name=m) for m, n in (("numbers", 2), ("classes", 4)))), losses),
+        images(32),
+        labels,
+    )
+    assert found["label_loss"] == pytest.approx(alone["loss"], rel=1e-5) and found["at_loss"] > 0
+    assert "val_classes_accuracy" in found
+
+
+def test_a_student_with_a_model_inside_learns_features():
+    def make(seed):
+        inside = keras.Input((8, 8, 3))
+        y = L.Conv2D(6, 3, activation="relu")(L.Conv2D(6, 3, strides=2, activation="relu")(inside))
+        base, x = keras.Model(inside, y, name="base"), keras.Input((8, 8, 3))
+        return randomised(
+            keras.Model(x, L.Dense(4, activation="softmax")(L.GlobalAveragePooling2D()(base(x)))), seed
+        )
+
+    student, start = make(1), make(1)
+    found = fit(compiled(Distiller(student, make(2), ["kd", "at"]), "sparse_categorical_crossentropy"))
+    assert found["at_loss"] > 0 and found["kd_loss"] > 0
+    alone = fit(compiled(start, "sparse_categorical_crossentropy"))["loss"]
+    assert found["label_loss"] == pytest.approx(alone, rel=1e-5)
+    inner = [np.abs(a - b).max() for a, b in zip(student.get_weights(), make(1).get_weights(), strict=True)]
+    assert min(inner) > 0
 
 
 # --- what it is beside that --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from secateur.pruning import Plan, complexity, find_groups, make_plan, narrow, score_groups
 from secateur.runs import UsageError
-from tests.helpers.toys import randomised, small_resnet
+from tests.helpers.toys import images, randomised, small_resnet
 from tests.helpers.user_models import transfer
 
 
@@ -46,6 +46,21 @@ def test_a_criterion_sees_the_network_that_is_left(model):
     plan = make_plan(model, "fpgm", keep=0.4, within=outer)
     for name, kept in plan.within(outer).keep.items():
         assert set(kept) == set(np.argsort(-scores[name], kind="stable")[: len(kept)].tolist())
+
+
+def test_gradients_are_those_of_the_loss_that_the_model_was_compiled_with():
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(12, 3, activation="relu", name="conv")(x))
+    model = randomised(keras.Model(x, keras.layers.Dense(3)(y)))
+    options = {"keep": 0.4, "within": make_plan(model, keep=0.7)}
+    options["data"] = (images(16), np.random.default_rng(0).integers(0, 2, (16, 3)))
+    found = {
+        loss: make_plan(model, "taylor", loss=loss, **options) for loss in ("mse", "binary_crossentropy")
+    }
+    assert len(set(map(str, (plan.keep for plan in found.values())))) == 2
+    for loss, plan in found.items():
+        model.compile(loss=loss)
+        assert make_plan(model, "taylor", **options) == plan
 
 
 def test_scores_of_the_whole_network_are_taken_as_they_are(model):
