@@ -68,13 +68,8 @@ def _converted(model: keras.Model, data: ImageData, options: Int8Options) -> byt
 def _accuracy(model: keras.Model, file: bytes, data: ImageData, batch_size: int) -> float:
     """Of a file on the holdout."""
     images, labels = data.holdout
-<<<<<<< HEAD
     found = exports.litert_outputs(file, lambda part: [images[part]], len(images), batch_size)
-    return share_right(trace(model), labels, found)
-=======
-    found = exports.litert_outputs(file, images.__getitem__, len(images), batch_size)
     return Task.of(model).score(labels, found)
->>>>>>> task
 
 
 def _table(model: keras.Model, files: dict[str, bytes], right: dict[str, float]) -> str:
