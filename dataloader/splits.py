@@ -88,6 +88,7 @@ class Facts:
         exchanged: whether the network reads blue, green, red, in the order of `mean` and `std`.
         classes: names of the labels; () where nobody named them.
         colours: whether images are bytes of colours, which may be jittered; other numbers may not.
+        labelled: whether the labels say anything of the images; else all are 0.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Facts:
     exchanged: bool = False
     classes: tuple[str, ...] = ()
     colours: bool = True
+    labelled: bool = True
 
 
 @dataclass
@@ -110,11 +112,15 @@ class _LazyTest:
     reads: int = 0
     _images: Images | None = None
 
-    def read(self) -> Images:
+    def fetch(self) -> Images:
+        """For who wants no more than their number."""
         if self._images is None:
             self._images = self.source()
-        self.reads += 1
         return self._images
+
+    def read(self) -> Images:
+        self.reads += 1
+        return self.fetch()
 
 
 @dataclass(frozen=True)
@@ -151,11 +157,20 @@ class Splits:
         """What a report shows, by name: "holdout", and "test" where there is one, which is read by this."""
         return {"holdout": self.holdout} | ({"test": self.test} if self._test else {})
 
+    @property
+    def measured_count(self) -> int:
+        """How many images `measured` has. They are fetched from disk for that, and nobody looks at them."""
+        return len(self.holdout) + (len(self._test.fetch()) if self._test else 0)
+
     def first(self, count: int) -> Splits:
         """The same with the first `count` training images, and of `warmup` those that are among them."""
         train = self.train.take(np.arange(min(count, len(self.train))))
         known = np.flatnonzero(np.isin(self.warmup.ids, train.ids))
         return replace(self, train=train, warmup=self.warmup.take(known))
+
+    def unlabelled(self) -> Splits:
+        """The same, with labels that say nothing."""
+        return replace(self, facts=replace(self.facts, labelled=False))
 
     @property
     def test_reads(self) -> int:

@@ -83,8 +83,7 @@ class Task:
         graph = graph or trace(model)
         losses = compiled_losses(model) if loss is None else loss
         if len(graph.outputs) > 1 and losses is not None:
-            whole = loss is not None and not keras.tree.is_nested(loss) and said_loss(loss).family == "own"
-            said = said_loss(loss) if whole else _joint(model, graph, losses)
+            said = _of_several(model, graph, loss)
             ends = tuple(_end(graph, i) for i in range(len(graph.outputs)))
             return cls("own", any(ends), 0, said, measure=metric, ends=ends)
         if losses is not None:
@@ -191,7 +190,7 @@ class Task:
         """(n,), or a mean of a user's."""
         outputs = self._whole(outputs)
         if self.kind == "own":
-            return means(self.said.function(labels, outputs))
+            return means(self._function(labels, outputs)(labels, outputs))
         outputs = tf.cast(outputs, tf.float32)
         labels = self._as_read(tf.convert_to_tensor(labels), outputs)
         found = means(self._function(labels, outputs)(labels, outputs))
@@ -315,11 +314,19 @@ def _end(graph: Graph, output: int) -> str:
     return end.activation if end.along_last else f"softmax in {end.call.name!r} along another axis"
 
 
-def _joint(model: keras.Model, graph: Graph, losses: Any) -> Said:
-    """The sum of what several outputs lose, each by the weight that the model was compiled with."""
-    saids = [loss if loss is None else said_loss(loss, compiled=True) for loss in per_output(losses, model)]
-    weights = model.get_compile_config().get("loss_weights") if model.compiled else None
-    tasks = [said and _of_output(graph, i, said) for i, said in enumerate(saids)]
+def _of_several(model: keras.Model, graph: Graph, loss: Any) -> Said:
+    """A user's function reads all outputs; any other loss is of each of them, as the compiled ones are."""
+    if loss is None:
+        weights = model.get_compile_config().get("loss_weights")
+        return _joint(model, graph, compiled_losses(model), weights)
+    said = None if keras.tree.is_nested(loss) else said_loss(loss)
+    return said if said and said.family == "own" else _joint(model, graph, loss)
+
+
+def _joint(model: keras.Model, graph: Graph, losses: Any, weights: Any = None) -> Said:
+    """The sum of what several outputs lose, each by its weight; None for an output without a loss."""
+    saids = [None if loss is None else said_loss(loss, compiled=True) for loss in per_output(losses, model)]
+    tasks = [said if said is None else _of_output(graph, i, said) for i, said in enumerate(saids)]
     scales = [1.0 if weight is None else weight for weight in per_output(weights, model)]
 
     def together(labels: Any, outputs: Any) -> tf.Tensor:

@@ -15,6 +15,7 @@ from secateur.dataloader import Facts, Images, Splits, given_splits
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
 from secateur.recipes.engine.command import options_of
+from secateur.recipes.engine.files import COMPACT
 from secateur.recipes.engine.report import print_table
 from secateur.recipes.engine.run import run_on
 from secateur.recipes.engine.subject import Subject
@@ -48,7 +49,7 @@ def compress(
     holdout: Data | None = None,
     *,
     test: Data | None = None,
-    recipe: str = "ekg",
+    recipe: str | None = None,
     loss: str | keras.losses.Loss | Callable | None = None,
     pixels: str = "auto",
     augmentation: str = "none",
@@ -64,7 +65,8 @@ def compress(
             many as the model has inputs.
         holdout: as `train`; what chooses between networks. None takes a tenth of `train`.
         test: as `train`; read once, for the report.
-        recipe: a name of `--recipe list`, or a TOML file.
+        recipe: a name of `--recipe list`, or a TOML file; None is "ekg", or "auto" where `minutes` are given,
+            all that this call may take.
         loss: see `nets.task.Task.of`; None is what the model was compiled with.
         pixels: what the model reads, where images are bytes, see `dataloader.pipelines.PIXELS`; other numbers
             are given to the model as they are.
@@ -82,7 +84,7 @@ def compress(
         given = {"augmentation": augmentation, "normalisation": pixels, **options}
         run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
         report = run_on(run, subject, splits)
-        small = keras.models.load_model(Path(path) / "compact.keras", compile=False)
+        small = keras.models.load_model(Path(path) / COMPACT, compile=False)
     return Compressed(small, report, Path(folder) if folder else None)
 
 

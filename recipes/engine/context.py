@@ -19,17 +19,46 @@ from secateur.distillation import labels_only
 from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
+from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.scoring import Score, score, score_logits
 from secateur.runs import MetricsLog, RunFolder, save_snapshot
 
 SCORED = 3200
+SHIFT = 8  # images are shifted by up to this part of their smaller side, where the user asks for it
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """Images that look like an array of what a network reads, and become one where they are sliced.
+
+    Attributes:
+        images: (n, h, w, c) uint8.
+        read: some of them → float32.
+    """
+
+    images: np.ndarray
+    read: Callable[[Any], tf.Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, …) as the network reads them."""
+        return (len(self), *self[:1].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
+        return self.read(self.images[part]).numpy()
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: its options, the folder that it holds, its log, its data, its devices, and what it works on."""
+    """A run: its options, the folder that it holds, its log, its data, its devices, and what it works on.
+
+    `clock` is there where its minutes are counted.
+    """
 
     config: RunOptions
     folder: RunFolder
@@ -37,12 +66,24 @@ class RunContext:
     splits: Splits
     strategy: tf.distribute.Strategy
     subject: Subject = Subject()
+    clock: Clock | None = None
 
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
         path = self.folder.step(name, file, make)
         self.folder.drop_checkpoints(name)
+        self.note_time()
         return path
+
+    def checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
+        """Keeps the state of an unfinished step, and how much time the run has used."""
+        self.folder.save_checkpoint(name, arrays, facts)
+        self.note_time()
+
+    def note_time(self) -> None:
+        """A run that is killed has used the time until here."""
+        if self.clock:
+            self.clock.note()
 
     # --- networks ------------------------------------------------------------------------------------------
 
@@ -74,17 +115,27 @@ class RunContext:
         """Parameters and MACs of the network of a snapshot."""
         return complexity(nets.load_params(None, path))
 
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self) -> tuple[Any, np.ndarray]:
         """Training images as a network reads them, and labels, for criteria that look at some.
 
         As many as HAP takes, drawn at random: in order, those of a folder could be of one class.
         """
-        train = self.splits.train
-        chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
-        return self.arrays(train.images[chosen]), train.labels[chosen]
+        order = np.random.default_rng(self.config.seed).permutation(len(self.splits.train))
+        return self.shown(self.splits.train.take(order[:SCORED]))
 
-    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
-        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
+    def shown(self, images: Images) -> tuple[Any, np.ndarray]:
+        """Images as a network reads them, which bytes become where they are sliced, and labels."""
+        if getattr(images.images, "dtype", None) == np.uint8 and len(self.subject.input_shapes) < 2:
+            return Sliced(images.images, self.inputs), images.labels
+        return self.arrays(images.images), images.labels
+
+    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float | None:
+        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch.
+
+        None where images have no labels.
+        """
+        if not self.splits.facts.labelled:
+            return None
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
         return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
 
@@ -101,6 +152,8 @@ class RunContext:
 
     def scored(self, outputs: np.ndarray, images: Images, finished: bool = False) -> Score:
         """How good outputs for images are; `finished`: those of a network that ends as its owner has it."""
+        if not self.splits.facts.labelled:
+            return Score(None, None, len(images))
         task = self.subject.given if finished else self.subject.task
         return score_logits(outputs, images.labels, task)
 
@@ -133,5 +186,7 @@ class RunContext:
             return self.inputs(
                 keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), batch["images"])
             )
+        if self.config.augmentation != "recipe" and pipeline.pad:  # of 32 pixels the published 4
+            pipeline = replace(pipeline, pad=min(batch["images"].shape[1:3]) // SHIFT)
         facts = self.splits.facts
         return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)

@@ -79,14 +79,15 @@ class SearchEkg(Narrowing):
             seed=self.seed,
         )
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
-        """Accuracy with stale averages, with none, and with those that were estimated again."""
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
+        """Accuracy with stale averages, and with none."""
         holdout = context.splits.holdout
         stale = narrow(model, plan, preserve_norm=self.preserve_norm)
         return {
             "holdout_batch_statistics": context.accuracy(small, holdout, batch_statistics=True),
             "holdout_stale_averages": context.accuracy(stale, holdout),
-            "holdout_reestimated": context.accuracy(small, holdout),
         }
 
     def searcher(self, context: RunContext, model: keras.Model) -> Searcher:
