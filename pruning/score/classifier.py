@@ -58,8 +58,8 @@ def accuracy(graph: Graph, labels: Any, outputs: Any) -> float:
     return float(np.mean(outputs.argmax(1) == labels))
 
 
-def last_activation(graph: Graph) -> str:
-    """Name of the function that makes the first output, in small letters."""
-    call = next(c for c in graph.calls if graph.outputs[0] in c.outputs)
+def last_activation(graph: Graph, output: int = 0) -> str:
+    """Name of the function that makes an output, in small letters."""
+    call = next(c for c in graph.calls if graph.outputs[output] in c.outputs)
     activation = getattr(call.layer, "activation", None)
     return getattr(activation, "__name__", call.kind.removeprefix("ops.")).lower()
