@@ -16,6 +16,7 @@ from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.ekg import Searcher
 from secateur.pruning.search.netadapt import NetAdapt
+from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
 from secateur.pruning.search.space import Space
 from secateur.pruning.search.trial import PlanScorer
@@ -168,7 +169,8 @@ def searched(context: RunContext, model: keras.Model, keep_macs: float, seconds:
     if len(model.inputs) > 1:
         raise UsageError(f"EKG's search looks at one input. Received: {len(model.inputs)} inputs")
     settings = SearchSettings(target=keep_macs, convention="mac")
-    search = Searcher(model, context.inputs(images.images).numpy(), images.labels, settings)
+    reward = Reward.of_task(context.subject.task)
+    search = Searcher(model, context.arrays(images.images), images.labels, settings, reward)
 
     def done(state: Any) -> float:
         return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep_macs)
