@@ -60,7 +60,7 @@ class Reward:
 
     @classmethod
     def of_task(cls, task: Task | None) -> Reward:
-        """The reward of what a model is for, with its loss; None: of a classifier of logits, as EKG has it."""
+        """The reward of what a model is for, with its loss; None: EKG's, of a classifier of logits."""
         if task is None:
             return KINDS["classes"]
         return replace(KINDS[task.kind], losses=task.losses, metric=task.score)
