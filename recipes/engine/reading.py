@@ -29,8 +29,8 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
     """The images with the constants that the model needs; says in a line which, where it has found them.
 
     A model that rescales its inputs itself reads 0..255. Any other one is shown training images in every
-    range. Raises `UsageError` for a classifier that gets them no better right than by chance, which training
-    would ruin, with the ranges that do better.
+    range. Raises `UsageError` for a classifier that gets them no better right than by chance, or half as
+    often as in another range: training would ruin it. The message has the ranges that do better.
     """
     if subject.original is None or options.from_scratch:
         return splits
@@ -47,7 +47,7 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
         name = max(right, key=right.get)
         print(f"pixels: {name}; {_text(right)} of {_count(splits)} training images right")
     chance = _highest_by_chance(facts.num_classes, _count(splits))
-    if right[name] <= chance and not options.force:
+    if right[name] <= max(chance, max(right.values()) / 2) and not options.force:
         raise UsageError(_at_chance(name, right, chance, facts.num_classes, _count(splits)))
     return replace(splits, facts=known[name])
 
@@ -104,11 +104,13 @@ def _text(right: Mapping[str, float]) -> str:
 
 
 def _at_chance(name: str, right: Mapping, chance: float, classes: int, count: int) -> str:
-    better = [one for one in sorted(right, key=right.get, reverse=True) if right[one] > chance]
+    better = [
+        one for one in sorted(right, key=right.get, reverse=True) if right[one] > max(chance, right[name])
+    ]
     remedy = (
         f"better: {', '.join(f'--pixels {one} {100 * right[one]:.1f} %' for one in better)}"
         if better
-        else "is the order of its classes that of the folders? --from_scratch trains it, --force goes on"
+        else "is the order of its classes that of the folders? --from_scratch trains it anew, --force goes on"
     )
     return (
         f"The model gets {100 * right[name]:.1f} % of {count} training images right, guessing "
