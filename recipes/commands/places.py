@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import keras
+
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.score.registry import get_criterion
@@ -22,11 +24,11 @@ def check_criterion(options: PruneOptions) -> None:
         raise UsageError(f"This criterion {NO_IMAGES}, criterion={options.criterion}")
 
 
-def check_sizes(options: PruneOptions, analysis: Analysis) -> None:
+def check_sizes(options: PruneOptions, model: keras.Model, analysis: Analysis) -> None:
     """Raises `UsageError` for a budget that depends on sizes that are open."""
     name, value = options.target
     if name in ("keep_macs", *TIMED) and unsized(analysis):
-        shapes = ", ".join(str(shape) for shape in analysis.graph.input_shapes)
+        shapes = ", ".join(str(tensor.shape) for tensor in model.inputs)
         raise UsageError(
             f"--{name} needs inputs of fixed size. Received: {name}={value}, inputs {shapes}\n"
             "give --keep, --keep_params or --keep_bytes, or save the model with an Input of fixed size"

@@ -52,7 +52,7 @@ def run(options: PruneOptions) -> None:
     model = load_model(options.model)
     analysis = analyse(model)
     check_prunable(analysis, model.name)
-    check_sizes(options, analysis)
+    check_sizes(options, model, analysis)
     print(summary(model, options.convention), end="\n\n")
     with contextlib.closing(setup_for(options.backend, options.threads, options.ms_batch)) as setup:
         done = _on_images(options, model) if options.data else _by_weights(options, model, setup)

@@ -19,8 +19,8 @@ from secateur.reports.words import percent
 from secateur.runs import load_snapshot
 
 
-class Narrowing(CutOptions, NetworkStep):
-    """Removes channels; `plan` says which."""
+class Cutting(CutOptions, NetworkStep):
+    """Removes channels; `planned` says which."""
 
     reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
     padded: bool = option(False, "estimate them in the widths that train, multiples of 8, as EKG does")
@@ -29,26 +29,9 @@ class Narrowing(CutOptions, NetworkStep):
         super().model_post_init(context)
         get_criterion(self.criterion)
 
-    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`, the network as it is."""
-        raise NotImplementedError(type(self).__name__)
-
     def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
-        """`plan`, and what was measured for it: more for the manifest."""
-        return self.plan(context, state, model), {}
-
-    def budgeted(
-        self, context: RunContext, state: State, model: keras.Model, keep_macs: float, **how: Any
-    ) -> Plan:
-        """The plan for a ratio of the dense network's MACs; in a loop each round takes an equal part of it.
-
-        `how` are further options of `make_plan`. All channels stay where the budget is met already.
-        """
-        dense, now = context.cost(state.dense).macs, complexity(model).macs
-        ratio = keep_macs ** (state.turn / state.turns) * dense / now
-        if ratio >= 1:
-            return Plan.full(find_groups(model))
-        return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
+        """What stays of `model`, the network as it is; and what was measured for it, for the manifest."""
+        raise NotImplementedError(type(self).__name__)
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the narrower network, with the channels of the dense one that it has left.
@@ -97,6 +80,31 @@ class Narrowing(CutOptions, NetworkStep):
     def _averages(self, context: RunContext, model: keras.Model) -> None:
         if self.reestimate:
             context.reestimate(model)
+
+
+class Narrowing(Cutting):
+    """Removes channels; `plan` says which."""
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`, the network as it is."""
+        raise NotImplementedError(type(self).__name__)
+
+    def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
+        """`plan`."""
+        return self.plan(context, state, model), {}
+
+    def budgeted(
+        self, context: RunContext, state: State, model: keras.Model, keep_macs: float, **how: Any
+    ) -> Plan:
+        """The plan for a ratio of the dense network's MACs; in a loop each round takes an equal part of it.
+
+        `how` are further options of `make_plan`. All channels stay where the budget is met already.
+        """
+        dense, now = context.cost(state.dense).macs, complexity(model).macs
+        ratio = keep_macs ** (state.turn / state.turns) * dense / now
+        if ratio >= 1:
+            return Plan.full(find_groups(model))
+        return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
 
 
 def _stages(facts: Mapping[str, Any]) -> str:

@@ -15,13 +15,13 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.cutting import PlanOptions
 from secateur.recipes.engine.step import State, step
 from secateur.recipes.engine.timing import setup_for
-from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.steps.narrowing import Cutting
 from secateur.recipes.steps.planning import Evidence, choose_plan
 from secateur.runs import UsageError
 
 
 @step("prune")
-class Prune(PlanOptions, Narrowing):
+class Prune(PlanOptions, Cutting):
     """Removes the worst channels by a criterion. In a loop each round takes an equal part of the way."""
 
     @property
