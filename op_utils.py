@@ -125,12 +125,15 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
 
     Args:
         gpu_ids: indexes among the visible GPUs. Without any GPU the CPU is used and one warning line says so.
+            () is the first one, if there is one.
         tpu: address of a TPU, "local" on a TPU machine, or None.
 
     Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU.
     """
     if tpu:
         return _tpu_strategy(tpu)
+    if not gpu_ids:
+        return make_strategy((0,)) if tf.config.list_physical_devices("GPU") else tf.distribute.get_strategy()
     if min(gpu_ids) < 0 or len(set(gpu_ids)) < len(gpu_ids):
         raise UsageError(f"GPUs are counted from 0, each once. Received: gpu_id={list(gpu_ids)}")
     gpus = tf.config.list_physical_devices("GPU")

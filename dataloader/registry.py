@@ -162,7 +162,9 @@ def facts_of(
     entry = open_dataset(name, data_path, download, shape)
     classes, shape = entry.num_classes, entry.shape
     assert classes and shape  # `open_dataset` has asked the data
-    bare = Facts(name, classes, shape, (0.0,), (1.0,), entry.flip, "", False, entry.classes)
+    bare = Facts(
+        name, classes, shape, (0.0,), (1.0,), entry.flip, "", False, entry.classes, labelled=classes > 1
+    )
     return renormalised(bare, "given" if constants else normalisation, constants)
 
 

@@ -88,6 +88,7 @@ class Facts:
         exchanged: whether the network reads blue, green, red, in the order of `mean` and `std`.
         classes: names of the labels; () where nobody named them.
         colours: whether images are bytes of colours, which may be jittered; other numbers may not.
+        labelled: whether the labels say anything of the images; else all are 0.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Facts:
     exchanged: bool = False
     classes: tuple[str, ...] = ()
     colours: bool = True
+    labelled: bool = True
 
 
 @dataclass
@@ -165,6 +167,10 @@ class Splits:
         train = self.train.take(np.arange(min(count, len(self.train))))
         known = np.flatnonzero(np.isin(self.warmup.ids, train.ids))
         return replace(self, train=train, warmup=self.warmup.take(known))
+
+    def unlabelled(self) -> Splits:
+        """The same, with labels that say nothing."""
+        return replace(self, facts=replace(self.facts, labelled=False))
 
     @property
     def test_reads(self) -> int:

@@ -14,31 +14,36 @@ if TYPE_CHECKING:
 Shape = tuple[int | None, ...]
 
 
-def check(task: Task, labels: np.ndarray, outputs: Shape) -> None:
-    """Raises `UsageError` for labels that do not fit outputs of this shape, with the batch axis."""
-    if labels.dtype.kind not in "biuf":
-        raise UsageError(f"Labels must be numbers. Received: labels of type {labels.dtype}")
+def check_form(task: Task, shape: Shape, dtype: np.dtype, outputs: Shape) -> None:
+    """Raises `UsageError` for labels whose shape or type does not fit outputs, both with the batch axis."""
+    if dtype.kind not in "biuf":
+        raise UsageError(f"Labels must be numbers. Received: labels of type {dtype}")
     inner, whole = outputs[1:-1], outputs[1:]
     if task.kind == "numbers" or task.two:
-        narrow = (inner,) if outputs[-1] == 1 else ()
-        _check_shape(task, labels, (whole, *narrow))
-        if task.two:
-            _check_decisions(task, labels)
+        _check_shape(task, shape, (whole, inner) if outputs[-1] == 1 else (whole,))
         return
-    one_hot = labels.ndim == len(outputs) and labels.shape[-1] == task.units
-    _check_shape(task, labels, (inner, (*inner, 1), whole))
+    _check_shape(task, shape, (inner, (*inner, 1), whole))
+    one_hot = len(shape) == len(outputs) and shape[-1] == task.units
     if one_hot and task.said.sparse:
         raise UsageError(
-            f"Loss {task.said.name!r} reads integers. Received: one-hot labels of shape {labels.shape}\n"
+            f"Loss {task.said.name!r} reads integers. Received: one-hot labels of shape {shape}\n"
             "give labels.argmax(-1), or loss='categorical_crossentropy'"
         )
     if not one_hot and task.said.sparse is False:
         raise UsageError(
-            f"Loss {task.said.name!r} reads one-hot labels. Received: integers of shape {labels.shape}\n"
+            f"Loss {task.said.name!r} reads one-hot labels. Received: integers of shape {shape}\n"
             f"give keras.utils.to_categorical(labels, {task.units}), or "
             "loss='sparse_categorical_crossentropy'"
         )
-    _check_shares(task, labels) if one_hot else _check_integers(task, labels)
+
+
+def check_values(task: Task, labels: np.ndarray, as_outputs: bool) -> None:
+    """Raises `UsageError` for labels that are no classes; `as_outputs`: they have the outputs' rank."""
+    if task.two:
+        _check_decisions(task, labels)
+    elif task.kind != "numbers":
+        one_hot = as_outputs and labels.shape[-1] == task.units
+        _check_shares(task, labels) if one_hot else _check_integers(task, labels)
 
 
 def check_one_class(labels: np.ndarray, units: int) -> None:
@@ -52,16 +57,17 @@ def check_one_class(labels: np.ndarray, units: int) -> None:
             )
 
 
-def _check_shape(task: Task, labels: np.ndarray, allowed: tuple[Shape, ...]) -> None:
+def _check_shape(task: Task, found: Shape, allowed: tuple[Shape, ...]) -> None:
     def fits(shape: Shape) -> bool:
-        own = labels.shape[1:]
-        return len(own) == len(shape) and all(b in (None, a) for a, b in zip(own, shape, strict=True))
+        own = found[1:]
+        return len(own) == len(shape) and all(
+            None in (a, b) or a == b for a, b in zip(own, shape, strict=True)
+        )
 
-    if labels.ndim == 0 or not any(map(fits, allowed)):
+    if not found or not any(map(fits, allowed)):
         shapes = " or ".join(_text(shape) for shape in allowed)
         raise UsageError(
-            f"Labels for {task.kind} by loss {task.said.name!r} have the shape {shapes}. "
-            f"Received: {tuple(labels.shape)}"
+            f"Labels for {task.kind} by loss {task.said.name!r} have the shape {shapes}. Received: {found}"
         )
 
 

@@ -15,6 +15,8 @@ from secateur.runs.suggest import nearest
 
 LossFunction = Callable[[Any, Any], Any]
 """(labels, outputs) → losses (n,), or their mean."""
+Loss = str | LossFunction
+"""What a user may say: also a name of Keras, or one of its objects."""
 FAMILIES = {
     "sparse_categorical_crossentropy": "categorical",
     "categorical_crossentropy": "categorical",
@@ -59,7 +61,7 @@ class Said:
         return replace(self, function=type(owner).from_config(config | {"from_logits": True}).call)
 
 
-def said_loss(loss: Any, compiled: bool = False) -> Said:
+def said_loss(loss: Loss, compiled: bool = False) -> Said:
     """What a name, an object or a function of `keras.losses` is, or a function of a user's own.
 
     Args:

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from secateur.nets import keras_json
+from secateur.nets.graph import trace
+from secateur.nets.kernels import named_variables
 from secateur.nets.names import NO_WEIGHTS, published_name, variables
 from secateur.nets.published import spec_from_arrays
 from secateur.nets.registry import build
@@ -30,8 +32,7 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: dict | N
     graph, and for layers that cannot be stored (see `keras_json`).
     """
     if not hasattr(model, "spec"):
-        values = (np.asarray(v.numpy()) for v in model.weights)
-        arrays = dict(zip(keras_json.weight_names(model), values, strict=True))
+        arrays = {name: np.asarray(v.numpy()) for name, v in _by_name(model).items()}
         spec = {GRAPH: keras_json.config_of(model, own=True)}
         return Snapshot(arrays=arrays, spec=spec, plan=plan, facts=dict(facts or {}))
     arrays: dict[str, np.ndarray] = {}
@@ -82,10 +83,24 @@ def _functional(model: keras.Model | None, snapshot: Snapshot, label: str) -> ke
             return keras_json.build(snapshot.spec[GRAPH], [*snapshot.arrays.values()], own=True)
         except Refused as error:
             raise SnapshotError(f"{label}: {error}") from None
-    names = keras_json.weight_names(model)
-    _check_weights(dict(zip(names, model.weights, strict=True)), snapshot.arrays, label, model.name)
-    model.set_weights([snapshot.arrays[name] for name in names])
+    wanted = _by_name(model)
+    _check_weights(wanted, snapshot.arrays, label, model.name)
+    model.set_weights([snapshot.arrays[name] for name in wanted])
     return model
+
+
+def _by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    """Path of the layer and name of the weight → variable, in the order of `model.weights`.
+
+    Keras' own paths change with what else the process has built.
+    """
+    known = {
+        id(variable): f"{path}/{name}"
+        for path, layer in trace(model).layers.items()
+        if hasattr(layer, "variables")
+        for name, variable in named_variables(layer).items()
+    }
+    return {known[id(variable)]: variable for variable in model.weights}
 
 
 def _described(spec: Mapping, label: str) -> NetSpec:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from secateur.nets import labels as fitting
 from secateur.nets.endings import ending_of
 from secateur.nets.graph import Graph, trace
-from secateur.nets.losses import Said, compiled_losses, means, name_of, per_output, said_loss
+from secateur.nets.losses import Loss, Said, compiled_losses, means, name_of, per_output, said_loss
 from secateur.runs.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -52,7 +52,12 @@ class Task:
 
     @classmethod
     def of(
-        cls, model: keras.Model, loss: Any = None, *, metric: Metric | None = None, graph: Graph | None = None
+        cls,
+        model: keras.Model,
+        loss: Loss | None = None,
+        *,
+        metric: Metric | None = None,
+        graph: Graph | None = None,
     ) -> Task:
         """The task of a functional model.
 
@@ -76,8 +81,29 @@ class Task:
             return cls("own", ending_of(graph) is not None, 0, said, measure=metric)
         if losses is not None:
             return replace(_of_output(graph, 0, said_loss(losses, compiled=loss is None)), measure=metric)
+        return replace(cls.of_outputs(model, graph), measure=metric)
+
+    @classmethod
+    def of_outputs(cls, model: keras.Model, graph: Graph | None = None) -> Task:
+        """What the output of a model of which no loss is known is taken for: classes or maps.
+
+        Raises `UsageError` for several outputs, and for one of which that cannot be.
+        """
+        graph = graph or trace(model)
         _check_guess(graph)
-        return replace(_of_output(graph, 0, Said("categorical", "cross-entropy")), measure=metric)
+        return _of_output(graph, 0, Said("categorical", "cross-entropy"))
+
+    def of_logits(self) -> Task:
+        """The same task for the model without its softmax or sigmoid, as `logits_of` gives it."""
+        if not self.shares or self.kind in ("numbers", "own"):
+            return self
+        shares = tf.sigmoid if self.two or self.sigmoid else tf.nn.softmax
+
+        def behind(function: Callable | None) -> Callable | None:
+            return function and (lambda labels, logits: function(labels, shares(logits)))
+
+        said = replace(self.said, function=behind(self.said.function))
+        return replace(self, shares=False, said=said, measure=behind(self.measure))
 
     @property
     def bare(self) -> Task:
@@ -99,18 +125,12 @@ class Task:
 
         Where a function of the user's returns a mean, all images have it.
         """
-        if self.kind == "own":
-            found = means(self.said.function(labels, outputs))
-            rows = tf.shape(keras.tree.flatten(outputs)[0])[0]
-            return found if len(found.shape) else tf.fill([rows], found)
-        outputs = tf.cast(outputs, tf.float32)
-        labels = self._as_read(tf.convert_to_tensor(labels), outputs)
-        found = means(self._function(labels, outputs)(labels, outputs))
-        return found if self.said.ignored is None else found * self._counted(labels)
+        found = self._losses(labels, outputs)
+        return found if len(found.shape) else tf.fill([tf.shape(keras.tree.flatten(outputs)[0])[0]], found)
 
     def loss(self, labels: Any, outputs: Any) -> tf.Tensor:
         """The mean of `losses`, a float32 scalar."""
-        return tf.reduce_mean(self.losses(labels, outputs))
+        return tf.reduce_mean(self._losses(labels, outputs))
 
     def metric(self, labels: Any, outputs: Any) -> tf.Tensor:
         """`metric_name` of a batch, a float32 scalar."""
@@ -147,14 +167,31 @@ class Task:
         integers and the other way round, and other shapes. What an "own" loss reads is not known.
         """
         if self.kind != "own":
-            fitting.check(self, np.asarray(labels), tuple(outputs_shape))
+            labels = np.asarray(labels)
+            self.check_form(labels, outputs_shape)
+            fitting.check_values(self, labels, labels.ndim == len(outputs_shape))
+
+    def check_form(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:
+        """The part of `check` that reads shape and type alone, for tensors whose values are not there yet."""
+        if self.kind != "own":
+            dtype = np.dtype(tf.as_dtype(labels.dtype).as_numpy_dtype)
+            fitting.check_form(self, tuple(labels.shape), dtype, tuple(outputs_shape))
+
+    def _losses(self, labels: Any, outputs: Any) -> tf.Tensor:
+        """(n,), or a mean of a user's."""
+        if self.kind == "own":
+            return means(self.said.function(labels, outputs))
+        outputs = tf.cast(outputs, tf.float32)
+        labels = self._as_read(tf.convert_to_tensor(labels), outputs)
+        found = means(self._function(labels, outputs)(labels, outputs))
+        return found if self.said.ignored is None else found * self._counted(labels)
 
     # --- of one output -------------------------------------------------------------------------------------
 
     @property
     def two(self) -> bool:
         """Whether each number of the outputs decides by itself."""
-        return self.kind == "labels" or self.units == 1
+        return self.kind == "labels" or (self.units == 1 and self.kind != "numbers")
 
     def _function(self, labels: tf.Tensor, outputs: tf.Tensor) -> Callable:
         if self.said.function:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import keras
 
-from secateur.nets.copies import copied, flat_names, give_weights
+from secateur.nets.copies import config_of, copied, flat_names, give_weights, remade
 from secateur.nets.graph import Call, kind_of, rebuilt, trace
 from secateur.nets.kernels import named_variables
 from secateur.nets.layers import BATCH_NORM_MOMENTUM, FusedBatchNorm
@@ -48,12 +49,12 @@ def training_twin(model: keras.Model, thaw: bool = True) -> keras.Model:
 
 
 def flags_of(model: keras.Model) -> dict[str, dict[str, Any]]:
-    """Flat name of a layer → what `training_twin` changes of it: whether it trains, and BN's momentum."""
+    """Flat name of a layer → what `training_twin` changes: whether it trains, BN's momentum, a seed."""
     graph = trace(model)
     names = flat_names(graph)
     layers = {names[path]: layer for path, layer in graph.layers.items() if isinstance(layer, keras.Layer)}
     return {
-        name: {key: getattr(layer, key) for key in ("trainable", "momentum") if hasattr(layer, key)}
+        name: {key: getattr(layer, key) for key in ("trainable", "momentum", "seed") if hasattr(layer, key)}
         for name, layer in layers.items()
     }
 
@@ -82,12 +83,20 @@ def _twin(call: Call, name: str, thaw: bool) -> Any:
     if _fits_fused(call) and (thaw or (layer.trainable and not _keeps_averages(call))):
         momentum = min(layer.momentum, BATCH_NORM_MOMENTUM)
         return FusedBatchNorm(momentum=momentum, epsilon=layer.epsilon, name=name)
-    twin = copied(layer, name)
+    twin = _seeded(layer, name)
     if hasattr(twin, "momentum") and hasattr(twin, "moving_mean"):
         twin.momentum = min(twin.momentum, BATCH_NORM_MOMENTUM)
     if thaw:
         twin.trainable = True
     return twin
+
+
+def _seeded(layer: keras.Layer, name: str) -> keras.Layer:
+    """A copy whose random numbers, of dropout or augmentation, are the same in every process."""
+    config = config_of(layer)
+    if "seed" in config and config["seed"] is None:
+        config["seed"] = zlib.crc32(name.encode())
+    return remade(layer, type(layer), config | {"name": name})
 
 
 def _fits_fused(call: Call) -> bool:

@@ -94,7 +94,7 @@ def _stage(name: str, rows: Sequence[Report]) -> Figure:
 
 
 def costs(report: Report) -> list[Figure]:
-    """Accuracy on the test images, if there are any, over MACs and both times, the networks in their order."""
+    """Test accuracy, or that of the hold-out, over MACs and both times, the networks in their order."""
     rows = [row for row in report.get("rows") or [] if accuracy_of(row) is not None]
     measured = [(cost, [row for row in rows if row.get(cost[0]) is not None]) for cost in COSTS]
     return [_cost(known, *cost) for cost, known in measured if known]

@@ -62,10 +62,11 @@ def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _
     """`train/CLASS/…` with `test/`, `val/`, `valid/` or `validation/` beside it, the first that exists.
 
     Without `train/`, the classes lie directly in the folder, which has no test part. Classes are the
-    sub-folders of the training part, in alphabetical order.
+    sub-folders of the training part, in alphabetical order. Images that lie in the folder itself have no
+    labels: all are 0, and the only class has no name.
     """
     if not (root / "train").is_dir():
-        return _under(label, root, None)
+        return _flat(root) or _under(label, root, None)
     classes = _classes(label, root / "train")
     if part == "train":
         return _under(label, root / "train", classes)
@@ -75,6 +76,15 @@ def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _
             f"{label} needs a folder {' or '.join(tests)} beside train. Received: data_path={root}"
         )
     return _under(label, found, classes)
+
+
+def _flat(root: Path) -> Listing | None:
+    """The images of a folder without sub-folders; None where there are none."""
+    inside = list(root.iterdir())
+    files = sorted(path for path in inside if path.suffix.lower() in _SUFFIXES)
+    if not files or any(path.is_dir() for path in inside):
+        return None
+    return files, np.zeros(len(files), np.int32), [""]
 
 
 def has_tests(data_path: str | None, tests: tuple[str, ...] = _TESTS) -> bool:
@@ -113,7 +123,7 @@ def _root(label: str, data_path: str | None) -> Path:
         raise DataError(f"{label} is read from a folder: give --data_path DIR. Received: data_path=None")
     root = Path(data_path).expanduser()
     if not root.is_dir():
-        raise DataError(f"{label} is read from a folder, and there is none. Received: data_path={root}")
+        raise DataError(f"{label} is read from a folder; there is no such folder. Received: data_path={root}")
     return root
 
 

@@ -15,6 +15,7 @@ from secateur.dataloader import Facts, Images, Splits, given_splits
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
 from secateur.recipes.engine.command import options_of
+from secateur.recipes.engine.files import COMPACT
 from secateur.recipes.engine.report import print_table
 from secateur.recipes.engine.run import run_on
 from secateur.recipes.engine.subject import Subject
@@ -83,7 +84,7 @@ def compress(
         given = {"augmentation": augmentation, "normalisation": pixels, **options}
         run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
         report = run_on(run, subject, splits)
-        small = keras.models.load_model(Path(path) / "compact.keras", compile=False)
+        small = keras.models.load_model(Path(path) / COMPACT, compile=False)
     return Compressed(small, report, Path(folder) if folder else None)
 
 

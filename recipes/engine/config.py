@@ -19,26 +19,19 @@ VOLATILE = ("gpu_id", "tpu", "do_log", "compile", "train_path", "data_path", "da
 of them: teachers and re-estimated averages use the BN statistics of batches of that size."""
 
 
-class Common(Options):
-    """What training and evaluation both need to know."""
+class ImageOptions(Options):
+    """Images, and how a network reads them."""
 
-    arch: str = option("ResNet-56", "architecture; must be that of the snapshots")
     data: str | None = option(
-        None, "images: a folder with a sub-folder for each class, or tfds:NAME; instead of --dataset"
+        None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"
     )
-    dataset: str = option("CIFAR10", "data set")
     data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
     val_batch_size: int = option(256, "images per batch of evaluation", ge=1)
-    gpu_id: list[int] = option([0], "GPUs to use")
-    tpu: str | None = option(None, "address of a TPU, or local")
-    compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
-    bn: Literal["moving", "batch"] = option(
-        "moving", "evaluate with moving averages or, as EKG does, batch statistics"
-    )
     normalisation: Literal["auto", "rgb", "bgr", "imagenet", *NORMALISATIONS, *PIXELS] = option(
         "auto",
         "what the network reads: a range of numbers, keras.applications' caffe or torch, or constants; EKG's "
-        "weights need bgr, those from PyTorch imagenet; auto asks the file, and tries all on a --model",
+        "weights need bgr, those from PyTorch imagenet; auto asks the file, and tries all on a model of "
+        "one's own",
         alias="pixels",
     )
     mean: list[float] | None = option(
@@ -47,9 +40,6 @@ class Common(Options):
     std: list[Annotated[float, Field(gt=0)]] | None = option(
         None, "of each channel, by which it wants them divided", alias="pixel_std"
     )
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**_spelled_out(values))
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -62,19 +52,45 @@ class Common(Options):
         return (tuple(self.mean), tuple(self.std)) if self.mean and self.std else None
 
 
-class RunOptions(Common):
+class OwnOptions(ImageOptions):
+    """What is done to a model of one's own on images."""
+
+    loss: str | None = option(
+        None, "Keras' name of the loss (default: what the model was compiled with, else cross-entropy)"
+    )
+    unfreeze: bool = option(True, "train frozen layers of the model, which are frozen again in the file")
+    force: bool = option(False, "go on with a model that gets its images no better than by chance")
+    batch_size: int = option(128, "images at a time in training", ge=1)
+    seed: int = option(1, "of training, and of what is drawn at random", ge=0, lt=2**31)
+    train_path: str | None = option(
+        None, "run folder, in which the same command goes on when it was killed (default: a temporary one)"
+    )
+
+
+class Common(ImageOptions):
+    """What training and evaluation both need to know."""
+
+    arch: str = option("ResNet-56", "architecture; must be that of the snapshots")
+    dataset: str = option("CIFAR10", "data set; --data instead of it names one's own images")
+    gpu_id: list[int] = option([0], "GPUs to use")
+    tpu: str | None = option(None, "address of a TPU, or local")
+    compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
+    bn: Literal["moving", "batch"] = option(
+        "moving", "evaluate with moving averages or, as EKG does, batch statistics"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**_spelled_out(values))
+
+
+class RunOptions(Common, OwnOptions):
     """What every run needs to know: which recipe, where to, from what, on how many images at a time."""
 
     recipe: str = option("ekg", "name or file, behind --recipe")
     model: str | None = option(
         None, "a Keras model of one's own, .keras or .h5, instead of --arch", first="[MODEL.keras]"
     )
-    loss: str | None = option(
-        None, "Keras' name of the loss (default: what the model was compiled with, else cross-entropy)"
-    )
-    unfreeze: bool = option(True, "train frozen layers of --model, which are frozen again in the file")
     from_scratch: bool = option(False, "draw the weights of --model anew: the recipe trains them")
-    force: bool = option(False, "go on with a --model that gets its images no better than by chance")
     keep_macs: float | None = option(
         None, "ratio of the MACs that stay at the end, in place of what the recipe removes", gt=0, lt=1
     )
@@ -98,9 +114,7 @@ class RunOptions(Common):
         [],
         'snapshots that a step with teacher = "files" learns from: logits of all, features of the first',
     )
-    batch_size: int = option(128, "of training", ge=1)
     train_images: int | None = option(None, "train on this many images only", ge=1)
-    seed: int = option(1, "of training", ge=0, lt=2**31)
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
@@ -113,6 +127,9 @@ class RunOptions(Common):
     )
     augmentation: Literal["recipe", "none", "flip", "crop", "flip+crop"] = option(
         "recipe", "of images in training: as the recipe has it, or these; digits must not be mirrored"
+    )
+    balanced: bool = option(
+        False, "train on every class equally often: images of small classes come several times an epoch"
     )
     shortcut: Literal["A", "A'", "B"] | None = option(
         None, "of a ResNet that starts at random (default: the system's own)"

@@ -26,6 +26,31 @@ from secateur.recipes.training.scoring import Score, score, score_logits
 from secateur.runs import MetricsLog, RunFolder, save_snapshot
 
 SCORED = 3200
+SHIFT = 8  # images are shifted by up to this part of their smaller side, where the user asks for it
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """Images that look like an array of what a network reads, and become one where they are sliced.
+
+    Attributes:
+        images: (n, h, w, c) uint8.
+        read: some of them → float32.
+    """
+
+    images: np.ndarray
+    read: Callable[[Any], tf.Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, …) as the network reads them."""
+        return (len(self), *self[:1].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
+        return self.read(self.images[part]).numpy()
 
 
 @dataclass(frozen=True)
@@ -95,12 +120,22 @@ class RunContext:
 
         As many as HAP takes, drawn at random: in order, those of a folder could be of one class.
         """
-        train = self.splits.train
-        chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
-        return keras.tree.map_structure(np.asarray, self.inputs(train.images[chosen])), train.labels[chosen]
+        order = np.random.default_rng(self.config.seed).permutation(len(self.splits.train))
+        return self.shown(self.splits.train.take(order[:SCORED]))
 
-    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
-        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
+    def shown(self, images: Images) -> tuple[Any, np.ndarray]:
+        """Images as a network reads them, which bytes become where they are sliced, and labels."""
+        if getattr(images.images, "dtype", None) == np.uint8 and len(self.subject.input_shapes) < 2:
+            return Sliced(images.images, self.inputs), images.labels
+        return self.arrays(images.images), images.labels
+
+    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float | None:
+        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch.
+
+        None where images have no labels.
+        """
+        if not self.splits.facts.labelled:
+            return None
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
         return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
 
@@ -117,6 +152,8 @@ class RunContext:
 
     def scored(self, outputs: np.ndarray, images: Images, finished: bool = False) -> Score:
         """How good outputs for images are; `finished`: those of a network that ends as its owner has it."""
+        if not self.splits.facts.labelled:
+            return Score(None, None, len(images))
         task = self.subject.given if finished else self.subject.task
         return score_logits(outputs, images.labels, task)
 
@@ -127,6 +164,10 @@ class RunContext:
         if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
             images = evaluation_view(images, self.config.images)
         return self.subject.reads(images, self.splits.facts)
+
+    def arrays(self, images: Any) -> Any:
+        """The same as arrays, in the structure that the network reads."""
+        return keras.tree.map_structure(np.asarray, self.inputs(images))
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
@@ -145,5 +186,7 @@ class RunContext:
             return self.inputs(
                 keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), batch["images"])
             )
+        if self.config.augmentation != "recipe" and pipeline.pad:  # of 32 pixels the published 4
+            pipeline = replace(pipeline, pad=min(batch["images"].shape[1:3]) // SHIFT)
         facts = self.splits.facts
         return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,20 +16,25 @@ from secateur.exports.parity import TOLERANCE
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.exports.timing import least
 from secateur.recipes.engine.context import RunContext
-from secateur.runs import warn
+from secateur.runs import UsageError, warn
+from secateur.runs.errors import first_line
 
 TIMED_BATCH = 128  # images of a call
 PLAIN = "model.tflite"  # the network in float32
+COMPACT = "compact.keras"  # its plain layers, as its owner has them
 
 
 def save_compact(context: RunContext, snapshot: Path) -> None:
-    """Two steps: compact.keras (plain layers, as its owner has them) and model.tflite (float32)."""
+    """Two steps: compact.keras, and model.tflite unless LiteRT cannot run it."""
 
     def finished() -> keras.Model:
         return context.subject.finished(context.load(snapshot))
 
-    context.step("compact", "compact.keras", lambda path: finished().save(path))
-    context.step("litert", PLAIN, lambda path: save_litert(finished(), path))
+    context.step("compact", COMPACT, lambda path: finished().save(path))
+    try:
+        context.step("litert", PLAIN, lambda path: save_litert(finished(), path))
+    except UsageError as error:
+        warn(f"there is no LiteRT file: {first_line(error)}")
 
 
 def save_litert(model: keras.Model, path: Path) -> dict:
@@ -41,11 +45,19 @@ def save_litert(model: keras.Model, path: Path) -> dict:
     """
     path.write_bytes(data := to_litert(model))
     inputs = sample_inputs(model, 8)
-    parity = compare(outputs(model, inputs), [litert_runner(data, 8)(*inputs)])
+    parity = compare(outputs(model, inputs), keras.tree.flatten(litert_runner(data, 8)(*inputs)))
     print(f"LiteRT and Keras compute {parity}")
     if not parity.absolute <= TOLERANCE:
         warn(f"the outputs of the LiteRT file differ by up to {parity.absolute:.2g}; use the Keras model")
     return {"max_difference": parity.absolute}
+
+
+def lite_files(networks: Mapping[str, keras.Model]) -> dict[str, bytes]:
+    """A LiteRT file of each; none where LiteRT cannot run them, which `save_compact` has said."""
+    try:
+        return {name: to_litert(model) for name, model in networks.items()}
+    except UsageError:
+        return {}
 
 
 def file_rows(
@@ -60,7 +72,7 @@ def file_rows(
     """
     if not files:
         return []
-    lite = {PLAIN: exports.to_litert(context.subject.finished(network))}
+    lite = lite_files({PLAIN: context.subject.finished(network)})
     lite |= {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
     ms = _milliseconds(context, lite, parts)
     rows = [
@@ -70,24 +82,21 @@ def file_rows(
     return rows + [_decoded(context, path, parts) for path in files if path.suffix == ".kpz"]
 
 
-def lite_accuracy(context: RunContext, data: bytes, images: Images) -> float:
-    """Of a LiteRT file, which ends as the network's owner has it."""
+def lite_accuracy(context: RunContext, data: bytes, images: Images) -> float | None:
+    """Of a LiteRT file, which ends as the network's owner has it; None where images have no labels."""
+    if not context.splits.facts.labelled:
+        return None
 
     def read(part: slice) -> list[np.ndarray]:
-        return arrays(context.inputs(images.images[part]))
+        return keras.tree.flatten(context.arrays(images.images[part]))
 
     found = exports.litert_outputs(data, read, len(images), TIMED_BATCH)
     return context.scored(found, images, finished=True).accuracy
 
 
-def arrays(inputs: Any) -> list[np.ndarray]:
-    """What a network reads, one array for each of its inputs."""
-    return [np.asarray(one) for one in keras.tree.flatten(inputs)]
-
-
 def timed_batch(context: RunContext, parts: Mapping[str, Images]) -> list[np.ndarray]:
     """Images of a timed call, as the network reads them."""
-    return arrays(context.inputs([*parts.values()][-1].images[:TIMED_BATCH]))
+    return keras.tree.flatten(context.arrays([*parts.values()][-1].images[:TIMED_BATCH]))
 
 
 def _milliseconds(

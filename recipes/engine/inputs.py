@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 
 from secateur import dataloader, nets
@@ -35,7 +37,20 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
 
 
 def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, int] | None = None) -> Splits:
-    """The run's data set, in the shape that its network reads, with as many images as it is allowed."""
+    """The run's data set, in the shape that its network reads, with as many images as it is allowed.
+
+    Raises `DataError` for one's own images that are not there, by whatever name.
+    """
+    if config.data:
+        if not config.data.startswith("tfds:") and not Path(config.data).is_dir():
+            raise DataError(
+                f"There is no such folder. Received: data={config.data}\n"
+                "give a folder with a sub-folder of images for each class, or tfds:NAME"
+            )
+        try:
+            open_dataset(config.dataset, config.data_path)
+        except UsageError as error:
+            raise DataError(str(error)) from error
     splits = dataloader.load(
         config.dataset, config.data_path, normalisation, shape=shape, constants=config.constants
     )

@@ -18,9 +18,10 @@ from secateur.dataloader import Images
 from secateur.exports.timing import least, processor
 from secateur.op_utils import make_forward
 from secateur.pruning import Plan, complexity
+from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.search.ekg import history_of
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import file_rows, timed_batch
+from secateur.recipes.engine.files import file_rows, lite_files, timed_batch
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.training.scoring import ensemble_accuracy
@@ -52,7 +53,6 @@ def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: 
     if not context.folder.path(PAGE).exists():
         _write_page(context, report)
     print_table(report)
-    print(f"run folder: {context.config.train_path}  (report.html, report.json)")
     return report
 
 
@@ -70,13 +70,12 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
     logits = {name: _logits(context, model, parts) for name, model in networks.items()}
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
+    stages = [fact for fact in facts.values() if "holdout_stale_averages" in fact]
     given = [learning for learning in taught.values() if "student" in learning]
     return {
         "system": system,
         "setting": config.setting,
-        "command": command_line(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine(),
+        **when_and_where(),
         "config": read_json(context.folder.path("config.json")),
         "bn": config.bn,
         "metric": context.subject.metric_name,
@@ -88,7 +87,9 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
         "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
         "widths": plan_widths(state.plan),
-        "stages": next((fact for fact in facts.values() if "holdout_stale_averages" in fact), {}),
+        "stages": stages[0] | {"holdout_reestimated": stages[0]["holdout_after"]} if len(stages) == 1 else {},
+        "sensitivity": next((fact["sensitivity"] for fact in facts.values() if "sensitivity" in fact), None),
+        "untouched": left_whole(context.subject.original) if context.subject.original is not None else [],
         "learning": given[-1] if given else None,
         "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
         "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
@@ -133,6 +134,17 @@ def plan_widths(plan: Plan | None) -> list[dict]:
     return [{"group": name, "before": plan.sizes[name], "after": len(kept)} for name, kept in keep]
 
 
+def left_whole(model: keras.Model) -> list[dict]:
+    """Layers of somebody's own model whose channels all stay, and why."""
+    return [vars(row) for row in analyse(model).untouched]
+
+
+def when_and_where() -> dict:
+    """What a report says of how it was made."""
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"command": command_line(), "date": date, "machine": machine()}
+
+
 def machine() -> dict:
     """What the numbers were measured on."""
     devices = [d.device_type for d in tf.config.list_physical_devices()]
@@ -149,6 +161,8 @@ def machine() -> dict:
 def _logits(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
     """Logits (n, classes) by part."""
     config = context.config
+    if not context.splits.facts.labelled:
+        return dict.fromkeys(parts)
     forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
     return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
 
@@ -168,7 +182,7 @@ def _rows(
     """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
     images = timed_batch(context, parts)
     plain = {name: context.subject.finished(model) for name, model in networks.items()}
-    lite = {name: exports.to_litert(model) for name, model in plain.items()}
+    lite = lite_files(plain)
     timed = {
         "ms_frozen": {n: exports.frozen_runner(model, len(images[0])) for n, model in plain.items()},
         "ms_litert": {n: exports.litert_runner(data, len(images[0])) for n, data in lite.items()},
@@ -176,13 +190,14 @@ def _rows(
     ms = {
         key: least({n: partial(run, *images) for n, run in each.items()}, context.config.time_seconds)
         for key, each in timed.items()
+        if each
     }
     return [
         _row(context, name, model, parts, logits[name])
         | {
-            "file_bytes": len(lite[name]),
+            "file_bytes": len(lite[name]) if lite else None,
             "batch": len(images[0]),
-            **{key: each[name] for key, each in ms.items()},
+            **{key: ms[key][name] if key in ms else None for key in timed},
         }
         for name, model in networks.items()
     ]

@@ -32,6 +32,7 @@ from secateur.recipes.engine.report import finish
 from secateur.recipes.engine.step import NetworkStep, Start, State, Step, make_step
 from secateur.recipes.engine.subject import Subject
 from secateur.runs import (
+    DataError,
     MetricsLog,
     RunFolder,
     RunFolderError,
@@ -62,6 +63,7 @@ class Program:
         whole: whether they are all of the recipe, to its end.
         flags: of the recipe, with their values.
         system: what reports call the method: the recipe, and flags that put other parts into it.
+        recipe: that the steps are of.
     """
 
     options: RunOptions
@@ -69,6 +71,7 @@ class Program:
     whole: bool
     flags: Mapping[str, Any]
     system: str
+    recipe: RecipeFile
 
     def to_json(self) -> dict:
         """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
@@ -79,21 +82,30 @@ class Program:
         return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
 
 
-def run(options: RunOptions) -> dict:
-    """Runs or continues a recipe in `options.train_path`; returns what report.json holds."""
+def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject | None = None) -> dict:
+    """Runs or continues a recipe in `options.train_path`; returns what report.json holds.
+
+    `recipe` and `subject` are those that the options name, unless the caller has them.
+    """
     check_names(None if options.model else options.arch, options.dataset)
-    program = program_of(options)
+    program = program_of(options, recipe)
     sources = {path: load_snapshot(path) for path in _sources(options)}
     strategy = make_strategy(options.gpu_id, options.tpu)
     begins = program.steps[0].given(options)
     with strategy.scope():  # everything that a run makes lives on its devices
-        subject = Subject.of(options, sources.get(begins))
+        subject = subject or Subject.of(options, sources.get(begins))
         for path, source in sources.items():
             arch = options.arch if path == begins else None
             load_fitting(path, source, arch, options.dataset, options.data_path)
         splits = load_splits(options, _normalisation(options, sources), subject.shape)
-        subject.check_classes(splits.facts.num_classes, options.dataset)
-        return _carry_out(program, subject, splits, strategy)
+        if not subject.classifies:
+            splits = splits.unlabelled()
+        if splits.facts.labelled:
+            subject.check_classes(splits.facts.num_classes, options.dataset)
+        report = _carry_out(program, subject, splits, strategy)
+    if recipe is None:
+        print(f"run folder: {options.train_path}  (report.html, report.json)")
+    return report
 
 
 def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
@@ -106,7 +118,8 @@ def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
 
 def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.distribute.Strategy) -> dict:
     """The folder is claimed last: a run that cannot start must not leave its options there."""
-    options = program.options
+    options = _fitting(program.options, subject, len(splits.train))
+    program = replace(program, options=options)
     splits = read_rightly(subject, splits, options)
     check(program, splits, subject, strategy.num_replicas_in_sync)
     _refuse_old(Path(options.train_path))
@@ -117,9 +130,17 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
         return _walk(RunContext(options, folder, log, splits, strategy, subject, clock), program)
 
 
-def program_of(options: RunOptions) -> Program:
+def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
+    """The options with a batch for four steps an epoch where one's own images are few and nobody said it."""
+    given = subject.original is None or "batch_size" in options.model_fields_set
+    if given or 4 * options.batch_size <= images:
+        return options
+    return options.model_copy(update={"batch_size": max(1, images // 4 // options.accum) * options.accum})
+
+
+def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:
     """The steps of a recipe with its settings. Raises `UsageError`, in the words of the recipe's flags."""
-    recipe = find_recipe(options.recipe)
+    recipe = recipe or find_recipe(options.recipe)
     tables = recipe.changed(options.set)
     check_steps(tables, reserved=RESERVED)
     try:
@@ -138,7 +159,7 @@ def program_of(options: RunOptions) -> Program:
     used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
     flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
     system = " ".join([recipe.name, *_switched(recipe, flags)])
-    return Program(options, used, end == len(steps), flags, system)
+    return Program(options, used, end == len(steps), flags, system, recipe)
 
 
 def _end(steps: Sequence[Step], until: str | None) -> int:
@@ -161,12 +182,18 @@ def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
 
 def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> None:
     """Raises for what would fail only hours later, when it is a step's turn."""
-    check_batch(program.options, len(splits.train), replicas)
+    options = program.options
+    check_batch(options, len(splits.train), replicas)
     try:
         for step in program.steps:
-            step.check(Start(program.options, subject, splits, replicas))
+            if step.needs_labels(options) and not splits.facts.labelled:
+                raise DataError(
+                    f"The step {step.label} needs labels that its outputs can be compared with: a sub-folder "
+                    f"of images for each class, or secateur.compress. Received: data={options.data}"
+                )
+            step.check(Start(options, subject, splits, replicas))
     except UsageError as error:
-        raise in_flags(error, find_recipe(program.options.recipe).flags) from None
+        raise in_flags(error, program.recipe.flags) from None
 
 
 def check_order(steps: Sequence[Step]) -> None:

@@ -141,6 +141,10 @@ class Step(Options):
         """Whether it cannot do without one."""
         return False
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """Whether images alone are not enough."""
+        return True
+
     def check_options(self, config: RunOptions) -> None:
         """Raises `UsageError` for options of the run that do not fit this step, before any file is read."""
 

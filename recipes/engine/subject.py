@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ import tensorflow as tf
 from secateur import nets
 from secateur.dataloader import Columns, Facts
 from secateur.dataloader.views import as_read
+from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
+from secateur.nets.graph import trace
 from secateur.nets.snapshots import GRAPH
 from secateur.nets.task import Task
 from secateur.nets.twins import flags_of, frozen, training_twin
@@ -66,6 +69,11 @@ class Subject:
         given = Task.of(model, loss)
         return cls(model, given.bare, given, thaw)
 
+    @classmethod
+    def unlabelled(cls, model: keras.Model) -> Subject:
+        """One that is shown images alone, whatever its outputs mean."""
+        return cls(model)
+
     @property
     def shape(self) -> Shape | None:
         """(height, width, channels) of the images that it reads; None for the data set's own.
@@ -74,14 +82,29 @@ class Subject:
         """
         if self.original is None:
             return None
-        shapes = [tuple(tensor.shape[1:]) for tensor in self.original.inputs]
+        shapes = self.input_shapes
         if any(len(shape) != 3 or shape[2] not in (1, 3) or None in shape for shape in shapes):
             raise UsageError(f"Images go into inputs (height, width, 1 or 3). Received: inputs {shapes}")
         return max(shapes, key=lambda shape: (shape[2], shape[0] * shape[1]))
 
+    @property
+    def input_shapes(self) -> list[tuple[int | None, ...]]:
+        """Of one's own model, without the number of images; none for a net of this project."""
+        return [] if self.original is None else [tuple(tensor.shape[1:]) for tensor in self.original.inputs]
+
+    @property
+    def flat_names(self) -> Mapping[str, str]:
+        """Path of a layer of one's own model → its name in the network that is worked on."""
+        return {} if self.original is None else flat_names(trace(self.original))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the classes of a data set can be labels of its outputs."""
+        return self.original is None or (self.task is not None and self.task.kind == "classes")
+
     def check_classes(self, classes: int, data: str) -> None:
         """Raises `UsageError` where the outputs are not the classes of the data set."""
-        if self.original is None or self.task.kind != "classes":
+        if self.original is None or not self.classifies:
             return
         shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
         if shapes != [(classes,)] and (shapes != [(1,)] or classes != 2):
@@ -169,10 +192,13 @@ def load_model(path: str) -> keras.Model:
             f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
         ) from error
     except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
-        own = "register_keras_serializable" in str(error)  # what Keras says of classes that it does not find
-        hint = "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if own else ""
+        unknown = re.search(r"Could not locate \w+ '[^']+'", str(error))
+        hint = (
+            "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if unknown else ""
+        )
+        reason = unknown[0] if unknown else first_line(error)
         raise SnapshotError(
-            f"Keras cannot read this model ({first_line(error)}). Received: model={path}{hint}"
+            f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
         ) from error
 
 

@@ -85,7 +85,7 @@ class Bank(Step):
         history = history_of(facts)
         interim = history[:-1] or history
         chosen = choose_teachers([one.loss for one in interim], self.count)
-        seen = context.inputs(images.images).numpy()
+        seen = context.arrays(images.images)
         settings = SearchSettings(**facts["settings"])
         searcher = Searcher(context.load(state.searched), seen, images.labels, settings)
         size = context.config.val_batch_size

@@ -38,6 +38,10 @@ class Dense(Train):
                 f"It has {self.epochs} epochs. Received: {self.label}.keep_epoch={self.keep_epoch}"
             )
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """To train it, not to read it."""
+        return config.from_scratch
+
     def check(self, start: Start) -> None:
         """It begins with one network."""
         super().check(start)

@@ -13,13 +13,15 @@ from secateur.coding.int8.fake_quant import fake_quantised
 from secateur.coding.int8.folding import fold_batch_norm
 from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.ending import ending_seconds
-from secateur.recipes.engine.files import arrays, lite_accuracy
+from secateur.recipes.engine.files import lite_accuracy
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
 from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.reports.words import percent
 from secateur.runs import warn
 
 SHOWN = 64  # images that calibration sees at a time
@@ -41,6 +43,10 @@ class Int8(Step):
 
     numbers: Literal[tuple(NUMBERS)] = option("float32", "of inputs and outputs of the file")
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """Calibration needs images alone; without accuracies nothing is trained."""
+        return False
+
     def run(self, context: RunContext, state: State) -> State:
         """<name>.tflite; the manifest has the holdout's accuracy before and after."""
 
@@ -49,7 +55,8 @@ class Int8(Step):
             facts = {"float32": context.accuracy(model, context.splits.holdout)}
             data = self.converted(context, model)
             facts["rounded"] = self.accuracy(context, data)
-            if self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
+            labelled = context.splits.facts.labelled
+            if labelled and self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
                 self.train(context, state, model)
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
@@ -57,7 +64,7 @@ class Int8(Step):
             if left := left_in_float(data):
                 warn(f"{state.name}: {len(left)} tensors stay in float32; the first is {left[0]}")
             path.write_bytes(data)
-            text = ", ".join(f"{name} {100 * value:.2f} %" for name, value in facts.items())
+            text = ", ".join(f"{name} {percent(value)}" for name, value in facts.items())
             print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
 
@@ -69,7 +76,7 @@ class Int8(Step):
         train = context.splits.train
         chosen = np.random.default_rng(context.config.seed).permutation(len(train))[: self.samples]
         parts = np.split(chosen, range(SHOWN, len(chosen), SHOWN))
-        shown = (arrays(context.inputs(train.images[part])) for part in parts)
+        shown = (keras.tree.flatten(context.arrays(train.images[part])) for part in parts)
         return to_int8(context.subject.ended(model), shown, self.numbers)
 
     def accuracy(self, context: RunContext, data: bytes) -> float:

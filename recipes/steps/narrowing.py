@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,17 @@ import keras
 from secateur.pruning import Plan, complexity, find_groups, make_plan, narrow
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.cutting import CutOptions
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import NetworkStep, State
 from secateur.recipes.steps.padding import padded
+from secateur.reports.words import percent
 from secateur.runs import load_snapshot
 
 
-class Narrowing(NetworkStep):
+class Narrowing(CutOptions, NetworkStep):
     """Removes channels; `plan` says which."""
 
-    criterion: str = option("l1", "which channels stay")
-    preserve_norm: bool = option(False, "what stays of a kernel gets the norm of the whole, as EKG has it")
     reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
     padded: bool = option(False, "estimate them in the widths that train, multiples of 8, as EKG does")
 
@@ -31,6 +32,10 @@ class Narrowing(NetworkStep):
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`, the network as it is."""
         raise NotImplementedError(type(self).__name__)
+
+    def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
+        """`plan`, and what was measured for it: more for the manifest."""
+        return self.plan(context, state, model), {}
 
     def budgeted(
         self, context: RunContext, state: State, model: keras.Model, keep_macs: float, **how: Any
@@ -54,14 +59,13 @@ class Narrowing(NetworkStep):
         def make(path: Path) -> dict:
             model = context.load(state.network)
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
-            plan = self.plan(context, state, model)
+            plan, found = self.planned(context, state, model)
+            facts |= found
             small = self.cut(context, model, plan)
             facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
-            return (
-                context.save(path, small, state.narrowed(plan))
-                | facts
-                | self.facts(context, state, model, plan, small)
-            )
+            facts |= self.facts(context, state, model, plan, small)
+            print(f"{state.name}: hold-out {_stages(facts)}", flush=True)
+            return context.save(path, small, state.narrowed(plan)) | facts
 
         path = context.step(state.name, self.result(state), make)
         plan = Plan.from_json(load_snapshot(path).plan)
@@ -85,13 +89,24 @@ class Narrowing(NetworkStep):
         return {}
 
     def scoring(self, context: RunContext) -> dict:
-        """Images and seed for the criterion: options of `make_plan`."""
+        """Images, loss and seed for the criterion: options of `make_plan`."""
         data = context.sample() if get_criterion(self.criterion).needs_data else None
-        return {"data": data, "seed": context.config.seed}
+        task = context.subject.task
+        return {"data": data, "seed": context.config.seed, "loss": task.losses if task else None}
 
     def _averages(self, context: RunContext, model: keras.Model) -> None:
         if self.reestimate:
             context.reestimate(model)
+
+
+def _stages(facts: Mapping[str, Any]) -> str:
+    """Accuracy before and behind a cut, in words."""
+    names = {
+        "holdout_before": "before",
+        "holdout_stale_averages": "pruned",
+        "holdout_after": "averages of BN re-estimated",
+    }
+    return ", ".join(f"{name} {percent(facts[key])}" for key, name in names.items() if key in facts)
 
 
 def final_sparsity(context: RunContext, state: State, own: float) -> float:

@@ -82,20 +82,19 @@ class SearchEkg(Narrowing):
     def facts(
         self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
     ) -> dict:
-        """Accuracy with stale averages, with none, and with those that were estimated again."""
+        """Accuracy with stale averages, and with none."""
         holdout = context.splits.holdout
         stale = narrow(model, plan, preserve_norm=self.preserve_norm)
         return {
             "holdout_batch_statistics": context.accuracy(small, holdout, batch_statistics=True),
             "holdout_stale_averages": context.accuracy(stale, holdout),
-            "holdout_reestimated": context.accuracy(small, holdout),
         }
 
     def searcher(self, context: RunContext, model: keras.Model) -> Searcher:
         """The search over a network, with the images that score candidates."""
         images = context.splits.search
         settings = self.settings(context.config.keep_macs)
-        return Searcher(model, context.inputs(images.images).numpy(), images.labels, settings)
+        return Searcher(model, context.arrays(images.images), images.labels, settings)
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
         searcher = self.searcher(context, context.load(state.network))

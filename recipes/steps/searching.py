@@ -52,7 +52,7 @@ def scorer(context: RunContext, model: keras.Model, images: Images) -> PlanScore
         return lambda: again(warmup[: REESTIMATED * size], size)
 
     some = images.take(equidistant(len(images), _fitting(context, images)))
-    data = keras.tree.map_structure(np.asarray, context.inputs(some.images)), some.labels
+    data = context.arrays(some.images), some.labels
     task = context.subject.task
     return PlanScorer(model, data, prepare=prepare, metric=task.score if task else None)
 

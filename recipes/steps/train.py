@@ -216,6 +216,7 @@ class Train(LearningOptions, NetworkStep):
             batch_size=size if self.images == "train" else min(size, len(images)),
             remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
             accum=config.accum,
+            balanced=config.balanced,
             optimizer=self.optimizer,
             **self.ending(context, state),
         )

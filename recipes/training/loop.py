@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from secateur.dataloader import Columns, Images, batches, epoch_order
+from secateur.dataloader import Columns, Images, balanced_order, batches, epoch_order
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
@@ -41,6 +41,7 @@ class TrainingSpec:
         after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
             checkpoint of the epoch is taken and the holdout is scored.
         kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
+        balanced: whether every class comes equally often, see `dataloader.balanced_order`.
         terms: names of what the objective returns behind loss and accuracy, for the log.
         until: when the training ends, in place of `epochs`; its schedule then follows the clock.
         now: that clock: seconds that only grow.
@@ -64,6 +65,7 @@ class TrainingSpec:
     after_epoch: Callable[[int], None] | None = None
     kept: Sequence[keras.Variable] = ()
     terms: tuple[str, ...] = ()
+    balanced: bool = False
     until: float | None = None
     now: Callable[[], float] = time.monotonic
 
@@ -192,7 +194,12 @@ def _epoch(
 
 
 def _stream(spec: TrainingSpec, epoch: int, first: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    order = epoch_order(len(spec.images), spec.seed, epoch)[first * spec.batch_size :]
+    labels = spec.images.labels
+    if spec.balanced:
+        order = balanced_order(labels, spec.seed, epoch)
+    else:
+        order = epoch_order(len(labels), spec.seed, epoch)
+    order = order[first * spec.batch_size :]
     for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
         more = spec.extra(batch.ids) if spec.extra else {}
         images = batch.images.parts if isinstance(batch.images, Columns) else batch.images
