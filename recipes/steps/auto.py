@@ -20,7 +20,7 @@ from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
 
-SEARCHES: dict[str, Search] = {"ekg": searched, "netadapt": adapted}
+SEARCHES: dict[str, Search] = {"netadapt": adapted, "ekg": searched}
 
 
 @step("auto")
@@ -65,19 +65,21 @@ class Auto(Narrowing):
         return self.time_for_plans * (clock.left(ending_seconds(context, state)) + trials.spent)
 
     def candidates(self, context: RunContext, state: State, model: keras.Model) -> Iterator[tuple[str, Make]]:
-        """Names and makers of plans; criteria that look at images come last, since they take longer."""
+        """Names and makers of plans: a quick one, the searches, then as many others as there is time for.
+
+        Criteria that look at images come last.
+        """
         if self.keep_ms:
             for name in self.criteria:
                 yield name, partial(self._at_once, context, model, name)
             return
         keep = context.config.keep_macs or self.keep_macs
-        slow = [name for name in self.criteria if get_criterion(name).needs_data]
-        for name in [one for one in self.criteria if one not in slow]:
-            yield from self._allocated(context, state, model, keep, name)
+        ordered = sorted(self.criteria, key=lambda name: get_criterion(name).needs_data)
+        at_once = [one for name in ordered for one in self._allocated(context, state, model, keep, name)]
+        yield from at_once[:1]
         for name in self.searches:
             yield name, partial(SEARCHES[name], context, model, keep)
-        for name in slow:
-            yield from self._allocated(context, state, model, keep, name)
+        yield from at_once[1:]
 
     def _allocated(
         self, context: RunContext, state: State, model: keras.Model, keep: float, criterion: str

@@ -43,13 +43,16 @@ class Searching(Narrowing):
         return Space.of(analysis, scores, keep=ratio, cost=cost)
 
 
-def scorer(context: RunContext, model: keras.Model, images: Images) -> PlanScorer:
-    """Plan → accuracy on images, or what else the task counts, with BN's averages estimated anew."""
+def scorer(context: RunContext, model: keras.Model, images: Images, batches: int = REESTIMATED) -> PlanScorer:
+    """Plan → accuracy on images, or what else the task counts, with BN's averages estimated anew.
+
+    `batches` of training images say what those averages are.
+    """
     warmup, size = context.splits.warmup.images, context.config.val_batch_size
 
     def prepare(copy: keras.Model) -> Callable[[], None]:
         again = make_reestimator(copy, context.inputs)
-        return lambda: again(warmup[: REESTIMATED * size], size)
+        return lambda: again(warmup[: batches * size], size)
 
     some = images.take(equidistant(len(images), _fitting(context, images)))
     data = context.arrays(some.images), some.labels

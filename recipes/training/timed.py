@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from secateur.recipes.training.loop import TrainingSpec
 
 ROUNDS = 20
+PAUSE = 0.1  # most of the time that scores and checkpoints between rounds may take
 RESOLUTION = 10_000  # points of a schedule that the clock goes through
 
 
@@ -44,9 +45,10 @@ def curves_of(spec: TrainingSpec, steps: int) -> np.ndarray:
 def timed_rounds(
     trainer: Trainer, spec: TrainingSpec, done: Mapping[str, Any], stream: Callable[[int, int], Iterator]
 ) -> Iterator[Round]:
-    """Trains until `spec.until` and yields a round for each twentieth of that time.
+    """Trains until `spec.until` and yields a round for each twentieth of that time, or fewer.
 
-    The first step, which compiles, does not move the schedule; what happens between rounds does.
+    The first step, which compiles, does not move the schedule; what happens between rounds does, and rounds
+    become longer where it takes more than a tenth of the time.
 
     Args:
         trainer: with weights to go on from.
@@ -56,11 +58,14 @@ def timed_rounds(
     """
     course = _Course(trainer, spec, done, stream)
     with tqdm(total=100, desc=spec.name, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
+        pause = 0.0
         while course.goes_on():
-            metrics = course.round()
+            metrics = course.round(pause)
             bar.set_postfix(loss=f"{metrics[0]:.4f}", accuracy=f"{metrics[1]:.4f}", refresh=False)
             bar.update(int(100 * course.position()) - bar.n)
+            ended = spec.now()
             yield Round(metrics, course.learning_rate, course.progress())
+            pause = spec.now() - ended
 
 
 class _Course:
@@ -100,9 +105,12 @@ class _Course:
         passed = self._spec.now() - self._start
         return {"steps": self._steps, "seconds": passed, "passes": self._steps / self._per_epoch}
 
-    def round(self) -> tuple[float, ...]:
-        """Steps until the next twentieth of the time; returns their mean metrics."""
-        until = self._spec.now() + (self._end - self._start) / ROUNDS
+    def round(self, pause: float) -> tuple[float, ...]:
+        """Steps for a twentieth of the time, or so long that `pause` is short; returns their mean metrics."""
+        length = max((self._end - self._start) / ROUNDS, pause * (1 / PAUSE - 1))
+        until = self._spec.now() + length
+        if self._end - until < length / 2 + pause:  # no short one behind it
+            until = self._end
         total, count = np.zeros(2 + len(self._spec.terms)), 0
         seeds = ((self._spec.seed, self._steps + i) for i in itertools.count())
         rates, momenta = itertools.tee(self._curves_now() for _ in itertools.count())
@@ -127,5 +135,5 @@ class _Course:
         starts = itertools.chain([first], itertools.repeat(0))
         later = itertools.chain.from_iterable(map(self._stream, itertools.count(epoch), starts))
         yield next(later)
-        while self._spec.now() < min(until, self._end):
+        while self._spec.now() < until:
             yield next(later)
