@@ -172,8 +172,6 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: 
 def searched(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
     """EKG's plan. Raises `TooLong` as soon as it is seen that it would take more than its seconds."""
     images = context.splits.search
-    if len(model.inputs) > 1:
-        raise UsageError(f"EKG's search looks at one input. Received: {len(model.inputs)} inputs")
     settings = SearchSettings(target=keep_macs, convention="mac")
     reward = Reward.of_task(context.subject.task)
     search = Searcher(model, context.arrays(images.images), images.labels, settings, reward)

@@ -11,7 +11,9 @@ import pytest
 import secateur
 from secateur import dataloader, nets
 from secateur.pruning import complexity
+from secateur.recipes.commands.evaluate import run as evaluate
 from secateur.recipes.engine.command import choose
+from secateur.recipes.engine.config import EvaluateOptions
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
@@ -49,12 +51,13 @@ def mine(tmp_path_factory):
         images = train.images.astype("float32")
         model.fit(images if scaled else images / 127.5 - 1, train.labels, 64, epochs=8, verbose=0)
         model.get_layer("stem").trainable = False
-        model.save(folder / f"{name}.keras")
+        model.save(folder / (f"{name}.keras" if scaled else f"{name}.h5"))
     return folder
 
 
 def words(folder, recipe: str, *more: object, model: str = "mine") -> list[str]:
-    given = f"{folder / model}.keras --recipe {recipe} --dataset DIGITS --batch_size 32 --train_images 256"
+    file = folder / (f"{model}.h5" if model == "bare" else f"{model}.keras")
+    given = f"{file} --recipe {recipe} --dataset DIGITS --batch_size 32 --train_images 256"
     return [*given.split(), "--time_seconds", "0.01", "--shorten", "0.005", *map(str, more)]
 
 
@@ -119,7 +122,7 @@ def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, cap
     assert run(choose([*wrong, "--force"]))["rows"][0]["test_accuracy"] < 0.5
 
 
-def test_mean_and_std_can_be_said(mine, tmp_path):
+def test_mean_and_std_can_be_said_and_test_py_knows_them(mine, tmp_path):
     given = ["--mean", 127.5, 127.5, 127.5, "--std", 127.5, 127.5, 127.5]
     report = run(
         choose(
@@ -129,6 +132,10 @@ def test_mean_and_std_can_be_said(mine, tmp_path):
     assert report["rows"][0]["test_accuracy"] > 0.7
     snapshot = load_snapshot(tmp_path / "run" / "snap_baseline.pkl")
     assert snapshot.facts["normalisation"] == "given" and snapshot.facts["mean"] == [127.5] * 3
+    path = str(tmp_path / "run" / "snap_baseline.pkl")
+    one, again, both = evaluate(EvaluateOptions(dataset="DIGITS", trained_param=[path, path]))
+    for row in (one, again, both):
+        assert row["accuracy"] == report["rows"][0]["test_accuracy"]
 
 
 @pytest.mark.parametrize(
