@@ -8,8 +8,6 @@ from secateur.pruning import compact, make_plan
 from secateur.pruning.choose.sensitivity import measure_sensitivity
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.trial import PlanScorer
-from secateur.recipes.commands.images import ImageData, Scaled
-from secateur.recipes.commands.training import accuracy as holdout_accuracy
 from secateur.runs.errors import UsageError
 from tests.helpers import toys
 
@@ -129,11 +127,9 @@ def test_accuracy_of_logits_is_that_of_the_sigmoid_behind_them():
     bias.assign(bias - np.median(logits(IMAGES)))
     shares.set_weights(logits.get_weights())
     labels = (RNG.random(N) > 0.5).astype(int)
-    holdout = Scaled(IMAGES, (0.0, 255.0)), labels  # numbers as they are
-    found = [holdout_accuracy(m, ImageData(holdout, holdout, 2), 8) for m in (logits, shares)]
-    found += [
-        measure_sensitivity(m, "l1", data=(IMAGES, labels), ratios=(0.5,)).whole for m in (logits, shares)
-    ]
+    data = IMAGES, labels
+    found = [measure_sensitivity(m, "l1", data=data, ratios=(0.5,)).whole for m in (logits, shares)]
+    found += [PlanScorer(m, data)(make_plan(m, "l1", keep=1.0)) for m in (logits, shares)]
     outputs = [m.predict(IMAGES, verbose=0) > 0.5 for m in (logits, shares)]
     assert (outputs[0] != outputs[1]).any() and len(set(found)) == 1
 
