@@ -112,11 +112,15 @@ class _LazyTest:
     reads: int = 0
     _images: Images | None = None
 
-    def read(self) -> Images:
+    def fetch(self) -> Images:
+        """For who wants no more than their number."""
         if self._images is None:
             self._images = self.source()
-        self.reads += 1
         return self._images
+
+    def read(self) -> Images:
+        self.reads += 1
+        return self.fetch()
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,11 @@ class Splits:
     def measured(self) -> dict[str, Images]:
         """What a report shows, by name: "holdout", and "test" where there is one, which is read by this."""
         return {"holdout": self.holdout} | ({"test": self.test} if self._test else {})
+
+    @property
+    def measured_count(self) -> int:
+        """How many images `measured` has. They are fetched from disk for that, and nobody looks at them."""
+        return len(self.holdout) + (len(self._test.fetch()) if self._test else 0)
 
     def first(self, count: int) -> Splits:
         """The same with the first `count` training images, and of `warmup` those that are among them."""

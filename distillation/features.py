@@ -15,6 +15,7 @@ from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
 from secateur.runs.suggest import nearest, require
 
+OUTPUT = "the output"  # no name of a layer
 LINEAR = ("linear", "softmax")  # activations that end a network or do nothing
 BENT = {
     "relu", "relu6", "leakyrelu", "prelu", "elu", "selu", "gelu", "silu", "swish", "hardswish", "hardsilu",
@@ -33,10 +34,11 @@ def view(
     Args:
         model: functional or Sequential, also with models inside: images (b, h, w, c), or what else it reads
             → logits or their softmax (b, classes), or what `kind` says.
-        reads: which of `READS`, or "all"; the logits always come. What `layers` does not name is found:
-            blocks are the outputs of residual additions, behind their non-linearity, or in a network without
-            these all non-linear maps; stages the last such map of each resolution; pooled what the last
-            dense layer reads. For our ResNets: all "*_relu2", the last of each stage, and "pool".
+        reads: which of `READS`, or "all"; the logits always come. Also `OUTPUT`, what the model itself gives.
+            What `layers` does not name is found: blocks are the outputs of residual additions, behind their
+            non-linearity, or in a network without these all non-linear maps; stages the last such map of each
+            resolution; pooled what the last dense layer reads. For our ResNets: all "*_relu2", the last of
+            each stage, and "pool".
         layers: {"stages": [names of layers], …} instead of what would be found; of a layer in a model inside
             "model/layer".
         more: names of layers whose outputs come under their own names.
@@ -56,13 +58,14 @@ def view(
         elif read != "logits":
             outputs[read] = getattr(found, read)()
     outputs |= {name: found.named(name) for name in more}
+    outputs |= {OUTPUT: found.output()} if OUTPUT in reads else {}
     return found.model_of(outputs)
 
 
 def _checked(reads: Iterable[str]) -> list[str]:
     reads = [one for read in reads for one in (READS if read == "all" else [read])]
     for read in reads:
-        require(read, READS, "feature", "reads")
+        require(read, (*READS, OUTPUT), "feature", "reads")
     return reads
 
 
@@ -97,6 +100,11 @@ class _Features:
                 f"{self.model.name} has no such layer. Received: layer={name!r}. {nearest(name, known)}"
             )
         return Reading(known[name].outputs[0])
+
+    def output(self) -> Any:
+        """All outputs as they are, in the structure that the model has."""
+        readings = [Reading(tensor) for tensor in self.graph.outputs]
+        return keras.tree.pack_sequence_as(functional_of(self.model)._outputs_struct, readings)
 
     def logits(self) -> Any:
         """The output, or what its softmax is taken of, see `view`; of several outputs a structure."""

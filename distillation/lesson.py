@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from secateur.distillation.features import view
+from secateur.distillation.features import OUTPUT, view
 from secateur.distillation.loss import Loss
 from secateur.distillation.moving import Changed, Changes, call_with
 from secateur.distillation.tasks import (
@@ -71,7 +71,7 @@ class Lesson(keras.Model):
         # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
         reads = reads_of([loss for loss, _ in losses])
-        self.view = view(student, reads, layers, _names(losses, "student"), kind)
+        self.view = view(student, [*reads, OUTPUT], layers, _names(losses, "student"), kind)
         if isinstance(teacher, keras.Model):
             teacher = Live(teacher, reads, more=_names(losses, "teacher"), kind=kind)
         if losses and teacher is None:
@@ -110,24 +110,40 @@ class Lesson(keras.Model):
         views or what the task is measured by, and "terms", the parts of the loss before they are weighted,
         float32 (1 + losses that are added,). Raises `UsageError` for labels of another shape or type.
         """
-        student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
-        each = keras.tree.map_structure
-        student["logits"] = logits = each(lambda z: tf.cast(z, tf.float32), student["logits"])
+        student = call_with(self.view, self.changes.kernels(), inputs["images"], training)
+        student = {**student, "logits": in_float32(student["logits"])}
+        logits = student["logits"]
         rows = keras.tree.flatten(logits)[0]
-        labels = each(lambda y: per_view(y, rows), inputs["labels"])
+        labels = keras.tree.map_structure(lambda y: per_view(y, rows), inputs["labels"])
         images = tf.shape(keras.tree.flatten(inputs["labels"])[0])[0]
-        taught = dict(self.teacher(inputs, logits)) if self.teacher and self.terms else {}
         terms = [label_loss(self.task, labels, logits)]
         loss = self.label_weight * terms[0]
-        if taught:
-            taught["logits"] = each(lambda z: per_view(z, rows), taught["logits"])
-        for term, weight in self.terms:
+        for (_, weight), term in zip(self.terms, self.compare(inputs, student, labels, images), strict=True):
+            terms.append(term)
+            loss += weight * term
+        metric = label_metric(self.task, labels, logits)
+        return {"logits": logits, "loss": loss, "metric": metric, "terms": tf.stack(terms)}
+
+    def compare(
+        self, inputs: Mapping[str, Any], student: Mapping[str, Any], labels: Any, images: Any = None
+    ) -> list[tf.Tensor]:
+        """The losses that are added, before they are weighted: float32 scalars.
+
+        Args:
+            inputs: what the teacher reads.
+            student: what `view` gives, logits in float32.
+            labels, images: as `Loss.compute_loss` takes them.
+        """
+        if not (self.teacher and self.terms):
+            return []
+        taught, rows = dict(self.teacher(inputs, student["logits"])), keras.tree.flatten(student["logits"])[0]
+        taught["logits"] = keras.tree.map_structure(lambda z: per_view(z, rows), taught["logits"])
+        terms = []
+        for term, _ in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
             value = term.compute_loss(*sides, labels=labels, images=images, kind=self.kind)
             terms.append(tf.cast(value, tf.float32))
-            loss += weight * terms[-1]
-        metric = label_metric(self.task, labels, logits)
-        return {"logits": logits, "loss": loss, "metric": metric, "terms": tf.stack(terms)}
+        return terms
 
     @property
     def learner(self) -> keras.Model:
@@ -137,6 +153,11 @@ class Lesson(keras.Model):
     def settle(self) -> None:
         """Writes kernels that a loss moves into the student, where training ends; else does nothing."""
         self.changes.settle()
+
+
+def in_float32(logits: Any) -> Any:
+    """Logits of one output or several."""
+    return keras.tree.map_structure(lambda z: tf.cast(z, tf.float32), logits)
 
 
 def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

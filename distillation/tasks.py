@@ -22,15 +22,15 @@ def task_for(student: keras.Model, task: Task | None) -> Task:
     Raises `UsageError` where that cannot be known.
     """
     if task is not None:
-        return task.of_logits()
+        return task if task.kind in ("numbers", "own") else task.bare  # of those `view` leaves the ends
     count = len(getattr(student, "outputs", None) or [])
     found = Task.of_outputs(student) if count == 1 else None
     if count > 1 or (found and found.kind == "classes" and found.units == 1):
         what = "one output for two classes" if count == 1 else f"{count} outputs"
         raise UsageError(f"A student of {what} needs task=Task.of(student, loss). Received: task=None")
     if found and found.kind == "classes":
-        return replace(found, sigmoid=False, shares=False)  # `view` refuses a sigmoid for each class
-    return found.of_logits() if found else Task("classes", False, 0, Said("categorical", "cross-entropy"))
+        return replace(found.bare, sigmoid=False)  # `view` refuses a sigmoid for each class
+    return found.bare if found else Task("classes", False, 0, Said("categorical", "cross-entropy"))
 
 
 def kind_of_logits(task: Task) -> str:
@@ -40,7 +40,7 @@ def kind_of_logits(task: Task) -> str:
 
 def plain_classes(task: Task) -> bool:
     """Whether the label loss is the cross-entropy of integers, and the metric the accuracy."""
-    return kind_of_logits(task) == "classes" and task.said.function is None and task.measure is None
+    return kind_of_logits(task) == "classes" and not (task.said.function or task.measure)
 
 
 def label_loss(task: Task, labels: Any, logits: Any) -> tf.Tensor:

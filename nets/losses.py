@@ -52,13 +52,13 @@ class Said:
     sparse: bool | None = None
     ignored: int | None = None
 
-    def of_logits(self) -> Said:
-        """The same loss of what stands before the softmax or sigmoid of its outputs."""
+    def of_logits(self) -> Said | None:
+        """The same loss of what stands before the softmax or sigmoid; None where it knows no logits."""
         owner = getattr(self.function, "__self__", None)
         config = owner.get_config() if isinstance(owner, keras.losses.Loss) else {}
-        if "from_logits" not in config:
-            return self
-        return replace(self, function=type(owner).from_config(config | {"from_logits": True}).call)
+        if "from_logits" in config:
+            return replace(self, function=type(owner).from_config(config | {"from_logits": True}).call)
+        return self if self.function is None else None
 
 
 def said_loss(loss: Loss, compiled: bool = False) -> Said:

@@ -28,6 +28,9 @@ METRICS = {
 }
 
 
+SHARES_OF = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
+
+
 @dataclass(frozen=True)
 class Task:
     """What a model is for; `Task.of` reads it off one.
@@ -41,6 +44,8 @@ class Task:
         said: the loss.
         sigmoid: whether classes have a sigmoid each, so that their loss is that of binary decisions.
         measure: a metric of the user's in place of the one that belongs to the kind.
+        ends: "softmax", "sigmoid" or "" of each output, in the order of `model.outputs`.
+        missing: those that outputs lack when they come here, and are put behind them first; see `bare`.
     """
 
     kind: str
@@ -49,6 +54,8 @@ class Task:
     said: Said
     sigmoid: bool = False
     measure: Metric | None = None
+    ends: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -76,9 +83,9 @@ class Task:
         graph = graph or trace(model)
         losses = compiled_losses(model) if loss is None else loss
         if len(graph.outputs) > 1 and losses is not None:
-            whole = loss is not None and not keras.tree.is_nested(loss) and said_loss(loss).family == "own"
-            said = said_loss(loss) if whole else _joint(model, graph, losses)
-            return cls("own", ending_of(graph) is not None, 0, said, measure=metric)
+            said = _of_several(model, graph, loss)
+            ends = tuple(_end(graph, i) for i in range(len(graph.outputs)))
+            return cls("own", any(ends), 0, said, measure=metric, ends=ends)
         if losses is not None:
             return replace(_of_output(graph, 0, said_loss(losses, compiled=loss is None)), measure=metric)
         return replace(cls.of_outputs(model, graph), measure=metric)
@@ -93,22 +100,21 @@ class Task:
         _check_guess(graph)
         return _of_output(graph, 0, Said("categorical", "cross-entropy"))
 
-    def of_logits(self) -> Task:
-        """The same task for the model without its softmax or sigmoid, as `logits_of` gives it."""
-        if not self.shares or self.kind in ("numbers", "own"):
-            return self
-        shares = tf.sigmoid if self.two or self.sigmoid else tf.nn.softmax
-
-        def behind(function: Callable | None) -> Callable | None:
-            return function and (lambda labels, logits: function(labels, shares(logits)))
-
-        said = replace(self.said, function=behind(self.said.function))
-        return replace(self, shares=False, said=said, measure=behind(self.measure))
-
     @property
     def bare(self) -> Task:
-        """The same for outputs without their softmax or sigmoid, as `endings.logits_of` makes them."""
-        return replace(self, shares=False, said=self.said.of_logits()) if self.shares else self
+        """The same for outputs without their softmax or sigmoid, as `endings.logits_of` makes them.
+
+        A cross-entropy is then that of logits. Any other loss is judged behind the ends that are missing.
+        Raises `UsageError` for a softmax along another axis than the last.
+        """
+        if not any(self.ends):
+            return self
+        said = self.said.of_logits() if self.measure is None else None
+        if said and self.kind != "own":
+            return replace(self, shares=False, said=said, ends=())
+        if strange := next((end for end in self.ends if end and end not in SHARES_OF), None):
+            raise UsageError(f"Logits need a softmax along the last axis. Received: {strange}")
+        return replace(self, ends=(), missing=self.ends)
 
     @property
     def metric_name(self) -> str:
@@ -134,10 +140,11 @@ class Task:
 
     def metric(self, labels: Any, outputs: Any) -> tf.Tensor:
         """`metric_name` of a batch, a float32 scalar."""
+        if self.kind == "own" and not self.measure:
+            return -self.loss(labels, outputs)
+        outputs = self._whole(outputs)
         if self.measure:
             return tf.cast(self.measure(labels, outputs), tf.float32)
-        if self.kind == "own":
-            return -self.loss(labels, outputs)
         if self.kind == "numbers":
             return r_squared(*self._numbers(labels, outputs, tf.float32))
         right, counted = self._right(labels, outputs)
@@ -149,12 +156,14 @@ class Task:
 
     def score(self, labels: Any, outputs: Any) -> float:
         """`metric_name` of all images, from arrays. Raises `UsageError` for classes of several labels."""
+        if self.kind == "own" and not self.measure:
+            return -float(self.loss(labels, keras.tree.map_structure(tf.convert_to_tensor, outputs)))
+        if self.missing:
+            outputs = keras.tree.map_structure(np.asarray, self._whole(outputs))
         if self.measure:
             return float(self.measure(labels, outputs))
         if self.kind == "numbers":
             return float(r_squared(*self._numbers(labels, outputs, tf.float64)))
-        if self.kind == "own":
-            return float(self.metric(labels, keras.tree.map_structure(tf.convert_to_tensor, outputs)))
         if self.kind == "classes":
             fitting.check_one_class(np.asarray(labels), self.units)
         right, counted = self._right(labels, outputs)
@@ -174,17 +183,27 @@ class Task:
     def check_form(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:
         """The part of `check` that reads shape and type alone, for tensors whose values are not there yet."""
         if self.kind != "own":
-            dtype = np.dtype(tf.as_dtype(labels.dtype).as_numpy_dtype)
+            dtype = np.dtype(getattr(labels.dtype, "as_numpy_dtype", labels.dtype))
             fitting.check_form(self, tuple(labels.shape), dtype, tuple(outputs_shape))
 
     def _losses(self, labels: Any, outputs: Any) -> tf.Tensor:
         """(n,), or a mean of a user's."""
+        outputs = self._whole(outputs)
         if self.kind == "own":
-            return means(self.said.function(labels, outputs))
+            return means(self._function(labels, outputs)(labels, outputs))
         outputs = tf.cast(outputs, tf.float32)
         labels = self._as_read(tf.convert_to_tensor(labels), outputs)
         found = means(self._function(labels, outputs)(labels, outputs))
         return found if self.said.ignored is None else found * self._counted(labels)
+
+    def _whole(self, outputs: Any) -> Any:
+        """Outputs behind the ends that they lack."""
+        if not self.missing:
+            return outputs
+        pairs = zip(keras.tree.flatten(outputs), self.missing, strict=True)
+        return keras.tree.pack_sequence_as(
+            outputs, [SHARES_OF[end](tf.cast(z, tf.float32)) if end else z for z, end in pairs]
+        )
 
     # --- of one output -------------------------------------------------------------------------------------
 
@@ -284,14 +303,30 @@ def _of_output(graph: Graph, output: int, said: Said) -> Task:
     kind = _kind(said, shape)
     sigmoid = end is not None and end.activation == "sigmoid" and said.sparse is None
     units = shape[-1] if len(shape) > 1 and shape[-1] else 0
-    return Task(kind, end is not None, units, said, sigmoid and kind in ("classes", "maps"))
+    sigmoid = sigmoid and kind in ("classes", "maps")
+    return Task(kind, end is not None, units, said, sigmoid, ends=(_end(graph, output),))
 
 
-def _joint(model: keras.Model, graph: Graph, losses: Any) -> Said:
-    """The sum of what several outputs lose, each by the weight that the model was compiled with."""
-    saids = [loss if loss is None else said_loss(loss, compiled=True) for loss in per_output(losses, model)]
-    weights = model.get_compile_config().get("loss_weights") if model.compiled else None
-    tasks = [said and _of_output(graph, i, said) for i, said in enumerate(saids)]
+def _end(graph: Graph, output: int) -> str:
+    """A key of `SHARES_OF`, what else it is in words, or ""."""
+    if (end := ending_of(graph, output)) is None:
+        return ""
+    return end.activation if end.along_last else f"softmax in {end.call.name!r} along another axis"
+
+
+def _of_several(model: keras.Model, graph: Graph, loss: Any) -> Said:
+    """A user's function reads all outputs; any other loss is of each of them, as the compiled ones are."""
+    if loss is None:
+        weights = model.get_compile_config().get("loss_weights")
+        return _joint(model, graph, compiled_losses(model), weights)
+    said = None if keras.tree.is_nested(loss) else said_loss(loss)
+    return said if said and said.family == "own" else _joint(model, graph, loss)
+
+
+def _joint(model: keras.Model, graph: Graph, losses: Any, weights: Any = None) -> Said:
+    """The sum of what several outputs lose, each by its weight; None for an output without a loss."""
+    saids = [None if loss is None else said_loss(loss, compiled=True) for loss in per_output(losses, model)]
+    tasks = [said if said is None else _of_output(graph, i, said) for i, said in enumerate(saids)]
     scales = [1.0 if weight is None else weight for weight in per_output(weights, model)]
 
     def together(labels: Any, outputs: Any) -> tf.Tensor:

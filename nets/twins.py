@@ -41,10 +41,10 @@ def training_twin(model: keras.Model, thaw: bool = True) -> keras.Model:
 
     twin = rebuilt(model, graph, run)
     for path, layer in graph.layers.items():
-        if own := named_variables(layer) if hasattr(layer, "variables") else {}:
-            arrays = {name: variable.numpy() for name, variable in own.items()}
-            masks = {name: v.numpy() for name, v in named_variables(layers[path]).items() if name == "mask"}
-            give_weights(layers[path], masks | arrays)
+        if weights := set(map(id, getattr(layer, "weights", ()))):
+            own = {name: v for name, v in named_variables(layer).items() if id(v) in weights}
+            given = {**named_variables(layers[path]), **own}  # a mask and the state of a seed are the twin's
+            give_weights(layers[path], {name: variable.numpy() for name, variable in given.items()})
     return twin
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from secateur import callbacks as callbacks
     from secateur.pruning.layers import register_layer as register_layer
     from secateur.recipes.engine.compress import Compressed as Compressed
     from secateur.recipes.engine.compress import compress as compress
@@ -60,6 +61,8 @@ def _serve_bare_names(root: Path) -> None:
 
 def __getattr__(name: str) -> object:
     """Public names of this package itself; rooms are modules."""
+    if name == "callbacks":
+        return importlib.import_module(f"{__name__}.callbacks")
     if name in PUBLIC:
         return getattr(importlib.import_module(f"{__name__}.{PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,8 +44,9 @@ class LayerClass:
         cost: (convention, call, channels in, channels out) → parameters and operations; None: it has none.
         timed: whether it computes so much that its milliseconds are measured by themselves.
         activation: whether it is a non-linearity: what it makes shows how much a channel does.
-        run: (call, weights by name, tensors) → its tensor, with weights of any width and the statistics of
-            the batch; None: what the layer itself makes with these weights.
+        run: (call, weights by name, tensors) → what it makes, with weights of any width and the statistics
+            of the batch; the shapes of this call are None where a plan can cut. None: what the layer itself
+            makes with these weights.
         plain: layer → class and configuration of the layer of Keras that does the same; None: it is plain.
     """
 

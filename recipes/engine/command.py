@@ -24,6 +24,7 @@ from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
 FLAG = "--recipe"
+USUAL, TIMED = "ekg", "auto"  # without --recipe, and without it but with --minutes
 LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
 
 
@@ -48,11 +49,13 @@ def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | N
     return _together(recipe, name, chosen, given)
 
 
-def options_of(recipe: str, **given: Any) -> RunOptions:
+def options_of(recipe: str | None, **given: Any) -> RunOptions:
     """The options of a run from values: those of every run, and flags of the recipe by their names.
 
-    Raises `UsageError` for an unknown recipe or option, with the nearest valid name.
+    Without a recipe it is `auto` where there are minutes, else `ekg`. Raises `UsageError` for an unknown
+    recipe or option, with the nearest valid name.
     """
+    recipe = recipe or (TIMED if given.get("minutes") else USUAL)
     file = _recipe(recipe)
     names = {one: name for name, flag in file.flags.items() for one in (name, flag.alias) if one}
     chosen = {names[name]: value for name, value in given.items() if name in names}
@@ -124,7 +127,8 @@ def _hinted(error: UsageError, recipe: RecipeFile) -> UsageError:
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """The name behind the last `--recipe`, and the other words."""
-    name, rest = "ekg", []
+    timed = any(word.partition("=")[0] == "--minutes" for word in words)
+    name, rest = TIMED if timed else USUAL, []
     while words:
         word = words.pop(0)
         if word == FLAG and not words:

@@ -49,7 +49,7 @@ def compress(
     holdout: Data | None = None,
     *,
     test: Data | None = None,
-    recipe: str = "ekg",
+    recipe: str | None = None,
     loss: str | keras.losses.Loss | Callable | None = None,
     pixels: str = "auto",
     augmentation: str = "none",
@@ -65,7 +65,8 @@ def compress(
             many as the model has inputs.
         holdout: as `train`; what chooses between networks. None takes a tenth of `train`.
         test: as `train`; read once, for the report.
-        recipe: a name of `--recipe list`, or a TOML file.
+        recipe: a name of `--recipe list`, or a TOML file; None is "ekg", or "auto" where `minutes` are given,
+            all that this call may take.
         loss: see `nets.task.Task.of`; None is what the model was compiled with.
         pixels: what the model reads, where images are bytes, see `dataloader.pipelines.PIXELS`; other numbers
             are given to the model as they are.

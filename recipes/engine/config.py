@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pipeline
 from secateur.recipes.engine.options import NameIn, Options, option
@@ -93,6 +94,9 @@ class RunOptions(Common, OwnOptions):
     keep_macs: float | None = option(
         None, "ratio of the MACs that stay at the end, in place of what the recipe removes", gt=0, lt=1
     )
+    minutes: float | None = option(
+        None, "that the whole command may take, its report included: it decides by itself what to try", gt=0
+    )
     shorten: float = option(
         1.0, "factor of the epochs of all trainings behind the first, which keep at least one", gt=0, le=1
     )
@@ -137,6 +141,13 @@ class RunOptions(Common, OwnOptions):
         None, "of a net for both sizes of images (default: its family's)"
     )
     dropout: float | None = option(None, "of a wide ResNet that starts at random", ge=0, lt=1)
+
+    _given_at: float = PrivateAttr(default_factory=time.monotonic)
+
+    @property
+    def given_at(self) -> float:
+        """When the options were read, which is before TensorFlow is imported, as `time.monotonic` counts."""
+        return self._given_at
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

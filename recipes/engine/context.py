@@ -19,6 +19,7 @@ from secateur.distillation import labels_only
 from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
+from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.scoring import Score, score, score_logits
@@ -54,7 +55,10 @@ class Sliced:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: its options, the folder that it holds, its log, its data, its devices, and what it works on."""
+    """A run: its options, the folder that it holds, its log, its data, its devices, and what it works on.
+
+    `clock` is there where its minutes are counted.
+    """
 
     config: RunOptions
     folder: RunFolder
@@ -62,12 +66,24 @@ class RunContext:
     splits: Splits
     strategy: tf.distribute.Strategy
     subject: Subject = Subject()
+    clock: Clock | None = None
 
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
         path = self.folder.step(name, file, make)
         self.folder.drop_checkpoints(name)
+        self.note_time()
         return path
+
+    def checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
+        """Keeps the state of an unfinished step, and how much time the run has used."""
+        self.folder.save_checkpoint(name, arrays, facts)
+        self.note_time()
+
+    def note_time(self) -> None:
+        """A run that is killed has used the time until here."""
+        if self.clock:
+            self.clock.note()
 
     # --- networks ------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import keras
@@ -21,6 +21,7 @@ from secateur.runs.errors import UsageError, warn
 
 TRIED = 512  # training images that say which range is the right one
 AT_A_TIME = 64
+CLEARLY = 0.1  # more of them: another range is meant
 BY_CHANCE = 3  # standard deviations of guessing that a trained model is above it
 OPERATIONS = {"ops.Multiply", "ops.Divide", "ops.TrueDivide", "ops.Subtract", "ops.Add"}
 
@@ -29,8 +30,8 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
     """The images with the constants that the model needs; says in a line which, where it has found them.
 
     A model that rescales its inputs itself reads 0..255. Any other one is shown training images in every
-    range. Raises `UsageError` for a classifier that gets them no better right than by chance, or half as
-    often as in another range: training would ruin it. The message has the ranges that do better.
+    range. Raises `UsageError` for a classifier that gets them right no better than by chance, or clearly
+    worse than in another range: training would ruin it.
     """
     if subject.original is None or options.from_scratch:
         return splits
@@ -47,8 +48,9 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
         name = max(right, key=right.get)
         print(f"pixels: {name}; {_text(right)} of {_count(splits)} training images right")
     chance = _highest_by_chance(facts.num_classes, _count(splits))
-    if right[name] <= max(chance, max(right.values()) / 2) and not options.force:
-        raise UsageError(_at_chance(name, right, chance, facts.num_classes, _count(splits)))
+    better = [one for one in right if right[one] > max(right[name] + CLEARLY, chance)]
+    if (better or right[name] <= chance) and not options.force:
+        raise UsageError(_misread(name, right, better, facts.num_classes, _count(splits)))
     return replace(splits, facts=known[name])
 
 
@@ -103,14 +105,12 @@ def _text(right: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {100 * right[name]:.1f} %" for name in best)
 
 
-def _at_chance(name: str, right: Mapping, chance: float, classes: int, count: int) -> str:
-    better = [
-        one for one in sorted(right, key=right.get, reverse=True) if right[one] > max(chance, right[name])
-    ]
+def _misread(name: str, right: Mapping, better: Sequence[str], classes: int, count: int) -> str:
+    best = sorted(better, key=right.get, reverse=True)
     remedy = (
-        f"better: {', '.join(f'--pixels {one} {100 * right[one]:.1f} %' for one in better)}"
+        f"better: {', '.join(f'--pixels {one} {100 * right[one]:.1f} %' for one in best)}; --force goes on"
         if better
-        else "is the order of its classes that of the folders? --from_scratch trains it anew, --force goes on"
+        else "is the order of its classes that of the folders? --from_scratch trains it, --force goes on"
     )
     return (
         f"The model gets {100 * right[name]:.1f} % of {count} training images right, guessing "

@@ -28,7 +28,7 @@ from secateur.recipes.training.scoring import ensemble_accuracy
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import ratio
 from secateur.runs import load_snapshot, read_json, write_json
-from secateur.runs.text import table
+from secateur.runs.text import number, table
 
 PAGE = "report.html"
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
@@ -93,6 +93,8 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
         "learning": given[-1] if given else None,
         "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
         "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
+        "tried": next((_tried(fact) for fact in facts.values() if "tried" in fact), []),
+        "clock": {"minutes": config.minutes, "seconds": context.clock.used} if context.clock else None,
         "bank": next((fact for fact in facts.values() if "losses" in fact), {}),
         "litert": facts.get("litert", {}),
         "seconds": {name: entry["seconds"] for name, entry in entries.items()},
@@ -103,6 +105,27 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
         "epochs": [row for row in context.log.rows() if row["phase"] in entries],
         "test_reads": context.splits.test_reads,
     }
+
+
+def _tried(fact: dict) -> list[dict]:
+    """Plans that were tried, and which of them was chosen."""
+    return [one | {"chosen": one["name"] == fact["chosen"]} for one in fact["tried"]]
+
+
+def tried_table(tried: Sequence[dict]) -> str:
+    """A line for each plan that was tried."""
+    titles = ("plan", "MACs", "hold-out after pruning", "seconds", "")
+    cells = [
+        (
+            one["name"],
+            number(one["macs"], ","),
+            "–" if one["holdout"] is None else f"{100 * one['holdout']:.2f} %",
+            f"{one['seconds']:.1f}",
+            "chosen" if one["chosen"] else one["reason"],
+        )
+        for one in tried
+    ]
+    return table(titles, cells, wrap=12)
 
 
 def plan_widths(plan: Plan | None) -> list[dict]:
@@ -199,6 +222,8 @@ def _row(
 
 def print_table(report: dict) -> None:
     """Before and after, a row per network, a ratio to the first behind each cost."""
+    if tried := report.get("tried"):
+        print(f"\n{tried_table(tried)}")
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED))
     if not report["test_reads"]:

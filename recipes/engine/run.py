@@ -14,6 +14,7 @@ import tensorflow as tf
 from secateur.dataloader import Splits
 from secateur.dataloader.pipelines import normalisations_of
 from secateur.op_utils import make_strategy
+from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import save_compact
@@ -125,7 +126,8 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     config = program.to_json()
     with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
         forget_changed(folder, log, config)
-        return _walk(RunContext(options, folder, log, splits, strategy, subject), program)
+        clock = Clock.of(options, folder)
+        return _walk(RunContext(options, folder, log, splits, strategy, subject, clock), program)
 
 
 def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
@@ -148,6 +150,11 @@ def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program
     except UsageError as error:
         raise in_flags(error, recipe.flags) from None
     check_order([step for step in steps if not step.idle])
+    if options.minutes and not any(getattr(step, "time_share", None) for step in steps):
+        raise UsageError(
+            "--minutes needs a recipe whose trainings have a time_share, as auto's have. "
+            f"Received: minutes={options.minutes:g}, recipe={options.recipe}"
+        )
     end = _end(steps, options.until)
     used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
     flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}

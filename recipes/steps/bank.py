@@ -14,6 +14,7 @@ from secateur.distillation import bank_bytes, choose_teachers
 from secateur.distillation.bank import DTYPES
 from secateur.op_utils import make_forward
 from secateur.pruning.search.ekg import Searcher, history_of
+from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
@@ -87,7 +88,8 @@ class Bank(Step):
         chosen = choose_teachers([one.loss for one in interim], self.count)
         seen = context.arrays(images.images)
         settings = SearchSettings(**facts["settings"])
-        searcher = Searcher(context.load(state.searched), seen, images.labels, settings)
+        reward = Reward.of_task(context.subject.task)
+        searcher = Searcher(context.load(state.searched), seen, images.labels, settings, reward)
         size = context.config.val_batch_size
         forwards = [
             partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=size)

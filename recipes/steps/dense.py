@@ -17,7 +17,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, build, step
 from secateur.recipes.steps.train import Train
-from secateur.recipes.training.loop import TrainingSpec, epochs_done
+from secateur.recipes.training.loop import TrainingSpec, done_before
 from secateur.runs import UsageError
 
 
@@ -96,7 +96,11 @@ class Dense(Train):
 
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
         """Says first how long it will take."""
-        announce(context, model, spec)
+        if spec.until is None:
+            announce(context, model, spec)
+        else:
+            minutes = (spec.until - spec.now()) / 60
+            tqdm.write(f"no --trained_param: training the {spec.name} for {minutes:.1f} minutes")
         return super().train(context, state, model, spec)
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
@@ -127,7 +131,7 @@ def announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Non
     forward = make_forward(model, context.inputs, batch_statistics=True, compile_=context.config.compile)
     forward(images, len(images))  # traces
     one_step = 3 * min(seconds(lambda: forward(images, len(images))) for _ in range(3))
-    left = spec.epochs - epochs_done(context, spec.name)
+    left = spec.epochs - done_before(context, spec.name)
     expected = datetime.timedelta(seconds=round(one_step * (len(spec.images) // spec.batch_size) * left))
     epochs = f"{left} epochs" if left == spec.epochs else f"the last {left} of {spec.epochs} epochs"
     tqdm.write(f"no --trained_param: training the {spec.name} for {epochs}, about {expected} (h:mm:ss)")

@@ -15,6 +15,7 @@ from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.ending import ending_seconds
 from secateur.recipes.engine.files import lite_accuracy
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
@@ -56,7 +57,7 @@ class Int8(Step):
             facts["rounded"] = self.accuracy(context, data)
             labelled = context.splits.facts.labelled
             if labelled and self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
-                self.train(context, state.name, model)
+                self.train(context, state, model)
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
                 data = tuned if facts["trained"] > facts["rounded"] else data
@@ -82,12 +83,12 @@ class Int8(Step):
         """Of a file on the holdout."""
         return lite_accuracy(context, data, context.splits.holdout)
 
-    def train(self, context: RunContext, name: str, model: keras.Model) -> None:
-        """Trains in place, in rounded numbers."""
-        config = context.config
+    def train(self, context: RunContext, state: State, model: keras.Model) -> None:
+        """Trains in place, in rounded numbers; where minutes are counted, as long as some are left."""
+        config, clock = context.config, context.clock
         rounded = fake_quantised(model)
         spec = TrainingSpec(
-            name=name,
+            name=state.name,
             images=context.splits.train,
             epochs=self.epochs,
             learning_rates=lambda steps: schedules.SCHEDULES.find("cosine")(self.learning_rate, steps),
@@ -100,4 +101,6 @@ class Int8(Step):
             accum=config.accum,
             optimizer="torch_momentum",
         )
+        if clock:
+            spec = replace(spec, until=clock.end(ending_seconds(context, state)), now=clock.now)
         fit(context, rounded, spec)

@@ -58,7 +58,9 @@ class Prune(PlanOptions, Cutting):
             plan, curves = choose_plan(model, self, (name, value), setup, known)
         return plan, {"sensitivity": curves.to_json()} if curves else {}
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
         """Accuracy with the averages of the wide network."""
         stale = narrow(model, plan, self.preserve_norm)
         return {"holdout_stale_averages": context.accuracy(stale, context.splits.holdout)}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from secateur.pruning import Plan, make_plan, narrow
 from secateur.pruning.search.ekg import Interim, Searcher, SearchState, check_reachable, history_of
+from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
@@ -79,7 +80,9 @@ class SearchEkg(Narrowing):
             seed=self.seed,
         )
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
         """Accuracy with stale averages, and with none."""
         holdout = context.splits.holdout
         stale = narrow(model, plan, preserve_norm=self.preserve_norm)
@@ -92,7 +95,8 @@ class SearchEkg(Narrowing):
         """The search over a network, with the images that score candidates."""
         images = context.splits.search
         settings = self.settings(context.config.keep_macs)
-        return Searcher(model, context.arrays(images.images), images.labels, settings)
+        reward = Reward.of_task(context.subject.task)
+        return Searcher(model, context.arrays(images.images), images.labels, settings, reward)
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
         searcher = self.searcher(context, context.load(state.network))

@@ -19,13 +19,14 @@ from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.ending import ending_seconds
 from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import NetworkStep, Start, State, step
 from secateur.recipes.steps.padding import widened
 from secateur.recipes.training.learning import BANKS, LearningOptions
 from secateur.recipes.training.lessons import taught
-from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.loop import TrainingSpec, done_before, fit
 from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
 from secateur.reports.words import UNWEIGHTED
 from secateur.runs import UsageError
@@ -39,6 +40,9 @@ class Train(LearningOptions, NetworkStep):
 
     shown: bool = option(True, "whether the report has a row for it")
     epochs: int = option(40, "passes over the images", ge=1)
+    time_share: float | None = option(
+        None, "of what --minutes leaves before the report, in place of epochs", gt=0, le=1
+    )
     images: Literal["train", "warmup"] = option(
         "train", "all training images, or the up to 256 a class that warm up"
     )
@@ -109,11 +113,32 @@ class Train(LearningOptions, NetworkStep):
             facts = self.train(context, state, model, spec)
             if context.subject.original is not None:  # a short training leaves averages that lag
                 context.reestimate(model)
-            return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
+            trained = narrow(model, inner) if inner else model
+            if spec.until is not None:
+                trained, compared = self.better(context, state, trained)
+                facts |= compared
+            return context.save(path, trained, state.plan) | facts
 
         tuned = context.step(state.name, self.result(state), make)
         members = state.members if self.teacher == "ensemble" else (*state.members, tuned)
         return state.after(tuned, self.shown, members=members)
+
+    def better(self, context: RunContext, state: State, trained: keras.Model) -> tuple[keras.Model, dict]:
+        """The better one on the holdout of the trained network and the one before; the accuracies of both.
+
+        Little time may be too little: what a training has not repaired yet it may have broken.
+        """
+        if state.network is None:
+            return trained, {}
+        before, holdout = context.load(state.network), context.splits.holdout
+        found = {
+            "holdout_untrained": context.accuracy(before, holdout),
+            "holdout_trained": context.accuracy(trained, holdout),
+        }
+        if found["holdout_trained"] >= found["holdout_untrained"]:
+            return trained, found
+        print(f"{state.name}: the time was too short for the training; the network before it stays")
+        return before, found
 
     def begin(self, context: RunContext, state: State) -> tuple[keras.Model, Any]:
         """The network before its training, and the plan that cuts surplus channels off again, if any."""
@@ -193,7 +218,15 @@ class Train(LearningOptions, NetworkStep):
             accum=config.accum,
             balanced=config.balanced,
             optimizer=self.optimizer,
+            **self.ending(context, state),
         )
+
+    def ending(self, context: RunContext, state: State) -> dict[str, Any]:
+        """Fields of `TrainingSpec`: when it ends, by the run's clock; none where it has epochs."""
+        if self.time_share is None or (clock := context.clock) is None:
+            return {}
+        left, done = clock.left(ending_seconds(context, state)), done_before(context, state.name, "seconds")
+        return {"until": clock.now() + max(0.0, self.time_share * (left + done) - done), "now": clock.now}
 
     def rates(self, steps: int) -> np.ndarray:
         """The learning rate of each step, float32 (steps,)."""

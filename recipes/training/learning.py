@@ -11,7 +11,6 @@ from pydantic import Field
 from secateur import nets
 from secateur.distillation import Loss, build, get_loss
 from secateur.distillation.basics import temperature_for
-from secateur.nets.snapshots import GRAPH
 from secateur.recipes.engine.options import Options, option
 from secateur.runs import load_snapshot, sha256
 from secateur.runs.errors import UsageError
@@ -173,11 +172,12 @@ def described(path: Path, arch: str = "") -> dict[str, str]:
 
 
 def _arch(path: Path) -> str:
-    """Published files do not say what they hold."""
+    """Published files do not say what they hold; a model of one's own has a name."""
     snapshot = load_snapshot(path)
-    if snapshot.spec and GRAPH in snapshot.spec:
-        return snapshot.spec[GRAPH]["config"]["name"]
-    return snapshot.spec["arch"] if snapshot.spec else nets.load_params(None, snapshot, str(path)).spec.arch
+    if arch := (snapshot.spec or {}).get("arch"):
+        return arch
+    model = nets.load_params(None, snapshot, str(path))
+    return model.spec.arch if hasattr(model, "spec") else model.name
 
 
 def _loss(loss: Loss, weight: float) -> dict[str, Any]:

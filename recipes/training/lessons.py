@@ -65,9 +65,7 @@ def taught(
     teacher = _teacher(context, options, () if answers else paths, bank, student) if losses else None
     if kept := getattr(teacher, "kept", None):
         facts |= {"kept_teachers": kept}
-    return Taught(
-        Lesson(student, teacher, losses, options.label_weight, task=context.subject.task), answers, facts
-    )
+    return Taught(Lesson(student, teacher, losses, options.label_weight), answers, facts)
 
 
 def _teachers(context: RunContext, options: LearningOptions, state: State) -> tuple[Path, ...]:

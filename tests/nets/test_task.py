@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from secateur.nets.endings import logits_of
 from secateur.nets.task import Task
 from secateur.runs.errors import UsageError
 
@@ -279,6 +280,47 @@ def test_losses_and_metrics_compile_and_have_gradients(model, loss, labels):
     assert losses.dtype == metric.dtype == tf.float32 and float(tf.reduce_max(abs(gradient))) > 0
     assert float(metric) == pytest.approx(task.score(labels.numpy(), outputs.numpy()), rel=1e-5)
     task.check(labels, outputs.shape)
+
+
+def mean_miss(labels, outputs):
+    return -np.abs(np.asarray(labels) - np.asarray(outputs)).mean()
+
+
+SMOOTH = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
+BARE = [
+    (net(3, "softmax"), None, INTEGERS, None),
+    (net(3, "softmax"), SMOOTH, ONE_HOT, None),
+    (net(3, "softmax"), "sparse_categorical_crossentropy", INTEGERS, lambda y, p: np.asarray(p)[:, 0].mean()),
+    (net(3, "sigmoid"), "binary_crossentropy", TAGS, None),
+    (net(3, "sigmoid"), "mse", TAGS.astype(np.float32), None),
+    (net(3, "sigmoid"), own, TAGS.astype(np.float32), mean_miss),
+    (net(1, "sigmoid"), None, INTEGERS > 0, None),
+    (segmenter(3, "softmax"), None, PIXELS, None),
+    (net(3), None, INTEGERS, None),
+]
+
+
+@pytest.mark.parametrize(("model", "loss", "labels", "metric"), BARE)
+def test_logits_are_judged_as_what_is_made_of_them(model, loss, labels, metric):
+    task, images = Task.of(model, loss, metric=metric), RNG.normal(size=(4, *model.input_shape[1:]))
+    bare = task.bare
+    outputs, logits = (m(images.astype(np.float32)).numpy() for m in (model, logits_of(model)))
+    for name in ("losses", "metric", "score"):
+        expected = getattr(task, name)(labels, outputs)
+        np.testing.assert_allclose(getattr(bare, name)(labels, logits), expected, rtol=1e-4)
+    assert bare.bare is bare
+
+
+def test_logits_of_several_outputs_are_judged_behind_the_ends_of_each():
+    images = keras.Input((5,))
+    made = {"what": L.Dense(3, activation="softmax")(images), "where": L.Dense(2)(images)}
+    made |= {"seen": L.Dense(1, activation="sigmoid")(images)}
+    model = keras.Model(images, made)
+    model.compile("sgd", {name: "mse" for name in made})
+    labels = {name: np.ones((4, x.shape[1]), np.float32) for name, x in made.items()}
+    task = Task.of(model)
+    expected = task.losses(labels, model(IMAGES))
+    np.testing.assert_allclose(task.bare.losses(labels, logits_of(model)(IMAGES)), expected, rtol=1e-5)
 
 
 # --- what does not fit -------------------------------------------------------------------------------------
