@@ -106,7 +106,7 @@ def test_a_model_that_is_no_classifier_is_calibrated_with_images_alone(secateur,
     images = np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3)).astype("float32")
     found = litert_runner((tmp_path / "two.tflite").read_bytes(), 2)(images)
     for mine, theirs in zip(sorted(found, key=np.ndim), sorted(model(images), key=np.ndim), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=0.05 * np.abs(theirs).max())
+        np.testing.assert_allclose(mine, theirs, atol=0.1 * np.abs(theirs).max())
 
 
 def test_bits_are_chosen_within_a_budget(secateur, stripes, tmp_path):
