@@ -227,7 +227,7 @@ class Train(LearningOptions, NetworkStep):
             return {}
         left, done = clock.left(ending_seconds(context, state)), done_before(context, state.name, "seconds")
         if left == 0:
-            warn(f"--minutes {clock.seconds / 60:g} leave no time for {state.name}: the report takes the rest")
+            warn(f"--minutes {clock.seconds / 60:g} leave no time for {state.name}: the report takes it")
         return {"until": clock.now() + max(0.0, self.time_share * (left + done) - done), "now": clock.now}
 
     def rates(self, steps: int) -> np.ndarray:
