@@ -29,7 +29,7 @@ from secateur.recipes.training.lessons import taught
 from secateur.recipes.training.loop import TrainingSpec, done_before, fit
 from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
 from secateur.reports.words import UNWEIGHTED
-from secateur.runs import UsageError
+from secateur.runs import UsageError, warn
 
 
 @step("train")
@@ -226,6 +226,8 @@ class Train(LearningOptions, NetworkStep):
         if self.time_share is None or (clock := context.clock) is None:
             return {}
         left, done = clock.left(ending_seconds(context, state)), done_before(context, state.name, "seconds")
+        if left == 0:
+            warn(f"--minutes {clock.seconds / 60:g} leave no time for {state.name}: the report takes it")
         return {"until": clock.now() + max(0.0, self.time_share * (left + done) - done), "now": clock.now}
 
     def rates(self, steps: int) -> np.ndarray:
