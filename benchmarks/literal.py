@@ -53,7 +53,7 @@ class Literal:
         tensors = self._searcher.chain.tensors({**weights, **self._pads})
         for x, labels in self._batches:
             teacher = np.zeros((len(labels), self._model.output_shape[-1]), np.float32)
-            self._searcher.chain.score(tensors, x, labels, teacher)
+            self._searcher.chain.score(tensors, [x], labels, teacher)
 
     def _evaluate(self, plan: Plan) -> None:
         weights = self._masked(plan)

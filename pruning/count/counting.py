@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.conventions import CONVENTIONS
+from secateur.pruning.conventions import CONVENTIONS, Convention
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.layers import cost_of
+from secateur.pruning.layers.costs import Cost
 from secateur.pruning.plan import Plan
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ def require_sizes(analysis: Analysis) -> None:
             f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
             "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
         )
+
+
+def _counted(cost: Cost, rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    """What a call costs. Raises `UsageError`, with the layer's name, where its `cost` fails."""
+    try:
+        return cost(rule, call, n_in, n_out)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"Layer {call.name!r} of class {call.kind} cannot be counted: {first_line(error)}. "
+            f"Received: {n_in} channels in and {n_out} out"
+        ) from error
 
 
 class Counter:
@@ -121,4 +133,4 @@ class Counter:
             return self._sizes[tensor] - sum(lost[key] for key in self._signature[tensor])
 
         for call, cost in self._costs:
-            yield call, *cost(self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))
+            yield call, *_counted(cost, self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))

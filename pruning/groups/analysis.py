@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -77,11 +78,11 @@ def analyse(model: keras.Model) -> Analysis:
     state = label_channels(graph)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
-    sites = _sites(graph, parts)
+    sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})
     left = listing(state, found.owner, found.locked)
     analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts)
     for c, name in found.names.items():
-        group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, tuple(sites.get(name, ())))
+        group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, sites[name])
         analysis.groups.append(group)
     return analysis
 
@@ -113,9 +114,22 @@ def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
     return parts
 
 
-def _sites(graph: Graph, parts: Parts) -> dict[str, list[int]]:
-    sites: dict[str, list[int]] = {}
+def _sites(graph: Graph, parts: Parts, members: Mapping[str, list[Member]]) -> dict[str, tuple[int, ...]]:
+    """Behind each group's non-linearities; where it has none, what its consumers read, or producers make."""
+    acting: dict[str, list[int]] = {}
+    read, made = defaultdict(list), defaultdict(list)  # layer → tensors of all its calls
     for call in graph.calls:
+        read[call.name] += call.inputs
+        made[call.name] += call.outputs
         for group, _ in parts[call.outputs[0]] if is_activation(call) else ():
-            sites.setdefault(group, []).append(call.outputs[0])
-    return sites
+            acting.setdefault(group, []).append(call.outputs[0])
+
+    def linear(group: str, role: str, tensors: Mapping[str, list[int]]) -> list[int]:
+        layers = dict.fromkeys(m.layer for m in members[group] if m.role == role)
+        shown = sorted({t for layer in layers for t in tensors[layer]})
+        return [t for t in shown if any(name == group for name, _ in parts[t])]
+
+    return {
+        group: tuple(acting.get(group) or linear(group, "consumer", read) or linear(group, "producer", made))
+        for group in members
+    }

@@ -39,7 +39,8 @@ class ChannelGroup:
         size: number of channels.
         members: where they appear, in the order of the graph.
         analysis: of the network that it is a group of.
-        sites: numbers of the tensors that show the channels behind a non-linearity.
+        sites: numbers of the tensors that show the channels: behind a non-linearity, where it has one; else
+            those that its consumers read, as a linear bottleneck's behind BN or the sum.
     """
 
     name: str

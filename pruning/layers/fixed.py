@@ -33,6 +33,14 @@ def _cost_attention(rule: Convention, call: Call, n_in: int, n_out: int) -> tupl
     return params, rule.mac * macs
 
 
+def _cost_products(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    """Two products for each pair of a query and a value."""
+    queries, values = call.input_shapes[0], call.input_shapes[1]
+    pairs = prod(queries[1:-1]) * prod(values[1:-1])
+    params = sum(prod(w.shape) for w in call.layer.weights)
+    return params, rule.mac * pairs * (queries[-1] + values[-1])
+
+
 def _cost_affine(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
     return sum(prod(w.shape) for w in call.layer.weights), rule.norm * prod(call.shapes[0][1:])
 
@@ -40,7 +48,12 @@ def _cost_affine(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[i
 layer_class("InputLayer", label=staying("it is an input of the model"))
 layer_class("MultiHeadAttention", label=staying(HEADS), cost=_cost_attention)
 layer_class("GroupedQueryAttention", label=staying(HEADS), cost=costs.as_they_are)
-layer_class("Attention", "AdditiveAttention", label=staying("it mixes positions by their channels"))
+layer_class(
+    "Attention",
+    "AdditiveAttention",
+    label=staying("it mixes positions by their channels"),
+    cost=_cost_products,
+)
 layer_class(
     *(f"{name}{how}" for name in ("LSTM", "GRU", "SimpleRNN") for how in ("", "Cell")),
     *("RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),

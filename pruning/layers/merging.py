@@ -120,5 +120,5 @@ layer_class(*SUMS, "ops.Add", *(f"ops.{name}" for name in SUMS if name != "Avera
 layer_class("ops.Divide", "ops.TrueDivide", label=_divide)
 layer_class("ops.Power", label=_power)
 layer_class("Concatenate", "ops.Concatenate", label=_concatenate)
-layer_class("ops.Split", label=_split, resize=_resize_split)
+layer_class("ops.Split", label=_split, resize=_resize_split, run=running.split)
 layer_class("CustomScaleLayer", label=_scaled_sum)  # of keras.applications' InceptionResNetV2: x + scale · y

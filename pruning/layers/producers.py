@@ -128,23 +128,24 @@ def _resize_groups(config: dict, call: Call, left: Cut) -> dict:
     return config | {"groups": left.inputs[0][-1]} if groups == whole > 1 else config
 
 
-conv = {"label": _conv, "size": "filters", "resize": _resize_groups, "cost": costs.conv, "timed": True}
-depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True}
-dense = {"label": making({"kernel": 0}, KERNEL), "size": "units", "cost": costs.dense, "timed": True}
+conv = {
+    "label": _conv, "size": "filters", "resize": _resize_groups, "cost": costs.conv, "timed": True,
+    "run": running.conv,
+}  # fmt: skip
+depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True, "run": running.depthwise}
+dense = {
+    "label": making({"kernel": 0}, KERNEL), "size": "units", "cost": costs.dense, "timed": True,
+    "run": running.dense,
+}  # fmt: skip
 
-layer_class("Conv1D", "Conv3D", **conv)
-layer_class("Conv2D", **conv, run=running.conv)
-layer_class("MaskedConv2D", **conv, run=running.conv, plain=plain_twin(keras.layers.Conv2D))
-layer_class("DepthwiseConv1D", **depthwise)
-layer_class("DepthwiseConv2D", **depthwise, run=running.depthwise)
+layer_class("Conv1D", "Conv2D", "Conv3D", **conv)
+layer_class("MaskedConv2D", **conv, plain=plain_twin(keras.layers.Conv2D))
+layer_class("DepthwiseConv1D", "DepthwiseConv2D", **depthwise)
 layer_class(
-    "MaskedDepthwiseConv2D",
-    **depthwise,
-    run=running.depthwise,
-    plain=plain_twin(keras.layers.DepthwiseConv2D, use_bias=False),
+    "MaskedDepthwiseConv2D", **depthwise, plain=plain_twin(keras.layers.DepthwiseConv2D, use_bias=False)
 )
-layer_class("Dense", **dense, run=running.dense)
-layer_class("MaskedDense", **dense, run=running.dense, plain=plain_twin(keras.layers.Dense))
+layer_class("Dense", **dense)
+layer_class("MaskedDense", **dense, plain=plain_twin(keras.layers.Dense))
 layer_class(
     "Conv1DTranspose",
     "Conv2DTranspose",
@@ -153,6 +154,7 @@ layer_class(
     size="filters",
     cost=costs.transposed,
     timed=True,
+    run=running.transposed,
 )
 layer_class(
     "SeparableConv1D",
@@ -161,5 +163,6 @@ layer_class(
     size="filters",
     cost=costs.separable,
     timed=True,
+    run=running.separable,
 )
 layer_class("Embedding", label=_embedding, size="output_dim", cost=costs.embedding)

@@ -128,7 +128,7 @@ def _expand_dims(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
 
 
 layer_class("Flatten", label=_reshape)
-layer_class("Reshape", "ops.Reshape", label=_reshape, resize=_resize_reshape)
+layer_class("Reshape", "ops.Reshape", label=_reshape, resize=_resize_reshape, run=running.reshape)
 layer_class("Permute", "ops.Transpose", label=_permute)
 layer_class("RepeatVector", label=_repeat_vector)
 layer_class(

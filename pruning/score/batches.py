@@ -23,20 +23,33 @@ def input_types(analysis: Analysis) -> list[tf.TensorSpec]:
     return [tf.TensorSpec((None, *call.shapes[0][1:]), call.layer.dtype) for call in calls]
 
 
+def arrays_of(analysis: Analysis, images: Any) -> list[Any]:
+    """One array for each input, from one, a list, or a dict that may be by the names of the inputs.
+
+    Raises `UsageError` for another number of arrays.
+    """
+    names = {call.outputs[0]: call.name for call in analysis.calls if call.kind == "InputLayer"}
+    wanted = [names[tensor] for tensor in analysis.graph.inputs]
+    if isinstance(images, dict) and images.keys() >= set(wanted):
+        return [images[name] for name in wanted]
+    arrays = keras.tree.flatten(images)
+    if len(arrays) != len(wanted):
+        raise UsageError(
+            f"This model has {len(wanted)} inputs: data=(images, labels) needs as many arrays of images. "
+            f"Received: {len(arrays)}"
+        )
+    return arrays
+
+
 def batches(
     analysis: Analysis, images: Any, size: int, within: slice = slice(0, None)
 ) -> Iterator[tuple[slice, list[tf.Tensor]]]:
     """Which images, and one tensor for each input, in the type that the input has.
 
-    `images` is one array, or as many as the network has inputs; `within` says which of them. Raises
-    `UsageError` for another number of arrays.
+    `images` are those of `arrays_of`, `within` says which of them. Raises `UsageError` for another number
+    of arrays.
     """
-    arrays, types = keras.tree.flatten(images), input_types(analysis)
-    if len(arrays) != len(types):
-        raise UsageError(
-            f"This model has {len(types)} inputs: data=(images, labels) needs as many arrays of images. "
-            f"Received: {len(arrays)}"
-        )
+    arrays, types = arrays_of(analysis, images), input_types(analysis)
     for part in parts(len(arrays[0]), size, within):
         yield part, [tf.cast(x[part], spec.dtype) for x, spec in zip(arrays, types, strict=True)]
 

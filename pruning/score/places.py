@@ -31,7 +31,8 @@ Seen = tuple[Place, np.ndarray]  # and the channel of the group that each positi
 def places_of(group: ChannelGroup, criterion: Criterion, analysis: Analysis, named: Named) -> list[Seen]:
     """Everywhere a criterion sees a group, in the order of the graph."""
     if criterion.source == "activations":
-        return _shown(group, analysis)
+        rows = [(t, row) for t in group.sites for row in analysis.parts[t]]
+        return [(Place(tensor=t), index) for t, (name, index) in rows if name == group.name]
     if criterion.source == "scales":
         found = [(m, "gamma") for m in group.members if m.role == "follower" and "gamma" in m.axes]
     else:
@@ -39,21 +40,6 @@ def places_of(group: ChannelGroup, criterion: Criterion, analysis: Analysis, nam
     return [
         (Place(m.layer, name, m.axes[name]), m.index) for m, name in found if name in named.get(m.layer, {})
     ]
-
-
-def _shown(group: ChannelGroup, analysis: Analysis) -> list[Seen]:
-    """Behind the group's non-linearities; where it has none, what consumers read, or producers make."""
-    readers, makers = (set(group.layers(role)) for role in ("consumer", "producer"))
-    candidates = (
-        group.sites,
-        [t for c in analysis.calls if c.name in readers for t in c.inputs],
-        [t for c in analysis.calls if c.name in makers for t in c.outputs],
-    )
-    for tensors in candidates:
-        rows = [(t, row) for t in dict.fromkeys(tensors) for row in analysis.parts[t]]
-        if seen := [(Place(tensor=t), index) for t, (name, index) in rows if name == group.name]:
-            return seen
-    return []
 
 
 def _kernel(member: Member, named: Named) -> str:

@@ -8,7 +8,7 @@ that scores the next step.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,14 +17,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from secateur.nets.endings import ending_of
 from secateur.pruning.count.counting import Counter
-from secateur.pruning.groups.analysis import analyse
+from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import FAST_WIDTH, Plan
-from secateur.pruning.search.chain import Chain, reward_loss
+from secateur.pruning.search.chain import Chain
 from secateur.pruning.search.ekg_rules import kept_width, slice_ratio, trimmed_otsu
+from secateur.pruning.search.open_shapes import sizes_of
+from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
-from secateur.pruning.shrink.surgery import channel_paddings
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import TrainingError, UsageError
 
@@ -39,8 +41,9 @@ class Interim:
     Attributes:
         plan: what it keeps; group, width: the slice that led to it ("" and 0 for the dense network).
         macs: its operations, by the convention of the search.
-        loss: cross-entropy on the search images, mean in nats; accuracy: on them, in [0, 1].
-        score: mean reward loss that it won with; the dense network has its `loss` here.
+        loss: on the search images, mean; of a classifier the cross-entropy in nats.
+        accuracy: on them, larger = better; of a classifier in [0, 1], see `Reward.metric`.
+        score: mean reward that it won with; the dense network has its `loss` here.
         candidates: networks that were tried in its step.
     """
 
@@ -70,10 +73,16 @@ def history_of(facts: Mapping[str, Any]) -> tuple[Interim, ...]:
 
 @dataclass(frozen=True)
 class SearchState:
-    """Everything that the next step depends on. `teacher` (n, classes) is the mean of the logits so far."""
+    """Everything that the next step depends on.
+
+    Attributes:
+        rates: group → ratio of channels that are left.
+        teacher: the mean of the outputs so far, (n, classes); several as the model structures its outputs.
+        history: the committed networks, the whole one first.
+    """
 
     rates: Mapping[str, float]
-    teacher: np.ndarray
+    teacher: Any
     history: tuple[Interim, ...]
 
     @property
@@ -86,31 +95,39 @@ class Searcher:
     """The search over one network.
 
     Args:
-        model: functional model of logits, with the weights to search from.
-        images: normalised, float32 (n, h, w, c); labels: integers (n,).
+        model: functional model with the weights to search from; of a classifier the outputs are logits.
+        images: normalised (n, h, w, c); of several inputs a list or a dict.
+        labels: integers (n,); for another reward what that reads, in any structure of arrays.
         settings: see `SearchSettings`.
+        reward: how outputs are judged; None: those of a classifier, as EKG does.
+
+    Raises `UsageError` for a target that no sub-network meets, outputs that are no logits, and a layer that
+    cannot be counted or run at other widths.
     """
 
     def __init__(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, settings: SearchSettings
-    ) -> None:
-        self.settings = settings
+        self, model: keras.Model, images: Any, labels: Any, settings: SearchSettings,
+        reward: Reward | None = None,
+    ) -> None:  # fmt: skip
+        self.settings, self.reward = settings, reward or Reward.of("classes")
         self._analysis = analysis = analyse(model)
+        _check_outputs(analysis, self.reward)
         self.groups = {group.name: group for group in analysis.groups}
-        self.chain = Chain(model, analysis, settings.dtype)
+        self._all_labels = keras.tree.map_structure(_as_label, labels)
+        specs = keras.tree.map_structure(
+            lambda y: tf.TensorSpec([None, *y.shape[1:]], y.dtype), self._all_labels
+        )
+        self.chain = Chain(model, analysis, settings.dtype, self.reward, specs)
         self.counter = Counter(model, settings.convention, analysis)
-        self._model, self._dense = model, weights_of(model)
-        starts = range(0, len(images), settings.batch_size)
-        parts = [slice(start, start + settings.batch_size) for start in starts]
-        self._images = [tf.constant(images[part], self.chain.dtype) for part in parts]
-        self._labels = [tf.constant(labels[part], tf.int32) for part in parts]
-        self._rows = parts
-        self._all_labels = tf.constant(labels, tf.int32)
+        self._dense, size = weights_of(model), settings.batch_size
+        starts = range(0, len(keras.tree.flatten(images)[0]), size)
+        self._rows = [slice(start, start + size) for start in starts]
+        self._images = [self.chain.inputs(_rows_of(images, part)) for part in self._rows]
+        self._labels = [_rows_of(self._all_labels, part) for part in self._rows]
         self.full = Plan.full(analysis.groups)
         self.dense_macs = self.counter.macs(self.full.masks())
         self.target_macs = int(settings.target * self.dense_macs)
         _check_reachable(self.groups, self.counter, settings)
-        self._check_scorable()
 
     def start(self) -> SearchState:
         """The unpruned network: all rates 1, its own logits as teacher."""
@@ -138,26 +155,29 @@ class Searcher:
         if not np.isfinite([interim.score for interim, *_ in found]).all():
             raise TrainingError("A candidate's logits are not finite: the network or its images are broken")
         count = len(state.history)
-        teacher = (state.teacher * np.float32(count) + logits) / np.float32(count + 1)
+        teacher = keras.tree.map_structure(
+            lambda mean, new: (mean * np.float32(count) + new) / np.float32(count + 1), state.teacher, logits
+        )
         best = replace(best, candidates=len(found))
         return SearchState({**state.rates, best.group: rate}, teacher, (*state.history, best))
 
-    def logits_of(self, plan: Plan, images: np.ndarray, inputs: Callable, batch_size: int) -> np.ndarray:
-        """Logits (n, classes) of an interim network for any images, in batches as the search sees them.
+    def logits_of(self, plan: Plan, images: Any, inputs: Callable, batch_size: int) -> Any:
+        """Outputs (n, classes) of an interim network for any images, in batches as the search sees them.
 
         Args:
             plan: what the network keeps.
-            images: uint8 (n, h, w, c); inputs: images → normalised tensor.
+            images: uint8 (n, h, w, c), or several; inputs: images → what the model reads.
             batch_size: images whose BN statistics are taken together. The last batch is filled with the
                 images before it.
         """
         weights = self.chain.tensors(self._narrow(plan.masks()))
-        size, rows = min(batch_size, len(images)), []
-        for start in range(0, len(images), size):
-            first = min(start, len(images) - size)
-            x = tf.cast(inputs(images[first : first + size]), self.chain.dtype)
-            rows.append(self.chain.forward(weights, x).numpy()[start - first :])
-        return np.concatenate(rows)
+        count, rows = len(keras.tree.flatten(images)[0]), []
+        size = min(batch_size, count)
+        for start in range(0, count, size):
+            first = min(start, count - size)
+            x = self.chain.inputs(inputs(_rows_of(images, slice(first, first + size))))
+            rows.append(_rows_of(self.chain.forward(weights, x), slice(start - first, None)))
+        return _joined(rows)
 
     # -- scores and candidates -------------------------------------------------------------------------------
 
@@ -166,8 +186,8 @@ class Searcher:
         total: dict[str, np.ndarray] = {name: np.zeros(group.size) for name, group in self.groups.items()}
         physical = self._physical(masks)
 
-        def score(x: tf.Tensor, labels: tf.Tensor, rows: slice):
-            return self.chain.score(weights, x, labels, tf.constant(state.teacher[rows]))
+        def score(x: list[tf.Tensor], labels: Any, rows: slice):
+            return self.chain.score(weights, x, labels, _rows_of(state.teacher, rows))
 
         with ThreadPoolExecutor(WORKERS) as pool:
             passes = list(pool.map(score, self._images, self._labels, self._rows))
@@ -183,11 +203,15 @@ class Searcher:
     def _on_channels(
         self, group: ChannelGroup, shown: Mapping[int, np.ndarray], physical: Masks
     ) -> np.ndarray:
-        """Sums the scores at all activations that show the group, each position on its channel."""
+        """Σ of |gradient · activation| over the tensors that show the group, for each of its channels.
+
+        A channel that stands at several positions of a tensor has one gate there.
+        """
         found = np.zeros(group.size, np.float32)
-        for tensor in group.sites:
-            channels = self._analysis.positions(tensor, group.name, physical)
-            np.add.at(found, channels[channels >= 0], shown[tensor][channels >= 0])
+        for tensor in self.chain.gates[group.name]:
+            channels, gates = self._analysis.positions(tensor, group.name, physical), np.zeros_like(found)
+            np.add.at(gates, channels[channels >= 0], shown[tensor][channels >= 0])
+            found += np.abs(gates)
         return found
 
     def _slice_value(self, ascending: np.ndarray, rate: float, group: ChannelGroup) -> float:
@@ -257,10 +281,7 @@ class Searcher:
     def _narrow(self, masks: Masks) -> dict:
         """Weights of a sub-network, physically as narrow as `_physical` says, dead channels zero."""
         physical = self._physical(masks)
-        weights = self._cut(self._dense, masks, physical)
-        for name, pad in channel_paddings(self._analysis, physical).items():
-            weights[name] = {"pad": np.array(pad, np.int32)}
-        return weights
+        return self._cut(self._dense, masks, physical) | sizes_of(self._analysis, physical)
 
     def _changed(self, group: ChannelGroup, mask: np.ndarray, masks: Masks) -> dict:
         """The weights that a candidate changes: zeroed in the shapes of the committed network."""
@@ -276,24 +297,45 @@ class Searcher:
     def _physical(masks: Masks) -> Masks:
         return Plan.from_masks(masks).padded(FAST_WIDTH).masks()
 
-    def _logits(self, weights, inputs, start: int = 0) -> np.ndarray:
-        return np.concatenate([self.chain.forward(weights, x, start).numpy() for x in inputs])
+    def _logits(self, weights, inputs, start: int = 0) -> Any:
+        return _joined([self.chain.forward(weights, x, start) for x in inputs])
 
-    def _reward(self, teacher: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        return reward_loss(self._all_labels, tf.constant(teacher), tf.constant(logits)).numpy()
+    def _reward(self, teacher: Any, logits: Any) -> np.ndarray:
+        return self.reward(self._all_labels, _tensors(teacher), _tensors(logits)).numpy()
 
-    def _loss(self, logits: np.ndarray) -> float:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(self._all_labels, logits)
-        return float(tf.reduce_mean(losses))
+    def _loss(self, logits: Any) -> float:
+        return float(tf.reduce_mean(self.reward.losses(self._all_labels, _tensors(logits))))
 
-    def _accuracy(self, logits: np.ndarray) -> float:
-        return float(np.mean(logits.argmax(1) == self._all_labels.numpy()))
+    def _accuracy(self, logits: Any) -> float:
+        if self.reward.metric is None:
+            return -self._loss(logits)
+        return self.reward.metric(keras.tree.map_structure(np.asarray, self._all_labels), logits)
 
-    def _check_scorable(self) -> None:
-        if blind := next((name for name, group in self.groups.items() if not group.sites), None):
+
+def _as_label(array: Any) -> tf.Tensor:
+    array = np.asarray(array)
+    return tf.constant(array, tf.int32 if np.issubdtype(array.dtype, np.integer) else tf.float32)
+
+
+def _tensors(arrays: Any) -> Any:
+    return keras.tree.map_structure(tf.constant, arrays)
+
+
+def _rows_of(arrays: Any, rows: slice) -> Any:
+    return keras.tree.map_structure(lambda x: x[rows], arrays)
+
+
+def _joined(batches: Sequence[Any]) -> Any:
+    """Outputs of batches as those of all images, arrays."""
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+
+
+def _check_outputs(analysis: Analysis, reward: Reward) -> None:
+    for output in range(len(analysis.graph.outputs)) if reward.logits else ():
+        if end := ending_of(analysis.graph, output):
             raise UsageError(
-                f"The search scores channels behind an activation. Received: group {blind!r} without one. "
-                "Use make_plan with another criterion"
+                "The search compares logits: end the model in a layer without activation. "
+                f"Received: an output behind {end.activation}"
             )
 
 

@@ -21,9 +21,12 @@ def padded(model: keras.Model, plan: Plan, preserve_norm: bool) -> tuple[keras.M
 
 
 def widened(context: RunContext, state: State) -> tuple[keras.Model, Plan | None]:
-    """The network as it is, with a surplus from the dense network; None where there is nothing to add."""
+    """The network as it is, with a surplus from the dense network; None where there is nothing to add.
+
+    Plain layers have no masks that would hold a surplus at zero.
+    """
     small = context.load(state.network)
-    if state.plan is None or state.plan.padded(FAST_WIDTH) == state.plan:
+    if state.plan is None or not hasattr(small, "spec") or state.plan.padded(FAST_WIDTH) == state.plan:
         return small, None
     model, inner = padded(context.load(state.dense), state.plan, preserve_norm=False)
     fill(model, inner, small)

@@ -35,10 +35,12 @@ def test_the_search_runs_a_narrower_mobilenet_with_the_batchs_statistics():
     analysis, batch = analyse(model), RNG.normal(size=(8, 16, 16, 3)).astype(np.float32)
     chain, weights = Chain(model, analysis), weights_of(model)
     expected = np.asarray(model(batch, training=True))
-    np.testing.assert_allclose(chain.forward(chain.tensors(weights), batch), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        chain.forward(chain.tensors(weights), chain.inputs(batch)), expected, atol=1e-4
+    )
     inner = next(g for g in analysis.groups if g.name == "Inverted1.0_conv1")
     masks = {g.name: np.ones(g.size, bool) for g in analysis.groups}
     masks[inner.name][::2] = False
     cut = apply(weights, analysis.groups, masks)
     assert cut["Inverted1.0_depthwise"]["kernel"].shape == (3, 3, 48, 1)
-    assert chain.forward(chain.tensors(cut), batch).shape == (8, 4)
+    assert chain.forward(chain.tensors(cut), chain.inputs(batch)).shape == (8, 4)

@@ -86,10 +86,10 @@ def test_ekgs_search_runs_it_at_any_width():
     model = made()
     analysis = analyse(model)
     chain, weights = Chain(model, analysis), weights_of(model)
-    assert_same(model(BATCH), chain.forward(chain.tensors(weights), BATCH))
+    assert_same(model(BATCH), chain.forward(chain.tensors(weights), chain.inputs(BATCH)))
     plan = make_plan(model, keep=0.5)
     narrower = weights_of(narrow(model, plan))
-    assert_same(compact(model, plan)(BATCH), chain.forward(chain.tensors(narrower), BATCH))
+    assert_same(compact(model, plan)(BATCH), chain.forward(chain.tensors(narrower), chain.inputs(BATCH)))
 
 
 class Device:

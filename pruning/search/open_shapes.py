@@ -1,0 +1,55 @@
+"""What a plan can change of the shapes in a graph, and the sizes that layers need to know then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from secateur.nets.graph import Call
+from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.shrink.surgery import channel_paddings
+
+Shape = tuple[int | None, ...]
+
+
+def open_shapes(analysis: Analysis) -> dict[int, Shape]:
+    """Tensor → its shape, with None for the batch and along every axis that a plan can cut."""
+    rows = ((t, s) for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True))
+    return {tensor: _open(analysis, tensor, shape) for tensor, shape in rows}
+
+
+def _open(analysis: Analysis, tensor: int, shape: Shape) -> Shape:
+    labels = analysis.labels[tensor]
+    cut = (analysis.slots[labels] >= 0).any()
+    return shape[:1] + tuple(
+        None if cut and m > 1 else n for n, m in zip(shape[1:], labels.shape, strict=True)
+    )
+
+
+def sizes_of(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Layer → what it needs to know under one mask for each group: integers by name.
+
+    "pad": zeros in front of and behind the channels; "parts": widths into which they are split.
+    """
+    pads = {name: {"pad": np.array(pad, np.int32)} for name, pad in channel_paddings(analysis, masks).items()}
+    splits = {
+        call.name: {"parts": _parts(analysis, call, masks)}
+        for call in analysis.calls
+        if splits_channels(analysis, call)
+    }
+    return pads | splits
+
+
+def splits_channels(analysis: Analysis, call: Call) -> bool:
+    """Whether a call parts an axis that a plan can cut."""
+    if call.kind != "ops.Split":
+        return False
+    axis = call.layer.axis % len(call.input_shapes[0])
+    return axis > 0 and _open(analysis, call.inputs[0], call.input_shapes[0])[axis] is None
+
+
+def _parts(analysis: Analysis, call: Call, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    axis = call.layer.axis % len(call.input_shapes[0]) - 1
+    pairs = zip(call.outputs, call.shapes, strict=True)
+    return np.array([analysis.sizes(tensor, shape, masks)[axis] for tensor, shape in pairs], np.int32)
