@@ -32,7 +32,7 @@ BOUNDS = {
 RANGE_ERRORS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
 UNKNOWN = {"literal_error", "value_error"}  # of `Literal` and of `NameIn`
 TYPES = {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}
-LONG = 60  # characters of choices that are said in the help's text instead
+LONG = 40  # characters of choices that are said in the help's text instead
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 OF_FLAGS = {"alias", "short", "first", "action"}
 

@@ -27,7 +27,9 @@ HAP_FLAGS = find_recipe("hap").published_flags
 def program(words) -> Program:
     """What a command line asks for, checked as before a run."""
     found = program_of(choose(words))
-    check(found, SimpleNamespace(train=range(1000)), Subject(), replicas=1)
+    check(
+        found, SimpleNamespace(train=range(1000), facts=SimpleNamespace(labelled=True)), Subject(), replicas=1
+    )
     return found
 
 
