@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader.augment import fold_seed
+from secateur.dataloader.splits import Columns
 from secateur.runs.errors import TrainingError, UsageError, first_line, warn
 from secateur.runs.registry import Registry
 
@@ -124,12 +125,15 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
 
     Args:
         gpu_ids: indexes among the visible GPUs. Without any GPU the CPU is used and one warning line says so.
+            () is the first one, if there is one.
         tpu: address of a TPU, "local" on a TPU machine, or None.
 
     Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU.
     """
     if tpu:
         return _tpu_strategy(tpu)
+    if not gpu_ids:
+        return make_strategy((0,)) if tf.config.list_physical_devices("GPU") else tf.distribute.get_strategy()
     if min(gpu_ids) < 0 or len(set(gpu_ids)) < len(gpu_ids):
         raise UsageError(f"GPUs are counted from 0, each once. Received: gpu_id={list(gpu_ids)}")
     gpus = tf.config.list_physical_devices("GPU")
@@ -214,11 +218,15 @@ def pure_gradients(
         return grads, new_stats, tf.stack([loss, *others])
 
     def accumulated(params, stats, batch, seed):
-        parts = {k: tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]]) for k, v in batch.items()}
+        def cut(v):
+            return tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]])
+
+        parts = keras.tree.map_structure(cut, dict(batch))
 
         def body(i, grads, new_stats, metrics):
             # Every micro-batch starts from the same moving averages; their mean is one update by the batch.
-            g, s, m = once(params, stats, {k: v[i] for k, v in parts.items()}, fold_seed(seed, i))
+            part = keras.tree.map_structure(lambda v: v[i], parts)
+            g, s, m = once(params, stats, part, fold_seed(seed, i))
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
             return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
 
@@ -354,7 +362,8 @@ class Trainer:
     ) -> Iterator[tuple[float, ...]]:
         """Runs steps as (batch, seed, rate, momentum); each call yields (loss, accuracy, *terms, steps).
 
-        Each batch maps names to arrays with the same first axis; "images" is uint8 (b, h, w, c). A call runs
+        Each batch maps names to arrays, or structures of them, with the same first axis; "images" is uint8
+        (b, h, w, c), or what `preprocess` understands. A call runs
         `steps_per_call` steps, or fewer before a batch of another size; all but their number are means over
         them. A seed is two integers ≥ 0. Without
         `momenta` every step has the trainer's own.
@@ -376,7 +385,7 @@ class Trainer:
 
     def _flush(self, waiting: list) -> tuple[float, ...]:
         batches, seeds, learning_rates, momenta = zip(*waiting, strict=True)
-        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        stacked = keras.tree.map_structure(lambda *parts: np.stack(parts), *map(dict, batches))
         rates = tf.constant([learning_rates, momenta], tf.float32)
         metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), rates)
         loss, *others = metrics.numpy().tolist()
@@ -387,19 +396,21 @@ class Trainer:
         return loss, *others, len(waiting)
 
     def _shard(self, stacked: Mapping[str, np.ndarray]):
-        size = next(iter(stacked.values())).shape[1]
+        size = keras.tree.flatten(stacked)[0].shape[1]
         if size % (self.replicas * self.accum):
             raise UsageError(
                 f"A batch must divide evenly over {self.replicas} replicas × {self.accum} micro-batches. "
                 f"Received: batch_size={size}"
             )
         if self.replicas == 1:
-            return {name: tf.convert_to_tensor(value) for name, value in stacked.items()}
+            return keras.tree.map_structure(tf.convert_to_tensor, stacked)
         share = size // self.replicas
 
         def part(context):
             first = context.replica_id_in_sync_group * share
-            return {name: tf.convert_to_tensor(v[:, first : first + share]) for name, v in stacked.items()}
+            return keras.tree.map_structure(
+                lambda v: tf.convert_to_tensor(v[:, first : first + share]), stacked
+            )
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
@@ -415,7 +426,7 @@ class Trainer:
     def _replica_step(self, stacked, seeds, i):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + replica])
-        batch = {name: value[i] for name, value in stacked.items()}
+        batch = keras.tree.map_structure(lambda value: value[i], stacked)
         # `+ 0` makes tensors of the variables: what is compiled stays a function of values, the one that is
         # exported and tested, and not one of resources that the optimizer assigns to.
         params = [v.value + 0 for v in self.model.trainable_variables]
@@ -449,7 +460,17 @@ class Trainer:
 
 
 def _images(batch: Mapping[str, np.ndarray]) -> int:
-    return len(next(iter(batch.values())))
+    return len(keras.tree.flatten(batch)[0])
+
+
+def tensors(images: Any) -> Any:
+    """Arrays, or `Columns` of several, as tensors in their structure."""
+    parts = images.parts if isinstance(images, Columns) else images
+    return keras.tree.map_structure(tf.convert_to_tensor, parts)
+
+
+def _any_number(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------
@@ -475,12 +496,14 @@ def make_forward(
 
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)
+        # One trace for every number of images: hold-out and test split are of two sizes.
+        spec = keras.tree.map_structure(_any_number, tensors(images[:1]))
+        traced = logits.get_concrete_function(spec)
         rows = []
         for start in range(0, n, batch_size):
             first = max(0, n - batch_size) if start + batch_size > n else start
-            rows.append(
-                logits(tf.convert_to_tensor(images[first : first + batch_size])).numpy()[start - first :]
-            )
+            found = traced(tensors(images[first : first + batch_size]))
+            rows.append(found.numpy()[start - first :])
         return np.concatenate(rows)
 
     return forward
@@ -525,7 +548,9 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
 
     def reestimate(images: np.ndarray, batch_size: int) -> None:
         count = max(1, len(images) // batch_size)
-        parts = [tf.convert_to_tensor(part) for part in np.array_split(images[: count * batch_size], count)]
+        size = min(len(images), count * batch_size)
+        edges = np.cumsum([0, *(len(part) for part in np.array_split(range(size), count))])
+        parts = [tensors(images[a:b]) for a, b in itertools.pairwise(edges)]
         zero, one = tf.constant(0.0), tf.constant(1.0)
         if not calls:
             ends = zip(averages(parts[0], zero), averages(parts[0], one), moving, strict=True)

@@ -94,9 +94,9 @@ def measure_file(model, path: Path, turns: int) -> list[dict]:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints, writes."""
-    from secateur.recipes.commands.model import load
+    from secateur.recipes.engine.subject import load_model
 
-    model = load(args.model) if args.model else shared_net(args.bits)
+    model = load_model(args.model) if args.model else shared_net(args.bits)
     streams = measure_streams(args.bits, args.turns)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.kpz"

@@ -10,11 +10,15 @@ The budget of operations is one that takes as long, measured, as the network tha
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import functools
 import sys
+import tempfile
+
+import numpy as np
 
 from benchmarks.common import print_table, save
-from secateur.recipes.commands.options import TuningOptions
 from secateur.runs import UsageError, cli
 from secateur.runs.quiet import start_tensorflow
 
@@ -42,35 +46,43 @@ class Operations:
         return self._macs(widths)
 
 
-def subject(args: argparse.Namespace):
-    """The dense network, with images to train and to decide with; the test images are not read."""
+@contextlib.contextmanager
+def dense_network(args: argparse.Namespace):
+    """The dense network, and a run to train and to measure it in; the test images are not read."""
+    import tensorflow as tf
+
     from secateur import dataloader, nets
     from secateur.pruning import compact
-    from secateur.recipes.commands.training import fine_tune
+    from secateur.recipes.engine.config import RunOptions
+    from secateur.recipes.engine.context import RunContext
+    from secateur.runs import MetricsLog, RunFolder
 
-    if args.trained_param:
-        # EKG's published weights read blue for red.
-        splits = dataloader.load("CIFAR10", args.data_path, normalisation="bgr", download=False)
-        return compact(nets.load_params(None, args.trained_param)), images(splits, IMAGES)
-    data = images(dataloader.load("DIGITS"))
-    model = compact(nets.build(ARCH))
-    fine_tune(model, data, TuningOptions(finetune_epochs=args.epochs, learning_rate=0.05, batch_size=32))
-    return model, data
+    given = args.trained_param  # EKG's published weights read blue for red
+    splits = dataloader.load("CIFAR10" if given else "DIGITS", args.data_path, "bgr" if given else "rgb")
+    chosen = np.random.default_rng(0).permutation(len(splits.train))[: IMAGES if given else None]
+    splits = dataclasses.replace(splits, train=splits.train.take(chosen))
+    config = RunOptions(batch_size=args.batch_size, augmentation="none")
+    with (
+        tempfile.TemporaryDirectory() as path,
+        RunFolder(path, {}) as folder,
+        MetricsLog(folder) as log,
+    ):
+        context = RunContext(config, folder, log, splits, tf.distribute.get_strategy())
+        model = compact(nets.load_params(None, given) if given else nets.build(ARCH))
+        if not given:
+            train(context, model, args.epochs, 0.05)
+        yield context, model
 
 
-def images(splits, count: int | None = None):
-    """Images of train, or some of them, and of the holdout, which the network reads normalised."""
-    import numpy as np
+def train(context, model, epochs: int, rate: float) -> None:
+    """SGD with Nesterov's momentum, in place."""
+    from secateur.recipes.engine.step import State
+    from secateur.recipes.steps.train import Train
+    from secateur.recipes.training.loop import fit
 
-    from secateur.recipes.commands.images import ImageData, Scaled
-
-    mean, std = (np.array(x, np.float32) for x in (splits.facts.mean, splits.facts.std))
-
-    def pair(part):
-        return Scaled(part.images, (-mean / std, (255 - mean) / std)), part.labels
-
-    chosen = np.random.default_rng(0).permutation(len(splits.train))[:count]
-    return ImageData(pair(splits.train.take(chosen)), pair(splits.holdout), splits.facts.num_classes)
+    step = Train(epochs=epochs, learning_rate=rate, schedule="cosine", optimizer="nesterov", weight_decay=0.0)
+    fit(context, model, step.spec(context, State(name="train")))
+    context.folder.drop_checkpoints("train")
 
 
 def plans(model, ratio: float, setup) -> dict:
@@ -134,33 +146,28 @@ def timed(setup, models: dict) -> dict[str, float]:
     return {name: min(times[name] for times in rounds) for name in calls}
 
 
-def trained(model, plan, data, training: TuningOptions) -> float:
+def trained(context, model, plan, epochs: int) -> float:
     """Accuracy on the holdout of what a plan leaves, after averages of BN and some epochs."""
     from secateur.pruning import compact
-    from secateur.recipes.commands.training import accuracy, fine_tune, reestimate
 
     small = compact(model, plan)
-    reestimate(small, data, training.batch_size)
-    fine_tune(small, data, training)
-    return accuracy(small, data, training.batch_size)
+    context.reestimate(small)
+    train(context, small, epochs, 0.02)
+    return context.accuracy(small, context.splits.holdout)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Trains the dense network, prunes it to every ratio by every rule, prints and writes."""
+def run(args: argparse.Namespace, context, model) -> None:
+    """Prunes the dense network to every ratio by every rule, prints and writes."""
     from secateur.exports.timing import Setup
     from secateur.pruning import compact, complexity
-    from secateur.recipes.commands.training import accuracy
 
-    (model, data), setup, rows = subject(args), Setup(), []
-    dense = accuracy(model, data, args.batch_size)
+    setup, rows = Setup(), []
+    dense = context.accuracy(model, context.splits.holdout)
     for ratio in args.keep_ms:
         found = plans(model, ratio, setup)
         times = timed(setup, {"dense": model} | {n: compact(model, p) for n, p in found.items()})
         for name, plan in found.items():
-            training = TuningOptions(
-                finetune_epochs=args.finetune_epochs, learning_rate=0.02, batch_size=args.batch_size
-            )
-            right = trained(model, plan, data, training)
+            right = trained(context, model, plan, args.finetune_epochs)
             macs = complexity(model, plan=plan).macs / complexity(model).macs
             widths = list(plan.widths().values())
             share = times[name] / times["dense"]
@@ -177,7 +184,7 @@ def run(args: argparse.Namespace) -> None:
     data_set = "CIFAR10" if args.trained_param else "DIGITS"
     print_table(f"{model.name}, {data_set}, dense {dense:.2%} on the holdout", columns, cells)
     about = {"model": model.name, "dataset": data_set, "criterion": CRITERION, "setup": str(setup)}
-    about |= {"dense": dense, "images": len(data.train[1]), "finetune_epochs": args.finetune_epochs}
+    about |= {"dense": dense, "images": len(context.splits.train), "finetune_epochs": args.finetune_epochs}
     save("latency_budget", {**about, "rows": rows})
 
 
@@ -193,7 +200,8 @@ def main() -> None:
     parser.add_argument("--finetune_epochs", type=int, default=2)
     args = parser.parse_args()
     start_tensorflow()
-    run(args)
+    with dense_network(args) as (context, model):
+        run(args, context, model)
 
 
 if __name__ == "__main__":

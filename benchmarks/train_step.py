@@ -50,14 +50,14 @@ def ours(
     from secateur.dataloader.augment import normalise, two_views
     from secateur.distillation import labels_only, two_view_knowledge
     from secateur.op_utils import Trainer
-    from secateur.pruning import make_plan, mask, narrow
+    from secateur.pruning import make_plan, narrow
     from secateur.pruning.search.ekg import FAST_WIDTH
 
     model = nets.build("ResNet-56")
     if keep:
         plan = make_plan(model, keep_macs=keep, convention="ekg", fill=False)
         # As the recipe trains it: surplus channels up to the next multiple are masked.
-        model = narrow(mask(model, plan), plan.padded(FAST_WIDTH)) if pad else narrow(model, plan)
+        model = narrow(model, plan.padded(FAST_WIDTH), alive=plan) if pad else narrow(model, plan)
     objective = two_view_knowledge if teachers else labels_only
 
     def preprocess(batch, seed):

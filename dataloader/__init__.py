@@ -5,20 +5,23 @@ that depends on the seed and the epoch only; `dataloader.augment` (TensorFlow) n
 inside the compiled step. Importing this package imports neither TensorFlow nor the data set's library.
 """
 
-from secateur.dataloader.batches import Batch, batches, epoch_order
+from secateur.dataloader.batches import Batch, balanced_order, batches, epoch_order
 from secateur.dataloader.loader import load
 from secateur.dataloader.registry import DATASETS, Dataset
-from secateur.dataloader.splits import Facts, Images, Splits, split_indices
+from secateur.dataloader.splits import Columns, Facts, Images, Splits, given_splits, split_indices
 
 __all__ = [
     "DATASETS",
     "Batch",
+    "Columns",
     "Dataset",
     "Facts",
     "Images",
     "Splits",
+    "balanced_order",
     "batches",
     "epoch_order",
     "load",
+    "given_splits",
     "split_indices",
 ]

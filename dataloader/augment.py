@@ -77,6 +77,7 @@ def two_views(
     pad_mode: str = "reflect",
     per_batch_crop: bool = False,
     flip: bool = True,
+    colour: bool = True,
 ) -> tf.Tensor:
     """Return two independent colour-jittered views, [2b, h, w, 3]: the first of all images, then the second.
 
@@ -84,7 +85,7 @@ def two_views(
     Arguments as in `augment`.
     """
     options = {"pad": pad, "pad_mode": pad_mode, "per_batch_crop": per_batch_crop, "flip": flip}
-    views = [augment(images, fold_seed(seed, view), colour=True, **options) for view in range(2)]
+    views = [augment(images, fold_seed(seed, view), colour=colour, **options) for view in range(2)]
     return tf.concat(views, axis=0)
 
 

@@ -24,6 +24,20 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
+def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return as many positions as there are labels, int64, every class as often as any other (± 1).
+
+    Of a small class images come several times, each as often as any other of it (± 1); of a large one some
+    are left out, others in each epoch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    shares = np.full(len(members), len(labels) // len(members))
+    shares[rng.permutation(len(members))[: len(labels) % len(members)]] += 1
+    chosen = [np.resize(own, share) for own, share in zip(members, shares, strict=True)]
+    return rng.permutation(np.concatenate(chosen))
+
+
 def batches(
     images: Images, batch_size: int, order: np.ndarray | None = None, drop_remainder: bool = False
 ) -> Iterator[Batch]:

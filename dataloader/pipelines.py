@@ -80,6 +80,18 @@ NORMALISATIONS: dict[str, dict[str, Constants]] = {
 """system → data set → constants. EKG's are the data sets' own "bgr"."""
 
 
+PIXELS: dict[str, Constants] = {
+    "0..255": ((0.0,) * 3, (1.0,) * 3),
+    "0..1": ((0.0,) * 3, (255.0,) * 3),
+    "-1..1": ((127.5,) * 3, (127.5,) * 3),
+    "caffe": ((103.939, 116.779, 123.68), (1.0,) * 3),
+    "torch": IMAGENET,
+}
+"""What models read, as `keras.applications` names it, with any data set. For "caffe" the channels stand in
+the order blue, green, red (`EXCHANGED`)."""
+EXCHANGED = ("caffe",)
+
+
 def normalisations_of(dataset: str) -> dict[str, Constants]:
     """Return the systems' constants for a data set, by system."""
     return {system: sets[dataset] for system, sets in NORMALISATIONS.items() if dataset in sets}

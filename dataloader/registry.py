@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from secateur.dataloader.pipelines import IMAGENET, normalisations_of
-from secateur.dataloader.sources import digits, folders, tfds
+from secateur.dataloader.pipelines import EXCHANGED, IMAGENET, PIXELS, Constants, normalisations_of
+from secateur.dataloader.sources import digits, folders, memory, tfds
 from secateur.dataloader.splits import Facts, Images
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
@@ -25,11 +25,13 @@ class Dataset:
     Attributes:
         num_classes: number of labels; None where only the data says it.
         shape: (height, width, 3) of one image; None as above.
-        read: (part, data_path, download) → Images in official order; part is "train" or "test".
+        read: (part, data_path, download, shape=) → Images in official order, brought to `shape`; part is
+            "train" or "test".
         normalisations: name → (mean, std) on the 0–255 scale.
         flip: whether a mirrored image still belongs to its class.
         inspect: (data_path, download) → names of the classes and shape, where the data says them.
-        resizable: whether `read` takes `shape` and brings images to it, so that NAME@SIDE is a name, too.
+        tested: data_path → whether there is a test part; None: always.
+        classes: names of the labels; () where nobody named them.
     """
 
     num_classes: int | None
@@ -38,7 +40,8 @@ class Dataset:
     normalisations: dict[str, tuple[Triple, Triple]]
     flip: bool = True
     inspect: Callable[[str | None, bool], tuple[list[str], Shape]] | None = None
-    resizable: bool = False
+    tested: Callable[[str | None], bool] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def _normalisations(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
@@ -54,7 +57,6 @@ def _folder(label: str, layout: folders.Layout, classes: int | None, shape: Shap
         partial(folders.read, label, layout),
         _normalisations(*normalisations_of(label).get("hap", IMAGENET)),
         inspect=partial(folders.inspect, label, layout, shape),
-        resizable=True,
     )
 
 
@@ -62,7 +64,8 @@ def _tfds(name: str) -> Dataset:
     """Return the entry of a name of tensorflow-datasets. Its own mean is not known: ImageNet's constants."""
     inspect = partial(tfds.inspect, name)
     read = partial(tfds.read, name)
-    return Dataset(None, None, read, _normalisations(*IMAGENET), inspect=inspect, resizable=True)
+    tested = partial(tfds.has_tests, name)
+    return Dataset(None, None, read, _normalisations(*IMAGENET), inspect=inspect, tested=tested)
 
 
 DATASETS: Registry[Dataset] = Registry(
@@ -72,13 +75,13 @@ DATASETS: Registry[Dataset] = Registry(
         "CIFAR10": Dataset(
             10,
             (32, 32, 3),
-            partial(tfds.read, "cifar10", label="CIFAR10", shape=(32, 32, 3)),
+            partial(tfds.read, "cifar10", label="CIFAR10"),
             _normalisations((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
         ),
         "CIFAR100": Dataset(
             100,
             (32, 32, 3),
-            partial(tfds.read, "cifar100", label="CIFAR100", shape=(32, 32, 3)),
+            partial(tfds.read, "cifar100", label="CIFAR100"),
             _normalisations((129.0, 124.0, 112.0), (68.0, 65.0, 70.0)),
         ),
         "DIGITS": Dataset(
@@ -98,9 +101,8 @@ DATASETS: Registry[Dataset] = Registry(
             (224, 224, 3),
             partial(tfds.read, "imagenet2012", label="IMAGENET", tests=("validation",)),
             _normalisations(*IMAGENET),
-            resizable=True,
         ),
-        "folder": _folder("folder", folders.classes_layout, None, None),
+        "folder": replace(_folder("folder", folders.classes_layout, None, None), tested=folders.has_tests),
     },
     option="dataset",
 )
@@ -111,7 +113,7 @@ def find_dataset(name: str) -> Dataset:
 
     Args:
         name: a key of `DATASETS` or "tfds:" and a name of tensorflow-datasets; "@SIDE" behind it asks for
-            images of SIDE × SIDE pixels, where the entry can be resized.
+            images of SIDE × SIDE pixels.
 
     Raises `UsageError` with the valid names and the nearest one.
     """
@@ -119,37 +121,74 @@ def find_dataset(name: str) -> Dataset:
     entry = _tfds(base[5:]) if base.startswith("tfds:") else DATASETS.find(base, more=", tfds:NAME")
     if side is None:
         return entry
-    if not entry.resizable or side < 1:
-        raise UsageError(f"{base} cannot be resized to that. Received: dataset={name!r}")
+    if side < 1:
+        raise UsageError(f"Images of at least 1×1 pixel are needed. Received: dataset={name!r}")
     return replace(entry, shape=(side, side, 3))
 
 
-def open_dataset(name: str, data_path: str | None = None, download: bool = True) -> Dataset:
+def open_dataset(
+    name: str, data_path: str | None = None, download: bool = True, shape: Shape | None = None
+) -> Dataset:
     """Return the entry with its classes and shape, which some read off `data_path`; `read` goes by these.
 
-    Raises `UsageError` as `find_dataset` does, and `DataError` where the data is not there.
+    `shape` is what images are brought to instead of their own, (height, width, 1 or 3). Raises `UsageError`
+    as `find_dataset` does, and `DataError` where the data is not there.
     """
     entry = find_dataset(name)
-    classes, shape = entry.num_classes, entry.shape
+    classes, own, names = entry.num_classes, entry.shape, entry.classes
     if entry.inspect:
         names, found = entry.inspect(data_path, download)
-        classes, shape = len(names), shape or found
-    read = partial(entry.read, shape=shape) if entry.resizable else entry.read
-    return replace(entry, num_classes=classes, shape=shape, read=read, inspect=None, resizable=False)
+        classes, own = len(names), own or found
+    own = shape or own
+    read = partial(entry.read, shape=own)
+    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None, classes=tuple(names))
 
 
-def facts_of(name: str, normalisation: str, data_path: str | None = None, download: bool = True) -> Facts:
-    """Return the facts of data set `name`, with a normalisation of its entry or of a published system.
+def facts_of(
+    name: str,
+    normalisation: str,
+    data_path: str | None = None,
+    download: bool = True,
+    shape: Shape | None = None,
+    constants: Constants | None = None,
+) -> Facts:
+    """Return the facts of data set `name`; a normalisation of its entry, of a published system or `PIXELS`.
 
-    Raises `UsageError` for an unknown name or normalisation, and errors of `open_dataset`.
+    `shape` is as in `open_dataset`; `constants` are mean and standard deviation that the user gives, called
+    "given". Raises `UsageError` for an unknown name or normalisation, and errors of `open_dataset`.
     """
-    known = {**normalisations_of(_split(name)[0]), **find_dataset(name).normalisations}
-    require(normalisation, known, "normalisation")
-    mean, std = known[normalisation]
-    entry = open_dataset(name, data_path, download)
+    if not constants:  # the name must be known before anything is read
+        require(normalisation, _constants_for(name), "normalisation")
+    entry = open_dataset(name, data_path, download, shape)
     classes, shape = entry.num_classes, entry.shape
     assert classes and shape  # `open_dataset` has asked the data
-    return Facts(name, classes, shape, mean, std, entry.flip, normalisation)
+    bare = Facts(
+        name, classes, shape, (0.0,), (1.0,), entry.flip, "", False, entry.classes, labelled=classes > 1
+    )
+    return renormalised(bare, "given" if constants else normalisation, constants)
+
+
+def renormalised(facts: Facts, normalisation: str, constants: Constants | None = None) -> Facts:
+    """Return the same with another normalisation, as `facts_of` takes it; nothing is read."""
+    mean, std = constants or _constants_for(facts.name)[normalisation]
+    channels = facts.shape[2]
+    return replace(
+        facts,
+        mean=_for_channels(mean, channels),
+        std=_for_channels(std, channels),
+        normalisation=normalisation,
+        exchanged=normalisation in EXCHANGED and channels == 3,
+    )
+
+
+def _constants_for(name: str) -> dict[str, Constants]:
+    own = {} if name == memory.NAME else find_dataset(name).normalisations
+    return {**PIXELS, **normalisations_of(_split(name)[0]), **own}
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return the constants of red, green and blue, or of grey, which has their mean."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _split(name: str) -> tuple[str, int | None]:

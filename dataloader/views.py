@@ -6,8 +6,9 @@ import math
 
 import tensorflow as tf
 
-from secateur.dataloader.augment import BITS, augment, draw_integers, two_views
+from secateur.dataloader.augment import BITS, augment, draw_integers, normalise, two_views
 from secateur.dataloader.pipelines import Pipeline
+from secateur.dataloader.splits import Facts
 
 AREA = (0.08, 1.0)
 """Range of the share of an image that a random resized crop shows (Szegedy et al. 2015)."""
@@ -15,20 +16,22 @@ RATIO = (3 / 4, 4 / 3)
 """Range of that crop's width / height, drawn on a logarithmic scale."""
 
 
-def training_view(images: tf.Tensor, seed: tf.Tensor, pipeline: Pipeline, flip: bool = True) -> tf.Tensor:
+def training_view(images: tf.Tensor, seed: tf.Tensor, pipeline: Pipeline, facts: Facts) -> tf.Tensor:
     """Return augmented images on the 0–255 scale, float32 [views·b, h, w, 3].
 
     Args:
         images: uint8 [b, h, w, 3]; h and w static.
         seed: int32 [2].
         pipeline: of `dataloader.pipelines`. With `crop` the images come out at that size.
-        flip: whether the data set's images may be mirrored (`Facts.flip`).
+        facts: of the data set: whether its images may be mirrored, and their colours jittered.
     """
-    flip = flip and pipeline.flip
+    flip = facts.flip and pipeline.flip
     if pipeline.crop:
         return random_resized_crop(images, seed, pipeline.crop, flip)
     options = {"pad": pipeline.pad, "pad_mode": pipeline.pad_mode, "per_batch_crop": pipeline.per_batch_crop}
-    return (two_views if pipeline.views == 2 else augment)(images, seed, flip=flip, **options)
+    if pipeline.views == 2:
+        return two_views(images, seed, flip=flip, colour=facts.colours, **options)
+    return augment(images, seed, flip=flip, **options)
 
 
 def evaluation_view(images: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
@@ -36,6 +39,11 @@ def evaluation_view(images: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
     if not pipeline.crop:
         return tf.cast(images, tf.float32)
     return centre_crop(images, pipeline.resize or pipeline.crop, pipeline.crop)
+
+
+def as_read(images: tf.Tensor, facts: Facts) -> tf.Tensor:
+    """Return images as the network reads them, float32: the order of channels and constants of `facts`."""
+    return normalise(images[..., ::-1] if facts.exchanged else images, facts.mean, facts.std)
 
 
 def random_resized_crop(images: tf.Tensor, seed: tf.Tensor, side: int, flip: bool = True) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from secateur.distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
 from secateur.distillation.basics import cross_entropy, kl_divergence, labels_only
+from secateur.distillation.distiller import Distiller
 from secateur.distillation.ekg import kept_teachers, two_view_knowledge
 from secateur.distillation.features import view
 from secateur.distillation.filters import Filtered, kept_per_sample
@@ -12,6 +13,7 @@ from secateur.distillation.teachers import Banked, Ensemble, Live, Teacher, ense
 
 __all__ = [
     "Banked",
+    "Distiller",
     "Ensemble",
     "Filtered",
     "Lesson",

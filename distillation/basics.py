@@ -18,6 +18,15 @@ def kl_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) ->
     return tf.reduce_sum(tf.exp(p) * (p - q), -1)
 
 
+def bernoulli_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Σ over the last axis of KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))), (…, labels) → (…,)."""
+    t, s = teacher / temperature, student / temperature
+    p = tf.sigmoid(t)
+    on = tf.math.log_sigmoid(t) - tf.math.log_sigmoid(s)
+    off = tf.math.log_sigmoid(-t) - tf.math.log_sigmoid(-s)
+    return tf.reduce_sum(p * on + (1 - p) * off, -1)
+
+
 MEANS = ("logits", "softmax", "tempered")
 """What `mean_of` can average."""
 

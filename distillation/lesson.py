@@ -8,11 +8,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from secateur.distillation.basics import accuracy, cross_entropy
-from secateur.distillation.features import view
+from secateur.distillation.features import OUTPUT, view
 from secateur.distillation.loss import Loss
 from secateur.distillation.moving import Changed, Changes, call_with
+from secateur.distillation.tasks import (
+    check_labels,
+    check_losses,
+    check_teacher,
+    kind_of_logits,
+    label_loss,
+    label_metric,
+    plain_classes,
+    task_for,
+)
 from secateur.distillation.teachers import Live, Teacher
+from secateur.nets.task import Task
 from secateur.op_utils import Batch
 from secateur.runs.errors import UsageError
 
@@ -20,7 +30,7 @@ Weighted = tuple[keras.distillation.DistillationLoss, float]
 
 
 class Lesson(keras.Model):
-    """{"images", "labels", optional "bank"} → "logits", "terms", "loss": label_weight · CE + Σ weight · loss.
+    """{"images", "labels", optional "bank"} → "logits", "loss", …: label_weight · CE + Σ weight · loss.
 
     What trains are the student's weights and the losses' own. The teacher's are handed to the step as values
     that it does not change: they get no update and no decay and are in no checkpoint.
@@ -32,9 +42,11 @@ class Lesson(keras.Model):
             adds nothing to the loss: the student computes with the kernels that it makes, see `settle`.
         label_weight: of the cross-entropy; 0 learns from the teacher alone.
         layers: names of the student's layers, see `view`.
+        task: what outputs mean, and the loss on labels in place of the cross-entropy; None: integers say the
+            class of an image, or of each position where the student makes maps.
 
     Attributes:
-        term_names: of what "terms" holds: "cross_entropy", then each loss that is added, by its key.
+        term_names: of what "terms" holds: "cross_entropy" or the task's loss, then each added loss, by key.
     """
 
     def __init__(
@@ -44,26 +56,34 @@ class Lesson(keras.Model):
         losses: Sequence[Weighted],
         label_weight: float = 1.0,
         layers: Mapping[str, Sequence[str]] | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__(name=f"{student.name}_lesson", dtype="float32")
+        self.task = task_for(student, task)
+        kind = self.kind = kind_of_logits(self.task)
+        check_losses([loss for loss, _ in losses], kind)
         self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
         moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
         self.label_weight, self.student = label_weight, student
-        self.term_names = ("cross_entropy", *_apart([_name(loss) for loss, _ in self.terms]))
+        of_labels = "cross_entropy" if plain_classes(self.task) else self.task.said.name
+        self.term_names = (of_labels, *_apart([_name(loss) for loss, _ in self.terms]))
         # Nothing reads this: Keras tracks, and so trains and saves, what stands in an attribute or a list of
         # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]
         reads = reads_of([loss for loss, _ in losses])
-        self.view = view(student, reads, layers, _names(losses, "student"))
+        self.view = view(student, [*reads, OUTPUT], layers, _names(losses, "student"), kind)
         if isinstance(teacher, keras.Model):
-            teacher = Live(teacher, reads, more=_names(losses, "teacher"))
+            teacher = Live(teacher, reads, more=_names(losses, "teacher"), kind=kind)
         if losses and teacher is None:
             raise UsageError("Losses compare with a teacher. Received: teacher=None")
         self.teacher = teacher
         self.changes = Changes(moving, self.view, teacher.convolutions if teacher and moving else [])
         symbols = teacher.symbols if teacher else {}
+        if self.terms and teacher:
+            check_teacher([loss for loss, _ in self.terms], kind, symbols, self.view.output)
         for loss in [loss for loss, _ in self.terms if isinstance(loss, Loss)]:
-            loss.build_from(_of(loss, symbols, "teacher"), _of(loss, self.view.output, "student"))
+            sides = _of(loss, symbols, "teacher"), _of(loss, self.view.output, "student")
+            loss.build_from(*sides, kind)
         self.built = True
 
     @property
@@ -73,29 +93,57 @@ class Lesson(keras.Model):
         known = {id(variable) for variable in self.variables}
         return super().non_trainable_variables + [v for v in read if id(v) not in known]
 
+    def __call__(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
+        """`call`. It looks at labels here, since Keras puts a page around what `call` raises."""
+        check_labels(self.task, inputs["labels"], self.view.output["logits"])
+        return super().__call__(inputs, *args, **kwargs)
+
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """One batch.
 
         Args:
-            inputs: "images" as the student reads them, "labels" (b,) integers, "bank" (b, classes, teachers).
-                With v views of every image, all first views, then all second ones, "images" has v·b rows.
+            inputs: "images" as the student reads them, also several tensors in any structure, "labels" (b,)
+                integers, or as the task reads them, "bank" (b, classes, teachers). With v views of every
+                image, all first views, then all second ones, "images" has v·b rows.
 
-        Returns "logits" float32 (v·b, classes), "loss", a float32 scalar, and "terms", the parts of the loss
-        before they are weighted, float32 (1 + losses that are added,).
+        Returns "logits" float32 (v·b, classes), "loss", a float32 scalar, "metric", the accuracy over all
+        views or what the task is measured by, and "terms", the parts of the loss before they are weighted,
+        float32 (1 + losses that are added,). Raises `UsageError` for labels of another shape or type.
         """
-        student = dict(call_with(self.view, self.changes.kernels(), inputs["images"], training))
-        student["logits"] = logits = tf.cast(student["logits"], tf.float32)
-        labels, images = per_view(inputs["labels"], logits), tf.shape(inputs["labels"])[0]
-        taught = dict(self.teacher(inputs, logits)) if self.teacher and self.terms else {}
-        terms = [tf.reduce_mean(cross_entropy(labels, logits))]
+        student = call_with(self.view, self.changes.kernels(), inputs["images"], training)
+        student = {**student, "logits": in_float32(student["logits"])}
+        logits = student["logits"]
+        rows = keras.tree.flatten(logits)[0]
+        labels = keras.tree.map_structure(lambda y: per_view(y, rows), inputs["labels"])
+        images = tf.shape(keras.tree.flatten(inputs["labels"])[0])[0]
+        terms = [label_loss(self.task, labels, logits)]
         loss = self.label_weight * terms[0]
-        if taught:
-            taught["logits"] = per_view(taught["logits"], logits)
-        for term, weight in self.terms:
+        for (_, weight), term in zip(self.terms, self.compare(inputs, student, labels, images), strict=True):
+            terms.append(term)
+            loss += weight * term
+        metric = label_metric(self.task, labels, logits)
+        return {"logits": logits, "loss": loss, "metric": metric, "terms": tf.stack(terms)}
+
+    def compare(
+        self, inputs: Mapping[str, Any], student: Mapping[str, Any], labels: Any, images: Any = None
+    ) -> list[tf.Tensor]:
+        """The losses that are added, before they are weighted: float32 scalars.
+
+        Args:
+            inputs: what the teacher reads.
+            student: what `view` gives, logits in float32.
+            labels, images: as `Loss.compute_loss` takes them.
+        """
+        if not (self.teacher and self.terms):
+            return []
+        taught, rows = dict(self.teacher(inputs, student["logits"])), keras.tree.flatten(student["logits"])[0]
+        taught["logits"] = keras.tree.map_structure(lambda z: per_view(z, rows), taught["logits"])
+        terms = []
+        for term, _ in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
-            terms.append(tf.cast(term.compute_loss(*sides, labels=labels, images=images), tf.float32))
-            loss += weight * terms[-1]
-        return {"logits": logits, "loss": loss, "terms": tf.stack(terms)}
+            value = term.compute_loss(*sides, labels=labels, images=images, kind=self.kind)
+            terms.append(tf.cast(value, tf.float32))
+        return terms
 
     @property
     def learner(self) -> keras.Model:
@@ -105,6 +153,11 @@ class Lesson(keras.Model):
     def settle(self) -> None:
         """Writes kernels that a loss moves into the student, where training ends; else does nothing."""
         self.changes.settle()
+
+
+def in_float32(logits: Any) -> Any:
+    """Logits of one output or several."""
+    return keras.tree.map_structure(lambda z: tf.cast(z, tf.float32), logits)
 
 
 def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -118,9 +171,8 @@ def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def lesson_objective(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-    """A `Lesson`'s own loss, and the accuracy over all views: an objective for `op_utils.Trainer`."""
-    logits = outputs["logits"]
-    return outputs["loss"], accuracy(logits, per_view(batch["labels"], logits))
+    """A `Lesson`'s own loss and metric: an objective for `op_utils.Trainer`."""
+    return outputs["loss"], outputs["metric"]
 
 
 def lesson_terms(outputs: Batch, batch: Batch) -> tuple[tf.Tensor, ...]:

@@ -28,6 +28,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         beta: its published weight beside the cross-entropy, and where that is from.
         several: `compare` takes logits of several teachers (b, classes, teachers). Any other loss is handed
             the mean of their logits (b, classes), also where there is one teacher.
+        kinds: of tasks (`nets.task.Task`) whose outputs it compares, where it reads logits or labels.
         moves_kernels: it compares nothing. A `Lesson` computes with what its `adapt(student's kernels,
             teacher's kernels, weight)` makes of the student's; see `distillation.moving`.
     """
@@ -36,6 +37,7 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
     reads: ClassVar[str] = "logits"
     beta: ClassVar[float] = 1.0
     several: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("classes",)
     moves_kernels: ClassVar[bool] = False
 
     def __init__(self, teacher_layer_name: str | None = None, student_layer_name: str | None = None) -> None:
@@ -45,7 +47,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
     def compare(self, teacher: Any, student: Any) -> tf.Tensor:
         """The loss, a scalar, from what is read on both sides (float32).
 
-        It is also handed `labels` or `images`, see `compute_loss`, where it has a parameter of that name.
+        It is also handed `labels`, `images` or `kind`, see `compute_loss`, where it has a parameter of that
+        name.
         """
         raise NotImplementedError(type(self).__name__)
 
@@ -53,7 +56,13 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         """Makes own weights; called once with the shapes of what is read on both sides."""
 
     def compute_loss(
-        self, teacher_outputs: Any, student_outputs: Any, labels: Any = None, images: Any = None, **_: Any
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        labels: Any = None,
+        images: Any = None,
+        kind: str = "classes",
+        **_: Any,
     ) -> tf.Tensor:
         """A scalar float32.
 
@@ -61,19 +70,31 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             teacher_outputs, student_outputs: {name of `READS`: tensor or list of tensors}, or what this
                 loss reads alone. The teacher's logits may be of several, see `several`.
             labels: (b,) integers, for losses that need them.
+            kind: of the task: what logits are, see `distillation.view`; "labels" are any that decide by
+                themselves, such as one for two classes.
             images: number of different images n where rows i, i + n, … are views of one; None: all differ.
 
         No gradient reaches the teacher. Raises `UsageError` for a side that lacks what the loss reads.
         """
-        teacher, student = self._select(teacher_outputs, "teacher"), self._select(student_outputs, "student")
+        teacher, student = (
+            self._select(outputs, side, kind)
+            for outputs, side in ((teacher_outputs, "teacher"), (student_outputs, "student"))
+        )
         teacher, student = keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), (teacher, student))
         if not self.built:
             self.build_for(
                 *(keras.tree.map_structure(lambda x: x.shape, side) for side in (teacher, student))
             )
         more = {"labels": self._needed(labels)} if _wants(type(self), "labels") else {}
-        more |= {"images": images} if _wants(type(self), "images") else {}
+        given = {"images": images, "kind": kind}
+        more |= {name: value for name, value in given.items() if _wants(type(self), name)}
         return self.compare(keras.tree.map_structure(tf.stop_gradient, teacher), student, **more)
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it compares logits or reads labels, and not features alone."""
+        compared = self.reads in ("logits", "all") or _wants(type(self), "labels")
+        return compared and not self.moves_kernels
 
     def build_for(self, teacher: Any, student: Any) -> None:
         """`prepare`, and remembers that it is done. Shapes are those of what the loss reads."""
@@ -81,14 +102,14 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             self.prepare(teacher, student)
         self.built = True
 
-    def build_from(self, teacher_outputs: Any, student_outputs: Any) -> None:
+    def build_from(self, teacher_outputs: Any, student_outputs: Any, kind: str = "classes") -> None:
         """`build_for` from outputs as `compute_loss` takes them, symbolic or not, unless it is done."""
         if not self.built:
             sides = zip((teacher_outputs, student_outputs), ("teacher", "student"), strict=True)
-            read = [self._select(outputs, who) for outputs, who in sides]
+            read = [self._select(outputs, who, kind) for outputs, who in sides]
             self.build_for(*keras.tree.map_structure(lambda x: x.shape, read))
 
-    def _select(self, outputs: Any, side: str) -> Any:
+    def _select(self, outputs: Any, side: str, kind: str) -> Any:
         if self.reads == "all" and not isinstance(outputs, Mapping):
             raise UsageError(
                 f"Loss {self.key!r} reads outputs by name. Received: {side} gives a {type(outputs).__name__}"
@@ -99,7 +120,8 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
             outputs = outputs[self.reads]
         if self.reads in ("stages", "blocks") and not isinstance(outputs, (list, tuple)):
             outputs = [outputs]
-        return self._one_voice(outputs) if side == "teacher" and not self.several else outputs
+        one_voice = side == "teacher" and kind == "classes" and not self.several
+        return self._one_voice(outputs) if one_voice else outputs
 
     def _one_voice(self, outputs: Any) -> Any:
         """The same, with the mean of the teachers' logits in place of (b, classes, teachers)."""

@@ -46,7 +46,7 @@ class Live:
 
     Args:
         model: see `view`; its weights are shared, not copied.
-        reads, layers, more: see `view`.
+        reads, layers, more, kind: see `view`.
     """
 
     def __init__(
@@ -55,15 +55,17 @@ class Live:
         reads: Iterable[str] = ("logits",),
         layers: Mapping[str, Sequence[str]] | None = None,
         more: Iterable[str] = (),
+        kind: str = "classes",
     ) -> None:
-        self.view = view(model, reads, layers, more)
+        self.view = view(model, reads, layers, more, kind)
         self.variables, self.symbols = self.view.variables, self.view.output
         self.convolutions = convolutions(self.view)
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes), and features in the type that the network computes in."""
         outputs = self.view(inputs["images"], training=False)
-        return {**outputs, "logits": tf.cast(outputs["logits"], tf.float32)}
+        logits = keras.tree.map_structure(lambda z: tf.cast(z, tf.float32), outputs["logits"])
+        return {**outputs, "logits": logits}
 
 
 class Ensemble:

@@ -13,9 +13,16 @@ from secateur.exports.signature import Runner, alone, call, input_specs
 
 def freeze(model: keras.Model, batch_size: int | None) -> Any:
     """A concrete function of the model's inputs, in order; None leaves the number of samples open."""
-    function = tf.function(lambda *inputs: call(model, inputs), autograph=False)
-    # LiteRT's converter itself leaves the variables of a Keras 3 model out of the file.
-    return convert_variables_to_constants_v2(function.get_concrete_function(*input_specs(model, batch_size)))
+    values = [(variable, variable.numpy()) for variable in model.variables]
+
+    def constant(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]):
+            return call(model, inputs)
+
+    function = tf.function(constant, autograph=False)
+    made = function.get_concrete_function(*input_specs(model, batch_size))
+    # A layer may compute with variables and arrays that Keras does not know of.
+    return convert_variables_to_constants_v2(made) if made.captured_inputs else made
 
 
 def frozen_runner(model: keras.Model, batch_size: int) -> Runner:

@@ -13,8 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from secateur.exports.frozen import freeze
-from secateur.exports.litert import converted
+from secateur.exports.litert import converted, converter_of
 from secateur.runs.errors import UsageError
 from secateur.runs.quiet import quiet_stderr
 from secateur.runs.suggest import require
@@ -46,7 +45,7 @@ def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> b
     shown = [[np.asarray(x, np.float32) for x in sample] for sample in samples]
     if not shown:
         raise UsageError("8 bits need samples to be calibrated with. Received: samples=[]")
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)])
+    converter = converter_of(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: shown
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

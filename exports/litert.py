@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,11 +24,16 @@ def to_litert(model: keras.Model) -> bytes:
 
     Raises `UsageError` for a model with operations, or types of numbers, that LiteRT lacks.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([freeze(model, None)])
-    return converted(converter, model, "export it as savedmodel or onnx")
+    return converted(converter_of(model), model, "export it as savedmodel or onnx")
 
 
-def converted(converter: tf.lite.TFLiteConverter, model: keras.Model, remedy: str) -> bytes:
+def converter_of(model: keras.Model) -> Any:
+    """A converter of a model, any batch size. That of TensorFlow 2 would freeze what is frozen once more."""
+    frozen = freeze(model, None)
+    return tf.compat.v1.lite.TFLiteConverter(frozen.graph.as_graph_def(), frozen.inputs, frozen.outputs)
+
+
+def converted(converter: Any, model: keras.Model, remedy: str) -> bytes:
     """What a converter makes of a model; its long complaints become a `UsageError` with the remedy."""
     try:
         with _silent_absl():
@@ -94,18 +99,18 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
 
 
 def litert_outputs(
-    data: bytes, read: Callable[[slice], np.ndarray], count: int, batch_size: int
+    data: bytes, read: Callable[[slice], Sequence[np.ndarray]], count: int, batch_size: int
 ) -> np.ndarray:
     """(count, …): the first output for `count` samples, at most `batch_size` at a time.
 
-    `read` gives the samples of a slice, as the file's one input reads them. The last batch is filled up with
-    samples of the one before.
+    `read` gives the samples of a slice, one array for each input. The last batch is filled up with samples of
+    the one before.
     """
     size = min(batch_size, count)
     run, found = litert_runner(data, size), []
     for start in range(0, count, size):
         first = min(start, count - size)
-        outputs = run(read(slice(first, first + size)))
+        outputs = run(*read(slice(first, first + size)))
         found.append((outputs[0] if isinstance(outputs, list) else outputs)[start - first :])
     return np.concatenate(found)
 

@@ -72,20 +72,24 @@ class Call:
         return [x for x in arguments if not any(map(_symbolic, keras.tree.flatten(x)))]
 
     def argument(self, position: int, name: str) -> Any:
-        """What the call passed on at this place or under this name; None where it did not."""
+        """What the call passed on at this place (−1: at none) or under this name; None where it did not."""
         args, kwargs = self.node.arguments.args, self.node.arguments.kwargs
-        return args[position] if len(args) > position else kwargs.get(name)
+        return args[position] if 0 <= position < len(args) else kwargs.get(name)
 
-    def run(self, values: Sequence[Any], layer: Any = None, training: bool | None = None) -> list[Any]:
+    def run(
+        self, values: Sequence[Any], layer: Any = None, training: bool | None = None, free: bool = False
+    ) -> list[Any]:
         """Repeats the call on other tensors, with this layer or another one in its place; flat outputs.
 
         `training`, or else that of the model around, overrules what the call recorded, as that of
         `model(x, training=…)` does: Keras records a layer's default (True for augmentation) as if the user
-        had said it.
+        had said it. `free` forgets both: the new model's own mode decides.
         """
         layer = layer or self.layer
         args, kwargs = self.node.arguments.fill_in(dict(zip(self.keys, values, strict=True)))
-        mode = self.training if training is None else training
+        mode = self.training if training is None and not free else training
+        if free:
+            kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         if mode is not None and getattr(layer, "_call_has_training_arg", False):
             kwargs = kwargs | {"training": mode}
         return keras.tree.flatten(layer(*args, **kwargs))
@@ -103,6 +107,12 @@ class Graph:
     def layers(self) -> dict[str, Any]:
         """Name → layer or operation, each once."""
         return {call.name: call.layer for call in self.calls}
+
+    @property
+    def output_shapes(self) -> list[tuple]:
+        """Of the model's outputs, with the batch axis."""
+        shapes = {t: s for call in self.calls for t, s in zip(call.outputs, call.shapes, strict=True)}
+        return [shapes[tensor] for tensor in self.outputs]
 
     def depths(self) -> dict[int, int]:
         """Number of a tensor → calls on the longest way to it from an input."""

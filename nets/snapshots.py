@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from secateur.nets import keras_json
+from secateur.nets.graph import trace
+from secateur.nets.kernels import named_variables
 from secateur.nets.names import NO_WEIGHTS, published_name, variables
 from secateur.nets.published import spec_from_arrays
 from secateur.nets.registry import build
@@ -15,10 +19,22 @@ from secateur.nets.spec import NetSpec
 from secateur.nets.torch_names import from_torch, is_torch
 from secateur.runs.errors import SnapshotError, UsageError, first_line
 from secateur.runs.snapshot import Snapshot, load_snapshot
+from secateur.runs.stubs import Refused
+
+GRAPH = "keras"  # in `Snapshot.spec`: the graph of a model that nobody here built
 
 
 def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: dict | None = None) -> Snapshot:
-    """The weights of one of our nets, by published name, with its spec; switched-off channels are zero."""
+    """The weights of a network with what it is built from.
+
+    One of our nets has published names and its spec, and channels that are switched off are zero. Any other
+    functional model has the paths of its weights and its graph. Raises `UsageError` for a model without a
+    graph, and for layers that cannot be stored (see `keras_json`).
+    """
+    if not hasattr(model, "spec"):
+        arrays = {name: np.asarray(v.numpy()) for name, v in _by_name(model).items()}
+        spec = {GRAPH: keras_json.config_of(model, own=True)}
+        return Snapshot(arrays=arrays, spec=spec, plan=plan, facts=dict(facts or {}))
     arrays: dict[str, np.ndarray] = {}
     for layer in model.layers:
         own = {v.name: v.numpy() for v in layer.variables}
@@ -34,6 +50,9 @@ def load_params(
 ) -> keras.Model:
     """Loads a snapshot, ours, a published pickle, or weights of a CIFAR ResNet from PyTorch.
 
+    Of a model that nobody here built it makes a model of the layers that the snapshot names: those of Keras,
+    and classes that the user has registered.
+
     Args:
         model: one of our nets to load into, or None to build the net that the file describes; the widths of a
             file without a description are read off its arrays.
@@ -46,6 +65,8 @@ def load_params(
     label = label if isinstance(source, Snapshot) else str(source)
     if is_torch(snapshot.arrays):
         snapshot = from_torch(snapshot.arrays, label)
+    if snapshot.spec and GRAPH in snapshot.spec:
+        return _functional(model, snapshot, label)
     if model is None:
         spec = _described(snapshot.spec, label) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
         model = _build_fitting(spec, label)
@@ -53,6 +74,33 @@ def load_params(
         _check_alike(model.spec, _described(snapshot.spec, label), label)
     _assign(model, snapshot.arrays, label)
     return model
+
+
+def _functional(model: keras.Model | None, snapshot: Snapshot, label: str) -> keras.Model:
+    """A model of the stored graph, or `model` with the weights of it."""
+    if model is None:
+        try:
+            return keras_json.build(snapshot.spec[GRAPH], [*snapshot.arrays.values()], own=True)
+        except Refused as error:
+            raise SnapshotError(f"{label}: {error}") from None
+    wanted = _by_name(model)
+    _check_weights(wanted, snapshot.arrays, label, model.name)
+    model.set_weights([snapshot.arrays[name] for name in wanted])
+    return model
+
+
+def _by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    """Path of the layer and name of the weight → variable, in the order of `model.weights`.
+
+    Keras' own paths change with what else the process has built.
+    """
+    known = {
+        id(variable): f"{path}/{name}"
+        for path, layer in trace(model).layers.items()
+        if hasattr(layer, "variables")
+        for name, variable in named_variables(layer).items()
+    }
+    return {known[id(variable)]: variable for variable in model.weights}
 
 
 def _described(spec: Mapping, label: str) -> NetSpec:
@@ -84,20 +132,22 @@ def _build_fitting(spec: NetSpec, label: str) -> keras.Model:
 
 def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], label: str) -> None:
     wanted = variables(model)
+    _check_weights(wanted, arrays, label, model.name)
+    for name, variable in wanted.items():
+        variable.assign(arrays[name].reshape(variable.shape))
+
+
+def _check_weights(wanted: Mapping[str, Any], arrays: Mapping, label: str, network: str) -> None:
     for name, variable in wanted.items():
         if name not in arrays:
-            raise SnapshotError(f"{label}: array {name!r} is missing. Is this a snapshot of {model.name}?")
+            raise SnapshotError(f"{label}: array {name!r} is missing. Is this a snapshot of {network}?")
         if _squeezed(arrays[name].shape) != _squeezed(variable.shape):
             raise SnapshotError(
-                f"{label}: array {name!r} does not fit {model.name}. "
+                f"{label}: array {name!r} does not fit {network}. "
                 f"Received: shape={arrays[name].shape}, expected {tuple(variable.shape)}"
             )
     if extra := sorted(set(arrays) - set(wanted)):
-        raise SnapshotError(
-            f"{label}: {model.name} has no weight {extra[0]!r}. Pass the --arch of this file."
-        )
-    for name, variable in wanted.items():
-        variable.assign(arrays[name].reshape(variable.shape))
+        raise SnapshotError(f"{label}: {network} has no weight {extra[0]!r}. Pass the --arch of this file.")
 
 
 def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:

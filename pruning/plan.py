@@ -79,6 +79,11 @@ class Plan:
         """The same plan with other channels in one group."""
         return Plan({**self.keep, group: tuple(sorted(map(int, kept)))}, self.sizes)
 
+    def renamed(self, names: Mapping[str, str]) -> Plan:
+        """The same plan for a model whose layers have other names; those that are not in `names` stay."""
+        keep = {names.get(name, name): kept for name, kept in self.keep.items()}
+        return Plan(keep, {names.get(name, name): size for name, size in self.sizes.items()})
+
     def padded(self, multiple: int) -> Plan:
         """This plan with removed channels taken back until widths are multiples, where a group has as many.
 

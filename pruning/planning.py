@@ -11,6 +11,12 @@ import keras
 import numpy as np
 
 from secateur.pruning.choose.budgets import Budget, Cost, widest
+from secateur.pruning.choose.earlier import (
+    no_wider,
+    refuse_measured,
+    scores_within,
+    unchanged_where_as_wide,
+)
 from secateur.pruning.choose.ranking import Limits, Ranking, Widths, check_prunable, names, structures
 from secateur.pruning.choose.rules import Rule, ranked_together, uniform
 from secateur.pruning.choose.sensitivity import Sensitivity, by_sensitivity, measure_sensitivity
@@ -37,7 +43,8 @@ def make_plan(
     budget: Budget | None = None, allocation: str | Sensitivity | None = None, fill: bool = True,
     round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
     convention: str = "mac", setup: Setup | None = None, cache: str | os.PathLike | None = None,
-    data: Any = None, analysis: Analysis | None = None, **scoring: Unpack[Scoring],
+    data: Any = None, within: Plan | None = None, analysis: Analysis | None = None,
+    **scoring: Unpack[Scoring],
 ) -> Plan:  # fmt: skip
     """Chooses the channels that stay: those with the best scores, as many as a budget allows.
 
@@ -62,6 +69,9 @@ def make_plan(
             call. None is LiteRT, one thread, one image.
         cache: folder of the layers that have been measured; None is the user's cache folder.
         data: (images, labels), or images alone, for criteria that look at them and for "sensitivity".
+        within: an earlier plan: what it removes stays removed. Budgets are ratios of the whole model all the
+            same; a criterion given by name sees the network that this plan leaves. Not for measured
+            milliseconds.
         analysis: of the model, where the caller has it.
         scoring: loss, reduce, normalise, batch_size and seed of `score_groups`.
 
@@ -77,19 +87,30 @@ def make_plan(
     limits = Limits(round_to, min_channels, max_drop, names(ignore))
     analysis = analysis or analyse(model)
     check_prunable(analysis, model.name)
+    if within is not None:
+        refuse_measured(target)
+        criterion = scores_within(model, within, criterion, analysis, data=data, **scoring)
     if isinstance(criterion, str):
         criterion = score_groups(model, criterion, analysis=analysis, data=data, **scoring)
     ranking = Ranking.of(analysis, criterion, limits)
     if allocation == "sensitivity":
-        allocation = measure_sensitivity(model, criterion, data=data, analysis=analysis)
+        allocation = measure_sensitivity(
+            model, criterion, data=data, loss=scoring.get("loss"), analysis=analysis
+        )
     if target.measured:
         return fit_plan(
             model, analysis, ranking, target, allocation=allocation, fill=fill, setup=setup, cache=cache
         ).best.plan
     rule = _rule(allocation or "uniform", ranking, analysis)
+    most = within.widths() if within else ranking.sizes
+    rule = no_wider(rule, most)
     if target.name == "keep" and allocation in (None, "uniform"):
-        return ranking.plan(rule.widths(target.value))
-    return ranking.plan(widest(rule, ranking, target.budget(analysis, ranking, convention), fill))
+        widths = rule.widths(target.value)
+    else:
+        bound = target.budget(analysis, ranking, convention)
+        widths = widest(rule, ranking.narrowed(most), bound, fill)
+    plan = ranking.plan(widths)
+    return unchanged_where_as_wide(plan, within) if within else plan
 
 
 def fit_plan(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.reports.costs import of_older
 from secateur.reports.page import render, run_page
-from secateur.reports.pruned import pruned_page
 from secateur.runs.errors import RunFolderError, UsageError
 from secateur.runs.files import read_json, write_atomic
 from secateur.runs.suggest import nearest
@@ -27,13 +27,8 @@ def run(options: Any) -> None:
     file = Path(options.report)
     report = _read(file)
     name = f"{options.picture}.svg" if options.picture else file.with_suffix(".html").name
-    text = picture_file(report, options.picture) if options.picture else page(report)
+    text = picture_file(report, options.picture) if options.picture else run_page(report)
     write_atomic(options.output or file.with_name(name), text.encode())
-
-
-def page(report: Mapping[str, Any]) -> str:
-    """The page of a report: of a run, or of `python -m pruning`."""
-    return pruned_page(report) if "parities" in report else run_page(report)
 
 
 def picture_file(report: Mapping[str, Any], name: str) -> str:
@@ -49,9 +44,7 @@ def picture_file(report: Mapping[str, Any], name: str) -> str:
     if not panels:
         raise UsageError(f"this run has nothing to show in the picture. Received: {name}\nchoose another run")
     config = report.get("config") or {}
-    subject = (
-        report.get("model") or f"{config.get('arch', 'a network')} on {config.get('dataset', 'its data')}"
-    )
+    subject = f"{config.get('arch', 'a network')} on {config.get('dataset', 'its data')}"
     places, width, height = _arranged(panels)
     placed = zip(panels, places, strict=True)
     return render(
@@ -68,7 +61,7 @@ def _read(file: Path) -> dict:
         report = None
     if not isinstance(report, dict) or "rows" not in report:
         raise UsageError(f"this is not a report. Received: {file}\ngive a run's report.json")
-    return report
+    return of_older(report) if "parities" in report and "costs" not in report else report
 
 
 def _arranged(panels: Sequence) -> tuple[list[tuple[int, int]], int, int]:

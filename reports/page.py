@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader
 
 from secateur.reports import words
+from secateur.reports.costs import costs_rows, sentence
 from secateur.reports.sentences import summary
 from secateur.reports.words import UNWEIGHTED, clean, loss_options, ratio
 from secateur.runs.text import number
@@ -51,7 +52,8 @@ def run_page(report: Report) -> str:
     """
     report = clean(report)
     config = report.get("config") or {}
-    subject = f"{config.get('arch', 'network')} on {config.get('dataset', 'data')}"
+    data = f" on {config['dataset']}" if config.get("dataset") else ""
+    subject, costs = f"{config.get('arch', 'network')}{data}", costs_rows(report)
     rows, learning = report.get("rows") or [], report.get("learning")
     unasked = {"flops_ekg"} if learning else set()  # nothing was budgeted in EKG's count
     epochs = report.get("epochs") or []
@@ -61,7 +63,8 @@ def run_page(report: Report) -> str:
         "run.html.j2",
         report,
         title=f"{subject} · {report.get('system', 'pruned')}",
-        summary=summary(report),
+        summary=sentence(costs).replace(" %", "\u00a0%") if costs and not rows else summary(report),
+        costs=costs,
         columns=[c for c in COLUMNS if c.key not in unasked and any(c.key in row for row in rows)],
         file_columns=FILE_COLUMNS,
         unlike=_timed_apart(rows),
@@ -126,6 +129,8 @@ _TEMPLATES.filters |= {
         name: getattr(words, name)
         for name in ("duration", "percent", "si", "joined", "learning_text", "filter_text")
     },
+    "accuracy": words.accuracy_of,
+    "part": words.part_of,
     "number": number,
     "cell": _cell,
     "change": _change_of,

@@ -27,7 +27,7 @@ from secateur.reports.drawing import (
 )
 from secateur.reports.panels import WIDTH, curves, hint, key, panel, set_range, two_axes
 from secateur.reports.progress import search, training
-from secateur.reports.words import clean, fit, percent, short, si
+from secateur.reports.words import accuracy_of, clean, fit, part_of, percent, short, si
 
 Report = Mapping[str, Any]
 
@@ -94,18 +94,18 @@ def _stage(name: str, rows: Sequence[Report]) -> Figure:
 
 
 def costs(report: Report) -> list[Figure]:
-    """Test accuracy over MACs and over both times, from zero, the networks joined in their order."""
-    rows = [row for row in report.get("rows") or [] if row.get("test_accuracy") is not None]
+    """Test accuracy, or that of the hold-out, over MACs and both times, the networks in their order."""
+    rows = [row for row in report.get("rows") or [] if accuracy_of(row) is not None]
     measured = [(cost, [row for row in rows if row.get(cost[0]) is not None]) for cost in COSTS]
     return [_cost(known, *cost) for cost, known in measured if known]
 
 
 def _cost(rows: Sequence[Report], cost: str, title: str, unit: str, show: Callable[[float], str]) -> Figure:
-    texts = [f"{row['name']}: {show(row[cost])}, {percent(row['test_accuracy'])}" for row in rows]
-    axes = two_axes(title, unit, "% of the test images", f"{title}: {'; '.join(texts)}")
-    x, y = [row[cost] for row in rows], [100 * row["test_accuracy"] for row in rows]
+    texts = [f"{row['name']}: {show(row[cost])}, {percent(accuracy_of(row))}" for row in rows]
+    axes = two_axes(title, unit, f"% of the {part_of(rows[0])} images", f"{title}: {'; '.join(texts)}")
+    x, y = [row[cost] for row in rows], [100 * accuracy_of(row) for row in rows]
     axes.set_xlim(0, 1.3 * max(x) or 1)
-    set_range(axes, [row["test_accuracy"] for row in rows], 100)
+    set_range(axes, [accuracy_of(row) for row in rows], 100)
     axes.locator_params(axis="x", nbins=3)
     axes.xaxis.set_major_formatter(lambda value, _: show(value) if value else "0")
     axes.plot(x, y, color=COLOURS["stone"], lw=1, ls=(0, (2, 4)), clip_on=False)

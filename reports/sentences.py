@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateur.reports.words import joined, percent, ratio, si
+from secateur.reports.words import accuracy_of, joined, part_of, percent, ratio, si
 
 Report = Mapping[str, Any]
 
@@ -22,11 +22,11 @@ def summary(report: Report) -> str:
 
 
 def _accuracy(row: Report) -> str:
-    return percent(row.get("test_accuracy"))
+    return percent(accuracy_of(row))
 
 
 def _alone(row: Report) -> str:
-    return f"{row['params']:,} parameters, {si(row['macs'])} MACs, test accuracy {_accuracy(row)}."
+    return f"{row['params']:,} parameters, {si(row['macs'])} MACs, {part_of(row)} accuracy {_accuracy(row)}."
 
 
 def _change(rows: Sequence[Report]) -> str:
@@ -38,7 +38,7 @@ def _change(rows: Sequence[Report]) -> str:
     if None not in (first.get("ms_litert"), last.get("ms_litert")):
         times = f"{first['ms_litert']:.1f} → {last['ms_litert']:.1f} ms per batch of {last.get('batch')}"
         parts.append(f"{times} on LiteRT ({ratio(last, first, 'ms_litert')})")
-    parts.append(f"test accuracy {_accuracy(first).removesuffix(' %')} → {_accuracy(last)}")
+    parts.append(f"{part_of(first)} accuracy {_accuracy(first).removesuffix(' %')} → {_accuracy(last)}")
     tail = " (slimmed; not fine-tuned)" if last["name"] == "slimmed" else ""
     return f"{', '.join(parts)}{tail}."
 
@@ -48,7 +48,9 @@ def _distilled(rows: Sequence[Report]) -> str:
     names = {"student": "student before"}
     others = [f"{names.get(row['name'], row['name'])} {_accuracy(row)}" for row in rows[:-1]]
     beside = f" ({', '.join(others)})" if others else ""
-    return f"The student reaches {_accuracy(rows[-1])} on the test images{beside}. {_size(rows)}."
+    return (
+        f"The student reaches {_accuracy(rows[-1])} on the {part_of(rows[-1])} images{beside}. {_size(rows)}."
+    )
 
 
 def _size(rows: Sequence[Report]) -> str:

@@ -49,6 +49,16 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def part_of(row: Mapping[str, Any]) -> str:
+    """Which images a row's accuracy is of: "test", or "hold-out" where there are no test images."""
+    return "hold-out" if "test_accuracy" not in row and "holdout_accuracy" in row else "test"
+
+
+def accuracy_of(row: Mapping[str, Any]) -> float | None:
+    """On these images."""
+    return row.get("holdout_accuracy" if part_of(row) == "hold-out" else "test_accuracy")
+
+
 def ratio(row: Mapping[str, Any], first: Mapping[str, Any], key: str) -> str:
     """What is left of `first[key]` in `row`, in whole per cent."""
     return f"{row[key] / first[key]:.0%}".replace("%", " %") if first.get(key) else "–"

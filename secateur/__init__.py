@@ -16,10 +16,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from secateur import callbacks as callbacks
     from secateur.pruning.layers import register_layer as register_layer
+    from secateur.recipes.engine.compress import Compressed as Compressed
+    from secateur.recipes.engine.compress import compress as compress
 
 __version__ = "0.1.0"
 ROOMS = "coding dataloader distillation exports nets op_utils pruning recipes reports runs".split()
+PUBLIC = {
+    "register_layer": "pruning.layers",
+    "compress": "recipes.engine.compress",
+    "Compressed": "recipes.engine.compress",
+}
 
 
 class _BareNames(Loader):
@@ -53,8 +61,10 @@ def _serve_bare_names(root: Path) -> None:
 
 def __getattr__(name: str) -> object:
     """Public names of this package itself; rooms are modules."""
-    if name == "register_layer":
-        return importlib.import_module(f"{__name__}.pruning.layers").register_layer
+    if name == "callbacks":
+        return importlib.import_module(f"{__name__}.callbacks")
+    if name in PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

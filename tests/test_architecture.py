@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "recipes": BASE | MIDDLE | UPPER | {"reports"},
     "train_cifar": BASE | MIDDLE | UPPER | {"reports", "recipes"},
     "test": BASE | MIDDLE | UPPER | {"reports", "recipes"},
+    "callbacks": BASE | MIDDLE | UPPER,
 }
 
 
@@ -30,8 +31,9 @@ def sources():
     """(room, file) of every source of the project."""
     for room in MAY_IMPORT:
         yield from ((room, path) for path in sorted((REPO / room).rglob("*.py")))
-        if (REPO / f"{room}.py").is_file():
-            yield room, REPO / f"{room}.py"
+        for folder in (REPO, REPO / "secateur"):
+            if (folder / f"{room}.py").is_file():
+                yield room, folder / f"{room}.py"
 
 
 def imported(path: Path) -> set[str]:
@@ -65,6 +67,7 @@ def test_there_is_something_to_read():
         "recipes",
         "reports",
         "train_cifar",
+        "callbacks",
     } <= rooms
 
 

@@ -27,6 +27,10 @@ class Summary:
     file: int
     sha256: str
 
+    def __str__(self) -> str:
+        times = f"{self.arrays / self.file:.2f} times smaller"
+        return f"{self.file:,} bytes for weights of {self.arrays:,}, {times}"
+
 
 def encode_arrays(
     arrays: Mapping[str, np.ndarray],

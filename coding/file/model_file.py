@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.coding.file import container, keras_json
+from secateur.coding.file import container
 from secateur.coding.file.array_file import Summary, encode_arrays, equal
 from secateur.coding.file.array_reader import Each, read_arrays, read_index
 from secateur.coding.file.reader import field
 from secateur.coding.sharing import share as sharing
 from secateur.coding.sharing.kernels import Bits
+from secateur.nets import keras_json
 from secateur.runs.errors import SnapshotError
 
 GRAPH, FACTS = "keras", "facts"
@@ -51,7 +51,7 @@ def encode(
     weights = [np.asarray(v.numpy()) for v in model.weights]
     if bits is not None:
         weights = _shared(config, weights, bits, share)
-    names = _names(model)
+    names = keras_json.weight_names(model)
 
     def check(temp: Path) -> None:
         found = decode(temp)
@@ -76,17 +76,6 @@ def decode(path: str | os.PathLike, each: Each = iter) -> keras.Model:
         config = field(index.extra, GRAPH, dict)
         keras_json.check(config)  # before the work
         return keras_json.build(config, [array for _, array in each(read_arrays(found, index))])
-
-
-def _names(model: keras.Model) -> list[str]:
-    """A name for each of `model.weights`: its path, with a number where nested models have one twice."""
-    seen: Counter[str] = Counter()
-    names = []
-    for variable in model.weights:
-        seen[variable.path] += 1
-        number = seen[variable.path]
-        names.append(variable.path if number == 1 else f"{variable.path} #{number}")
-    return names
 
 
 def _shared(config: dict, weights: list[np.ndarray], bits: Bits, share: Share) -> list[np.ndarray]:

@@ -6,16 +6,15 @@ Lagrangian allocation of Shoham & Gersho 1988).
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from secateur.coding.sharing.kernels import kernels_of
-from secateur.coding.sharing.share import join, share, share_array, stored_bytes
+from secateur.coding.sharing.share import join, share_array, stored_bytes
 from secateur.runs.errors import UsageError
 
 BITS = range(2, 9)
@@ -132,18 +131,6 @@ def _least(model: Any, layers: str, linear: bool) -> float:
 def calls_of_loss(model: Any, layers: str = "conv") -> int:
     """How often `choose_bits` asks for the loss."""
     return 1 + len(BITS) * len(kernels_of(model, layers))
-
-
-@contextlib.contextmanager
-def shared_for_now(model: Any, bits: Mapping[str, int], layers: str = "conv") -> Iterator[None]:
-    """The model with these bits inside of the block, and as it was behind it."""
-    before = [(variable, np.asarray(variable.numpy())) for *_, variable in kernels_of(model, layers)]
-    try:
-        share(model, bits, layers)
-        yield
-    finally:
-        for variable, value in before:
-            variable.assign(value)
 
 
 def total_of(choices: Iterable[Choice], what: str) -> float:

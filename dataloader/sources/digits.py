@@ -16,20 +16,25 @@ _TEST_SHARE = 5
 _GREY_LEVELS = 16
 
 
-def read(part: str, data_path: str | None = None, download: bool = True) -> Images:
-    """Return the "train" or "test" digits: uint8 [n, 32, 32, 3], three equal channels.
+def read(
+    part: str,
+    data_path: str | None = None,
+    download: bool = True,
+    *,
+    shape: tuple[int, int, int] = (SIDE, SIDE, 3),
+) -> Images:
+    """Return the "train" or "test" digits: uint8 [n, *shape], all channels equal.
 
     The test part is the last fifth (rounded down) of each class in scikit-learn's order. `data_path` and
-    `download`
-    are there for the registry and have no effect: the images lie in the installed package.
+    `download` are there for the registry and have no effect: the images lie in the installed package.
     """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     is_test = last_of_each_class(bunch.target)
     chosen = is_test if part == "test" else ~is_test
-    grey = upscale(bunch.images[chosen], SIDE) * (255 / _GREY_LEVELS)
-    images = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=-1)
+    grey = upscale(bunch.images[chosen], *shape[:2]) * (255 / _GREY_LEVELS)
+    images = np.repeat(np.rint(grey).astype(np.uint8)[..., None], shape[2], axis=-1)
     labels = bunch.target[chosen].astype(np.int32)
     return Images(images, labels, np.arange(len(labels), dtype=np.int64))
 
@@ -43,10 +48,9 @@ def last_of_each_class(labels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def upscale(images: np.ndarray, side: int) -> np.ndarray:
-    """Enlarge square grey images, [n, s, s], to [n, side, side]: bilinear with half-pixel centres."""
-    weights = _bilinear(images.shape[1], side)
-    return weights @ images @ weights.T
+def upscale(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Enlarge grey images, [n, h, w], to [n, height, width]: bilinear with half-pixel centres."""
+    return _bilinear(images.shape[1], height) @ images @ _bilinear(images.shape[2], width).T
 
 
 def _bilinear(old: int, new: int) -> np.ndarray:

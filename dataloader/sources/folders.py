@@ -22,8 +22,6 @@ LARGEST = 224
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 _TESTS = ("test", "val", "valid", "validation")
-_TEST_SHARE = 5
-_SEED = 1
 
 
 def read(
@@ -63,18 +61,16 @@ def inspect(
 def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _TESTS) -> Listing:
     """`train/CLASS/…` with `test/`, `val/`, `valid/` or `validation/` beside it, the first that exists.
 
-    Without `train/`, the classes lie directly in the folder: a fifth of each, at least one image and drawn
-    with a fixed seed, is the test part. Classes are the sub-folders of the training part, in alphabetical
-    order.
+    Without `train/`, the classes lie directly in the folder, which has no test part. Classes are the
+    sub-folders of the training part, in alphabetical order. Images that lie in the folder itself have no
+    labels: all are 0, and the only class has no name.
     """
     if not (root / "train").is_dir():
-        files, labels, classes = _under(label, root, None)
-        chosen = np.flatnonzero(random_fifth(labels) == (part == "test"))
-        return [files[i] for i in chosen], labels[chosen], classes
+        return _flat(root) or _under(label, root, None)
     classes = _classes(label, root / "train")
     if part == "train":
         return _under(label, root / "train", classes)
-    found = next((root / name for name in tests if (root / name).is_dir()), None)
+    found = _tests_of(root, tests)
     if found is None:
         raise DataError(
             f"{label} needs a folder {' or '.join(tests)} beside train. Received: data_path={root}"
@@ -82,9 +78,23 @@ def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _
     return _under(label, found, classes)
 
 
-def whole_layout(label: str, root: Path, part: str) -> Listing:
-    """`train/CLASS/…` or, without `train/`, `CLASS/…`: all of it, whatever the part."""
-    return _under(label, root / "train" if (root / "train").is_dir() else root, None)
+def _flat(root: Path) -> Listing | None:
+    """The images of a folder without sub-folders; None where there are none."""
+    inside = list(root.iterdir())
+    files = sorted(path for path in inside if path.suffix.lower() in _SUFFIXES)
+    if not files or any(path.is_dir() for path in inside):
+        return None
+    return files, np.zeros(len(files), np.int32), [""]
+
+
+def has_tests(data_path: str | None, tests: tuple[str, ...] = _TESTS) -> bool:
+    """Whether a folder of `classes_layout` has a test part."""
+    root = Path(data_path or "").expanduser()
+    return (root / "train").is_dir() and _tests_of(root, tests) is not None
+
+
+def _tests_of(root: Path, tests: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in tests if (root / name).is_dir()), None)
 
 
 def tiny_layout(label: str, root: Path, part: str) -> Listing:
@@ -108,21 +118,12 @@ def tiny_layout(label: str, root: Path, part: str) -> Listing:
     return files, np.array([classes.index(wnid) for _, wnid in rows]), classes
 
 
-def random_fifth(labels: np.ndarray) -> np.ndarray:
-    """Return a mask, bool [n], of n_c // 5 images of each class c, at least one, drawn with seed 1."""
-    rng, mask = np.random.default_rng(_SEED), np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        mask[members[: max(1, len(members) // _TEST_SHARE)]] = True
-    return mask
-
-
 def _root(label: str, data_path: str | None) -> Path:
     if data_path is None:
         raise DataError(f"{label} is read from a folder: give --data_path DIR. Received: data_path=None")
     root = Path(data_path).expanduser()
     if not root.is_dir():
-        raise DataError(f"{label} is read from a folder, and there is none. Received: data_path={root}")
+        raise DataError(f"{label} is read from a folder; there is no such folder. Received: data_path={root}")
     return root
 
 

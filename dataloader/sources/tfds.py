@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from secateur.dataloader.sources.decoding import Shape, check_memory, fitted
-from secateur.dataloader.sources.folders import random_fifth
 from secateur.dataloader.splits import Images
 from secateur.runs.errors import DataError, UsageError
 from secateur.runs.suggest import closest, nearest
@@ -70,9 +69,8 @@ def read(
 ) -> Images:
     """Return the "train" or "test" images, brought to `shape` (`decoding.fitted`).
 
-    The test part is the first of the splits `tests`. Where there is none, it is a fifth of each class of
-    `train`, drawn with a fixed seed. Images are in the order of the number that `id` ends in where rows have
-    one, else as they lie in the prepared files.
+    The test part is the first of the splits `tests`. Images are in the order of the number that `id` ends in
+    where rows have one, else as they lie in the prepared files.
 
     Args:
         label: the name in messages; None = "tfds:" and the name.
@@ -87,15 +85,16 @@ def read(
     builder = _open(label, name, data_path)
     if not builder.is_prepared():
         _prepare(label, builder, download)
-    own = next((split for split in tests if split in builder.info.splits), None)
+    split = part if part == "train" else next((one for one in tests if one in builder.info.splits), part)
     try:
-        images = _decode(label, builder, own if part == "test" and own else "train", shape)
+        return _decode(label, builder, split, shape)
     except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError) as error:
         raise _damaged(label, str(builder.data_path), error) from error
-    if own is None:
-        images = images.take(np.flatnonzero(random_fifth(images.labels) == (part == "test")))
-        return Images(images.images, images.labels, np.arange(len(images), dtype=np.int64))
-    return images
+
+
+def has_tests(name: str, data_path: str | None, tests: tuple[str, ...] = _TESTS) -> bool:
+    """Whether one of the splits `tests` is there; the data must be prepared."""
+    return any(split in _open(f"tfds:{name}", name, data_path).info.splits for split in tests)
 
 
 def official_numbers(ids: np.ndarray) -> np.ndarray:

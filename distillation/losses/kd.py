@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from secateur.distillation.basics import MEANS, kl_divergence, mean_of
+from secateur.distillation.basics import MEANS, bernoulli_divergence, kl_divergence, mean_of
 from secateur.distillation.loss import Loss
 from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
@@ -30,6 +30,10 @@ def mean_divergence(
 class KD(Loss):
     """factor(T) · KL(σ_T(teacher) ‖ σ_T(student)), mean over the batch (Hinton et al. 2015, §2).
 
+    Of maps the mean is over all positions. Of labels, which a sigmoid each decides, σ_T is the sigmoid of
+    z/T and the sum of their divergences counts. Numbers have no temperature: their loss is the mean squared
+    difference.
+
     Args:
         temperature: T > 0.
         factor: "T2" as Hinton, HAP and KESI have it, "T" as EKG, or "1".
@@ -43,6 +47,7 @@ class KD(Loss):
 
     key: ClassVar[str] = "kd"
     several: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("classes", "labels", "numbers", "maps")
     beta: ClassVar[float] = 0.9  # HAP's α beside a full cross-entropy
 
     def __init__(
@@ -65,17 +70,28 @@ class KD(Loss):
         self.temperature, self.factor, self.mean, self.over_classes = temperature, factor, mean, over_classes
         self.weights_of_teachers = weights
 
-    def compare(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-        """teacher (b, classes) or (b, classes, teachers), student (b, classes) → scalar."""
+    def compare(self, teacher: tf.Tensor, student: tf.Tensor, kind: str = "classes") -> tf.Tensor:
+        """teacher (b, classes) or (b, classes, teachers), student (b, classes) → scalar.
+
+        Of another `kind` than classes both are of one shape, (b, labels), (b, h, w, classes) and so on.
+        """
+        if kind == "numbers":
+            return tf.reduce_mean(tf.square(teacher - student))
+        if kind != "classes":
+            divergence = kl_divergence if kind == "maps" else bernoulli_divergence
+            loss = tf.reduce_mean(divergence(teacher, student, self.temperature))
+            return self._scaled(loss, student)
         if len(teacher.shape) == 2:
             teacher = teacher[..., None]
         weights = self._shares(teacher)
         if self.mean != "kl":
             teacher = mean_of(teacher, weights, self.mean, self.temperature)[..., None]
             weights = tf.ones(1)
-        loss = FACTORS[self.factor](self.temperature) * tf.reduce_mean(
-            mean_divergence(teacher, weights, student, self.temperature)
-        )
+        loss = tf.reduce_mean(mean_divergence(teacher, weights, student, self.temperature))
+        return self._scaled(loss, student)
+
+    def _scaled(self, loss: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+        loss = FACTORS[self.factor](self.temperature) * loss
         return loss / student.shape[-1] if self.over_classes else loss
 
     def _shares(self, teachers: tf.Tensor) -> tf.Tensor:

@@ -33,6 +33,7 @@ class StandardisedKD(KD):
     """
 
     key: ClassVar[str] = "kd_std"
+    kinds: ClassVar[tuple[str, ...]] = ("classes",)
     # Their --kd-weight at T = 2 on CIFAR-100, beside a full cross-entropy as here: CE_WEIGHT is 1 in their
     # cfg.py, though 0.1 in copies of it.
     beta: ClassVar[float] = 9.0

@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from secateur.nets.losses import Loss
 from secateur.pruning.choose.ranking import Limits, names
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import Plan
 from secateur.pruning.rounding import removed
-from secateur.pruning.score.classifier import Loss
 from secateur.pruning.score.scores import Scored, reduced, scores_by_place
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
@@ -57,7 +57,7 @@ def coupled_plan(
     coupled = COUPLINGS.find(coupling)
     analysis = analyse(model)
     options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
-    found = scores_by_place(analysis, criterion, **options)
+    found = scores_by_place(model, criterion, analysis=analysis, **options)
     _check_keep(keep, found)
     whole = Limits(ignore=names(ignore)).ignored(analysis)
     masks = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -120,6 +120,11 @@ class Ranking:
     def width(self, name: str, wanted: float) -> int:
         """The allowed width of a group next to the wanted one."""
         return max(self.lowest[name], self.limits.rounded(wanted, self.sizes[name]))
+
+    def narrowed(self, most: Mapping[str, int]) -> Ranking:
+        """The same order of channels where groups have lost some: none may be wider than `most` again."""
+        lowest = {name: min(width, most[name]) for name, width in self.lowest.items()}
+        return replace(self, lowest=lowest, sizes=dict(most))
 
     def plan(self, widths: Mapping[str, int]) -> Plan:
         """The plan that keeps the first channels of each order."""

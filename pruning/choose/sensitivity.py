@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from secateur.nets.losses import Loss
+from secateur.nets.task import Metric, Task
 from secateur.pruning.choose.ranking import Limits, Ranking, Widths
 from secateur.pruning.choose.rules import Rule
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.score.classifier import accuracy
 from secateur.pruning.score.gated import Gated
 from secateur.pruning.score.scores import score_groups
 from secateur.runs.errors import UsageError
 
 RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9)
 FREE = 1e-3  # accuracy that counts as nothing: of groups that lose as little, all become narrower alike
-
-Metric = Callable[[Any, Any], float]
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ def measure_sensitivity(
     *,
     data: Any,
     ratios: Sequence[float] = RATIOS,
+    loss: Loss | None = None,
     metric: Metric | None = None,
     analysis: Analysis | None = None,
     batch_size: int = 256,
@@ -89,12 +89,12 @@ def measure_sensitivity(
         scores: name of a criterion that needs no data, or scores by group; the best channels stay.
         data: (images, labels), better not those that the network was trained on.
         ratios: shares of channels that stay, in (0, 1).
-        metric: (labels, outputs) of all images → a number, larger = better; None is the accuracy.
+        loss, metric: see `metric_of`.
         analysis: of the model, if it is there already.
         batch_size: images that are run at a time.
 
     Nothing is retraced or rebuilt: the masks are an input of one compiled function. Raises `UsageError` for
-    data without labels and ratios out of range.
+    data without labels, labels that do not fit the outputs and ratios out of range.
     """
     ratios = tuple(sorted({float(r) for r in ratios}))
     if not ratios or not 0 < ratios[0] <= ratios[-1] < 1:
@@ -105,10 +105,11 @@ def measure_sensitivity(
     scores = score_groups(model, scores, analysis=analysis) if isinstance(scores, str) else scores
     ranking = Ranking.of(analysis, scores, Limits())
     gated, (images, labels) = Gated(analysis, batch_size), data
+    measured = metric_of(model, analysis, labels, loss, metric)
 
     def at(widths: Widths) -> float:
         outputs = gated(images, ranking.plan({**ranking.sizes, **widths}).masks())
-        return float(metric(labels, outputs) if metric else accuracy(analysis.graph, labels, outputs))
+        return float(measured(labels, outputs))
 
     whole = at({})
     curves = {
@@ -116,6 +117,31 @@ def measure_sensitivity(
         for name in ranking.free()
     }
     return Sensitivity(ratios, whole, curves, len(keras.tree.flatten(labels)[0]))
+
+
+def metric_of(
+    model: keras.Model,
+    analysis: Analysis,
+    labels: Any,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
+) -> Metric:
+    """What networks are measured by: a metric, or that of the model's task.
+
+    Args:
+        model: functional model; analysis: of it.
+        labels: that it will be measured on.
+        loss: says the task, as in `Task.of`; None is the loss that the model was compiled with, or else that
+            of a classifier, whose metric is the accuracy.
+        metric: (labels, outputs) of all images → a number, larger = better.
+
+    Raises `UsageError` for labels that do not fit the task; a metric may read any.
+    """
+    if metric:
+        return metric
+    task = Task.of(model, loss, graph=analysis.graph)
+    task.check(labels, analysis.graph.output_shapes[0])
+    return task.score
 
 
 def by_sensitivity(ranking: Ranking, curves: Sensitivity) -> Rule:

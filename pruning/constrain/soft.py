@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -36,21 +36,27 @@ def soften(model: keras.Model, plan: Plan) -> None:
 def nonzero_channels(model: keras.Model) -> dict[str, np.ndarray]:
     """Group → whether any filter of each of its channels has a weight that is not zero, (channels,)."""
     analysis = analyse(model)
-    return {group.name: _alive(analysis, group) for group in analysis.groups}
+    return {group.name: nonzero(analysis, group, _makers(group), BESIDE) for group in analysis.groups}
+
+
+def nonzero(
+    analysis: Analysis, group: ChannelGroup, members: Iterable[Member], beside: Iterable[str] = ()
+) -> np.ndarray:
+    """Whether each channel of a group has a weight in these layers that is not zero, (channels,).
+
+    `beside`: names of weights that are not looked at.
+    """
+    found = np.zeros(group.size + 1, bool)  # the last one: another group's, or nobody's
+    for member in members:
+        variables = named_variables(analysis.graph.layers[member.layer])
+        for weight in member.axes.keys() - set(beside):
+            rows = np.moveaxis(variables[weight].numpy(), member.axes[weight], 0)
+            np.logical_or.at(found, member.index, (rows != 0).any(tuple(range(1, rows.ndim))))
+    return found[:-1]
 
 
 def _makers(group: ChannelGroup) -> tuple[Member, ...]:
     return tuple(member for member in group.members if member.role == "producer")
-
-
-def _alive(analysis: Analysis, group: ChannelGroup) -> np.ndarray:
-    alive = np.zeros(group.size + 1, bool)  # the last one: another group's, or nobody's
-    for member in _makers(group):
-        variables = named_variables(analysis.graph.layers[member.layer])
-        for weight in member.axes.keys() - set(BESIDE):
-            rows = np.moveaxis(variables[weight].numpy(), member.axes[weight], 0)
-            np.logical_or.at(alive, member.index, (rows != 0).any(tuple(range(1, rows.ndim))))
-    return alive[:-1]
 
 
 def soft_pruning(

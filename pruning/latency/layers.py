@@ -10,9 +10,8 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.latency.table import Table
-from secateur.pruning.layers import find
+from secateur.pruning.layers import find, plain
 from secateur.pruning.plan import FAST_WIDTH
-from secateur.pruning.shrink.layers import plain
 
 UNTIMED = ("name", "trainable", "dtype", "activation", "initializer", "regularizer", "constraint")  # endings
 POINTS = 8  # of a grid of widths

@@ -9,6 +9,7 @@ from secateur.pruning.layers.registry import (
     find,
     find_installed,
     is_activation,
+    plain,
 )
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "find",
     "find_installed",
     "is_activation",
+    "plain",
     "register_layer",
 ]

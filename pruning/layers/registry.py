@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.graph import Call
+from secateur.nets.copies import config_of
+from secateur.nets.graph import Call, kind_of
 from secateur.pruning.layers.costs import Cost, as_they_are
 from secateur.pruning.layers.labels import Labels
 from secateur.runs.errors import UsageError
@@ -113,11 +114,17 @@ def is_activation(call: Call) -> bool:
     return known is not None and known.activation
 
 
+def plain(layer: Any) -> tuple[type, dict]:
+    """Class and configuration of the layer of Keras that does the same as this one."""
+    known = find(kind_of(type(layer)))
+    return known.plain(layer) if known and known.plain else (type(layer), config_of(layer))
+
+
 def plain_twin(make: type[keras.Layer], **more: Any) -> Plain:
     """The `plain` of a masked layer: class `make`, its own options but for initial values, and `more`."""
 
-    def plain(layer: Any) -> tuple[type, dict]:
+    def twin(layer: Any) -> tuple[type, dict]:
         own = {name: x for name, x in layer.get_config().items() if not name.endswith("initializer")}
         return make, own | more
 
-    return plain
+    return twin

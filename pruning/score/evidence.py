@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.nets.kernels import named_variables
+from secateur.nets.task import Task
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.score.batches import MOST, batches, fitting, parts
-from secateur.pruning.score.classifier import Loss, cross_entropy
 from secateur.pruning.score.places import Place, Seen, places_of
 from secateur.pruning.score.registry import Criterion
 from secateur.runs.errors import UsageError
@@ -27,19 +27,18 @@ class Evidence:
     Args:
         analysis: of a functional model.
         data: images and labels, or images alone; None where the criterion needs neither.
-        loss: (labels, outputs of the model) → losses or their mean; None takes the cross-entropy.
+        task: of the model, for gradients of its loss; None where the criterion needs none.
         batch_size: images of a batch; None: see `batches`.
     """
 
     def __init__(
-        self, analysis: Analysis, data: Any = None, loss: Loss | None = None, batch_size: int | None = None
+        self, analysis: Analysis, data: Any = None, task: Task | None = None, batch_size: int | None = None
     ) -> None:
         self._analysis, self._layers = analysis, analysis.graph.layers
         self._images, self._labels = data if isinstance(data, tuple) else (data, None)
         if isinstance(self._labels, list) and not np.ndim(self._labels[0]):  # and not one array per output
             self._labels = np.array(self._labels)
-        self._loss = loss or (lambda labels, outputs: cross_entropy(analysis, labels, outputs))
-        self._batch_size = batch_size
+        self._task, self._batch_size = task, batch_size
         self._named = {
             path: named_variables(layer)
             for path, layer in self._layers.items()
@@ -66,6 +65,8 @@ class Evidence:
         are there for the whole batch, so that by default it has as many images as fit, 128 at most.
         """
         _check_data(criterion, self._images, self._labels)
+        if self._task and criterion.needs_labels:
+            self._task.check(self._labels, self._analysis.graph.output_shapes[0])
         count, fits = len(keras.tree.flatten(self._images)[0]), fitting(self._analysis, self._images)
         if criterion.source == "activations":
             for part, images in batches(self._analysis, self._images, self._batch_size or fits):
@@ -110,7 +111,7 @@ class Evidence:
     def _mean_loss(self, part: slice, values: dict[int, tf.Tensor]) -> tf.Tensor:
         labels = keras.tree.map_structure(lambda y: y[part], self._labels)
         outputs = [values[t] for t in self._analysis.graph.outputs]
-        return tf.reduce_mean(self._loss(labels, outputs[0] if len(outputs) == 1 else outputs))
+        return self._task.loss(labels, outputs[0] if len(outputs) == 1 else outputs)
 
     def _run(
         self, images: list, tape: tf.GradientTape | None = None, keep: set[int] = frozenset()

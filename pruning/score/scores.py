@@ -8,8 +8,9 @@ from typing import Any, TypedDict
 import keras
 import numpy as np
 
+from secateur.nets.losses import Loss
+from secateur.nets.task import Task
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.score.classifier import Loss
 from secateur.pruning.score.evidence import Evidence
 from secateur.pruning.score.places import Place
 from secateur.pruning.score.registry import NORMALISERS, Criterion, get_criterion
@@ -50,7 +51,7 @@ def score_groups(
         criterion: name of a registered criterion.
         analysis: of the model, if it is there already.
         data: (images, labels) for criteria that look at gradients; images are enough for activations.
-        loss: (labels, outputs) → losses; None is the cross-entropy.
+        loss: see `Task.of`; None is the loss that the model was compiled with, or else the cross-entropy.
         batch_size: images of a batch, which criteria see as one: `taylor` and `gate_taylor` add up what
             batches say, means over images do not depend on it. None is 128, or for criteria that look at
             activations as many as fit into 1 GiB with all tensors of the graph, if that is less.
@@ -61,14 +62,15 @@ def score_groups(
         seed: of the random criterion.
 
     A group in which the criterion sees nothing (BN's scale, where there is no BN) is left out. Raises
-    `UsageError` for unknown names, missing data, or scores that are not finite.
+    `UsageError` for unknown names, missing data, labels that do not fit the loss, or scores that are
+    not finite.
     """
     how = normalise or get_criterion(criterion).normalise
     require(reduce, REDUCTIONS, "reduce")
     require(how, NORMALISERS, "normalise")
     analysis = analysis or analyse(model)
     options = {"data": data, "loss": loss, "batch_size": batch_size, "seed": seed}
-    found = scores_by_place(analysis, criterion, **options)
+    found = scores_by_place(model, criterion, analysis=analysis, **options)
     sizes = {group.name: group.size for group in analysis.groups}
     return {
         name: normalised(reduced([row[1:] for row in rows], sizes[name], reduce), how)
@@ -77,9 +79,10 @@ def score_groups(
 
 
 def scores_by_place(
-    analysis: Analysis,
+    model: keras.Model,
     criterion: str = "l1",
     *,
+    analysis: Analysis | None = None,
     data: Any = None,
     loss: Loss | None = None,
     batch_size: int | None = None,
@@ -90,8 +93,9 @@ def scores_by_place(
     What `score_groups` reduces to one score for each channel; arguments and errors are its. A position whose
     channel is −1 belongs to another group.
     """
-    wanted = get_criterion(criterion)
-    evidence = Evidence(analysis, data, loss, batch_size)
+    wanted, analysis = get_criterion(criterion), analysis or analyse(model)
+    task = Task.of(model, loss, graph=analysis.graph) if wanted.needs_labels else None
+    evidence = Evidence(analysis, data, task, batch_size)
     seen = {group.name: evidence.places(group, wanted) for group in analysis.groups}
     places = list(dict.fromkeys(place for rows in seen.values() for place, _ in rows))
     by_place = _scored(wanted, evidence, places, np.random.default_rng(seed))

@@ -17,11 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from secateur.nets.endings import ending_of
 from secateur.pruning.count.counting import Counter
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import FAST_WIDTH, Plan
-from secateur.pruning.score.classifier import SHARES, last_activation
 from secateur.pruning.search.chain import Chain
 from secateur.pruning.search.ekg_rules import kept_width, slice_ratio, trimmed_otsu
 from secateur.pruning.search.open_shapes import sizes_of
@@ -332,10 +332,10 @@ def _joined(batches: Sequence[Any]) -> Any:
 
 def _check_outputs(analysis: Analysis, reward: Reward) -> None:
     for output in range(len(analysis.graph.outputs)) if reward.logits else ():
-        if (last := last_activation(analysis.graph, output)) in SHARES:
+        if end := ending_of(analysis.graph, output):
             raise UsageError(
                 "The search compares logits: end the model in a layer without activation. "
-                f"Received: an output behind {last}"
+                f"Received: an output behind {end.activation}"
             )
 
 

@@ -63,7 +63,7 @@ class NetAdapt:
         if not 0 < step < 1:
             raise UsageError(f"step must lie in (0, 1). Received: step={step:g}")
         self._space, self._accuracy, self._step = space, accuracy, step
-        self._whole = space.budget.cost(space.ranking.sizes)
+        self.whole = space.budget.cost(space.ranking.sizes)
 
     def run(self, history: Sequence[Adapted] = ()) -> Iterator[Adapted]:
         """Yields the committed networks, the whole one first, until one costs at most the target.
@@ -81,7 +81,7 @@ class NetAdapt:
     def start(self) -> Adapted:
         """The whole network."""
         plan = self._space.ranking.plan(self._space.ranking.sizes)
-        return Adapted(plan, self._whole, finite(self._accuracy(plan)), "", 0, self._step, 0)
+        return Adapted(plan, self.whole, finite(self._accuracy(plan)), "", 0, self._step, 0)
 
     def step(self, last: Adapted) -> Adapted:
         """The most accurate network that is one step cheaper; of equal ones the cheapest, then the first."""
@@ -97,13 +97,13 @@ class NetAdapt:
         """The step that some group can pay, and the widths of those that can."""
         step, widths = last.step, last.plan.widths()
         while step > SMALLEST:
-            most = max(last.cost - step * self._whole, self._space.budget.target)
+            most = max(last.cost - step * self.whole, self._space.budget.target)
             if found := {n: w for n in self._space.ranking.free() if (w := self._paid(widths, n, most))}:
                 return step, found
             step /= 2
         raise UsageError(
             "No group by itself lowers the cost, and the target is not met. "
-            f"Received: {self._space.budget.name}, {last.cost:g} of {self._whole:g}"
+            f"Received: {self._space.budget.name}, {last.cost:g} of {self.whole:g}"
         )
 
     def _paid(self, widths: Mapping[str, int], name: str, most: float) -> int:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from secateur.nets.task import Task
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
 
@@ -56,6 +57,13 @@ class Reward:
         if kind == "own":
             raise UsageError("Give losses, a function of labels and outputs → (n,). Received: kind='own'")
         return KINDS[kind]
+
+    @classmethod
+    def of_task(cls, task: Task | None) -> Reward:
+        """The reward of what a model is for, with its loss; None: EKG's, of a classifier of logits."""
+        if task is None:
+            return KINDS["classes"]
+        return replace(KINDS[task.kind], losses=task.losses, metric=task.score)
 
     def __call__(self, labels: Any, teacher: Any, outputs: Any) -> tf.Tensor:
         return self.losses(labels, outputs) + self.knowledge(teacher, outputs)

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 
 from secateur.nets.kernels import named_variables
-from secateur.pruning.choose.sensitivity import Metric
+from secateur.nets.losses import Loss
+from secateur.nets.task import Metric
+from secateur.pruning.choose.sensitivity import metric_of
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.plan import Plan
-from secateur.pruning.score.classifier import accuracy
 from secateur.pruning.score.gated import Gated
 from secateur.pruning.shrink.surgery import mask
 from secateur.pruning.shrink.weights import apply, weights_of, zero
@@ -30,35 +31,33 @@ class PlanScorer:
         prepare: is given a copy of the model, once, and returns what runs after each plan's dead channels
             have become zero in it: the statistics of BN anew, or a few steps of training. Each plan starts
             from the weights of the model. None evaluates the weights as they are.
-        metric: (labels, outputs) of all images → a number, larger = better; None is the accuracy.
+        loss, metric: see `metric_of`; None is the accuracy of a classifier.
         analysis: of the model, if it is there already.
         batch_size: images that are run at a time.
 
-    Raises `UsageError` for data without labels.
+    Raises `UsageError` for data without labels, and for labels that do not fit the outputs.
     """
 
     def __init__(
-        self, model: keras.Model, data: Any, *, prepare: Prepare | None = None, metric: Metric | None = None,
-        analysis: Analysis | None = None, batch_size: int = 256,
+        self, model: keras.Model, data: Any, *, prepare: Prepare | None = None, loss: Loss | None = None,
+        metric: Metric | None = None, analysis: Analysis | None = None, batch_size: int = 256,
     ) -> None:  # fmt: skip
         if not isinstance(data, tuple) or len(data) != 2 or data[1] is None:
             raise UsageError("Scoring plans needs data=(images, labels). Received: no labels")
         self._analysis = analysis or analyse(model)
         self._images, self._labels = data
-        self._metric = metric
+        self._metric = metric_of(model, self._analysis, self._labels, loss, metric)
         self._prepared = _Prepared(model, self._analysis, prepare) if prepare else None
         self._gated = Gated(self._prepared.analysis if prepare else self._analysis, batch_size)
 
     def __call__(self, plan: Plan) -> float:
-        """Accuracy in [0, 1], or what `metric` says. Raises `UsageError` for a plan of another network."""
+        """Accuracy in [0, 1], or what the metric says. Raises `UsageError` for a plan of another network."""
         plan.check(self._analysis.groups)
         masks = plan.masks()
         if self._prepared:
             masks = self._prepared.under(masks)
         outputs = self._gated(self._images, masks)
-        if self._metric:
-            return float(self._metric(self._labels, outputs))
-        return accuracy(self._analysis.graph, self._labels, outputs)
+        return float(self._metric(self._labels, outputs))
 
 
 class _Prepared:

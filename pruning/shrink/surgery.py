@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from secateur.nets.graph import Call, rebuilt
-from secateur.nets.kernels import named_variables
+from secateur.nets.copies import config_of, copied, flat_names, give_weights, remade, with_layers
+from secateur.nets.graph import Call
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.layers import Cut, find
+from secateur.pruning.layers import Cut, find, plain
 from secateur.pruning.plan import Plan
-from secateur.pruning.shrink.layers import config_of, copied, plain, remade
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
 
@@ -31,19 +29,24 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
-    analysis = _checked(model, plan)
+    analysis = analyse(model)
+    _check(analysis, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
-    layers, names = analysis.graph.layers, _own_names(analysis)
+    layers, names = analysis.graph.layers, flat_names(analysis.graph)
     copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
-    return _finish(model, _rebuilt(model, analysis, copies), weights, copies)
+    return _finish(model, with_layers(model, analysis.graph, copies), weights, copies)
 
 
-def narrow(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+def narrow(
+    model: keras.Model, plan: Plan, preserve_norm: bool = False, alive: Plan | None = None
+) -> keras.Model:
     """A smaller network of the same layer classes: masked layers stay masked layers and train as fast.
 
-    Arguments and errors are those of `compact`.
+    With `alive`, which keeps some of the channels that `plan` keeps, it is what
+    `narrow(mask(model, alive, preserve_norm), plan)` makes. The other arguments, and errors, are those of
+    `compact`.
     """
-    return _shrink(model, plan, preserve_norm, stock=False)
+    return _shrink(model, plan, preserve_norm, stock=False, alive=alive)
 
 
 def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
@@ -60,8 +63,7 @@ def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = 
     return _shrink(model, plan, preserve_norm, stock=True)
 
 
-def _checked(model: keras.Model, plan: Plan) -> Analysis:
-    analysis = analyse(model)
+def _check(analysis: Analysis, plan: Plan) -> None:
     plan.check(analysis.groups)
     masks = plan.masks()
     for group in analysis.groups:
@@ -70,43 +72,25 @@ def _checked(model: keras.Model, plan: Plan) -> Analysis:
                 f"This plan leaves {layer!r} without channels. Received: {len(plan.keep[group.name])} of the "
                 f"{group.size} channels of group {group.name!r}"
             )
-    return analysis
 
 
-def _shrink(model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool) -> keras.Model:
-    analysis = _checked(model, plan) if plan else analyse(model)
-    masks = (plan or Plan.full(analysis.groups)).masks()
-    weights = apply(weights_of(model), analysis.groups, masks, cut, preserve_norm)
+def _shrink(
+    model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool, alive: Plan | None = None
+) -> keras.Model:
+    analysis = analyse(model)
+    for given in (plan, alive):
+        if given:
+            _check(analysis, given)
+    masks, weights = (plan or Plan.full(analysis.groups)).masks(), weights_of(model)
+    if alive:
+        weights = apply(weights, analysis.groups, alive.masks(), zero, preserve_norm)
+    weights = apply(weights, analysis.groups, masks, cut, preserve_norm and not alive)
     pads = channel_paddings(analysis, masks)
-    names, layers = _own_names(analysis), {}
+    names, layers = flat_names(analysis.graph), {}
     for call in analysis.calls:
         if call.name not in layers:
             layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
-    return _finish(model, _rebuilt(model, analysis, layers), weights, layers, pads)
-
-
-def _own_names(analysis: Analysis) -> dict[str, str]:
-    """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
-    paths = list(analysis.graph.layers)
-    short = {path: path.rpartition("/")[2] for path in paths}
-    uses = Counter(short.values())
-    names: dict[str, str] = {}
-    for path in sorted(paths, key=lambda path: "/" in path):  # what is not nested keeps its name first
-        name = short[path] if "/" not in path or uses[short[path]] == 1 else path.replace("/", "_")
-        while name in names.values():
-            name += "_"
-        names[path] = name
-    return names
-
-
-def _rebuilt(model: keras.Model, analysis: Analysis, layers: Mapping[str, Any]) -> keras.Model:
-    """The graph once more, with other layers."""
-
-    def run(call: Call, values: list[Any]) -> list[Any]:
-        layer = layers[call.name]
-        return [layer.output] if call.kind == "InputLayer" else call.run(values, layer)
-
-    return rebuilt(model, analysis.graph, run)
+    return _finish(model, with_layers(model, analysis.graph, layers), weights, layers, pads)
 
 
 def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
@@ -147,10 +131,7 @@ def _finish(
     pads: dict | None = None,
 ) -> keras.Model:
     for path, arrays in weights.items():
-        for name, variable in named_variables(layers[path]).items():
-            variable.assign(arrays[name])
-        if hasattr(layers[path], "finalize_state"):  # Normalization computes with copies of its weights
-            layers[path].finalize_state()
+        give_weights(layers[path], arrays)
     if hasattr(original, "spec"):
         widths = {**original.spec.widths, **_widths(model), **_pad_widths(pads or {}, model)}
         model.spec = dataclasses.replace(original.spec, widths=widths)

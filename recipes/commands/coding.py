@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from secateur import coding
 from secateur.recipes.commands.options import DecodeOptions, EncodeOptions, InspectOptions
-from secateur.runs import SnapshotError, UsageError, load_snapshot, make_atomic
+from secateur.runs import SnapshotError, UsageError, load_snapshot, make_atomic, sha256
 from secateur.runs.files import check_place
 
 
@@ -33,35 +34,45 @@ def _bar(parts: Iterable, title: str) -> Iterable:
 def encode(options: EncodeOptions) -> None:
     """A model or a snapshot → a .kpz file."""
     check_places(options.file, options.output, ".kpz")
-    if options.chooses and Path(options.file).suffix != ".keras":
+    if options.chooses:
+        _encode_chosen(options)
+        return
+    model, facts = _plain(options.file)
+    share, each = partial(coding.share, layers=options.layers), partial(_bar, title="encode")
+    done = coding.encode(model, options.output, options.bits, share=share, facts=facts, each=each)
+    print(f"{options.output}: {done}")
+    print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
+
+
+def _encode_chosen(options: EncodeOptions) -> None:
+    """With bits that images choose: the steps `share` and `encode` of a run."""
+    if Path(options.file).suffix != ".keras":
         raise UsageError(
             f"Bits are chosen for a .keras file. Received: file={options.file}\nfor a snapshot: python "
             "train_cifar.py --recipe fewest_bytes --trained_param SNAPSHOT.pkl --set share.keep_bytes=0.1"
         )
-    model, facts = _plain(options.file)
-    bits = options.bits
-    if options.chooses:
-        from secateur.recipes.commands.bits import choose
+    from secateur.recipes.commands.running import ran
+    from secateur.recipes.engine.subject import load_model
 
-        bits = choose(model, options)
-    share, each = partial(coding.share, layers=options.layers), partial(_bar, title="encode")
-    done = coding.encode(model, options.output, bits, share=share, facts=facts, each=each)
-    ratio = f"{done.arrays / done.file:.2f} times smaller"
-    print(f"{options.output}: {done.file:,} bytes for weights of {done.arrays:,}, {ratio}")
-    print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
+    share = {"kind": "share", "shown": True, "layers": options.layers}
+    share |= {"keep_bytes": options.keep_bytes, "max_loss": options.max_loss}
+    steps = [share, {"kind": "encode"}]
+    with ran(options, "encode", options.file, load_model(options.file), steps) as (folder, _):
+        make_atomic(options.output, lambda temp: shutil.copyfile(folder / "encode.kpz", temp))
+    print(f"{options.output}: decoded, and every bit compared; SHA-256 {sha256(options.output)}")
 
 
 def _plain(path: str) -> tuple:
     """A model of plain Keras layers, from a .keras file or a snapshot, and what the latter says of it."""
     from secateur import nets
     from secateur.pruning import compact
-    from secateur.recipes.commands.model import load
+    from secateur.recipes.engine.subject import load_model
 
     if Path(path).suffix != ".keras":
         snapshot = load_snapshot(path)
         facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
         return compact(nets.load_params(None, snapshot, path)), facts
-    model = load(path)
+    model = load_model(path)
     foreign = any(type(layer).__module__.startswith("secateur.nets.") for layer in model.layers)
     return (compact(model) if foreign else model), {}
 

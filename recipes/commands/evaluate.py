@@ -2,61 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from secateur import dataloader
-from secateur.dataloader.augment import normalise
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view
+from secateur.nets.snapshots import GRAPH
 from secateur.op_utils import make_forward, make_strategy
 from secateur.pruning import complexity
 from secateur.recipes.engine.config import EvaluateOptions
 from secateur.recipes.engine.inputs import check_names, load_fitting, normalisation_of
+from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.scoring import Score, ensemble_accuracy, score_logits
-from secateur.runs import load_snapshot
+from secateur.runs import Snapshot, load_snapshot
 
 
 def run(config: EvaluateOptions) -> list[dict]:
     """Prints one line per snapshot, and one for the ensemble of several; returns the same as rows."""
-    check_names(config.arch, config.dataset)
-    snapshots = [load_snapshot(path) for path in config.trained_param]
+    snapshots = {path: load_snapshot(path) for path in config.trained_param}
+    own = all(GRAPH in (snapshot.spec or {}) for snapshot in snapshots.values())
+    check_names(None if own else config.arch, config.dataset)
+    rows, outputs = [], []
     with make_strategy(config.gpu_id, config.tpu).scope():
-        models = [
-            load_fitting(path, snapshot, config.arch, config.dataset, config.data_path)
-            for path, snapshot in zip(config.trained_param, snapshots, strict=True)
-        ]
-    splits, rows, outputs = {}, [], []
-    for path, snapshot, model in zip(config.trained_param, snapshots, models, strict=True):
-        order = normalisation_of(config.normalisation, snapshot)
-        if order not in splits:
-            splits[order] = dataloader.load(config.dataset, config.data_path, order)
-        logits, labels = _logits(config, model, splits[order], snapshot.facts)
-        outputs.append(logits)
-        rows.append(_row(path, model, score_logits(logits, labels)))
-        _print(rows[-1], config)
+        read = [_Read.of(config, path, snapshot) for path, snapshot in snapshots.items()]
+        for one in read:
+            logits, labels = one.logits(config)
+            outputs.append(logits)
+            rows.append(_row(one.path, one.model, score_logits(logits, labels, one.subject.task)))
+            _print(rows[-1], config, one.subject.metric_name)
     if len(rows) > 1:
-        accuracy = ensemble_accuracy(outputs, labels)
+        subject = read[0].subject
+        accuracy = ensemble_accuracy(outputs, labels, subject.task)
         name = f"ensemble of {len(rows)} (mean of softmax)"
         rows.append({"name": name, "accuracy": accuracy, "count": len(labels)})
-        _print(rows[-1], config)
+        _print(rows[-1], config, subject.metric_name)
     return rows
 
 
-def _logits(
-    config: EvaluateOptions, model: keras.Model, splits: dataloader.Splits, known: Mapping
-) -> tuple[np.ndarray, np.ndarray]:
-    mean, std, test = splits.facts.mean, splits.facts.std, splits.test
-    images = Pipeline(splits.facts.normalisation, crop=known.get("crop"), resize=known.get("resize"))
+@dataclass(frozen=True)
+class _Read:
+    """A snapshot with the images that it is shown."""
 
-    def inputs(batch: tf.Tensor) -> tf.Tensor:
-        return normalise(evaluation_view(batch, images), mean, std)
+    path: str
+    model: keras.Model
+    subject: Subject
+    splits: dataloader.Splits
+    images: Pipeline
 
-    forward = make_forward(model, inputs, config.bn == "batch", config.compile)
-    return forward(test.images, config.val_batch_size), test.labels
+    @classmethod
+    def of(cls, config: EvaluateOptions, path: str, snapshot: Snapshot) -> _Read:
+        model = load_fitting(path, snapshot, config.arch, config.dataset, config.data_path)
+        known = snapshot.facts
+        subject = Subject() if hasattr(model, "spec") else Subject.own(model)
+        name, constants = normalisation_of(config.normalisation, snapshot), config.constants
+        if not constants and name == "given":
+            constants = tuple(known["mean"]), tuple(known["std"])
+        splits = _splits(config.dataset, config.data_path, name, subject.shape, constants)
+        subject.check_classes(splits.facts.num_classes, config.dataset)
+        view = Pipeline(name, crop=known.get("crop"), resize=known.get("resize"))
+        return cls(path, subject.bare(model), subject, splits, view)
+
+    def logits(self, config: EvaluateOptions) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the test images, and their labels."""
+        test = self.splits.test
+
+        def inputs(batch: tf.Tensor) -> Any:
+            return self.subject.reads(evaluation_view(batch, self.images), self.splits.facts)
+
+        forward = make_forward(self.model, inputs, config.bn == "batch", config.compile)
+        return forward(test.images, config.val_batch_size), test.labels
+
+
+@functools.lru_cache(maxsize=4)
+def _splits(dataset: str, data_path: str | None, normalisation: str, shape, constants) -> dataloader.Splits:
+    """Read once for all snapshots that are shown the same."""
+    return dataloader.load(dataset, data_path, normalisation, shape=shape, constants=constants)
 
 
 def _row(path: str, model: keras.Model, found: Score) -> dict:
@@ -65,10 +91,10 @@ def _row(path: str, model: keras.Model, found: Score) -> dict:
     return {"name": path, "params": cost.params, "macs": cost.macs, **scores}
 
 
-def _print(row: dict, config: EvaluateOptions) -> None:
+def _print(row: dict, config: EvaluateOptions, metric: str) -> None:
     cost = f"{row['params']:,} parameters, {row['macs']:,} MACs, " if "params" in row else ""
     statistics = (
         "moving averages" if config.bn == "moving" else f"batch statistics of {config.val_batch_size}"
     )
-    accuracy = f"accuracy {100 * row['accuracy']:.2f} % on {row['count']:,} test images"
+    accuracy = f"{metric} {100 * row['accuracy']:.2f} % on {row['count']:,} test images"
     print(f"{row['name']}: {cost}{accuracy} ({statistics})")

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
+import shutil
 from pathlib import Path
 
-import keras
-import numpy as np
-
-from secateur import exports
-from secateur.coding.int8.fake_quant import fake_quantised
-from secateur.coding.int8.folding import fold_batch_norm
-from secateur.exports.int8 import left_in_float
-from secateur.exports.timing import least
-from secateur.nets.graph import trace
-from secateur.pruning import compact
-from secateur.pruning.score.batches import parts
-from secateur.pruning.score.classifier import accuracy as share_right
 from secateur.recipes.commands.coding import check_places
-from secateur.recipes.commands.images import ImageData, load_images
-from secateur.recipes.commands.model import load
 from secateur.recipes.commands.options import Int8Options
-from secateur.recipes.commands.training import fine_tune, warn_at_chance
-from secateur.runs import SnapshotError, UsageError, make_atomic, warn
-from secateur.runs.text import table
+from secateur.recipes.commands.running import ran
+from secateur.recipes.engine.subject import load_model
+from secateur.runs import SnapshotError, UsageError, make_atomic
 
-SHOWN = 64  # images that calibration sees at a time
 TOLERANCE = 0.005  # of accuracy, where training is advised
 
 
 def run(options: Int8Options) -> None:
-    """Writes the better file on the holdout; prints bytes, accuracy there and milliseconds."""
+    """Writes the better file on the hold-out; prints bytes, accuracy there and milliseconds."""
     check_places(options.file, options.output, ".tflite")
     if Path(options.file).suffix == ".kpz":
         raise SnapshotError(
@@ -41,44 +26,15 @@ def run(options: Int8Options) -> None:
             f"int8 reads a .keras file. Received: file={options.file}\n"
             "for a snapshot: python train_cifar.py --recipe int8 --trained_param SNAPSHOT.pkl"
         )
-    model = load(options.file)
-    data = load_images(options, model)
-    folded = fold_batch_norm(compact(model))
-    files = {"float32": exports.to_litert(model), "8 bits": _converted(folded, data, options)}
-    if options.finetune_epochs:
-        fine_tune(folded, data, options, through=fake_quantised)
-        files["8 bits, trained"] = _converted(folded, data, options)
-    right = {name: _accuracy(model, file, data, options.batch_size) for name, file in files.items()}
-    warn_at_chance(right["float32"], data.classes)
-    best = max([name for name in files if name != "float32"], key=right.get)
-    make_atomic(options.output, lambda temp: temp.write_bytes(files[best]))
-    if left := left_in_float(files[best]):
-        warn(f"{len(left)} tensors stay in float32, for want of operations of 8 bits; the first is {left[0]}")
-    print(_table(model, files, right))
-    print(f"{options.output}: {best}, {len(files[best]):,} bytes")
-    if right["float32"] - right[best] > TOLERANCE and not options.finetune_epochs:
-        print("more than half a point is lost: --finetune_epochs 2 trains with rounded numbers")
-
-
-def _converted(model: keras.Model, data: ImageData, options: Int8Options) -> bytes:
-    images, _ = data.some(options.samples, options.seed)
-    shown = ([images[part]] for part in parts(len(images), SHOWN))
-    return exports.to_int8(model, shown, options.numbers)
-
-
-def _accuracy(model: keras.Model, file: bytes, data: ImageData, batch_size: int) -> float:
-    """Of a file on the holdout."""
-    images, labels = data.holdout
-    found = exports.litert_outputs(file, images.__getitem__, len(images), batch_size)
-    return share_right(trace(model), labels, found)
-
-
-def _table(model: keras.Model, files: dict[str, bytes], right: dict[str, float]) -> str:
-    image = np.zeros((1, *model.inputs[0].shape[1:]), np.float32)
-    calls = {name: partial(exports.litert_runner(file, 1, 1), image) for name, file in files.items()}
-    ms = least(calls)
-    rows = [
-        (name, f"{len(file):,}", f"{100 * right[name]:.2f}", f"{ms[name]:.3f}")
-        for name, file in files.items()
-    ]
-    return table(("LiteRT file", "bytes", "% of the holdout", "ms, 1 image, 1 thread"), rows)
+    table = {
+        "kind": "int8", "samples": options.samples, "numbers": options.numbers, "tolerance": 0.0,
+        "epochs": options.finetune_epochs, "learning_rate": options.learning_rate,
+    }  # fmt: skip
+    with ran(options, "int8", options.file, load_model(options.file), [table]) as (folder, report):
+        make_atomic(options.output, lambda temp: shutil.copyfile(folder / "int8.tflite", temp))
+    found = report["rounded"]["int8"]
+    kept = "8 bits, trained" if found.get("trained", -1) > (found["rounded"] or 0) else "8 bits"
+    print(f"{options.output}: {kept}, {Path(options.output).stat().st_size:,} bytes")
+    if found["rounded"] is not None and found["float32"] - found["rounded"] > TOLERANCE:
+        if not options.finetune_epochs:
+            print("more than half a point is lost: --finetune_epochs 2 trains with rounded numbers")

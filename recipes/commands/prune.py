@@ -1,27 +1,47 @@
-"""`python -m pruning`: a saved Keras model in, a smaller plain one out, everything measured on the way."""
+"""`python -m pruning`: a saved Keras model in, a smaller plain one out, everything measured on the way.
+
+With images it is a run of the steps `dense`, `prune` and `train`; without, a plan and its network.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from secateur.exports import FORMATS, Parity, compare, export, require
 from secateur.exports.signature import outputs, sample_inputs
+from secateur.exports.timing import Setup
 from secateur.pruning import Plan, compact, mask
+from secateur.pruning.choose.ranking import check_prunable
 from secateur.pruning.count.tables import summary
-from secateur.pruning.score.registry import get_criterion
-from secateur.recipes.commands.model import Subject, check_places
+from secateur.pruning.groups.analysis import analyse
 from secateur.recipes.commands.options import PruneOptions
-from secateur.recipes.commands.plan import choose
+from secateur.recipes.commands.places import check_criterion, check_places, check_sizes
 from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
-from secateur.recipes.commands.training import accuracy, fine_tune, reestimate, warn_at_chance
-from secateur.runs import UsageError, warn, write_json
-from secateur.runs.text import table
+from secateur.recipes.commands.running import compact_of, plan_of, ran, training
+from secateur.recipes.engine.cutting import PlanOptions
+from secateur.recipes.engine.subject import load_model
+from secateur.recipes.engine.timing import setup_for
+from secateur.recipes.steps.planning import Evidence, choose_plan
+from secateur.reports.words import percent
+from secateur.runs import warn, write_json
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
 SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The channels that stay, the network of them, and what was measured on images."""
+
+    plan: Plan
+    small: keras.Model
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(options: PruneOptions) -> None:
@@ -29,70 +49,54 @@ def run(options: PruneOptions) -> None:
     require(options.export)
     check_places(options)
     check_criterion(options)
-    subject = Subject.of(options)
-    with contextlib.closing(subject.setup):
-        _prune(subject)
+    model = load_model(options.model)
+    analysis = analyse(model)
+    check_prunable(analysis, model.name)
+    check_sizes(options, model, analysis)
+    print(summary(model, options.convention), end="\n\n")
+    with contextlib.closing(setup_for(options.backend, options.threads, options.ms_batch)) as setup:
+        done = _on_images(options, model) if options.data else _by_weights(options, model, setup)
+        _show_and_write(options, model, done, setup)
 
 
-def check_criterion(options: PruneOptions) -> None:
-    """Raises `UsageError` for a criterion that does not exist, and for one that lacks its images."""
-    if get_criterion(options.criterion).needs_data and not options.data:
-        raise UsageError(
-            "This criterion needs images: give --data FOLDER or tfds:NAME. Received: "
-            f"criterion={options.criterion}, data=None"
-        )
+def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Pruned:
+    plan, _ = choose_plan(model, options, options.target, setup, Evidence({"seed": options.seed}))
+    return Pruned(plan, compact(model, plan, options.preserve_norm))
 
 
-def _prune(subject: Subject) -> None:
-    options = subject.options
-    print(summary(subject.model, options.convention), end="\n\n")
-    plan, curves = choose(subject)
+def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
+    table = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
+    after = [] if options.dry_run else training(options)
+    name, value = options.target
+    steps = [table | {"shown": True}, *after]
+    with ran(options, f"prune, {name} {value}", options.model, model, steps) as (folder, report):
+        for row in report["epochs"]:
+            print(f"epoch {row['step']}: loss {row['loss']:.4f}, hold-out {percent(row['holdout_accuracy'])}")
+        return Pruned(plan_of(folder, "prune", model), compact_of(folder), report)
+
+
+def _show_and_write(options: PruneOptions, model: keras.Model, done: Pruned, setup: Setup) -> None:
     if options.save_plan:
-        write_json(options.save_plan, plan.to_json())
-    print(widths_table(plan), end="\n\n")
-    small = compact(subject.model, plan, options.preserve_norm)
-    rows = measure(subject, small)
-    print(costs_table(rows, options.convention), end="\n\n")
+        write_json(options.save_plan, done.plan.to_json())
+    print(widths_table(done.plan), end="\n\n")
+    costs = measure(options, {"before": model, "after": done.small}, setup)
+    print(costs_table(costs, options.convention), end="\n\n")
     parities = {}
     if not options.dry_run:
-        parities["masked model"] = compare_masked(subject, plan, small)
-        if subject.data:
-            for row, right in zip(rows, recover(subject, small), strict=True):
-                row["holdout_accuracy"] = right
-        parities |= write(options, small)
+        parities = {"masked model": compare_masked(model, done.plan, options.preserve_norm)}
+        parities |= write(options, done.small)
     if options.report:
-        write_report(subject, plan, curves, rows, parities)
+        write_report(options, model, done.plan, done.report, costs, parities, setup)
 
 
-def compare_masked(subject: Subject, plan: Plan, small: keras.Model) -> Parity:
+def compare_masked(model: keras.Model, plan: Plan, preserve_norm: bool) -> Parity:
     """How far the smaller model is from the model with its channels zeroed; warns above `SAME`."""
-    inputs = sample_inputs(subject.model, SAMPLES)
-    masked = mask(subject.model, plan, subject.options.preserve_norm)
-    same = compare(outputs(masked, inputs), outputs(small, inputs))
+    inputs = sample_inputs(model, SAMPLES)
+    same = compare(*(outputs(make(model, plan, preserve_norm), inputs) for make in (mask, compact)))
     print(f"masked and compact model: {same}")
     if not same.relative <= SAME:
         warn(f"the compact model should equal the masked one. Received: a difference of {same.relative:.1e}")
     return same
-
-
-def recover(subject: Subject, small: keras.Model) -> tuple[float, float]:
-    """Averages of BN and fine-tuning, in place; prints the accuracy on the holdout after each.
-
-    Returns that of the model, and that of the smaller one at the end.
-    """
-    options, data = subject.options, subject.data
-    size = options.batch_size
-    stages = {"before": accuracy(subject.model, data, size), "pruned": accuracy(small, data, size)}
-    warn_at_chance(stages["before"], data.classes)
-    if reestimate(small, data, size):
-        stages["averages of BN re-estimated"] = accuracy(small, data, size)
-    if options.finetune_epochs:
-        fine_tune(small, data, options)
-        reestimate(small, data, size)  # Keras' momentum of 0.99 keeps old averages for hundreds of steps
-        stages["fine-tuned"] = accuracy(small, data, size)
-    rows = [(name, f"{100 * value:.2f}") for name, value in stages.items()]
-    print(table((f"accuracy on {len(data.holdout[1])} images held out", "%"), rows), end="\n\n")
-    return stages["before"], [*stages.values()][-1]
 
 
 def write(options: PruneOptions, small: keras.Model) -> dict[str, Parity]:

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from secateur.exports import Parity
+from secateur.exports.timing import Setup
 from secateur.pruning import Plan, complexity
-from secateur.pruning.choose.sensitivity import Sensitivity
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import bytes_of, parameters
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import analyse
-from secateur.recipes.commands.model import Subject
-from secateur.recipes.commands.options import TIMED
-from secateur.recipes.engine.options import command_line
-from secateur.recipes.engine.report import machine
-from secateur.reports.pruned import costs_of, pruned_page
+from secateur.recipes.commands.options import PruneOptions
+from secateur.recipes.engine.cutting import TIMED
+from secateur.recipes.engine.report import left_whole, plan_widths, when_and_where
+from secateur.reports.costs import costs_of
+from secateur.reports.page import run_page
 from secateur.runs import warn, write_atomic, write_json
 from secateur.runs.errors import UsageError, first_line
 from secateur.runs.text import number, table
 
 
-def measure(subject: Subject, small: keras.Model) -> list[dict]:
-    """A row of costs for the model and one for the smaller one."""
-    models = {"before": subject.model, "after": small}
-    times, rows = _milliseconds(subject, models), []
+def measure(options: PruneOptions, models: Mapping[str, keras.Model], setup: Setup) -> list[dict]:
+    """A row of costs for each of the models: before and after."""
+    times, rows = _milliseconds(options, models, setup), []
     for name, model in models.items():
-        params, macs = _counted(model, subject.options.convention)
+        params, macs = _counted(model, options.convention)
         rows.append(
             {"name": name, "params": params, "macs": macs, "bytes": bytes_of(model), "ms": times[name]}
         )
@@ -48,14 +47,16 @@ def _counted(model: keras.Model, convention: str) -> tuple[int, int | None]:
     return round(sum(factor * math.prod(size for size, _ in axes) for factor, axes in terms)), None
 
 
-def _milliseconds(subject: Subject, models: dict[str, keras.Model]) -> dict[str, float | None]:
-    """The two take turns on the clock; None for models that cannot be timed, unless time is the budget."""
-    if not subject.sized:
+def _milliseconds(
+    options: PruneOptions, models: Mapping[str, keras.Model], setup: Setup
+) -> dict[str, float | None]:
+    """They take turns on the clock; None for models that cannot be timed, unless time is the budget."""
+    if any(None in tensor.shape[1:] for tensor in models["before"].inputs):
         return dict.fromkeys(models)
     try:
-        return subject.setup.milliseconds(models, seconds=2.0)
+        return setup.milliseconds(models, seconds=2.0)
     except (UsageError, ValueError, RuntimeError) as error:
-        if subject.options.target[0] in TIMED:
+        if options.target[0] in TIMED:
             raise
         warn(f"milliseconds are not measured: {first_line(error)}")
         return dict.fromkeys(models)
@@ -65,16 +66,6 @@ def widths_table(plan: Plan) -> str:
     """Width of every group before and after."""
     rows = [(name, str(plan.sizes[name]), str(width)) for name, width in plan.widths().items()]
     return table(("group", "before", "after"), rows)
-
-
-def sensitivity_table(found: Sensitivity) -> str:
-    """Accuracy in % by group and by the share of its channels that stays."""
-    titles = ("accuracy in %, kept of one group", *(f"{ratio:.0%}" for ratio in found.ratios), "whole")
-    rows = [
-        (name, *(f"{100 * value:.2f}" for value in (*curve, found.whole)))
-        for name, curve in found.curves.items()
-    ]
-    return table(titles, rows)
 
 
 def costs_table(rows: Sequence[dict], convention: str = "mac") -> str:
@@ -93,31 +84,32 @@ def costs_table(rows: Sequence[dict], convention: str = "mac") -> str:
 
 
 def write_report(
-    subject: Subject,
+    options: PruneOptions,
+    model: keras.Model,
     plan: Plan,
-    curves: Sensitivity | None,
-    rows: Sequence[dict],
+    run: Mapping[str, Any],
+    costs: Sequence[dict],
     parities: Mapping[str, Parity],
+    setup: Setup,
 ) -> None:
-    """The HTML page, and its numbers beside it as JSON."""
-    options = subject.options
+    """The HTML page, and its numbers beside it as JSON: those of the `run`, if there was one, and costs."""
     name, value = options.target
     report = {
-        "model": subject.model.name,
+        "system": f"{name} {value}",
+        "config": {"arch": model.name},
+        "rows": [],
+        "widths": plan_widths(plan),
+        "untouched": left_whole(model),
+        **run,
         "target": {name: value},
-        "criterion": None if options.plan and not curves else options.criterion,
+        "criterion": None if options.plan and not options.curved else options.criterion,
         "convention": options.convention,
-        "setup": str(subject.setup),
-        "rows": rows,
-        "widths": [{"group": g, "before": plan.sizes[g], "after": len(k)} for g, k in plan.keep.items()],
-        "untouched": [vars(row) for row in subject.analysis.untouched],
+        "setup": str(setup),
+        "costs": costs,
         "parities": {name: vars(parity) for name, parity in parities.items()},
-        "sensitivity": curves and curves.to_json(),
         "plan": plan.to_json(),
-        "command": command_line(),
-        "machine": machine(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **when_and_where(),
     }
     write_json(Path(options.report).with_suffix(".json"), report)
-    write_atomic(options.report, pruned_page(report).encode())
+    write_atomic(options.report, run_page(report).encode())
     print(f"report: {options.report}")

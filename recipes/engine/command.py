@@ -7,12 +7,12 @@ recipe's flag that is out of range, by the step whose key it sets.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.flags import Flag, name_of, tables_of, together, translate
-from secateur.recipes.engine.options import METAVARS, Parser, add_options, with_default
+from secateur.recipes.engine.options import METAVARS, Parser, add_options, joined, with_default
 from secateur.recipes.engine.recipe import (
     RecipeFile,
     find_recipe,
@@ -24,6 +24,7 @@ from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
 FLAG = "--recipe"
+USUAL, TIMED = "ekg", "auto"  # without --recipe, and without it but with --minutes
 LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
 
 
@@ -36,27 +37,58 @@ def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | N
     if name == "list":
         print(listing())
         return None
-    if (recipe := find_recipe(name)) is None:
-        valid = nearest(name, [*published_recipes(), "list"])
-        raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {valid}, or FILE.toml")
-    words = translate(words, recipe.published_flags)
+    recipe = _recipe(name)
+    if words and not words[0].startswith("-"):
+        words = ["--model", *words]
+    words = joined(translate(words, recipe.published_flags))
     try:
         given = vars(_parser(prog, recipe, "--help" in words or "-h" in words).parse_args(words))
     except UsageError as error:
         raise _hinted(error, recipe) from None
     chosen = {flag: given.pop(flag) for flag in recipe.flags if flag in given}
+    return _together(recipe, name, chosen, given)
+
+
+def options_of(recipe: str | None, **given: Any) -> RunOptions:
+    """The options of a run from values: those of every run, and flags of the recipe by their names.
+
+    Without a recipe it is `auto` where there are minutes, else `ekg`. Raises `UsageError` for an unknown
+    recipe or option, with the nearest valid name.
+    """
+    recipe = recipe or (TIMED if given.get("minutes") else USUAL)
+    file = _recipe(recipe)
+    names = {one: name for name, flag in file.flags.items() for one in (name, flag.alias) if one}
+    chosen = {names[name]: value for name, value in given.items() if name in names}
+    rest = {name: value for name, value in given.items() if name not in names}
+    if strange := [name for name in rest if name not in RunOptions.model_fields]:
+        valid = nearest(strange[0], [*names, *RunOptions.model_fields])
+        raise UsageError(f"Unknown option. Received: {strange[0]}={rest[strange[0]]!r}. {valid}")
+    return _together(file, recipe, chosen, rest)
+
+
+def _recipe(name: str) -> RecipeFile:
+    if (recipe := find_recipe(name)) is None:
+        valid = nearest(name, [*published_recipes(), "list"])
+        raise UsageError(f"Unknown recipe. Received: recipe={name!r}. {valid}, or FILE.toml")
+    return recipe
+
+
+def _together(
+    recipe: RecipeFile, name: str, chosen: Mapping[str, Any], given: Mapping[str, Any]
+) -> RunOptions:
+    """Flags of the recipe (`chosen`) and options of every run as one."""
     settings = together(chosen, recipe.flags)
     steps = [f"{target}={written(value)}" for target, value in settings.items() if "." in target]
     options = {target: value for target, value in settings.items() if "." not in target}
-    given["set"] = [*steps, *given.get("set", [])]
-    return RunOptions(**{**recipe.options, **options, **given, "recipe": name})
+    every = {**given, "set": [*steps, *given.get("set", [])]}
+    return RunOptions(**{**recipe.options, **options, **every, "recipe": name})
 
 
 def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     """`asked`: for help, which has the weights of all losses and therefore imports them."""
     steps = ", ".join(dict.fromkeys(name_of(table) for table in tables_of(recipe.steps)))
     parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}. Other recipes: {FLAG} list")
-    add_options(parser, RunOptions, recipe.options)
+    add_options(parser, RunOptions, recipe.options, taken=recipe.flags)
     for name, flag in recipe.flags.items():
         text = flag.help.replace(LOSSES, _losses()) if asked and LOSSES in flag.help else flag.help
         _add(parser, name, flag, text, flag.standing(recipe.steps, recipe.options))
@@ -95,7 +127,8 @@ def _hinted(error: UsageError, recipe: RecipeFile) -> UsageError:
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """The name behind the last `--recipe`, and the other words."""
-    name, rest = "ekg", []
+    timed = any(word.partition("=")[0] == "--minutes" for word in words)
+    name, rest = TIMED if timed else USUAL, []
     while words:
         word = words.pop(0)
         if word == FLAG and not words:

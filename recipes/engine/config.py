@@ -3,39 +3,103 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, Pipeline
+from pydantic import Field, PrivateAttr
+
+from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pipeline
 from secateur.recipes.engine.options import NameIn, Options, option
 from secateur.runs.errors import UsageError
 
-VOLATILE = ("gpu_id", "tpu", "do_log", "compile", "train_path", "data_path", "setting")
+VOLATILE = ("gpu_id", "tpu", "do_log", "compile", "train_path", "data_path", "data", "setting", "force")
 """Options that may differ when a run continues; device and XLA change the last bits. `val_batch_size` is none
 of them: teachers and re-estimated averages use the BN statistics of batches of that size."""
 
 
-class Common(Options):
+class ImageOptions(Options):
+    """Images, and how a network reads them."""
+
+    data: str | None = option(
+        None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"
+    )
+    data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
+    val_batch_size: int = option(256, "images per batch of evaluation", ge=1)
+    normalisation: Literal["auto", "rgb", "bgr", "imagenet", *NORMALISATIONS, *PIXELS] = option(
+        "auto",
+        "what the network reads: a range of numbers, keras.applications' caffe or torch, or constants; EKG's "
+        "weights need bgr, those from PyTorch imagenet; auto asks the file, and tries all on a model of "
+        "one's own",
+        alias="pixels",
+    )
+    mean: list[float] | None = option(
+        None, "of each channel, 0 to 255, that the network wants subtracted; with --std", alias="pixel_mean"
+    )
+    std: list[Annotated[float, Field(gt=0)]] | None = option(
+        None, "of each channel, by which it wants them divided", alias="pixel_std"
+    )
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise UsageError(f"--mean and --std go together. Received: mean={self.mean}, std={self.std}")
+
+    @property
+    def constants(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each channel, where they were given."""
+        return (tuple(self.mean), tuple(self.std)) if self.mean and self.std else None
+
+
+class OwnOptions(ImageOptions):
+    """What is done to a model of one's own on images."""
+
+    loss: str | None = option(
+        None, "Keras' name of the loss (default: what the model was compiled with, else cross-entropy)"
+    )
+    unfreeze: bool = option(True, "train frozen layers of the model, which are frozen again in the file")
+    force: bool = option(False, "go on with a model that gets its images no better than by chance")
+    batch_size: int = option(128, "images at a time in training", ge=1)
+    seed: int = option(1, "of training, and of what is drawn at random", ge=0, lt=2**31)
+    train_path: str | None = option(
+        None, "run folder, in which the same command goes on when it was killed (default: a temporary one)"
+    )
+
+
+class Common(ImageOptions):
     """What training and evaluation both need to know."""
 
     arch: str = option("ResNet-56", "architecture; must be that of the snapshots")
-    dataset: str = option("CIFAR10", "data set")
-    data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
-    val_batch_size: int = option(256, "images per batch of evaluation", ge=1)
+    dataset: str = option("CIFAR10", "data set; --data instead of it names one's own images")
     gpu_id: list[int] = option([0], "GPUs to use")
     tpu: str | None = option(None, "address of a TPU, or local")
     compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
     bn: Literal["moving", "batch"] = option(
         "moving", "evaluate with moving averages or, as EKG does, batch statistics"
     )
-    normalisation: Literal["auto", "rgb", "bgr", "imagenet", *NORMALISATIONS] = option(
-        "auto", "constants of the images; EKG's weights need bgr, those from PyTorch imagenet"
-    )
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**_spelled_out(values))
 
 
-class RunOptions(Common):
+class RunOptions(Common, OwnOptions):
     """What every run needs to know: which recipe, where to, from what, on how many images at a time."""
 
     recipe: str = option("ekg", "name or file, behind --recipe")
+    model: str | None = option(
+        None, "a Keras model of one's own, .keras or .h5, instead of --arch", first="[MODEL.keras]"
+    )
+    from_scratch: bool = option(False, "draw the weights of --model anew: the recipe trains them")
+    keep_macs: float | None = option(
+        None, "ratio of the MACs that stay at the end, in place of what the recipe removes", gt=0, lt=1
+    )
+    minutes: float | None = option(
+        None, "that the whole command may take, its report included: it decides by itself what to try", gt=0
+    )
+    shorten: float = option(
+        1.0, "factor of the epochs of all trainings behind the first, which keep at least one", gt=0, le=1
+    )
     set: list[str] = option(
         [],
         "STEP.KEY=VALUE …: other values for steps of the recipe, such as train.epochs=2",
@@ -50,9 +114,7 @@ class RunOptions(Common):
         [],
         'snapshots that a step with teacher = "files" learns from: logits of all, features of the first',
     )
-    batch_size: int = option(128, "of training", ge=1)
     train_images: int | None = option(None, "train on this many images only", ge=1)
-    seed: int = option(1, "of training", ge=0, lt=2**31)
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
@@ -62,6 +124,12 @@ class RunOptions(Common):
     )
     per_batch_crop: bool | None = option(
         None, "one crop offset per batch, as in EKG's program (default: the system's own)"
+    )
+    augmentation: Literal["recipe", "none", "flip", "crop", "flip+crop"] = option(
+        "recipe", "of images in training: as the recipe has it, or these; digits must not be mirrored"
+    )
+    balanced: bool = option(
+        False, "train on every class equally often: images of small classes come several times an epoch"
     )
     shortcut: Literal["A", "A'", "B"] | None = option(
         None, "of a ResNet that starts at random (default: the system's own)"
@@ -74,6 +142,13 @@ class RunOptions(Common):
     )
     dropout: float | None = option(None, "of a wide ResNet that starts at random", ge=0, lt=1)
 
+    _given_at: float = PrivateAttr(default_factory=time.monotonic)
+
+    @property
+    def given_at(self) -> float:
+        """When the options were read, which is before TensorFlow is imported, as `time.monotonic` counts."""
+        return self._given_at
+
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         if self.batch_size % self.accum:
@@ -85,9 +160,12 @@ class RunOptions(Common):
     def images(self) -> Pipeline:
         """What is done to images before a network reads them."""
         system = PIPELINES.find(self.pipeline)
-        if self.per_batch_crop is None:
+        if self.per_batch_crop is not None:
+            system = dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
+        if self.augmentation == "recipe":
             return system
-        return dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
+        pad = system.pad if "crop" in self.augmentation else 0
+        return dataclasses.replace(system, pad=pad, flip="flip" in self.augmentation)
 
 
 class EvaluateOptions(Common):
@@ -99,3 +177,21 @@ class EvaluateOptions(Common):
         super().model_post_init(context)
         if not self.trained_param:
             raise UsageError("Which snapshot? Give --trained_param FILE.pkl")
+
+
+def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` as a data set and its folder, the name of a model's file as its architecture.
+
+    Raises `UsageError` for two names of one thing.
+    """
+    found = dict(values)
+    if data := found.get("data"):
+        if found.get("dataset", "CIFAR10") != "CIFAR10":
+            raise UsageError(f"Give --data or --dataset. Received: {data} and {found['dataset']}")
+        folder = {} if data.startswith("tfds:") else {"data_path": data}
+        found |= {"dataset": "folder" if folder else data, **folder}
+    if model := found.get("model"):
+        if found.get("arch", stem := Path(model).stem) != stem:
+            raise UsageError(f"Give --model or --arch. Received: {model} and {found['arch']}")
+        found["arch"] = stem
+    return found

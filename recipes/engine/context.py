@@ -5,47 +5,92 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from secateur import nets
-from secateur.dataloader import Images, Splits
-from secateur.dataloader.augment import normalise
+from secateur.dataloader import Columns, Images, Splits
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
-from secateur.op_utils import Batch, make_forward
+from secateur.distillation import labels_only
+from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
+from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import RunOptions
-from secateur.recipes.training.scoring import score
+from secateur.recipes.engine.subject import Subject
+from secateur.recipes.training.scoring import Score, score, score_logits
 from secateur.runs import MetricsLog, RunFolder, save_snapshot
 
 SCORED = 3200
+SHIFT = 8  # images are shifted by up to this part of their smaller side, where the user asks for it
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """Images that look like an array of what a network reads, and become one where they are sliced.
+
+    Attributes:
+        images: (n, h, w, c) uint8.
+        read: some of them → float32.
+    """
+
+    images: np.ndarray
+    read: Callable[[Any], tf.Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, …) as the network reads them."""
+        return (len(self), *self[:1].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
+        return self.read(self.images[part]).numpy()
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: its options, the folder that it holds, its log, its data and its devices."""
+    """A run: its options, the folder that it holds, its log, its data, its devices, and what it works on.
+
+    `clock` is there where its minutes are counted.
+    """
 
     config: RunOptions
     folder: RunFolder
     log: MetricsLog
     splits: Splits
     strategy: tf.distribute.Strategy
+    subject: Subject = Subject()
+    clock: Clock | None = None
 
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
         path = self.folder.step(name, file, make)
         self.folder.drop_checkpoints(name)
+        self.note_time()
         return path
+
+    def checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
+        """Keeps the state of an unfinished step, and how much time the run has used."""
+        self.folder.save_checkpoint(name, arrays, facts)
+        self.note_time()
+
+    def note_time(self) -> None:
+        """A run that is killed has used the time until here."""
+        if self.clock:
+            self.clock.note()
 
     # --- networks ------------------------------------------------------------------------------------------
 
     def load(self, path: Path) -> keras.Model:
-        """The network of a snapshot."""
-        return nets.load_params(None, path)
+        """The network of a snapshot, as it is worked on."""
+        model = nets.load_params(None, path)
+        return model if hasattr(model, "spec") else self.subject.working(model)
 
     def save(self, path: Path, model: keras.Model, plan: Plan | None = None) -> dict:
         """Writes a snapshot; returns facts for the manifest."""
@@ -56,6 +101,10 @@ class RunContext:
             "std": facts.std,
             "normalisation": facts.normalisation,
         }
+        if facts.exchanged:
+            known |= {"exchanged": True}
+        if not hasattr(model, "spec"):
+            model = self.subject.finished(model)
         if (images := self.config.images).crop:  # who evaluates it later has to show it the same
             known |= {"crop": images.crop, "resize": images.resize}
         save_snapshot(path, nets.snapshot_of(model, known, plan.to_json() if plan else None))
@@ -64,27 +113,61 @@ class RunContext:
 
     def cost(self, path: Path) -> Complexity:
         """Parameters and MACs of the network of a snapshot."""
-        return complexity(self.load(path))
+        return complexity(nets.load_params(None, path))
 
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self) -> tuple[Any, np.ndarray]:
         """Training images as a network reads them, and labels, for criteria that look at some.
 
         As many as HAP takes, drawn at random: in order, those of a folder could be of one class.
         """
-        train = self.splits.train
-        chosen = np.random.default_rng(self.config.seed).permutation(len(train))[:SCORED]
-        return self.inputs(train.images[chosen]).numpy(), train.labels[chosen]
+        order = np.random.default_rng(self.config.seed).permutation(len(self.splits.train))
+        return self.shown(self.splits.train.take(order[:SCORED]))
 
-    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float:
-        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch."""
+    def shown(self, images: Images) -> tuple[Any, np.ndarray]:
+        """Images as a network reads them, which bytes become where they are sliced, and labels."""
+        if getattr(images.images, "dtype", None) == np.uint8 and len(self.subject.input_shapes) < 2:
+            return Sliced(images.images, self.inputs), images.labels
+        return self.arrays(images.images), images.labels
+
+    def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float | None:
+        """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch.
+
+        None where images have no labels.
+        """
+        if not self.splits.facts.labelled:
+            return None
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
-        return score(forward, images, self.config.val_batch_size).accuracy
+        return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
+
+    def reestimate(self, model: keras.Model) -> None:
+        """BN's averages from training images, in place."""
+        images, size = self.splits.warmup.images, self.config.val_batch_size
+        reestimate_batch_norm(model, self.inputs, images, size)
+
+    def objective(self, outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean loss and accuracy of a batch with "labels"; an `Objective`."""
+        if (task := self.subject.task) is None:
+            return labels_only(outputs, batch)
+        return task.loss(batch["labels"], outputs), task.metric(batch["labels"], outputs)
+
+    def scored(self, outputs: np.ndarray, images: Images, finished: bool = False) -> Score:
+        """How good outputs for images are; `finished`: those of a network that ends as its owner has it."""
+        if not self.splits.facts.labelled:
+            return Score(None, None, len(images))
+        task = self.subject.given if finished else self.subject.task
+        return score_logits(outputs, images.labels, task)
 
     # --- images → what the network reads -------------------------------------------------------------------
 
-    def inputs(self, images: tf.Tensor) -> tf.Tensor:
-        """uint8 (n, h, w, 3) → float32, normalised: what evaluation shows the network."""
-        return self._normalised(evaluation_view(images, self.config.images))
+    def inputs(self, images: Any) -> Any:
+        """uint8 (n, h, w, c) → float32, normalised, as evaluation shows it; see `Subject.reads`."""
+        if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
+            images = evaluation_view(images, self.config.images)
+        return self.subject.reads(images, self.splits.facts)
+
+    def arrays(self, images: Any) -> Any:
+        """The same as arrays, in the structure that the network reads."""
+        return keras.tree.map_structure(np.asarray, self.inputs(images))
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""
@@ -99,7 +182,11 @@ class RunContext:
         return self._view(batch, seed, replace(self.config.images, views=2))
 
     def _view(self, batch: Batch, seed: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
-        return self._normalised(training_view(batch["images"], seed, pipeline, self.splits.facts.flip))
-
-    def _normalised(self, images: tf.Tensor) -> tf.Tensor:
-        return normalise(images, self.splits.facts.mean, self.splits.facts.std)
+        if self.config.augmentation == "none" and not pipeline.crop:
+            return self.inputs(
+                keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), batch["images"])
+            )
+        if self.config.augmentation != "recipe" and pipeline.pad:  # of 32 pixels the published 4
+            pipeline = replace(pipeline, pad=min(batch["images"].shape[1:3]) // SHIFT)
+        facts = self.splits.facts
+        return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import keras
@@ -15,19 +15,24 @@ from secateur.exports import compare, litert_runner, to_litert
 from secateur.exports.parity import TOLERANCE
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.exports.timing import least
-from secateur.pruning import compact
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.training.scoring import score_logits
-from secateur.runs import warn
+from secateur.runs import UsageError, warn
+from secateur.runs.errors import first_line
 
 TIMED_BATCH = 128  # images of a call
 PLAIN = "model.tflite"  # the network in float32
+COMPACT = "compact.keras"  # its plain layers, as its owner has them
 
 
-def save_compact(context: RunContext, snapshot: Path) -> None:
-    """Two steps: compact.keras (plain layers) and model.tflite (float32) from a snapshot."""
-    context.step("compact", "compact.keras", lambda path: compact(context.load(snapshot)).save(path))
-    context.step("litert", PLAIN, lambda path: save_litert(compact(context.load(snapshot)), path))
+def save_compact(context: RunContext, snapshot: Path) -> Path | None:
+    """Two steps: compact.keras, and model.tflite, whose path it returns, unless LiteRT cannot run it."""
+    finished = cache(lambda: context.subject.finished(context.load(snapshot)))
+    context.step("compact", COMPACT, lambda path: finished().save(path))
+    try:
+        return context.step("litert", PLAIN, lambda path: save_litert(finished(), path))
+    except UsageError as error:
+        warn(f"there is no LiteRT file: {first_line(error)}")
+        return None
 
 
 def save_litert(model: keras.Model, path: Path) -> dict:
@@ -38,28 +43,41 @@ def save_litert(model: keras.Model, path: Path) -> dict:
     """
     path.write_bytes(data := to_litert(model))
     inputs = sample_inputs(model, 8)
-    parity = compare(outputs(model, inputs), [litert_runner(data, 8)(*inputs)])
+    parity = compare(outputs(model, inputs), keras.tree.flatten(litert_runner(data, 8)(*inputs)))
     print(f"LiteRT and Keras compute {parity}")
     if not parity.absolute <= TOLERANCE:
         warn(f"the outputs of the LiteRT file differ by up to {parity.absolute:.2g}; use the Keras model")
     return {"max_difference": parity.absolute}
 
 
+def lite_files(networks: Mapping[str, keras.Model], written: Path | None) -> dict[str, bytes]:
+    """A LiteRT file of each; none where LiteRT cannot run them, which `save_compact` has said.
+
+    `written` is that of the last one, if there is one.
+    """
+    *others, last = networks
+    made = {last: written.read_bytes()} if written else {}
+    try:
+        return {name: made.get(name) or to_litert(networks[name]) for name in (*others, last)}
+    except UsageError:
+        return {}
+
+
 def file_rows(
-    context: RunContext, files: Sequence[Path], network: keras.Model, parts: Mapping[str, Images]
+    context: RunContext, files: Sequence[Path], plain: bytes | None, parts: Mapping[str, Images]
 ) -> list[dict]:
     """A row for the network's float32 LiteRT file and for each of `files`; none where there are none.
 
     Args:
         files: .tflite and .kpz.
-        network: what they were made of.
-        parts: "holdout" and "test".
+        plain: the float32 file of what they were made of; None where LiteRT cannot run it.
+        parts: "holdout", and "test" where there is one.
     """
     if not files:
         return []
-    lite = {PLAIN: exports.to_litert(compact(network))}
+    lite = {PLAIN: plain} if plain else {}
     lite |= {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
-    ms = _milliseconds(context, lite, parts["test"])
+    ms = _milliseconds(context, lite, parts)
     rows = [
         {"name": name, "bytes": len(data), "ms_litert": ms[name], **_lite_accuracies(context, data, parts)}
         for name, data in lite.items()
@@ -67,29 +85,36 @@ def file_rows(
     return rows + [_decoded(context, path, parts) for path in files if path.suffix == ".kpz"]
 
 
-def lite_logits(context: RunContext, data: bytes, images: Images) -> np.ndarray:
-    """Logits (n, classes) float32 that a LiteRT file gives for images."""
+def lite_accuracy(context: RunContext, data: bytes, images: Images) -> float | None:
+    """Of a LiteRT file, which ends as the network's owner has it; None where images have no labels."""
+    if not context.splits.facts.labelled:
+        return None
 
-    def read(part: slice) -> np.ndarray:
-        return context.inputs(images.images[part]).numpy()
+    def read(part: slice) -> list[np.ndarray]:
+        return keras.tree.flatten(context.arrays(images.images[part]))
 
-    return exports.litert_outputs(data, read, len(images), TIMED_BATCH)
+    found = exports.litert_outputs(data, read, len(images), TIMED_BATCH)
+    return context.scored(found, images, finished=True).accuracy
 
 
-def _milliseconds(context: RunContext, lite: Mapping[str, bytes], images: Images) -> dict[str, float]:
-    batch = np.asarray(context.inputs(images.images[:TIMED_BATCH]))
-    calls = {name: partial(exports.litert_runner(data, len(batch)), batch) for name, data in lite.items()}
+def timed_batch(context: RunContext, parts: Mapping[str, Images]) -> list[np.ndarray]:
+    """Images of a timed call, as the network reads them."""
+    return keras.tree.flatten(context.arrays([*parts.values()][-1].images[:TIMED_BATCH]))
+
+
+def _milliseconds(
+    context: RunContext, lite: Mapping[str, bytes], parts: Mapping[str, Images]
+) -> dict[str, float]:
+    batch = timed_batch(context, parts)
+    calls = {name: partial(exports.litert_runner(data, len(batch[0])), *batch) for name, data in lite.items()}
     return least(calls, context.config.time_seconds)
 
 
 def _lite_accuracies(context: RunContext, data: bytes, parts: Mapping[str, Images]) -> dict[str, float]:
-    return {
-        f"{name}_accuracy": score_logits(lite_logits(context, data, part), part.labels).accuracy
-        for name, part in parts.items()
-    }
+    return {f"{name}_accuracy": lite_accuracy(context, data, part) for name, part in parts.items()}
 
 
 def _decoded(context: RunContext, path: Path, parts: Mapping[str, Images]) -> dict:
-    model = coding.decode(path)
+    model = context.subject.bare(coding.decode(path))
     found = {f"{name}_accuracy": context.accuracy(model, part) for name, part in parts.items()}
     return {"name": path.name, "bytes": path.stat().st_size, "ms_litert": None, **found}

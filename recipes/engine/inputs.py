@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 
 from secateur import dataloader, nets
@@ -12,10 +14,11 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.runs import DataError, Snapshot, SnapshotError, UsageError
 
 
-def check_names(arch: str, dataset: str) -> None:
+def check_names(arch: str | None, dataset: str) -> None:
     """Raises `UsageError` for an unknown architecture or data set, before anything is read or made."""
     find_dataset(dataset)
-    nets.family_of(arch)
+    if arch:
+        nets.family_of(arch)
 
 
 def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
@@ -33,9 +36,24 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
     return torch_names.NORMALISATION if torch_names.is_torch(snapshot.arrays) else "bgr"
 
 
-def load_splits(config: RunOptions, normalisation: str) -> Splits:
-    """The run's data set, with as many training images as it is allowed."""
-    splits = dataloader.load(config.dataset, config.data_path, normalisation)
+def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, int] | None = None) -> Splits:
+    """The run's data set, in the shape that its network reads, with as many images as it is allowed.
+
+    Raises `DataError` for one's own images that are not there, by whatever name.
+    """
+    if config.data:
+        if not config.data.startswith("tfds:") and not Path(config.data).is_dir():
+            raise DataError(
+                f"There is no such folder. Received: data={config.data}\n"
+                "give a folder with a sub-folder of images for each class, or tfds:NAME"
+            )
+        try:
+            open_dataset(config.dataset, config.data_path)
+        except UsageError as error:
+            raise DataError(str(error)) from error
+    splits = dataloader.load(
+        config.dataset, config.data_path, normalisation, shape=shape, constants=config.constants
+    )
     return splits.first(config.train_images) if config.train_images else splits
 
 
@@ -52,6 +70,8 @@ def load_fitting(
     the data in `data_path` says how many there are, and is not there.
     """
     model = nets.load_params(None, snapshot, path)
+    if not hasattr(model, "spec"):
+        return model  # `Subject` says whether it fits
     spec, classes = model.spec, open_dataset(dataset, data_path).num_classes
     alike = [name for name, entry in DATASETS.items() if entry.num_classes == spec.num_classes]
     for name, found, expected, remedy in (

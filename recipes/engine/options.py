@@ -10,7 +10,7 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -127,7 +127,7 @@ def parse_into(
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
     parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
     add_options(parser, kind, defaults)
-    words = _joined(sys.argv[1:] if argv is None else argv)
+    words = joined(sys.argv[1:] if argv is None else argv)
     for name in firsts:
         if words and not words[0].startswith("-"):
             words = [f"--{name}", *words]
@@ -136,11 +136,20 @@ def parse_into(
     return kind(**{**defaults, **vars(parser.parse_args(words))})
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type[Options], defaults: Mapping[str, Any]) -> None:
-    """A flag for each field; `defaults` of some fields are shown in place of their own."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    kind: type[Options],
+    defaults: Mapping[str, Any],
+    taken: Iterable[str] = (),
+) -> None:
+    """A flag for each field; `defaults` of some fields are shown in place of their own.
+
+    A field whose name is `taken` by a flag of other meaning goes by its alias alone.
+    """
     schemas = kind.model_json_schema()["properties"]
     for name in sorted(schemas, key=lambda name: "first" not in schemas[name]):
-        _add_flag(parser, name, schemas[name], defaults.get(name, schemas[name].get("default")))
+        default = defaults.get(name, schemas[name].get("default"))
+        _add_flag(parser, name, schemas[name], default, name in taken)
 
 
 def command_line() -> str:
@@ -176,7 +185,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
 
-def _joined(words: Sequence[str]) -> list[str]:
+def joined(words: Sequence[str]) -> list[str]:
     """--pixels -1..1 as --pixels=-1..1, since argparse takes the second word for a flag."""
     found: list[str] = []
     for word in words:
@@ -187,9 +196,12 @@ def _joined(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _add_flag(parser: argparse.ArgumentParser, name: str, schema: Schema, default: Any) -> None:
+def _add_flag(
+    parser: argparse.ArgumentParser, name: str, schema: Schema, default: Any, taken: bool = False
+) -> None:
     """A field as a flag of the command line."""
-    names = [schema.get("short"), f"--{name}", schema.get("alias") and f"--{schema['alias']}"]
+    long = [one for one in (None if taken else name, schema.get("alias")) if one]
+    names = [schema.get("short"), *(f"--{one}" for one in long)]
     options: dict[str, Any] = {"dest": name, "help": with_default(schema["description"], default)}
     parts = list(_parts(schema))
     kind = next(TYPES[part["type"]] for part in parts if part.get("type") in TYPES)

@@ -17,23 +17,26 @@ from secateur import exports
 from secateur.dataloader import Images
 from secateur.exports.timing import least, processor
 from secateur.op_utils import make_forward
-from secateur.pruning import Plan, compact, complexity
+from secateur.pruning import Plan, complexity
+from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.search.ekg import history_of
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import TIMED_BATCH, file_rows
+from secateur.recipes.engine.files import file_rows, lite_files, timed_batch
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
-from secateur.recipes.training.scoring import ensemble_accuracy, score_logits
+from secateur.recipes.training.scoring import ensemble_accuracy
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import ratio
 from secateur.runs import load_snapshot, read_json, write_json
-from secateur.runs.text import table
+from secateur.runs.text import number, table
 
 PAGE = "report.html"
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 
-def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: State) -> dict:
+def finish(
+    context: RunContext, system: str, snapshots: dict[str, Path], state: State, lite: Path | None = None
+) -> dict:
     """Measures every snapshot, writes the reports, prints the table. Only here is the test split read.
 
     Args:
@@ -41,10 +44,11 @@ def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: 
         system: what reports call the method.
         snapshots: name → file, in the order of the rows.
         state: behind the last step.
+        lite: the float32 LiteRT file of the last snapshot, where the run has one.
     """
 
     def make(path: Path) -> None:
-        report = _measure(context, system, snapshots, state)
+        report = _measure(context, system, snapshots, state, lite)
         _write_page(context, report)
         write_json(path, report)
 
@@ -52,7 +56,6 @@ def finish(context: RunContext, system: str, snapshots: dict[str, Path], state: 
     if not context.folder.path(PAGE).exists():
         _write_page(context, report)
     print_table(report)
-    print(f"run folder: {context.config.train_path}  (report.html, report.json)")
     return report
 
 
@@ -60,36 +63,45 @@ def _write_page(context: RunContext, report: dict) -> None:
     context.folder.write(PAGE, run_page(report).encode())
 
 
-def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state: State) -> dict:
+def _measure(
+    context: RunContext, system: str, snapshots: dict[str, Path], state: State, written: Path | None
+) -> dict:
     config = context.config
     entries = {name: entry for name in context.folder.steps() if (entry := context.folder.entry(name))}
     facts = {name: entry["facts"] for name, entry in entries.items()}
     history = history_of(load_snapshot(state.search).facts) if state.search else ()
     networks = {name: context.load(path) for name, path in snapshots.items()}
-    parts = {"holdout": context.splits.holdout, "test": context.splits.test}
+    parts = context.splits.measured
     logits = {name: _logits(context, model, parts) for name, model in networks.items()}
+    plain = {name: context.subject.finished(model) for name, model in networks.items()}
+    lite = lite_files(plain, written)
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
+    stages = [fact for fact in facts.values() if "holdout_stale_averages" in fact]
     given = [learning for learning in taught.values() if "student" in learning]
     return {
         "system": system,
         "setting": config.setting,
-        "command": command_line(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine(),
+        **when_and_where(),
         "config": read_json(context.folder.path("config.json")),
         "bn": config.bn,
+        "metric": context.subject.metric_name,
+        "frozen": context.subject.frozen_text(),
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
-        "rows": _rows(context, networks, parts, logits),
-        "ensemble": _together([logits[name] for name in members], parts) if len(members) > 2 else {},
-        "files": file_rows(context, state.files, [*networks.values()][-1], parts),
+        "rows": _rows(context, networks, parts, logits, _timed(context, plain, lite, parts)),
+        "ensemble": _together(context, [logits[name] for name in members], parts) if len(members) > 2 else {},
+        "files": file_rows(context, state.files, lite.get([*networks][-1]), parts),
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
         "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
         "widths": plan_widths(state.plan),
-        "stages": next((fact for fact in facts.values() if "holdout_stale_averages" in fact), {}),
+        "stages": stages[0] | {"holdout_reestimated": stages[0]["holdout_after"]} if len(stages) == 1 else {},
+        "sensitivity": next((fact["sensitivity"] for fact in facts.values() if "sensitivity" in fact), None),
+        "untouched": left_whole(context.subject.original) if context.subject.original is not None else [],
         "learning": given[-1] if given else None,
         "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
         "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
+        "tried": next((_tried(fact) for fact in facts.values() if "tried" in fact), []),
+        "clock": {"minutes": config.minutes, "seconds": context.clock.used} if context.clock else None,
         "bank": next((fact for fact in facts.values() if "losses" in fact), {}),
         "litert": facts.get("litert", {}),
         "seconds": {name: entry["seconds"] for name, entry in entries.items()},
@@ -102,10 +114,42 @@ def _measure(context: RunContext, system: str, snapshots: dict[str, Path], state
     }
 
 
+def _tried(fact: dict) -> list[dict]:
+    """Plans that were tried, and which of them was chosen."""
+    return [one | {"chosen": one["name"] == fact["chosen"]} for one in fact["tried"]]
+
+
+def tried_table(tried: Sequence[dict]) -> str:
+    """A line for each plan that was tried."""
+    titles = ("plan", "MACs", "hold-out after pruning", "seconds", "")
+    cells = [
+        (
+            one["name"],
+            number(one["macs"], ","),
+            "–" if one["holdout"] is None else f"{100 * one['holdout']:.2f} %",
+            f"{one['seconds']:.1f}",
+            "chosen" if one["chosen"] else one["reason"],
+        )
+        for one in tried
+    ]
+    return table(titles, cells, wrap=12)
+
+
 def plan_widths(plan: Plan | None) -> list[dict]:
     """A row for each group: its width before and after."""
     keep = plan.keep.items() if plan else ()
     return [{"group": name, "before": plan.sizes[name], "after": len(kept)} for name, kept in keep]
+
+
+def left_whole(model: keras.Model) -> list[dict]:
+    """Layers of somebody's own model whose channels all stay, and why."""
+    return [vars(row) for row in analyse(model).untouched]
+
+
+def when_and_where() -> dict:
+    """What a report says of how it was made."""
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"command": command_line(), "date": date, "machine": machine()}
 
 
 def machine() -> dict:
@@ -124,69 +168,93 @@ def machine() -> dict:
 def _logits(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
     """Logits (n, classes) by part."""
     config = context.config
+    if not context.splits.facts.labelled:
+        return dict.fromkeys(parts)
     forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
     return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
 
 
-def _together(logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
+def _together(context: RunContext, logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
     """Accuracy of the mean of probabilities, by part."""
     found = {
-        name: ensemble_accuracy([one[name] for one in logits], part.labels) for name, part in parts.items()
+        name: ensemble_accuracy([one[name] for one in logits], part.labels, context.subject.task)
+        for name, part in parts.items()
     }
     return {"members": len(logits), **{f"{name}_accuracy": value for name, value in found.items()}}
 
 
-def _rows(
-    context: RunContext, networks: dict[str, keras.Model], parts: dict[str, Images], logits: dict[str, dict]
-) -> list[dict]:
-    """Networks are timed in turns: one after the other, a slow minute would hit one of them alone."""
-    images = np.asarray(context.inputs(parts["test"].images[:TIMED_BATCH]))
-    plain = {name: compact(model) for name, model in networks.items()}
-    lite = {name: exports.to_litert(model) for name, model in plain.items()}
+def _timed(
+    context: RunContext, plain: dict[str, keras.Model], lite: dict[str, bytes], parts: dict[str, Images]
+) -> dict[str, dict]:
+    """Size and milliseconds of the networks' files, by name.
+
+    Networks are timed in turns: one after the other, a slow minute would hit one of them alone.
+    """
+    images = timed_batch(context, parts)
     timed = {
-        "ms_frozen": {n: exports.frozen_runner(model, len(images)) for n, model in plain.items()},
-        "ms_litert": {n: exports.litert_runner(data, len(images)) for n, data in lite.items()},
+        "ms_frozen": {n: exports.frozen_runner(model, len(images[0])) for n, model in plain.items()},
+        "ms_litert": {n: exports.litert_runner(data, len(images[0])) for n, data in lite.items()},
     }
     ms = {
-        key: least({n: partial(run, images) for n, run in each.items()}, context.config.time_seconds)
+        key: least({n: partial(run, *images) for n, run in each.items()}, context.config.time_seconds)
         for key, each in timed.items()
+        if each
     }
-    return [
-        _row(name, model, parts, logits[name])
-        | {
-            "file_bytes": len(lite[name]),
-            "batch": len(images),
-            **{key: each[name] for key, each in ms.items()},
+    return {
+        name: {
+            "file_bytes": len(lite[name]) if lite else None,
+            "batch": len(images[0]),
+            **{key: ms[key][name] if key in ms else None for key in timed},
         }
-        for name, model in networks.items()
-    ]
+        for name in plain
+    }
 
 
-def _row(name: str, model: keras.Model, parts: dict[str, Images], logits: dict[str, np.ndarray]) -> dict:
+def _rows(
+    context: RunContext,
+    networks: dict[str, keras.Model],
+    parts: dict[str, Images],
+    logits: dict[str, dict],
+    timed: dict[str, dict],
+) -> list[dict]:
+    return [_row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()]
+
+
+def _row(
+    context: RunContext,
+    name: str,
+    model: keras.Model,
+    parts: dict[str, Images],
+    logits: dict[str, np.ndarray],
+) -> dict:
     cost = complexity(model)
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
         "flops_ekg": complexity(model, "ekg").macs,
-        **{f"{n}_accuracy": score_logits(logits[n], part.labels).accuracy for n, part in parts.items()},
+        **{f"{n}_accuracy": context.scored(logits[n], part).accuracy for n, part in parts.items()},
     }
 
 
 def print_table(report: dict) -> None:
     """Before and after, a row per network, a ratio to the first behind each cost."""
+    if tried := report.get("tried"):
+        print(f"\n{tried_table(tried)}")
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED))
+    if not report["test_reads"]:
+        print("there are no test images: the hold-out chose nothing but the better of two int8 files")
     if rows := report.get("files"):
         print(_table("file", rows, FILE_COLUMNS))
     if together := report.get("ensemble"):
-        print(
-            f"ensemble of {together['members']} (mean of softmax): hold-out "
-            f"{100 * together['holdout_accuracy']:.2f} %, test {100 * together['test_accuracy']:.2f} %"
-        )
+        names = {"holdout_accuracy": "hold-out", "test_accuracy": "test"}
+        found = [f"{name} {100 * together[key]:.2f} %" for key, name in names.items() if key in together]
+        print(f"ensemble of {together['members']} (mean of softmax): {', '.join(found)}")
 
 
 def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]]) -> str:
+    columns = [column for column in columns if column[0] in rows[0]]
     cells = [[row["name"], *(_cell(row, rows[0], key, style) for key, _, style in columns)] for row in rows]
     return table([first, *(title for _, title, _ in columns)], cells, wrap=12)
 

@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
+from secateur.dataloader import Splits
 from secateur.dataloader.pipelines import normalisations_of
 from secateur.op_utils import make_strategy
+from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import save_compact
@@ -22,10 +26,13 @@ from secateur.recipes.engine.inputs import (
     load_splits,
     normalisation_of,
 )
+from secateur.recipes.engine.reading import read_rightly
 from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
 from secateur.recipes.engine.report import finish
-from secateur.recipes.engine.step import NetworkStep, State, Step, make_step
+from secateur.recipes.engine.step import NetworkStep, Start, State, Step, make_step
+from secateur.recipes.engine.subject import Subject
 from secateur.runs import (
+    DataError,
     MetricsLog,
     RunFolder,
     RunFolderError,
@@ -56,6 +63,7 @@ class Program:
         whole: whether they are all of the recipe, to its end.
         flags: of the recipe, with their values.
         system: what reports call the method: the recipe, and flags that put other parts into it.
+        recipe: that the steps are of.
     """
 
     options: RunOptions
@@ -63,39 +71,76 @@ class Program:
     whole: bool
     flags: Mapping[str, Any]
     system: str
+    recipe: RecipeFile
 
     def to_json(self) -> dict:
         """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
-        digests = {path: sha256(path) for path in _sources(self.options)}
+        given = [*_sources(self.options), *filter(None, [self.options.model])]
+        digests = {path: sha256(path) for path in given}
         steps = [step.to_json() for step in self.steps]
         given = self.options.model_dump() | {"flags": self.flags}
         return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
 
 
-def run(options: RunOptions) -> dict:
-    """Runs or continues a recipe in `options.train_path`; returns what report.json holds."""
-    # The folder is claimed last: a run that cannot start must not leave its options there.
-    check_names(options.arch, options.dataset)
-    program = program_of(options)
+def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject | None = None) -> dict:
+    """Runs or continues a recipe in `options.train_path`; returns what report.json holds.
+
+    `recipe` and `subject` are those that the options name, unless the caller has them.
+    """
+    check_names(None if options.model else options.arch, options.dataset)
+    program = program_of(options, recipe)
     sources = {path: load_snapshot(path) for path in _sources(options)}
     strategy = make_strategy(options.gpu_id, options.tpu)
     begins = program.steps[0].given(options)
     with strategy.scope():  # everything that a run makes lives on its devices
+        subject = subject or Subject.of(options, sources.get(begins))
         for path, source in sources.items():
             arch = options.arch if path == begins else None
             load_fitting(path, source, arch, options.dataset, options.data_path)
-        splits = load_splits(options, _normalisation(options, sources))
-        check(program, len(splits.train), strategy.num_replicas_in_sync)
-        _refuse_old(Path(options.train_path))
-        config = program.to_json()
-        with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
-            forget_changed(folder, log, config)
-            return _walk(RunContext(options, folder, log, splits, strategy), program)
+        splits = load_splits(options, _normalisation(options, sources), subject.shape)
+        if not subject.classifies:
+            splits = splits.unlabelled()
+        if splits.facts.labelled:
+            subject.check_classes(splits.facts.num_classes, options.dataset)
+        report = _carry_out(program, subject, splits, strategy)
+    if recipe is None:
+        print(f"run folder: {options.train_path}  (report.html, report.json)")
+    return report
 
 
-def program_of(options: RunOptions) -> Program:
+def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
+    """The same with a network and images that are in memory."""
+    program = program_of(options)
+    strategy = make_strategy(options.gpu_id, options.tpu)
+    with strategy.scope():
+        return _carry_out(program, subject, splits, strategy)
+
+
+def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.distribute.Strategy) -> dict:
+    """The folder is claimed last: a run that cannot start must not leave its options there."""
+    options = _fitting(program.options, subject, len(splits.train))
+    program = replace(program, options=options)
+    splits = read_rightly(subject, splits, options)
+    check(program, splits, subject, strategy.num_replicas_in_sync)
+    _refuse_old(Path(options.train_path))
+    config = program.to_json()
+    with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
+        forget_changed(folder, log, config)
+        clock = Clock.of(options, folder)
+        return _walk(RunContext(options, folder, log, splits, strategy, subject, clock), program)
+
+
+def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
+    """The options with a batch for four steps an epoch where one's own images are few and nobody said it."""
+    given = subject.original is None or "batch_size" in options.model_fields_set
+    if given or 4 * options.batch_size <= images:
+        return options
+    return options.model_copy(update={"batch_size": max(1, images // 4 // options.accum) * options.accum})
+
+
+def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:
     """The steps of a recipe with its settings. Raises `UsageError`, in the words of the recipe's flags."""
-    recipe = find_recipe(options.recipe)
+    recipe = recipe or find_recipe(options.recipe)
     tables = recipe.changed(options.set)
     check_steps(tables, reserved=RESERVED)
     try:
@@ -105,11 +150,16 @@ def program_of(options: RunOptions) -> Program:
     except UsageError as error:
         raise in_flags(error, recipe.flags) from None
     check_order([step for step in steps if not step.idle])
+    if options.minutes and not any(getattr(step, "time_share", None) for step in steps):
+        raise UsageError(
+            "--minutes needs a recipe whose trainings have a time_share, as auto's have. "
+            f"Received: minutes={options.minutes:g}, recipe={options.recipe}"
+        )
     end = _end(steps, options.until)
     used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
     flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
     system = " ".join([recipe.name, *_switched(recipe, flags)])
-    return Program(options, used, end == len(steps), flags, system)
+    return Program(options, used, end == len(steps), flags, system, recipe)
 
 
 def _end(steps: Sequence[Step], until: str | None) -> int:
@@ -130,14 +180,20 @@ def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
     return [as_typed(name, flags[name]) for name, value in usual.items() if flags[name] != value]
 
 
-def check(program: Program, images: int, replicas: int) -> None:
+def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> None:
     """Raises for what would fail only hours later, when it is a step's turn."""
-    check_batch(program.options, images, replicas)
+    options = program.options
+    check_batch(options, len(splits.train), replicas)
     try:
         for step in program.steps:
-            step.check(program.options, images, replicas)
+            if step.needs_labels(options) and not splits.facts.labelled:
+                raise DataError(
+                    f"The step {step.label} needs labels that its outputs can be compared with: a sub-folder "
+                    f"of images for each class, or secateur.compress. Received: data={options.data}"
+                )
+            step.check(Start(options, subject, splits, replicas))
     except UsageError as error:
-        raise in_flags(error, find_recipe(program.options.recipe).flags) from None
+        raise in_flags(error, program.recipe.flags) from None
 
 
 def check_order(steps: Sequence[Step]) -> None:
@@ -182,6 +238,8 @@ def _normalisation(options: RunOptions, sources: Mapping[str, Snapshot]) -> str:
             f"Teachers and student must be normalised alike: --normalisation forces one. Received: {got}"
         )
     own = options.images.normalisation
+    if options.model and not found:
+        return "0..255" if wanted == "auto" else wanted
     if not found and wanted == "auto" and own in normalisations_of(options.dataset):
         return own
     return next(iter(found.values()), normalisation_of(wanted, None))
@@ -191,9 +249,8 @@ def _walk(context: RunContext, program: Program) -> dict:
     state = State()
     for step in program.steps:
         state = step.run(context, replace(state, name=step.label))
-    if program.whole:
-        save_compact(context, state.network)
-    return finish(context, program.system, _rows(context.config.teacher, state), state)
+    lite = save_compact(context, state.network) if program.whole else None
+    return finish(context, program.system, _rows(context.config.teacher, state), state, lite)
 
 
 def _rows(teachers: Sequence[str], state: State) -> dict[str, Path]:

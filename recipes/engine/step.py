@@ -7,10 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import keras
+
+from secateur import nets
+from secateur.dataloader import Facts, Splits
 from secateur.pruning import Plan
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import Options, option
+from secateur.recipes.engine.subject import Subject
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import Registry
 
@@ -65,6 +70,39 @@ class State:
         return self.plan.then(plan) if self.plan else plan
 
 
+@dataclass(frozen=True)
+class Start:
+    """A run before its first step: options, network, images, and how many devices share a batch."""
+
+    config: RunOptions
+    subject: Subject
+    splits: Splits
+    replicas: int
+
+    def network(self) -> keras.Model:
+        """The network that it will begin with, or one of the same shape."""
+        given = self.config.trained_param
+        if self.subject.original is not None:
+            return self.subject.working(self.subject.original)
+        return nets.load_params(None, given) if given else build(self.config, self.splits.facts)
+
+
+def build(config: RunOptions, facts: Facts) -> keras.Model:
+    """A net of this project with random weights, for a data set."""
+    side = config.images.crop
+    known = nets.family_of(config.arch).choices.get("shortcut", ("B",))
+    own = config.images.shortcut if config.images.shortcut in known else known[0]
+    return nets.build(
+        config.arch,
+        num_classes=facts.num_classes,
+        input_shape=(side, side, 3) if side else facts.shape,
+        shortcut=config.shortcut or own,
+        head=config.head,
+        stem=config.stem,
+        dropout=config.dropout,
+    )
+
+
 class Step(Options):
     """A step of a recipe: its fields are the keys of a table in the file.
 
@@ -103,17 +141,15 @@ class Step(Options):
         """Whether it cannot do without one."""
         return False
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """Whether images alone are not enough."""
+        return True
+
     def check_options(self, config: RunOptions) -> None:
         """Raises `UsageError` for options of the run that do not fit this step, before any file is read."""
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
-        """Raises for what would fail only once it is this step's turn.
-
-        Args:
-            config: the options of the run.
-            images: number of its training images.
-            replicas: devices that share a batch.
-        """
+    def check(self, start: Start) -> None:
+        """Raises for what would fail only once it is this step's turn."""
 
     def run(self, context: RunContext, state: State) -> State:
         """Does the step, or finds it done. Its file is called after `state.name`."""

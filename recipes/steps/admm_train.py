@@ -12,6 +12,7 @@ from secateur.pruning.constrain.splitting import FORMS, RHO, Splitting, admm, up
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
+from secateur.recipes.steps.narrowing import final_sparsity
 from secateur.recipes.steps.train import Train
 
 
@@ -35,13 +36,14 @@ class AdmmTrain(Train):
         splitting = Splitting.of(model)
         return {
             "adjust": self.held(state, model, trained, admm(trained, splitting, self.rho, self.form)),
-            "after_epoch": updating(splitting, self._now(state), self.unit, self.every),
+            "after_epoch": updating(splitting, self._now(context, state), self.unit, self.every),
             "kept": splitting.kept,
         }
 
-    def _now(self, state: State) -> float:
+    def _now(self, context: RunContext, state: State) -> float:
         """What this round's cut takes of what the round before has left."""
+        sparsity = final_sparsity(context, state, self.sparsity)
         if self.ladder is None:
-            return self.sparsity
-        gone = [0.0, *find_ladder(self.ladder)(self.sparsity, state.turns)]
+            return sparsity
+        gone = [0.0, *find_ladder(self.ladder)(sparsity, state.turns)]
         return relative(gone[state.turn], gone[state.turn - 1])

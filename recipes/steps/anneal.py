@@ -14,7 +14,7 @@ from secateur.pruning.search.annealing import Annealer, AnnealingSettings, Annea
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.searching import Searching
+from secateur.recipes.steps.searching import Searching, scorer
 
 
 @step("anneal")
@@ -37,7 +37,8 @@ class Anneal(Searching):
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """The best plan; after a kill the search goes on behind its last try."""
         settings = self._settings()
-        annealer = Annealer(self.space(context, state, model), self.scorer(context, model), settings)
+        accuracy = scorer(context, model, context.splits.search)
+        annealer = Annealer(self.space(context, state, model), accuracy, settings)
         folder = context.folder
         saved = folder.load_checkpoint(state.name)
         if saved:

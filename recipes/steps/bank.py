@@ -14,11 +14,11 @@ from secateur.distillation import bank_bytes, choose_teachers
 from secateur.distillation.bank import DTYPES
 from secateur.op_utils import make_forward
 from secateur.pruning.search.ekg import Searcher, history_of
+from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
-from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, Step, step
+from secateur.recipes.engine.step import Start, State, Step, step
 from secateur.recipes.training.learning import BANKS
 from secateur.runs import UsageError, load_snapshot
 
@@ -40,9 +40,9 @@ class Bank(Step):
     count: int = option(5, "how many of the interim networks, their losses spread evenly", ge=1)
     dtype: Literal[DTYPES] = option("float32", "of the stored logits")
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def check(self, start: Start) -> None:
         """Files must be given."""
-        if self.teachers == "files" and not config.teacher:
+        if self.teachers == "files" and not start.config.teacher and start.subject.original is None:
             raise UsageError(
                 f"Who teaches? Give --teacher FILE.pkl …. Received: {self.label}.teachers='files'"
             )
@@ -66,7 +66,7 @@ class Bank(Step):
         paths = {
             "dense": [state.dense],
             "ensemble": [*reversed(state.members), state.dense],
-            "files": [Path(path) for path in context.config.teacher],
+            "files": [Path(path) for path in context.config.teacher] or [state.dense],
         }[self.teachers]
         config = context.config
         forwards = [
@@ -86,9 +86,10 @@ class Bank(Step):
         history = history_of(facts)
         interim = history[:-1] or history
         chosen = choose_teachers([one.loss for one in interim], self.count)
-        seen = context.inputs(images.images).numpy()
+        seen = context.arrays(images.images)
         settings = SearchSettings(**facts["settings"])
-        searcher = Searcher(context.load(state.searched), seen, images.labels, settings)
+        reward = Reward.of_task(context.subject.task)
+        searcher = Searcher(context.load(state.searched), seen, images.labels, settings, reward)
         size = context.config.val_batch_size
         forwards = [
             partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=size)

@@ -10,16 +10,14 @@ import keras
 from tqdm import tqdm
 
 from secateur import nets
-from secateur.dataloader import Facts
 from secateur.exports.timing import seconds
-from secateur.nets import NetSpec
 from secateur.op_utils import make_forward
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, step
+from secateur.recipes.engine.step import Start, State, build, step
 from secateur.recipes.steps.train import Train
-from secateur.recipes.training.loop import TrainingSpec, epochs_done
+from secateur.recipes.training.loop import TrainingSpec, done_before
 from secateur.runs import UsageError
 
 
@@ -40,22 +38,42 @@ class Dense(Train):
                 f"It has {self.epochs} epochs. Received: {self.label}.keep_epoch={self.keep_epoch}"
             )
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def needs_labels(self, config: RunOptions) -> bool:
+        """To train it, not to read it."""
+        return config.from_scratch
+
+    def check(self, start: Start) -> None:
         """It begins with one network."""
-        super().check(config, images, replicas)
-        if self.copy_teacher and (config.trained_param or not config.teacher):
+        super().check(start)
+        config = start.config
+        if config.model and config.trained_param:
+            raise UsageError(
+                "A run begins with one network: give --model or --trained_param. "
+                f"Received: {config.model} and {config.trained_param}"
+            )
+        own = start.subject.original is not None  # it is its own teacher
+        if self.copy_teacher and not own and (config.trained_param or not config.teacher):
             raise UsageError(
                 "--copy_teacher starts from the first --teacher, so it excludes --trained_param. "
                 f"Received: teacher={config.teacher}, trained_param={config.trained_param}"
             )
 
     def given(self, config: RunOptions) -> str | None:
-        """The snapshot that it begins with; None where that is random weights."""
-        return config.teacher[0] if self.copy_teacher else config.trained_param
+        """The snapshot that it begins with; None where that is random weights, or a model of one's own."""
+        return config.teacher[0] if self.copy_teacher and config.teacher else config.trained_param
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the given network, or the one that is trained here."""
-        if given := self.given(context.config):
+        if context.subject.original is not None and not context.config.from_scratch:
+            start = context.config.model or context.config.trained_param or "the model"
+            original = context.subject.original
+            print(f"{state.name}: {context.subject.frozen_text() or f'{start}, nothing in it is frozen'}")
+            dense = context.step(
+                state.name,
+                self.result(state),
+                lambda path: context.save(path, context.subject.working(original)),
+            )
+        elif given := self.given(context.config):
             start = f"a copy of {given}" if self.copy_teacher else given
             dense = context.step(
                 state.name, self.result(state), lambda path: context.save(path, context.load(Path(given)))
@@ -69,7 +87,7 @@ class Dense(Train):
             start = f"{self.epochs} epochs of training"
             dense = super().run(context, state).network
         starts = {"dense": dense} | ({"epoch": self._kept(context)} if self.keep_epoch else {})
-        shown = self.shown and not self.copy_teacher and bool(given or self.epochs)
+        shown = self.shown and not self.copy_teacher and start != "random weights"
         return State(dense=dense, start=start, starts=starts).after(dense, shown)
 
     def begin(self, context: RunContext, state: State) -> tuple[keras.Model, None]:
@@ -78,7 +96,11 @@ class Dense(Train):
 
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
         """Says first how long it will take."""
-        announce(context, model, spec)
+        if spec.until is None:
+            announce(context, model, spec)
+        else:
+            minutes = (spec.until - spec.now()) / 60
+            tqdm.write(f"no --trained_param: training the {spec.name} for {minutes:.1f} minutes")
         return super().train(context, state, model, spec)
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
@@ -94,26 +116,13 @@ class Dense(Train):
         return context.folder.path(f"snap_epoch{self.keep_epoch}.pkl")
 
 
-def build(config: RunOptions, facts: Facts) -> keras.Model:
-    """A network with random weights for a data set."""
-    side = config.images.crop
-    known = nets.family_of(config.arch).choices.get("shortcut", ("B",))
-    own = config.images.shortcut if config.images.shortcut in known else known[0]
-    return nets.build(
-        config.arch,
-        num_classes=facts.num_classes,
-        input_shape=(side, side, 3) if side else facts.shape,
-        shortcut=config.shortcut or own,
-        head=config.head,
-        stem=config.stem,
-        dropout=config.dropout,
-    )
-
-
-def random_net(context: RunContext, spec: NetSpec | None = None, more: int = 0) -> keras.Model:
-    """Random weights for a spec, or the run's architecture, from the run's seed or one `more` above it."""
-    keras.utils.set_random_seed(context.config.seed + more)
-    return nets.build(spec) if spec else build(context.config, context.splits.facts)
+def random_net(context: RunContext, like: keras.Model | None = None, more: int = 0) -> keras.Model:
+    """Random weights for the run's network, or one `like` it, from the run's seed or one `more` above it."""
+    subject, seed = context.subject, context.config.seed + more
+    if subject.original is not None:
+        return subject.fresh(like or subject.working(subject.original), seed)
+    keras.utils.set_random_seed(seed)
+    return nets.build(like.spec) if like else build(context.config, context.splits.facts)
 
 
 def announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> None:
@@ -122,7 +131,7 @@ def announce(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Non
     forward = make_forward(model, context.inputs, batch_statistics=True, compile_=context.config.compile)
     forward(images, len(images))  # traces
     one_step = 3 * min(seconds(lambda: forward(images, len(images))) for _ in range(3))
-    left = spec.epochs - epochs_done(context, spec.name)
+    left = spec.epochs - done_before(context, spec.name)
     expected = datetime.timedelta(seconds=round(one_step * (len(spec.images) // spec.batch_size) * left))
     epochs = f"{left} epochs" if left == spec.epochs else f"the last {left} of {spec.epochs} epochs"
     tqdm.write(f"no --trained_param: training the {spec.name} for {epochs}, about {expected} (h:mm:ss)")

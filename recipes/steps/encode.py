@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from secateur import coding
-from secateur.pruning import compact
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.step import State, Step, step
 from secateur.runs import load_snapshot
@@ -19,15 +19,20 @@ class Encode(Step):
 
     writes: ClassVar[bool] = True
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """It reads weights alone."""
+        return False
+
     def run(self, context: RunContext, state: State) -> State:
         """<name>.kpz: a plain Keras model; the manifest has the bytes before and after."""
 
         def make(path: Path) -> dict:
             snapshot = load_snapshot(state.network)
-            facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
-            done = coding.encode(compact(context.load(state.network)), path, facts=facts)
-            times = f"{done.arrays / done.file:.2f} times smaller"
-            print(f"{state.name}: {done.file:,} bytes for weights of {done.arrays:,}, {times}", flush=True)
+            facts = {"plan": snapshot.plan, **snapshot.facts}
+            if context.subject.original is None:  # of one's own model the file has the graph already
+                facts["spec"] = snapshot.spec
+            done = coding.encode(context.subject.finished(context.load(state.network)), path, facts=facts)
+            print(f"{state.name}: {done}", flush=True)
             return {"weights": done.arrays, "bytes": done.file}
 
         path = context.step(state.name, f"{state.name}.kpz", make)

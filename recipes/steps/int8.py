@@ -11,16 +11,17 @@ import numpy as np
 
 from secateur.coding.int8.fake_quant import fake_quantised
 from secateur.coding.int8.folding import fold_batch_norm
-from secateur.distillation import labels_only
 from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.files import lite_logits
+from secateur.recipes.engine.ending import ending_seconds
+from secateur.recipes.engine.files import lite_accuracy
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
 from secateur.recipes.training.loop import TrainingSpec, fit
-from secateur.recipes.training.scoring import score_logits
+from secateur.reports.words import percent
 from secateur.runs import warn
 
 SHOWN = 64  # images that calibration sees at a time
@@ -42,6 +43,10 @@ class Int8(Step):
 
     numbers: Literal[tuple(NUMBERS)] = option("float32", "of inputs and outputs of the file")
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """Calibration needs images alone; without accuracies nothing is trained."""
+        return False
+
     def run(self, context: RunContext, state: State) -> State:
         """<name>.tflite; the manifest has the holdout's accuracy before and after."""
 
@@ -50,15 +55,16 @@ class Int8(Step):
             facts = {"float32": context.accuracy(model, context.splits.holdout)}
             data = self.converted(context, model)
             facts["rounded"] = self.accuracy(context, data)
-            if self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
-                self.train(context, state.name, model)
+            labelled = context.splits.facts.labelled
+            if labelled and self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
+                self.train(context, state, model)
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
                 data = tuned if facts["trained"] > facts["rounded"] else data
             if left := left_in_float(data):
                 warn(f"{state.name}: {len(left)} tensors stay in float32; the first is {left[0]}")
             path.write_bytes(data)
-            text = ", ".join(f"{name} {100 * value:.2f} %" for name, value in facts.items())
+            text = ", ".join(f"{name} {percent(value)}" for name, value in facts.items())
             print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
 
@@ -70,23 +76,23 @@ class Int8(Step):
         train = context.splits.train
         chosen = np.random.default_rng(context.config.seed).permutation(len(train))[: self.samples]
         parts = np.split(chosen, range(SHOWN, len(chosen), SHOWN))
-        return to_int8(model, ([context.inputs(train.images[p]).numpy()] for p in parts), self.numbers)
+        shown = (keras.tree.flatten(context.arrays(train.images[part])) for part in parts)
+        return to_int8(context.subject.ended(model), shown, self.numbers)
 
     def accuracy(self, context: RunContext, data: bytes) -> float:
         """Of a file on the holdout."""
-        held = context.splits.holdout
-        return score_logits(lite_logits(context, data, held), held.labels).accuracy
+        return lite_accuracy(context, data, context.splits.holdout)
 
-    def train(self, context: RunContext, name: str, model: keras.Model) -> None:
-        """Trains in place, in rounded numbers."""
-        config = context.config
+    def train(self, context: RunContext, state: State, model: keras.Model) -> None:
+        """Trains in place, in rounded numbers; where minutes are counted, as long as some are left."""
+        config, clock = context.config, context.clock
         rounded = fake_quantised(model)
         spec = TrainingSpec(
-            name=name,
+            name=state.name,
             images=context.splits.train,
             epochs=self.epochs,
             learning_rates=lambda steps: schedules.SCHEDULES.find("cosine")(self.learning_rate, steps),
-            objective=labels_only,
+            objective=context.objective,
             preprocess=context.augmented,
             weight_decay=0.0,
             seed=config.seed,
@@ -95,4 +101,6 @@ class Int8(Step):
             accum=config.accum,
             optimizer="torch_momentum",
         )
+        if clock:
+            spec = replace(spec, until=clock.end(ending_seconds(context, state)), now=clock.now)
         fit(context, rounded, spec)

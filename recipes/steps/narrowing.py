@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from secateur.op_utils import reestimate_batch_norm
-from secateur.pruning import Plan, narrow
+from secateur.pruning import Plan, complexity, find_groups, make_plan, narrow
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.cutting import CutOptions
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import NetworkStep, State
 from secateur.recipes.steps.padding import padded
+from secateur.reports.words import percent
 from secateur.runs import load_snapshot
 
 
-class Narrowing(NetworkStep):
-    """Removes channels; `plan` says which."""
+class Cutting(CutOptions, NetworkStep):
+    """Removes channels; `planned` says which."""
 
-    criterion: str = option("l1", "which channels stay")
-    preserve_norm: bool = option(False, "what stays of a kernel gets the norm of the whole, as EKG has it")
     reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
     padded: bool = option(False, "estimate them in the widths that train, multiples of 8, as EKG does")
 
@@ -29,8 +29,8 @@ class Narrowing(NetworkStep):
         super().model_post_init(context)
         get_criterion(self.criterion)
 
-    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`, the network as it is."""
+    def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
+        """What stays of `model`, the network as it is; and what was measured for it, for the manifest."""
         raise NotImplementedError(type(self).__name__)
 
     def run(self, context: RunContext, state: State) -> State:
@@ -42,14 +42,13 @@ class Narrowing(NetworkStep):
         def make(path: Path) -> dict:
             model = context.load(state.network)
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
-            plan = self.plan(context, state, model)
+            plan, found = self.planned(context, state, model)
+            facts |= found
             small = self.cut(context, model, plan)
             facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
-            return (
-                context.save(path, small, state.narrowed(plan))
-                | facts
-                | self.facts(context, model, plan, small)
-            )
+            facts |= self.facts(context, state, model, plan, small)
+            print(f"{state.name}: hold-out {_stages(facts)}", flush=True)
+            return context.save(path, small, state.narrowed(plan)) | facts
 
         path = context.step(state.name, self.result(state), make)
         plan = Plan.from_json(load_snapshot(path).plan)
@@ -58,7 +57,7 @@ class Narrowing(NetworkStep):
 
     def cut(self, context: RunContext, model: keras.Model, plan: Plan) -> keras.Model:
         """The channels that stay, with averages of their own."""
-        if not self.padded:
+        if not (self.padded and hasattr(model, "spec")):
             small = narrow(model, plan, self.preserve_norm)
             self._averages(context, small)
             return small
@@ -66,16 +65,63 @@ class Narrowing(NetworkStep):
         self._averages(context, wide)
         return narrow(wide, inner)
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
         """More for the manifest."""
         return {}
 
     def scoring(self, context: RunContext) -> dict:
-        """Images and seed for the criterion: options of `make_plan`."""
+        """Images, loss and seed for the criterion: options of `make_plan`."""
         data = context.sample() if get_criterion(self.criterion).needs_data else None
-        return {"data": data, "seed": context.config.seed}
+        task = context.subject.task
+        return {"data": data, "seed": context.config.seed, "loss": task.losses if task else None}
 
     def _averages(self, context: RunContext, model: keras.Model) -> None:
         if self.reestimate:
-            images = context.splits.warmup.images
-            reestimate_batch_norm(model, context.inputs, images, context.config.val_batch_size)
+            context.reestimate(model)
+
+
+class Narrowing(Cutting):
+    """Removes channels; `plan` says which."""
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`, the network as it is."""
+        raise NotImplementedError(type(self).__name__)
+
+    def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
+        """`plan`."""
+        return self.plan(context, state, model), {}
+
+    def budgeted(
+        self, context: RunContext, state: State, model: keras.Model, keep_macs: float, **how: Any
+    ) -> Plan:
+        """The plan for a ratio of the dense network's MACs; in a loop each round takes an equal part of it.
+
+        `how` are further options of `make_plan`. All channels stay where the budget is met already.
+        """
+        dense, now = context.cost(state.dense).macs, complexity(model).macs
+        ratio = keep_macs ** (state.turn / state.turns) * dense / now
+        if ratio >= 1:
+            return Plan.full(find_groups(model))
+        return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
+
+
+def _stages(facts: Mapping[str, Any]) -> str:
+    """Accuracy before and behind a cut, in words."""
+    names = {
+        "holdout_before": "before",
+        "holdout_stale_averages": "pruned",
+        "holdout_after": "averages of BN re-estimated",
+    }
+    return ", ".join(f"{name} {percent(facts[key])}" for key, name in names.items() if key in facts)
+
+
+def final_sparsity(context: RunContext, state: State, own: float) -> float:
+    """The ratio of the channels of each group that go in the end: a step's own, or what --keep_macs needs."""
+    if (keep_macs := context.config.keep_macs) is None:
+        return own
+    dense = context.load(state.dense)
+    plan = make_plan(dense, "random", keep_macs=keep_macs, fill=False, seed=0)
+    least = min(len(kept) / plan.sizes[name] for name, kept in plan.keep.items())
+    return 1 - least + 1e-9  # no group keeps more than in that plan, for all that is rounded

@@ -10,7 +10,7 @@ from secateur.pruning.search.netadapt import Adapted, NetAdapt
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.searching import Searching
+from secateur.recipes.steps.searching import Searching, scorer
 
 
 @step("netadapt")
@@ -24,7 +24,8 @@ class Adapt(Searching):
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """The last plan; after a kill the search goes on behind its last step."""
-        search = NetAdapt(self.space(context, state, model), self.scorer(context, model), self.share)
+        accuracy = scorer(context, model, context.splits.search)
+        search = NetAdapt(self.space(context, state, model), accuracy, self.share)
         folder = context.folder
         saved = folder.load_checkpoint(state.name)
         history = [Adapted.from_json(one) for one in saved.facts["history"]] if saved else []

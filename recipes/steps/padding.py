@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from secateur.pruning import Plan, mask, narrow
+from secateur.pruning import Plan, narrow
 from secateur.pruning.plan import FAST_WIDTH
 from secateur.pruning.shrink.fill import fill
 from secateur.recipes.engine.context import RunContext
@@ -17,13 +17,16 @@ def padded(model: keras.Model, plan: Plan, preserve_norm: bool) -> tuple[keras.M
     The surplus are channels of `model`, as many as make widths multiples of 8.
     """
     outer = plan.padded(FAST_WIDTH)
-    return narrow(mask(model, plan, preserve_norm), outer), plan.within(outer)
+    return narrow(model, outer, preserve_norm, alive=plan), plan.within(outer)
 
 
 def widened(context: RunContext, state: State) -> tuple[keras.Model, Plan | None]:
-    """The network as it is, with a surplus from the dense network; None where there is nothing to add."""
+    """The network as it is, with a surplus from the dense network; None where there is nothing to add.
+
+    Plain layers have no masks that would hold a surplus at zero.
+    """
     small = context.load(state.network)
-    if state.plan is None or state.plan.padded(FAST_WIDTH) == state.plan:
+    if state.plan is None or not hasattr(small, "spec") or state.plan.padded(FAST_WIDTH) == state.plan:
         return small, None
     model, inner = padded(context.load(state.dense), state.plan, preserve_norm=False)
     fill(model, inner, small)

@@ -1,61 +1,89 @@
-"""Filters go at once: a ratio of every group, or as many as a budget asks for."""
+"""Filters go at once: a ratio of every group, as many as a budget asks for, or those of a plan."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import contextlib
+from typing import Any
 
 import keras
 
-from secateur.pruning import Plan, complexity, find_groups, make_plan
+from secateur.pruning import Plan, complexity, find_groups, narrow
+from secateur.pruning.count.costs import bytes_of
+from secateur.pruning.score.registry import get_criterion
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.options import option
+from secateur.recipes.engine.cutting import PlanOptions
 from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.engine.timing import setup_for
+from secateur.recipes.steps.narrowing import Cutting
+from secateur.recipes.steps.planning import Evidence, choose_plan
 from secateur.runs import UsageError
-
-BUDGETS = ("keep", "keep_macs", "keep_params")
 
 
 @step("prune")
-class Prune(Narrowing):
-    """Removes the worst channels by a criterion."""
-
-    keep: float | None = option(None, "ratio of the channels of a group that stay", gt=0, le=1)
-    keep_macs: float | None = option(None, "ratio of the dense network's MACs", gt=0, lt=1)
-    keep_params: float | None = option(None, "ratio of the dense network's parameters", gt=0, lt=1)
-    allocation: Literal["uniform", "global", "isomorphic"] = option(
-        "uniform", "how the budget is spread over groups"
-    )
-    max_drop: float = option(1.0, "largest ratio of its channels that a group loses", gt=0, le=1)
-    round_to: int = option(1, "widths are multiples of this", ge=1)
-    ignore: list[str] = option([], "layers whose channels all stay; patterns may be used")
-
-    def model_post_init(self, context: Any, /) -> None:
-        super().model_post_init(context)
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) != 1:
-            wanted = " or ".join(f"{self.label}.{name}" for name in BUDGETS)
-            raise UsageError(f"Give {wanted}. Received: {', '.join(given) or 'none of them'}")
+class Prune(PlanOptions, Cutting):
+    """Removes the worst channels by a criterion. In a loop each round takes an equal part of the way."""
 
     @property
     def idle(self) -> bool:
         """With all channels kept."""
         return super().idle or self.keep == 1
 
-    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`; all of it where the budget is met already."""
-        budget = {"keep": self.keep} if self.keep is not None else self._budget(context, state, model)
-        if next(iter(budget.values())) >= 1:
-            return Plan.full(find_groups(model))
-        return make_plan(
-            model, self.criterion, **budget, allocation=self.allocation, max_drop=self.max_drop,
-            round_to=self.round_to, ignore=self.ignore, **self.scoring(context),
-        )  # fmt: skip
+    def needs_labels(self, config: RunOptions) -> bool:
+        """For accuracies that decide, and for gradients."""
+        return self.curved or get_criterion(self.criterion).needs_labels
 
-    def _budget(self, context: RunContext, state: State, model: keras.Model) -> dict[str, float]:
-        """The ratio of what `model` costs. In a loop each round takes an equal part of the way."""
-        dense, now = complexity(context.load(state.dense)), complexity(model)
-        part = state.turn / state.turns
-        if self.keep_macs is not None:
-            return {"keep_macs": self.keep_macs**part * dense.macs / now.macs}
-        return {"keep_params": self.keep_params**part * dense.params / now.params}
+    def check_options(self, config: RunOptions) -> None:
+        """Another budget must leave it something to choose."""
+        if config.keep_macs and (self.keep == 1 or self.plan):
+            name = "keep" if self.keep == 1 else "plan"
+            raise UsageError(
+                f"{self.label}.{name} says which channels stay: give --set {self.label}.keep_macs=0.5. "
+                f"Received: keep_macs={config.keep_macs}, {self.label}.{name}={getattr(self, name)}"
+            )
+
+    def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
+        """What stays of `model`, all of it where the budget is met already; and curves of sensitivity."""
+        known = Evidence(
+            self.scoring(context),
+            lambda: context.shown(context.splits.search),
+            context.subject.task and context.subject.task.score,
+            context.config.val_batch_size,
+            context.subject.flat_names,
+        )
+        with contextlib.closing(setup_for(self.backend, self.threads, self.ms_batch)) as setup:
+            name, value = self._target(context, state, model, setup)
+            if name.startswith("keep") and value >= 1:
+                return Plan.full(find_groups(model)), {}
+            plan, curves = choose_plan(model, self, (name, value), setup, known)
+        return plan, {"sensitivity": curves.to_json()} if curves else {}
+
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
+        """Accuracy with the averages of the wide network."""
+        stale = narrow(model, plan, self.preserve_norm)
+        return {"holdout_stale_averages": context.accuracy(stale, context.splits.holdout)}
+
+    def _target(
+        self, context: RunContext, state: State, model: keras.Model, setup: Any
+    ) -> tuple[str, float | str]:
+        """The budget as a ratio of what `model` has, from a ratio of what the dense network has."""
+        name, value = self.target
+        if keep_macs := context.config.keep_macs:
+            name, value = "keep_macs", keep_macs
+        if name in ("plan", "keep", "max_ms"):
+            return name, value
+        models = {"now": model, "dense": context.load(state.dense)}
+        if name == "keep_ms":
+            first = state.network == state.dense
+            cost = dict.fromkeys(models, 1.0) if first else setup.milliseconds(models, seconds=2.0)
+        else:
+            cost = {one: self._cost(name, network) for one, network in models.items()}
+        return name, value ** (state.turn / state.turns) * cost["dense"] / cost["now"]
+
+    def _cost(self, name: str, model: keras.Model) -> int:
+        if name == "keep_bytes":
+            return bytes_of(model)
+        found = complexity(model, self.convention)
+        return found.macs if name == "keep_macs" else found.params

@@ -14,7 +14,7 @@ from secateur.pruning.rounding import removed
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.steps.narrowing import Narrowing, final_sparsity
 
 GROUP = "group"
 
@@ -33,7 +33,8 @@ class PruneLadder(Narrowing):
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`."""
-        goal = find_ladder(self.ladder)(self.sparsity, state.turns)[state.turn - 1]
+        sparsity = final_sparsity(context, state, self.sparsity)
+        goal = find_ladder(self.ladder)(sparsity, state.turns)[state.turn - 1]
         if self.coupling == GROUP:
             return plan_of_widths(model, _widths(state, model, goal), self.criterion, **self.scoring(context))
         dense, now = (_sizes(net) for net in (context.load(state.dense), model))

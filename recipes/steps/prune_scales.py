@@ -23,4 +23,7 @@ class PruneScales(Narrowing):
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`."""
         scores = score_groups(model, self.criterion, normalise="none", **self.scoring(context))
+        if keep_macs := context.config.keep_macs:
+            how = {"allocation": "global", "max_drop": self.max_drop}
+            return self.budgeted(context, state, model, keep_macs, criterion=scores, **how)
         return plan_of_widths(model, slimming_widths(scores, self.percent, self.max_drop), scores)

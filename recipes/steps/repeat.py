@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, Step, make_step, step
+from secateur.recipes.engine.step import Start, State, Step, make_step, step
 from secateur.runs import UsageError
 
 
@@ -50,16 +49,16 @@ class Repeat(Step):
         """Whether one of its steps does."""
         return any(one.needs_bank for one in self.made)
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def check(self, start: Start) -> None:
         """Those of its steps."""
         for one in self.made:
-            one.check(config, images, replicas)
+            one.check(start)
 
     def run(self, context: RunContext, state: State) -> State:
         """All rounds; the steps of the second are called NAME-2."""
         steps = self.made
         for turn in range(1, self.times + 1):
-            if self.until_macs and self._reached(context, state):
+            if self._reached(context, state):
                 break
             state = replace(state, turn=turn, turns=self.times)
             for one in steps:
@@ -67,7 +66,10 @@ class Repeat(Step):
         return replace(state, turn=1, turns=1)
 
     def _reached(self, context: RunContext, state: State) -> bool:
-        return context.cost(state.network).macs <= self.until_macs * context.cost(state.dense).macs
+        if self.until_macs is None:
+            return False
+        goal = context.config.keep_macs or self.until_macs
+        return context.cost(state.network).macs <= goal * context.cost(state.dense).macs
 
     def to_json(self) -> dict:
         """Plain types, with the defaults of its steps."""

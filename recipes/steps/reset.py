@@ -9,10 +9,9 @@ import keras
 import numpy as np
 
 from secateur.pruning import narrow
-from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import NetworkStep, State, step
+from secateur.recipes.engine.step import NetworkStep, Start, State, step
 from secateur.recipes.steps.dense import random_net
 from secateur.runs import UsageError
 
@@ -24,16 +23,17 @@ class Reset(NetworkStep):
     """Survivors get the weights that they had before: lottery tickets (Frankle & Carbin 2019), NNI's rounds.
 
     "random" draws new ones: the control, Scratch-E (Liu et al. 2019). With "none" they stay, and only the
-    schedule of the training that follows begins again (Renda et al. 2020). What was pruned stays zero.
+    schedule of the training that follows begins again (Renda et al. 2020). What was pruned stays zero. The
+    first weights of a model of one's own are those that it came with.
     """
 
     to: Literal[WEIGHTS] = option(
         "dense", "the first weights, those after an epoch, the dense network's, new ones, or as they are"
     )
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def check(self, start: Start) -> None:
         """With a given network only its own weights are known."""
-        if config.trained_param and self.to in ("init", "epoch"):
+        if start.config.trained_param and self.to in ("init", "epoch"):
             raise UsageError(
                 "With --trained_param only the dense weights are known: take dense, random or none. "
                 f"Received: {self.label}.to={self.to!r}"
@@ -43,16 +43,18 @@ class Reset(NetworkStep):
         """snap_<name>.pkl."""
         if self.to == "none":
             return state
-        if self.to not in ("init", "random", *state.starts):
+        given = context.subject.original is not None and not context.config.from_scratch
+        to = "dense" if given and self.to in ("init", "epoch") else self.to  # it came with no others
+        if to not in ("init", "random", *state.starts):
             raise UsageError(
                 f"No epoch was kept: set dense.keep_epoch. Received: {self.label}.to={self.to!r}"
             )
 
         def make(path: Path) -> dict:
-            if self.to == "random":
-                model = random_net(context, context.load(state.network).spec, more=1)
+            if to == "random":
+                model = random_net(context, context.load(state.network), more=1)
             else:
-                source = random_net(context) if self.to == "init" else context.load(state.starts[self.to])
+                source = random_net(context) if to == "init" else context.load(state.starts[to])
                 model = narrow(source, state.plan) if state.plan else source
             keep_zeros(model, context.load(state.network))
             return context.save(path, model, state.plan)

@@ -10,16 +10,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from secateur import nets
-from secateur.dataloader.registry import facts_of
 from secateur.pruning import Plan, make_plan, narrow
 from secateur.pruning.search.ekg import Interim, Searcher, SearchState, check_reachable, history_of
+from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
-from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.dense import build
+from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing
 from secateur.runs import Snapshot, append_jsonl, load_snapshot, save_snapshot, to_json
 
@@ -48,15 +45,14 @@ class SearchEkg(Narrowing):
             super().model_post_init(context)
         self.settings()
 
-    def settings(self) -> SearchSettings:
-        """The options of the search; raises `UsageError` when one is out of range."""
-        return SearchSettings(self.target, self.step, self.batch_size, self.round_to, self.dtype)
+    def settings(self, keep_macs: float | None = None) -> SearchSettings:
+        """The options of the search, --keep_macs among them; raises `UsageError` when one is out of range."""
+        own = SearchSettings(self.target, self.step, self.batch_size, self.round_to, self.dtype)
+        return replace(own, target=keep_macs, convention="mac") if keep_macs else own
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def check(self, start: Start) -> None:
         """The target must be within reach."""
-        given = config.trained_param
-        facts = facts_of(config.dataset, "rgb", config.data_path)
-        check_reachable(nets.load_params(None, given) if given else build(config, facts), self.settings())
+        check_reachable(start.network(), self.settings(start.config.keep_macs))
 
     def run(self, context: RunContext, state: State) -> State:
         """search_state.pkl: all interim networks; then the narrower network.
@@ -73,30 +69,34 @@ class SearchEkg(Narrowing):
         """The last of the search, or one ratio for all groups."""
         if state.search and self.criterion == "ekg":
             return history_of(load_snapshot(state.search).facts)[-1].plan
+        settings = self.settings(context.config.keep_macs)
         return make_plan(
             model,
             self.criterion,
-            keep_macs=self.target,
+            keep_macs=settings.target,
             fill=False,
             round_to=self.round_to,
-            convention="ekg",
+            convention=settings.convention,
             seed=self.seed,
         )
 
-    def facts(self, context: RunContext, model: keras.Model, plan: Plan, small: keras.Model) -> dict:
-        """Accuracy with stale averages, with none, and with those that were estimated again."""
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
+        """Accuracy with stale averages, and with none."""
         holdout = context.splits.holdout
         stale = narrow(model, plan, preserve_norm=self.preserve_norm)
         return {
             "holdout_batch_statistics": context.accuracy(small, holdout, batch_statistics=True),
             "holdout_stale_averages": context.accuracy(stale, holdout),
-            "holdout_reestimated": context.accuracy(small, holdout),
         }
 
     def searcher(self, context: RunContext, model: keras.Model) -> Searcher:
         """The search over a network, with the images that score candidates."""
         images = context.splits.search
-        return Searcher(model, context.inputs(images.images).numpy(), images.labels, self.settings())
+        settings = self.settings(context.config.keep_macs)
+        reward = Reward.of_task(context.subject.task)
+        return Searcher(model, context.arrays(images.images), images.labels, settings, reward)
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
         searcher = self.searcher(context, context.load(state.network))
@@ -114,7 +114,7 @@ class SearchEkg(Narrowing):
                 facts = {"rates": dict(reached.rates), **_facts(reached)}
                 context.folder.save_checkpoint(state.name, {"teacher": reached.teacher}, facts)
                 _show(bar, searcher, reached)
-        facts = _facts(reached) | {"settings": vars(self.settings())}
+        facts = _facts(reached) | {"settings": vars(searcher.settings)}
         save_snapshot(path, Snapshot({"teacher": reached.teacher}, facts=facts))
         steps = reached.history
         return {"steps": len(steps) - 1, "candidates": sum(one.candidates for one in steps)}

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import keras
+import numpy as np
 
+from secateur.dataloader import Images
+from secateur.dataloader.splits import equidistant
 from secateur.op_utils import make_reestimator
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
@@ -16,6 +19,9 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State
 from secateur.recipes.steps.narrowing import Narrowing
+
+MOST_BYTES = 2**28  # of scored images as float32
+REESTIMATED = 4  # batches of training images behind BN's averages
 
 
 class Searching(Narrowing):
@@ -29,22 +35,32 @@ class Searching(Narrowing):
         analysis = analyse(model)
         scores = score_groups(model, self.criterion, analysis=analysis, **self.scoring(context))
         now, dense = context.cost(state.network), context.cost(state.dense)
-        ratio = min(1.0, self.keep_now(state) * getattr(dense, self.cost) / getattr(now, self.cost))
-        return Space.of(analysis, scores, keep=ratio, cost=self.cost)
+        keep, cost = self.keep, self.cost
+        if keep_macs := context.config.keep_macs:
+            keep, cost = keep_macs, "macs"
+        part = keep ** (state.turn / state.turns)  # of a loop's rounds each takes an equal part of the way
+        ratio = min(1.0, part * getattr(dense, cost) / getattr(now, cost))
+        return Space.of(analysis, scores, keep=ratio, cost=cost)
 
-    def keep_now(self, state: State) -> float:
-        """The ratio after this round: `keep` to the power of its share of all rounds."""
-        return self.keep ** (state.turn / state.turns)
 
-    def scorer(self, context: RunContext, model: keras.Model) -> PlanScorer:
-        """Accuracy of plans on the images that score candidates, with BN's averages estimated anew."""
-        search, warmup = context.splits.search, context.splits.warmup
+def scorer(context: RunContext, model: keras.Model, images: Images, batches: int = REESTIMATED) -> PlanScorer:
+    """Plan → accuracy on images, or what else the task counts, with BN's averages estimated anew.
 
-        def prepare(copy: keras.Model) -> Callable[[], None]:
-            again = make_reestimator(copy, context.inputs)
-            return lambda: again(
-                warmup.images[: 4 * context.config.val_batch_size], context.config.val_batch_size
-            )
+    `batches` of training images say what those averages are.
+    """
+    warmup, size = context.splits.warmup.images, context.config.val_batch_size
 
-        data = context.inputs(search.images).numpy(), search.labels
-        return PlanScorer(model, data, prepare=prepare)
+    def prepare(copy: keras.Model) -> Callable[[], None]:
+        again = make_reestimator(copy, context.inputs)
+        return lambda: again(warmup[: batches * size], size)
+
+    some = images.take(equidistant(len(images), _fitting(context, images)))
+    data = context.arrays(some.images), some.labels
+    task = context.subject.task
+    return PlanScorer(model, data, prepare=prepare, metric=task.score if task else None)
+
+
+def _fitting(context: RunContext, images: Images) -> int:
+    """How many of the images may be in memory as a network reads them."""
+    one = keras.tree.flatten(context.inputs(images.images[:1]))
+    return max(1, MOST_BYTES // sum(4 * int(np.prod(x.shape)) for x in one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ from secateur.coding.sharing.kernels import KINDS, MOST_BITS, Bits
 from secateur.coding.sharing.share import share
 from secateur.dataloader.splits import equidistant
 from secateur.op_utils import make_forward
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.training.scoring import score
-from secateur.runs import UsageError
+from secateur.runs import UsageError, warn
+from secateur.runs.text import table
 
 MEASURED = 2000  # holdout images behind a choice of bits: ResNet-56 is shown them 386 times
 
@@ -63,6 +66,10 @@ class Share(NetworkStep):
                 f"Received: {self.keep_bytes} and {self.max_loss}"
             )
 
+    def needs_labels(self, config: RunOptions) -> bool:
+        """For losses that choose bits."""
+        return bool(self.keep_bytes or self.max_loss)
+
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the network with shared weights; the manifest has a row for each kernel."""
 
@@ -70,25 +77,39 @@ class Share(NetworkStep):
             model = context.load(state.network)
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
             automatic = self.keep_bytes or self.max_loss
-            bits = self.chosen(context, model) if automatic else self.bits
-            if automatic:
-                print(f"{state.name}: {', '.join(f'{own} bits {name}' for name, own in bits.items())}")
+            loss = self.measure(context, model) if automatic else None
+            bits = self.chosen(model, loss) if automatic else self.bits
+            before = loss and loss()
             shared = share(model, bits, self.layers, self.linear)
+            if loss:
+                self.check_loss(before, loss())
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"kernels": shared.facts()}
 
         path = context.step(state.name, self.result(state), make)
         return state.after(path, self.shown, shared={"bits": self.bits, "layers": self.layers})
 
-    def chosen(self, context: RunContext, model: keras.Model) -> Bits:
-        """Kernel → bits within the budget, from losses on the holdout with one kernel shared at a time."""
+    def measure(self, context: RunContext, model: keras.Model) -> Callable[[], float]:
+        """The loss on the holdout, or on some of it at equal distances, of the model as it is then."""
         held = context.splits.holdout
         held = held.take(equidistant(len(held), MEASURED))
         forward = make_forward(model, context.inputs, compile_=context.config.compile)
+        return lambda: score(forward, held, context.config.val_batch_size, context.subject.task).loss
+
+    def chosen(self, model: keras.Model, loss: Callable[[], float]) -> Bits:
+        """Kernel → bits within the budget, from losses with one kernel shared at a time; prints them."""
         with tqdm(total=calls_of_loss(model, self.layers), desc=self.label, unit="score") as bar:
 
-            def loss() -> float:
+            def counted() -> float:
                 bar.update()
-                return score(forward, held, context.config.val_batch_size).loss
+                return loss()
 
-            return choose_bits(model, loss, self.keep_bytes, self.max_loss, self.layers, self.linear)
+            bits = choose_bits(model, counted, self.keep_bytes, self.max_loss, self.layers, self.linear)
+        print(table(("kernel", "bits"), [(name, str(own)) for name, own in bits.items()]))
+        return bits
+
+    def check_loss(self, before: float, after: float) -> None:
+        """Prints what all bits cost together, which the choice has only estimated."""
+        print(f"{self.label}: loss {before:.4f} → {after:.4f} on the hold-out")
+        if self.max_loss and after - before > self.max_loss:
+            warn(f"together the bits add {after - before:.4f} to the loss: lower max_loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -15,6 +16,7 @@ from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, step
+from secateur.recipes.steps.narrowing import final_sparsity
 from secateur.recipes.steps.train import Train
 from secateur.runs import UsageError
 
@@ -53,16 +55,17 @@ class SoftTrain(Train):
                 "Filters that become zero cannot share weights with others. Received: "
                 f"{self.label} behind a step that shares\nlet it share afterwards"
             )
+        chosen = partial(self._choose, sparsity=final_sparsity(context, state, self.sparsity))
         if not self.hard:
-            choose = soft_pruning(model, self._choose, self.every, self.length(context, state))
+            choose = soft_pruning(model, chosen, self.every, self.length(context, state))
             return {"adjust": self.held(state, model, trained), "after_epoch": choose}
         # Once: he-y's program chooses again after each epoch, when dead filters may rank above others.
-        soften(model, self._choose(model))
+        soften(model, chosen(model))
         return {"adjust": self.held(state, model, trained, hold_filters(model, trained))}
 
-    def _choose(self, model: keras.Model) -> Plan:
+    def _choose(self, model: keras.Model, sparsity: float) -> Plan:
         if self.criterion == MIX:
-            return fpgm_plan(model, self.keep_norm, self.sparsity)
+            return fpgm_plan(model, self.keep_norm, sparsity)
         sizes = {group.name: group.size for group in find_groups(model)}
-        widths = {name: n - removed(n, self.sparsity, "floor") for name, n in sizes.items()}
+        widths = {name: n - removed(n, sparsity, "floor") for name, n in sizes.items()}
         return plan_of_widths(model, widths, self.criterion)

@@ -12,22 +12,24 @@ from pydantic import Field
 
 from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import tied
-from secateur.distillation import for_lesson, labels_only, lesson_terms
+from secateur.dataloader.sources.memory import NAME as MEMORY
+from secateur.distillation import for_lesson, lesson_terms
 from secateur.op_utils import RULES, Adjust, Objective
 from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.ending import ending_seconds
 from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import NameIn, option
-from secateur.recipes.engine.step import NetworkStep, State, step
+from secateur.recipes.engine.step import NetworkStep, Start, State, step
 from secateur.recipes.steps.padding import widened
 from secateur.recipes.training.learning import BANKS, LearningOptions
 from secateur.recipes.training.lessons import taught
-from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.loop import TrainingSpec, done_before, fit
 from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
 from secateur.reports.words import UNWEIGHTED
-from secateur.runs import UsageError
+from secateur.runs import UsageError, warn
 
 
 @step("train")
@@ -38,6 +40,9 @@ class Train(LearningOptions, NetworkStep):
 
     shown: bool = option(True, "whether the report has a row for it")
     epochs: int = option(40, "passes over the images", ge=1)
+    time_share: float | None = option(
+        None, "of what --minutes leaves before the report, in place of epochs", gt=0, le=1
+    )
     images: Literal["train", "warmup"] = option(
         "train", "all training images, or the up to 256 a class that warm up"
     )
@@ -78,12 +83,14 @@ class Train(LearningOptions, NetworkStep):
 
     def check_options(self, config: RunOptions) -> None:
         """Teachers must be given where it learns from their files."""
-        self.check_files(config.teacher, self.label)
+        if config.teacher or not (config.model or config.dataset == MEMORY):  # else the model itself teaches
+            self.check_files(config.teacher, self.label)
 
-    def check(self, config: RunOptions, images: int, replicas: int) -> None:
+    def check(self, start: Start) -> None:
         """A batch of its own must be possible."""
         if self.batch_size and self.images == "train":
-            check_batch(config, images, replicas, self.batch_size, f"{self.label}.batch_size")
+            images = len(start.splits.train)
+            check_batch(start.config, images, start.replicas, self.batch_size, f"{self.label}.batch_size")
 
     @property
     def stores(self) -> bool:
@@ -104,11 +111,34 @@ class Train(LearningOptions, NetworkStep):
             model, inner = self.begin(context, state)
             spec = self.spec(context, state)
             facts = self.train(context, state, model, spec)
-            return context.save(path, narrow(model, inner) if inner else model, state.plan) | facts
+            if context.subject.original is not None:  # a short training leaves averages that lag
+                context.reestimate(model)
+            trained = narrow(model, inner) if inner else model
+            if spec.until is not None:
+                trained, compared = self.better(context, state, trained)
+                facts |= compared
+            return context.save(path, trained, state.plan) | facts
 
         tuned = context.step(state.name, self.result(state), make)
         members = state.members if self.teacher == "ensemble" else (*state.members, tuned)
         return state.after(tuned, self.shown, members=members)
+
+    def better(self, context: RunContext, state: State, trained: keras.Model) -> tuple[keras.Model, dict]:
+        """The better one on the holdout of the trained network and the one before; the accuracies of both.
+
+        Little time may be too little: what a training has not repaired yet it may have broken.
+        """
+        if state.network is None:
+            return trained, {}
+        before, holdout = context.load(state.network), context.splits.holdout
+        found = {
+            "holdout_untrained": context.accuracy(before, holdout),
+            "holdout_trained": context.accuracy(trained, holdout),
+        }
+        if found["holdout_trained"] >= found["holdout_untrained"]:
+            return trained, found
+        print(f"{state.name}: the time was too short for the training; the network before it stays")
+        return before, found
 
     def begin(self, context: RunContext, state: State) -> tuple[keras.Model, Any]:
         """The network before its training, and the plan that cuts surplus channels off again, if any."""
@@ -161,10 +191,11 @@ class Train(LearningOptions, NetworkStep):
         return in_turn(*adjusts) if adjusts else None
 
     def length(self, context: RunContext, state: State) -> int:
-        """Epochs, which `stretch` makes more of."""
+        """Epochs, which `stretch` makes more of, and --shorten less."""
+        epochs = max(1, round(self.epochs * context.config.shorten)) if state.dense else self.epochs
         if not self.stretch:
-            return self.epochs
-        return round(self.epochs * context.cost(state.dense).macs / context.cost(state.network).macs)
+            return epochs
+        return round(epochs * context.cost(state.dense).macs / context.cost(state.network).macs)
 
     def spec(self, context: RunContext, state: State) -> TrainingSpec:
         """How to train, with labels alone."""
@@ -178,15 +209,26 @@ class Train(LearningOptions, NetworkStep):
             epochs=self.length(context, state),
             learning_rates=self.rates,
             momenta=cycled_momentum if cycled else None,
-            objective=scaled(labels_only, self.label_weight),
+            objective=scaled(context.objective, self.label_weight),
             preprocess=augmented if self.augment else context.plain,
             weight_decay=self.weight_decay,
             seed=config.seed if self.seed is None else self.seed,
             batch_size=size if self.images == "train" else min(size, len(images)),
             remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
             accum=config.accum,
+            balanced=config.balanced,
             optimizer=self.optimizer,
+            **self.ending(context, state),
         )
+
+    def ending(self, context: RunContext, state: State) -> dict[str, Any]:
+        """Fields of `TrainingSpec`: when it ends, by the run's clock; none where it has epochs."""
+        if self.time_share is None or (clock := context.clock) is None:
+            return {}
+        left, done = clock.left(ending_seconds(context, state)), done_before(context, state.name, "seconds")
+        if left == 0:
+            warn(f"--minutes {clock.seconds / 60:g} leave no time for {state.name}: the report takes it")
+        return {"until": clock.now() + max(0.0, self.time_share * (left + done) - done), "now": clock.now}
 
     def rates(self, steps: int) -> np.ndarray:
         """The learning rate of each step, float32 (steps,)."""

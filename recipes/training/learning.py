@@ -172,9 +172,12 @@ def described(path: Path, arch: str = "") -> dict[str, str]:
 
 
 def _arch(path: Path) -> str:
-    """Published files do not say what they hold."""
+    """Published files do not say what they hold; a model of one's own has a name."""
     snapshot = load_snapshot(path)
-    return snapshot.spec["arch"] if snapshot.spec else nets.load_params(None, snapshot, str(path)).spec.arch
+    if arch := (snapshot.spec or {}).get("arch"):
+        return arch
+    model = nets.load_params(None, snapshot, str(path))
+    return model.spec.arch if hasattr(model, "spec") else model.name
 
 
 def _loss(loss: Loss, weight: float) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _teachers(context: RunContext, options: LearningOptions, state: State) -> tu
         "bank": (),
         "dense": (state.dense,),
         "ensemble": (*reversed(trained), state.dense),
-        "files": tuple(map(Path, context.config.teacher)),
+        "files": tuple(map(Path, context.config.teacher)) or (state.dense,),
     }
     return known[options.teacher] if options.losses else ()
 

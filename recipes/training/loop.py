@@ -1,19 +1,25 @@
-"""The training loop: epochs, progress, metrics, one checkpoint per epoch from which a killed run goes on."""
+"""The training loop: rounds, progress, metrics, one checkpoint per round from which a killed run goes on.
+
+A round is an epoch, or, where a training lasts a given time, a part of that time (`timed`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from secateur.dataloader import Images, batches, epoch_order
+from secateur.dataloader import Columns, Images, balanced_order, batches, epoch_order
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
+from secateur.recipes.training.timed import Round, curves_of, timed_rounds
 from secateur.runs import TrainingError
 
 
@@ -35,7 +41,10 @@ class TrainingSpec:
         after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
             checkpoint of the epoch is taken and the holdout is scored.
         kept: variables beside the model's that `after_epoch` changes, for the checkpoints.
+        balanced: whether every class comes equally often, see `dataloader.balanced_order`.
         terms: names of what the objective returns behind loss and accuracy, for the log.
+        until: when the training ends, in place of `epochs`; its schedule then follows the clock.
+        now: that clock: seconds that only grow.
     """
 
     name: str
@@ -56,12 +65,15 @@ class TrainingSpec:
     after_epoch: Callable[[int], None] | None = None
     kept: Sequence[keras.Variable] = ()
     terms: tuple[str, ...] = ()
+    balanced: bool = False
+    until: float | None = None
+    now: Callable[[], float] = time.monotonic
 
 
 def fit(
     context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
 ) -> None:
-    """Trains in place. Every epoch ends in a checkpoint; after a kill the epoch under way is done again.
+    """Trains in place. Every round ends in a checkpoint; after a kill the round under way is done again.
 
     `scored` is the network that the holdout is shown, where `model` is more than that.
     Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop being finite.
@@ -70,36 +82,44 @@ def fit(
     trainer = _trainer(context, model, spec)
     first = _resume(context, trainer, spec)
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
-    per_epoch = len(spec.images) // spec.batch_size
-    curves = _curves(spec, per_epoch * spec.epochs)
-    for epoch in range(first, spec.epochs):
-        with _diverging(spec, epoch):
-            loss, accuracy, *terms = _epoch(trainer, spec, epoch, per_epoch, curves, config.do_log)
-            state = _finished(trainer, spec, epoch + 1)
-        held = score(forward, context.splits.holdout, config.val_batch_size)
+    rounds = _epochs(trainer, spec, first["epoch"], config.do_log)
+    if spec.until is not None:
+        rounds = timed_rounds(trainer, spec, first, partial(_stream, spec))
+    number = first["epoch"]
+    while True:
+        with _diverging(spec, number):
+            if (one := next(rounds, None)) is None:
+                return
+            number += 1
+            state = _finished(trainer, spec, number)
+        held = score(forward, context.splits.holdout, config.val_batch_size, context.subject.task)
+        loss, accuracy, *terms = one.metrics
         context.log.log(
-            epoch + 1,
+            number,
             phase=spec.name,
             loss=loss,
             accuracy=accuracy,
             holdout_loss=held.loss,
             holdout_accuracy=held.accuracy,
-            learning_rate=float(curves[0, (epoch + 1) * per_epoch - 1]),
+            learning_rate=one.learning_rate,
             **dict(zip(spec.terms, terms, strict=True)),
+            **one.progress,
         )
-        context.folder.save_checkpoint(spec.name, state, {"epoch": epoch + 1})
+        context.checkpoint(spec.name, state, {"epoch": number, **one.progress})
 
 
-def epochs_done(context: RunContext, name: str) -> int:
-    """Epochs of a phase that its checkpoint has behind it; 0 without one."""
+def done_before(context: RunContext, name: str, what: str = "epoch") -> float:
+    """Epochs, or "seconds" of a timed one, that a phase's checkpoint has behind it; 0 without one."""
     saved = context.folder.load_checkpoint(name)
-    return saved.facts["epoch"] if saved else 0
+    return saved.facts.get(what, 0) if saved else 0
 
 
-def _curves(spec: TrainingSpec, steps: int) -> np.ndarray:
-    """Rate and momentum of every step, float32 (2, steps)."""
-    rates = spec.learning_rates(steps)
-    return np.stack([rates, np.full(steps, 0.9, np.float32) if spec.momenta is None else spec.momenta(steps)])
+def _epochs(trainer: Trainer, spec: TrainingSpec, first: int, do_log: int) -> Iterator[Round]:
+    per_epoch = len(spec.images) // spec.batch_size
+    curves = curves_of(spec, per_epoch * spec.epochs)
+    for epoch in range(first, spec.epochs):
+        metrics = _epoch(trainer, spec, epoch, per_epoch, curves, do_log)
+        yield Round(metrics, float(curves[0, (epoch + 1) * per_epoch - 1]))
 
 
 def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Trainer:
@@ -117,7 +137,8 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
     )
 
 
-def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> int:
+def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> dict:
+    """Facts of the last checkpoint, whose state is put back: "epoch" and what a `Round` says of progress."""
     saved = context.folder.load_checkpoint(spec.name)
     done = saved.facts["epoch"] if saved else 0
     if saved:
@@ -126,7 +147,7 @@ def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> int:
             variable.assign(saved.arrays[name])
         tqdm.write(f"{spec.name}: continuing after epoch {done}")
     context.log.truncate(spec.name, done)
-    return done
+    return dict(saved.facts) if saved else {"epoch": 0}
 
 
 def _finished(trainer: Trainer, spec: TrainingSpec, done: int) -> dict[str, np.ndarray]:
@@ -172,8 +193,14 @@ def _epoch(
     return tuple((total / count).tolist())
 
 
-def _stream(spec: TrainingSpec, epoch: int) -> Iterator[dict[str, np.ndarray]]:
-    order = epoch_order(len(spec.images), spec.seed, epoch)
+def _stream(spec: TrainingSpec, epoch: int, first: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    labels = spec.images.labels
+    if spec.balanced:
+        order = balanced_order(labels, spec.seed, epoch)
+    else:
+        order = epoch_order(len(labels), spec.seed, epoch)
+    order = order[first * spec.batch_size :]
     for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
         more = spec.extra(batch.ids) if spec.extra else {}
-        yield {"images": batch.images, "labels": batch.labels, **more}
+        images = batch.images.parts if isinstance(batch.images, Columns) else batch.images
+        yield {"images": images, "labels": batch.labels, **more}

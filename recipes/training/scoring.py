@@ -10,34 +10,47 @@ import tensorflow as tf
 
 from secateur.dataloader import Images
 from secateur.distillation import cross_entropy
+from secateur.nets.task import Task
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross-entropy, and accuracy in [0, 1], of `count` images."""
+    """Mean loss, and accuracy in [0, 1] or what else the task counts, of `count` images."""
 
     loss: float
     accuracy: float
     count: int
 
 
-def score(forward: Callable[[np.ndarray, int], np.ndarray], images: Images, batch_size: int) -> Score:
+def score(
+    forward: Callable[[np.ndarray, int], np.ndarray],
+    images: Images,
+    batch_size: int,
+    task: Task | None = None,
+) -> Score:
     """Runs a forward function from `make_forward` over a split."""
-    return score_logits(forward(images.images, batch_size), images.labels)
+    return score_logits(forward(images.images, batch_size), images.labels, task)
 
 
-def score_logits(logits: np.ndarray, labels: np.ndarray) -> Score:
-    """Loss and accuracy of logits (n, classes) against labels (n,)."""
+def score_logits(logits: np.ndarray, labels: np.ndarray, task: Task | None = None) -> Score:
+    """Loss and accuracy of logits (n, classes) against labels (n,), or what another task says of them."""
+    if task:
+        return Score(float(task.loss(labels, logits)), task.score(labels, logits), len(labels))
     loss = float(tf.reduce_mean(cross_entropy(labels, logits)))
     return Score(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))
 
 
-def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Accuracy in [0, 1] of the sum of probabilities; `members` are logits (n, classes) by network."""
+def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray, task: Task | None = None) -> float:
+    """Accuracy in [0, 1] of the sum of probabilities; `members` are logits (n, classes) by network.
+
+    Of another task than classes it is that of the mean output.
+    """
+    if task and (task.kind not in ("classes", "maps") or task.two):
+        return task.score(labels, np.mean(members, 0))
     total = sum(_softmax(logits) for logits in members)
-    return float(np.mean(total.argmax(1) == labels))
+    return float(np.mean(total.argmax(-1) == labels))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)

@@ -57,3 +57,15 @@ def test_an_impossible_batch_is_refused_at_the_call():
         dataloader.batches(numbered(7), 8, drop_remainder=True)
     with pytest.raises(UsageError, match="batch_size=0"):
         dataloader.batches(numbered(7), 0)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 9), st.integers(0, 9))
+def test_a_balanced_epoch_has_every_class_equally_often(sizes, seed, epoch):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    order = dataloader.balanced_order(labels, seed, epoch)
+    assert len(order) == len(labels)
+    assert np.ptp(np.bincount(labels[order], minlength=len(sizes))) <= 1
+    for label in range(len(sizes)):
+        times = np.bincount(order, minlength=len(labels))[labels == label]
+        assert np.ptp(times) <= 1, "of a class no image comes twice before all others have come"
+    assert np.array_equal(order, dataloader.balanced_order(labels, seed, epoch))

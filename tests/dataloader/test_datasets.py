@@ -57,8 +57,8 @@ def test_a_missing_class_is_noticed(monkeypatch):
     """A data set with labels 0–8 behind an entry of ten classes."""
     entry = dataloader.DATASETS["DIGITS"]
 
-    def without_nines(part, data_path, download):
-        images = entry.read(part, data_path, download)
+    def without_nines(part, data_path, download, **options):
+        images = entry.read(part, data_path, download, **options)
         return images.take(np.flatnonzero(images.labels != 9))
 
     nine = dataloader.Dataset(10, entry.shape, without_nines, entry.normalisations)
@@ -97,7 +97,7 @@ def test_digits_keep_scikit_learns_order():
 def test_upscaling_equals_tensorflows_bilinear_resize():
     images = load_digits().images[:50]
     expected = tf.image.resize(images[..., None], [32, 32]).numpy()[..., 0]
-    np.testing.assert_allclose(digits.upscale(images, 32), expected, atol=1e-5)
+    np.testing.assert_allclose(digits.upscale(images, 32, 32), expected, atol=1e-5)
 
 
 def test_the_constants_of_the_digits_are_those_of_their_training_part():

@@ -65,8 +65,34 @@ def test_picks_are_shuffled_and_always_alike():
 
 
 def test_too_few_images_of_a_class_are_named():
-    labels = np.repeat([0, 1, 2], [40, 9, 40])
-    with pytest.raises(DataError, match="at least 10 .* Received: 9 images of class 1"):
+    labels = np.repeat([0, 1, 2], [40, 2, 40])
+    with pytest.raises(DataError, match="at least 3 .* Received: 2 images of class 1"):
         dataloader.split_indices(labels)
-    with pytest.raises(DataError, match="at least 10 .* Received: 0 images"):
+    with pytest.raises(DataError, match="at least 3 .* Received: 0 images"):
         dataloader.split_indices(labels[:0])
+
+
+def test_three_images_of_a_class_are_one_for_each_part():
+    parts = dataloader.split_indices(np.repeat([0, 1], 3))
+    assert {name: len(index) for name, index in parts.items()} == {
+        "train": 2, "search": 2, "warmup": 2, "holdout": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers", "several labels"])
+def test_images_in_memory_are_cut_into_parts_that_share_none(kind):
+    rng, n = np.random.default_rng(0), 90
+    labels = {
+        "classes": np.arange(n, dtype=np.int32) % 3,
+        "numbers": rng.normal(size=(n, 2)).astype(np.float32),
+        "several labels": (rng.random((n, 4)) < 0.5).astype(np.float32),
+    }[kind]
+    images = dataloader.Images(np.arange(n, dtype=np.float32)[:, None], labels, np.arange(n))
+    facts = dataloader.Facts("memory", 3, (1,), (0.0,), (1.0,))
+    cut = dataloader.given_splits(images, None, None, facts)
+    assert sorted(np.concatenate([cut.train.ids, cut.search.ids, cut.holdout.ids])) == [*range(n)]
+    for part in (cut.train, cut.search, cut.holdout):
+        assert len(part) and np.array_equal(part.labels, labels[part.ids]), "every image keeps its label"
+    own = dataloader.given_splits(images, images.take(np.arange(5)), images.take(np.arange(7)), facts)
+    assert len(own.holdout) == 5 and len(own.test) == 7
+    assert sorted(np.concatenate([own.train.ids, own.search.ids])) == [*range(n)]

@@ -166,14 +166,6 @@ def test_models_without_maps_say_what_to_do():
     refused(r'No stages were found in .*\nName its layers: layers={"stages": ', ending("none"), ["stages"])
 
 
-def test_a_model_inside_a_model_is_named():
-    convolution = keras.layers.Conv2D(2, 3, activation="relu")
-    inner = keras.Sequential([keras.Input((8, 8, 3)), convolution], name="base")
-    model = keras.Sequential([keras.Input((8, 8, 3)), inner, keras.layers.Flatten(), keras.layers.Dense(3)])
-    refused("hidden in a model inside it. Received: layer='base'\nBuild it of one piece", model, ["blocks"])
-    assert view(model, ["pooled"]).output["pooled"].shape == (None, 72)
-
-
 def test_a_model_of_two_outputs_is_refused():
     inputs = keras.Input((4,))
     heads = [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from secateur.__main__ import dispatch
 from tests.helpers.forked import REPO, Done, shell
 
 SMALL = "--arch ResNet-8 --dataset DIGITS"
@@ -39,6 +41,19 @@ def published(tmp_path_factory) -> Published:
     train = shell(TRAIN, cwd)
     assert train.code == 0, train.err[-2000:]
     return Published(cwd, cwd.parent / "test", train, shell(TEST, cwd))
+
+
+@pytest.fixture
+def secateur(tmp_path, monkeypatch, capfd) -> Callable[..., str]:
+    """`secateur WORDS …` in a folder of its own and in this process: what it prints, or its error raised."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> str:
+        capfd.readouterr()
+        dispatch([*map(str, words)], "secateur")
+        return capfd.readouterr().out
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from secateur import __main__ as program
+from secateur import dataloader, nets
 from secateur.exports.timing import BACKENDS, Setup
 from secateur.pruning import Plan, complexity, make_plan
 from secateur.pruning.choose.sensitivity import Sensitivity, measure_sensitivity
@@ -20,14 +21,18 @@ from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.planning import ALLOCATIONS
 from secateur.pruning.score.scores import REDUCTIONS, score_groups
 from secateur.pruning.shrink.weights import weights_of
-from secateur.recipes.commands.images import load_images
-from secateur.recipes.commands.model import Subject, check_places
-from secateur.recipes.commands.options import TIMED, ImageOptions, PruneOptions
-from secateur.recipes.commands.plan import choose, read_plan
-from secateur.runs import RunFolderError, UsageError
+from secateur.recipes.commands.options import PruneOptions
+from secateur.recipes.commands.places import check_places
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.cutting import TIMED
+from secateur.recipes.engine.step import State
+from secateur.recipes.engine.subject import Subject
+from secateur.recipes.steps.planning import Evidence, choose_plan, read_plan
+from secateur.recipes.steps.prune import Prune
+from secateur.runs import RunFolderError, UsageError, save_snapshot
 from secateur.runs.errors import SecateurError
 
-PROGRAM = "pruning/__main__.py"
 parse = partial(program.parse, "prune")
 
 
@@ -37,19 +42,24 @@ def model(stripes):
     return keras.models.load_model(stripes / "stripes.keras")
 
 
-def test_a_plan_of_the_librarys_options_is_saved_and_applied(programs, stripes, model, tmp_path):
+@pytest.fixture(scope="module")
+def splits(stripes):
+    """Its images."""
+    return dataloader.load("folder", str(stripes / "images"), "0..255", shape=(16, 16, 3))
+
+
+def test_a_plan_of_the_librarys_options_is_saved_and_applied(secateur, stripes, model, tmp_path):
     words = "--keep_macs 0.5 --reduce max --normalise sum --allocation global --convention ekg --no-fill"
-    options = [*words.split(), "--save_plan", "plan.json", "--dry_run"]
-    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
-    assert done.code == 0 and [file.name for file in tmp_path.iterdir()] == ["plan.json"], done.err
+    path = stripes / "stripes.keras"
+    out = secateur("prune", path, *words.split(), "--save_plan", "plan.json", "--dry_run")
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
     scores = score_groups(model, "l1", reduce="max", normalise="sum")
     wanted = make_plan(model, scores, keep_macs=0.5, allocation="global", convention="ekg", fill=False)
     plan = Plan.from_json(json.loads((tmp_path / "plan.json").read_text()))
     assert plan == wanted
-    assert f"{complexity(model, 'ekg').macs:,}" in done.out and "operations (ekg)" in done.out
+    assert f"{complexity(model, 'ekg').macs:,}" in out and "operations (ekg)" in out
     options = ["--plan", "plan.json", "--preserve_norm", "-o", "s.keras", "--report", "r.html"]
-    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
-    assert done.code == 0, done.err
+    secateur("prune", path, *options)
     report = json.loads((tmp_path / "r.json").read_text())
     assert Plan.from_json(report["plan"]) == plan and report["target"] == {"plan": "plan.json"}
     assert "plan plan.json" in html.unescape((tmp_path / "r.html").read_text())
@@ -92,14 +102,14 @@ def test_a_plan_that_cannot_be_applied_is_one_or_two_lines_and_a_code(model, tmp
         ("--plan p.json --no-fill", "Received: --plan and --fill"),
         ("--plan p.json --ignore a b", "Received: --plan and --ignore"),
         ("--keep_ms 0.5 --no-fill", "--no-fill needs an --allocation"),
-        ("--keep 0.5 --seed 2147483648", "at most 2147483647. Received: seed=2147483648"),
+        ("--keep 0.5 --seed 2147483648", "below 2147483648. Received: seed=2147483648"),
         ("--keep 0.5 --sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --allocation sensitivity", "Sensitivity needs images"),
         ("--keep 0.5 --reduce median", "invalid choice: 'median'"),
         ("--keep 0.5 --normalise l2", "invalid choice: 'l2'"),
         ("--keep 0.5 --convention flops", "invalid choice: 'flops'"),
         ("--keep 0.5 --allocation even", "invalid choice: 'even'"),
-        ("--keep 0.5 --augment crop", "invalid choice: 'crop'"),
+        ("--keep 0.5 --augment rotate", "invalid choice: 'rotate'"),
     ],
 )
 def test_options_that_contradict_and_names_that_are_unknown(words, said):
@@ -137,63 +147,75 @@ def test_no_file_takes_the_place_of_one_that_is_read_or_of_another(tmp_path, mon
         check_places(parse(["m.keras", *words.split(), *(["--dry_run"] * ("-o" not in words))]))
 
 
-def test_sensitivity_is_a_table_numbers_and_a_picture(programs, stripes, model, tmp_path):
+@pytest.fixture
+def dense(model, tmp_path):
+    """A run whose network is the whole model."""
+    save_snapshot(path := tmp_path / "snap_dense.pkl", nets.snapshot_of(model))
+    return State(dense=path, network=path)
+
+
+def planned(
+    step: Prune, model: keras.Model, splits: dataloader.Splits, state: State | None = None
+) -> tuple[Plan, dict]:
+    """What a step of a run decides on images."""
+    subject = Subject.own(model)
+    config = RunOptions(model="stripes.keras", data="images")
+    context = RunContext(config, None, None, splits, None, subject)
+    return step.planned(context, state or State(), subject.working(model))
+
+
+def test_sensitivity_is_a_table_numbers_and_a_picture(secateur, stripes, model, splits, tmp_path):
+    """It is measured on the images that score candidates: neither trained on nor held out."""
     options = ["--keep", 0.5, "--allocation", "sensitivity", "--dry_run", "--report", "r.html"]
-    path, images = stripes / "stripes.keras", stripes / "images"
-    done = programs.run(PROGRAM, path, *options, "--data", images, cwd=tmp_path)
-    assert done.code == 0, done.err
+    out = secateur("prune", stripes / "stripes.keras", *options, "--data", stripes / "images")
     report = json.loads((tmp_path / "r.json").read_text())
     found = Sensitivity.from_json(report["sensitivity"])
-    assert (found.whole, found.images, set(found.curves)) == (1.0, 8, {"conv2d", "conv2d_1"})
+    data = splits.search.images.astype("float32"), splits.search.labels
+    assert found.images == len(splits.search) and found == measure_sensitivity(model, data=data)
     for name, curve in found.curves.items():
         numbers = " +".join(f"{100 * value:.2f}" for value in (*curve, found.whole))
-        assert re.search(f"^{name} +{numbers}$", done.out, re.M)
+        assert re.search(f"^{name} +{numbers}$", out, re.M)
     page = html.unescape((tmp_path / "r.html").read_text())
     assert "All 2 curves" in page and all(f"channels kept of {name}" in page for name in found.curves)
     assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5, allocation=found)
 
 
-def test_images_held_out_decide_nothing(stripes, model):
-    options = parse(["m.keras", "--keep", "0.5", "--allocation", "sensitivity", "--data", "d", "--dry_run"])
-    data, plans = load_images(ImageOptions(data=str(stripes / "images")), model), []
-    images, labels = data.holdout
-    for answers in (labels, 1 - labels):
-        held = replace(data, holdout=(images, answers))
-        subject = Subject(options, model, analyse(model), held, Setup())
-        plan, curves = choose(subject)
+def test_images_held_out_decide_nothing(model, splits):
+    held, plans = splits.holdout, []
+    for labels in (held.labels, 1 - held.labels):
+        parts = replace(splits, holdout=replace(held, labels=labels))
+        plan, facts = planned(Prune(keep=0.5, allocation="sensitivity"), model, parts)
+        assert facts["sensitivity"]["whole"] == 1.0
         plans.append(plan)
-        assert (curves.whole, curves.images) == (1.0, len(labels))
     assert plans[0] == plans[1]
 
 
-def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(stripes, model, tmp_path):
+def test_criteria_say_of_bytes_what_they_say_of_numbers(model, splits):
+    """Bytes become numbers where they are sliced: all of them at once may not fit into the memory."""
+    images, labels = splits.train.images, splits.train.labels
+    for criterion in ("taylor", "apoz"):
+        plan, _ = planned(Prune(keep=0.5, criterion=criterion), model, splits)
+        assert plan == make_plan(model, criterion, keep=0.5, data=(images.astype("float32"), labels))
+
+
+def test_a_step_of_a_recipe_takes_the_budgets_and_limits_of_the_command(model, splits, dense, tmp_path):
+    costs = {"keep_bytes": 0.5, "max_ms": 1e3}
+    plans = {name: planned(Prune(**{name: value}), model, splits, dense)[0] for name, value in costs.items()}
+    assert plans["keep_bytes"] == make_plan(model, keep_bytes=0.5)
+    assert plans["max_ms"] == Plan.full(analyse(model).groups), "a second is enough for all of it"
+    plan, _ = planned(Prune(keep=0.2, min_channels=7, ignore=["conv2d"]), model, splits)
+    assert plan.widths() == {"conv2d": 16, "conv2d_1": 7}
+    (tmp_path / "p.json").write_text(json.dumps(plan.to_json()))
+    assert planned(Prune(plan=str(tmp_path / "p.json")), model, splits)[0] == plan
+
+
+def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(model, splits, tmp_path):
     (tmp_path / "p.json").write_text(json.dumps((plan := make_plan(model, keep=0.5)).to_json()))
     words = f"--plan {tmp_path / 'p.json'} --sensitivity --criterion random --data d --dry_run"
     options = parse(["m.keras", *words.split()])
-    data = load_images(ImageOptions(data=str(stripes / "images")), model)
-    subject = Subject(options, model, analyse(model), data, Setup())
-    chosen, curves = choose(subject)
+    data = splits.search.images.astype("float32"), splits.search.labels
+    known = Evidence({"seed": options.seed}, lambda: data)
+    chosen, curves = choose_plan(model, options, options.target, Setup(), known)
     assert chosen == plan
     scores = score_groups(model, "random", seed=options.seed)
-    assert curves == measure_sensitivity(model, scores, data=data.some(8, options.seed))
-
-
-def test_frozen_milliseconds_curves_and_fine_tuning_in_one_command(programs, stripes, model, tmp_path):
-    options = [
-        "--keep",
-        0.5,
-        "--sensitivity",
-        "--backend",
-        "frozen",
-        "--data",
-        stripes / "images",
-        "--finetune_epochs",
-        1,
-    ]
-    options += ["--augment", "flip+crop", "-o", "s.keras", "--report", "r.html"]
-    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
-    assert done.code == 0 and done.err == "", done.err
-    report = json.loads((tmp_path / "r.json").read_text())
-    assert all(row["ms"] > 0 for row in report["rows"]) and report["setup"] == "frozen, 1 thread, batch 1"
-    assert "epoch 1/1" in done.out and report["sensitivity"]["images"] == 8
-    assert Plan.from_json(report["plan"]) == make_plan(model, keep=0.5)  # curves alone decide nothing
+    assert curves == measure_sensitivity(model, scores, data=data)

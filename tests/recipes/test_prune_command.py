@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 import zipfile
 from functools import partial
 
@@ -14,9 +15,8 @@ from secateur import __main__ as program
 from secateur.exports import litert_runner
 from secateur.exports.parity import compare
 from secateur.pruning import complexity
-from secateur.runs import EXIT_CODES
+from secateur.runs import EXIT_CODES, DataError, RunFolderError, SecateurError, UsageError, sha256
 
-PROGRAM = "pruning/__main__.py"
 parse = partial(program.parse, "prune")
 
 
@@ -40,15 +40,7 @@ def left(out: str, row: str) -> float:
     return float(re.search(rf"^{row} .* ([\d.]+)%$", out, re.MULTILINE)[1]) / 100
 
 
-def test_a_dry_run_prints_what_would_be_done_and_writes_nothing(programs, mobilenet, tmp_path):
-    done = programs.run(PROGRAM, mobilenet, "--keep_macs", 0.5, "--dry_run", cwd=tmp_path)
-    assert done.code == 0, done.err
-    assert 0.49 < left(done.out, "MACs") <= 0.5
-    assert {"block_1_expand", "Conv_1", "milliseconds", "because"} <= set(done.out.split())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(programs, mobilenet, tmp_path):
+def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(secateur, mobilenet, tmp_path):
     options = [
         "--keep_macs",
         0.5,
@@ -61,12 +53,12 @@ def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(programs, mo
         "--report",
         "r.html",
     ]
-    done = programs.run(PROGRAM, mobilenet, *options, cwd=tmp_path)
-    assert done.code == 0, done.err
+    out = secateur("prune", mobilenet, *options)
+    assert {"block_1_expand", "Conv_1", "milliseconds", "because"} <= set(out.split())
     assert {path.name for path in tmp_path.iterdir()} == {"small.keras", "small.tflite", "r.html", "r.json"}
     before, small = (keras.models.load_model(path) for path in (mobilenet, tmp_path / "small.keras"))
     assert 0.45 < complexity(small).macs / complexity(before).macs <= 0.5
-    assert f"{complexity(small).macs:,}" in done.out and f"{complexity(before).macs:,}" in done.out
+    assert f"{complexity(small).macs:,}" in out and f"{complexity(before).macs:,}" in out
     widths = {w["group"]: w["after"] for w in json.loads((tmp_path / "r.json").read_text())["widths"]}
     assert {small.get_layer(name).output.shape[-1] for name in widths} == set(widths.values())
     assert all(width % 8 == 0 for width in widths.values())
@@ -77,66 +69,102 @@ def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(programs, mo
     assert all(name in page for name in widths) and "masked model" in page
 
 
-def test_images_mend_and_train_the_pruned_model(programs, stripes, tmp_path):
-    options = [
-        "--keep_macs",
-        0.3,
-        "--criterion",
-        "taylor",
-        "--data",
-        stripes / "images",
-        "--finetune_epochs",
-        3,
-    ]
-    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, "-o", "small.keras", cwd=tmp_path)
-    assert done.code == 0, done.err
-    found = {
-        name: float(x) for name, x in re.findall(r"^(before|pruned|fine-tuned) +([\d.]+)$", done.out, re.M)
-    }
-    assert found["before"] == found["fine-tuned"] == 100
-    assert "re-estimated" in done.out and "accuracy on 8 images held out" in done.out
+def test_images_mend_and_train_the_pruned_model(secateur, stripes, tmp_path):
+    words = "--keep_macs 0.3 --criterion taylor --finetune_epochs 3 --report r.html --train_path run"
+    options = [*words.split(), "--data", stripes / "images", "-o", "small.keras"]
+    out = secateur("prune", stripes / "stripes.keras", *options)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ["dense", "prune", "train"]
+    before, _, after = report["rows"]
+    assert before["holdout_accuracy"] == after["holdout_accuracy"] == 1
+    assert after["macs"] == report["costs"][1]["macs"] <= 0.3 * before["macs"]
+    assert re.search(r"^prune: hold-out before 100.00 %, pruned .*re-estimated", out, re.M)
     saved = keras.models.load_model(tmp_path / "small.keras")
     assert not saved.compiled and saved.name == "stripes"
+    page = html.unescape((tmp_path / "r.html").read_text())
+    assert all(title in page for title in ("Left whole", "Parity", "Costs of the plain models", "Training"))
+    digest = sha256(tmp_path / "run" / "snap_train.pkl")
+    again = secateur("prune", stripes / "stripes.keras", *options)
+    assert sha256(tmp_path / "run" / "snap_train.pkl") == digest, "what is done is not done again"
+    assert "epoch 3: loss" in again
 
 
-def test_the_model_is_there_when_an_export_fails(programs, stripes, tmp_path):
+def test_a_plan_of_a_nested_model_has_its_own_names_with_and_without_images(secateur, stripes, tmp_path):
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inner = [
+        keras.Input((16, 16, 3)),
+        layers.Conv2D(8, 3, name="a"),
+        layers.ReLU(),
+        layers.Conv2D(8, 3, name="b"),
+    ]
+    x = keras.Input((16, 16, 3))
+    y = layers.GlobalMaxPooling2D()(keras.Sequential(inner, name="base")(layers.Rescaling(1 / 255)(x)))
+    keras.Model(x, layers.Dense(2)(y)).save("nested.keras")
+    options = ["--data", stripes / "images", "--force", "--keep", 0.5, "--save_plan", "p.json"]
+    secateur("prune", "nested.keras", *options, "-o", "one.keras")
+    secateur("prune", "nested.keras", "--plan", "p.json", "-o", "two.keras")
+    assert set(json.loads((tmp_path / "p.json").read_text())["sizes"]) == {"base/a", "base/b"}
+    one, two = (keras.models.load_model(f"{name}.keras") for name in ("one", "two"))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3))
+    np.testing.assert_allclose(one(images), two(images), atol=1e-5)
+
+
+def test_a_model_at_chance_is_refused_before_it_is_trained(secateur, stripes, tmp_path):
+    """With pixels of 0 to 1 its own Rescaling makes them all alike: training would ruin it."""
+    options = ["--keep_macs", 0.6, "--pixels", "0..1", "--data", stripes / "images", "--finetune_epochs", 1]
+    with pytest.raises(UsageError, match=r"Received: pixels=0..1\nbetter: --pixels 0..255"):
+        secateur("prune", stripes / "stripes.keras", *options, "-o", "small.keras")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_without_labels_mend_a_model_and_train_none(secateur, stripes, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in [*(stripes / "images").rglob("*.png")][::8]:
+        shutil.copy(path, flat / f"{path.parent.name}{path.name}")
+    options = ["--keep", 0.5, "--data", "flat", "-o", "small.keras"]
+    assert "averages of BN re-estimated –" in secateur("prune", stripes / "stripes.keras", *options)
+    with pytest.raises(DataError, match="The step train needs labels"):
+        secateur("prune", stripes / "stripes.keras", *options, "--finetune_epochs", 1)
+    with pytest.raises(DataError, match="The step prune needs labels"):
+        secateur("prune", stripes / "stripes.keras", *options, "--criterion", "taylor")
+
+
+def test_the_model_is_there_when_an_export_fails(secateur, stripes, tmp_path):
     (tmp_path / "small.tflite").mkdir()  # no file can take its place
     options = ["--keep", 0.5, "-o", "small.keras", "--export", "litert"]
-    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
-    assert done.code == 5 and "small.tflite" in done.err, done.err
+    with pytest.raises(RunFolderError, match="small.tflite"):
+        secateur("prune", stripes / "stripes.keras", *options)
     assert keras.models.load_model(tmp_path / "small.keras").name == "stripes"
 
 
-def test_a_model_that_litert_cannot_run_is_pruned_without_milliseconds(programs, tmp_path):
-    x = keras.Input((4, 4, 1))
+@pytest.mark.parametrize("data", [False, True])
+def test_a_model_that_litert_cannot_run_is_pruned_without_milliseconds(secateur, stripes, tmp_path, data):
+    x = keras.Input((4, 4, 3))
     y = keras.layers.Conv2D(8, 3, padding="same", name="wide")(x)
     y = keras.layers.Reshape((4, 4))(keras.layers.Conv2D(1, 1)(y))
-    keras.Model(x, keras.ops.slogdet(y)[1]).save(tmp_path / "slogdet.keras")
+    y = keras.layers.Reshape((1,))(keras.ops.slogdet(y)[1])
+    keras.Model(x, y).save(tmp_path / "slogdet.keras")
     options = ["slogdet.keras", "--keep", 0.5, "-o", "small.keras", "--report", "r.html"]
-    done = programs.run(PROGRAM, *options, cwd=tmp_path)
-    assert done.code == 0, done.err
-    [line] = [line for line in done.err.splitlines() if line.startswith("warning: ")]
-    assert "milliseconds are not measured" in line and "LiteRT lacks" in line
-    assert re.search(r"^milliseconds +– +– +–$", done.out, re.M)
-    assert [row["ms"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]] == [None, None]
-    page = (tmp_path / "r.html").read_text()
-    assert "could not be measured" in page and "of the milliseconds" not in page
-    done = programs.run(PROGRAM, "slogdet.keras", "--keep_ms", 0.5, "--dry_run", cwd=tmp_path)
-    assert done.code == 2 and "LiteRT lacks" in done.err, done.err
+    out = secateur("prune", *options, *(["--data", stripes / "images", "--force"] * data))
+    assert re.search(r"^milliseconds +– +– +–$", out, re.M)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [row["ms"] for row in report["costs"]] == [None, None]
+    assert all(row["ms_litert"] is None for row in report["rows"]) and (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize("words", [["--pixels", "-1..1"], ["--pixels=-1..1"]])
 def test_a_range_of_pixels_may_begin_with_a_minus(words):
     options = parse(["model.keras", "--keep", "0.5", *words, "-o", "small.keras"])
-    assert (options.pixels, options.output) == ("-1..1", "small.keras")
+    assert (options.normalisation, options.output) == ("-1..1", "small.keras")
 
 
-def test_a_budget_of_milliseconds_is_measured(programs, stripes, tmp_path):
+def test_a_budget_of_milliseconds_is_measured(secateur, stripes, tmp_path):
     options = ["--keep_ms", 0.6, "--cache", "cache", "--ms_batch", 32, "--dry_run"]
-    done = programs.run(PROGRAM, stripes / "stripes.keras", *options, cwd=tmp_path)
-    assert done.code == 0, done.err
-    assert 0 < left(done.out, "MACs") < 1
-    rows = re.findall(r"^ *([\d.]+) +([\d.]+)$", done.out, re.M)  # milliseconds predicted and measured
+    out = secateur("prune", stripes / "stripes.keras", *options)
+    assert 0 < left(out, "MACs") < 1
+    rows = re.findall(r"^ *([\d.]+) +([\d.]+)$", out, re.M)  # milliseconds predicted and measured
     assert len(rows) >= 3
     [cache] = (tmp_path / "cache").iterdir()
     measured = json.loads(cache.read_text())["ms"]
@@ -166,6 +194,7 @@ def bad(tmp_path_factory):
     foreign = Subclassed()
     foreign(np.zeros((1, 3)))
     foreign.save(folder / "subclassed.keras")
+    keras.saving.get_custom_objects().pop("test_prune_command>Subclassed")
     x = keras.Input((4,))
     keras.Model(x, keras.layers.Softmax()(x)).save(folder / "nothing.keras")
     whole = (folder / "nothing.keras").read_bytes()
@@ -200,10 +229,17 @@ def bad(tmp_path_factory):
     ],
 )
 def test_bad_input_is_one_or_two_lines_and_a_code(
-    programs, stripes, bad, tmp_path, model, options, code, said
+    secateur, stripes, bad, tmp_path, model, options, code, said
 ):
     path = stripes / "stripes.keras" if model == "stripes" else bad / model
-    done = programs.run(PROGRAM, path, "-o", "small.keras", *options.format(bad=bad).split(), cwd=tmp_path)
-    assert code in EXIT_CODES and done.code == code, done.err[-2000:]
-    assert said in done.err and done.err.startswith("error: ") and len(done.err.splitlines()) <= 2, done.err
+    with pytest.raises(SecateurError) as caught:
+        secateur("prune", path, "-o", "small.keras", *options.format(bad=bad).split())
+    error = caught.value
+    assert code in EXIT_CODES and error.exit_code == code, error
+    assert said in str(error) and len(str(error).splitlines()) <= 2, error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shell_sees_a_code_and_a_line(programs, stripes, tmp_path):
+    done = programs.run("pruning/__main__.py", stripes / "stripes.keras", "--dry_run", cwd=tmp_path)
+    assert (done.code, done.out) == (2, "") and done.err.startswith("error: Give one of --keep, --keep_macs")

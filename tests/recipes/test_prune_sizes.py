@@ -10,8 +10,7 @@ import pytest
 
 from secateur.exports.signature import OPEN_SIZES, sample_sizes
 from secateur.pruning import complexity, make_plan, summary
-
-PROGRAM = "pruning/__main__.py"
+from secateur.runs import UsageError
 
 
 def convolutional(size: int | None) -> keras.Model:
@@ -52,16 +51,15 @@ def test_parameters_of_a_channel_are_known_and_its_operations_are_a_dash():
         assert rows[name][-2] == "–" != fixed[name][-2]
 
 
-def test_it_is_pruned_compared_and_exported_at_some_size(programs, folder, tmp_path):
+def test_it_is_pruned_compared_and_exported_at_some_size(secateur, folder, tmp_path):
     options = ["--keep_params", 0.5, "-o", "s.keras", "--export", "litert", "--report", "r.html"]
-    done = programs.run(PROGRAM, folder / "net.keras", *options, cwd=tmp_path)
-    assert done.code == 0 and done.err == "", done.err
-    assert re.search(r"^MACs +– +– +–$", done.out, re.M)
-    assert re.search(r"^milliseconds +– +– +–$", done.out, re.M)
-    assert "masked and compact model: " in done.out and (tmp_path / "s.tflite").exists()
+    out = secateur("prune", folder / "net.keras", *options)
+    assert re.search(r"^MACs +– +– +–$", out, re.M)
+    assert re.search(r"^milliseconds +– +– +–$", out, re.M)
+    assert "masked and compact model: " in out and (tmp_path / "s.tflite").exists()
     report = json.loads((tmp_path / "r.json").read_text())
-    assert [(row["macs"], row["ms"]) for row in report["rows"]] == [(None, None)] * 2
-    before, after = (row["params"] for row in report["rows"])
+    assert [(row["macs"], row["ms"]) for row in report["costs"]] == [(None, None)] * 2
+    before, after = (row["params"] for row in report["costs"])
     assert before == complexity(convolutional(32)).params and 0.45 * before < after <= 0.5 * before
     assert report["parities"]["masked model"]["relative"] < 1e-5
     assert "leaves open" in html.unescape((tmp_path / "r.html").read_text())
@@ -70,10 +68,10 @@ def test_it_is_pruned_compared_and_exported_at_some_size(programs, folder, tmp_p
 
 
 @pytest.mark.parametrize("budget", ["keep_macs", "keep_ms", "max_ms"])
-def test_budgets_that_need_a_size_name_the_others(programs, folder, tmp_path, budget):
-    done = programs.run(PROGRAM, folder / "net.keras", f"--{budget}", 0.5, "--dry_run", cwd=tmp_path)
-    assert done.code == 2 and done.err.startswith(f"error: --{budget} needs inputs of fixed size"), done.err
-    assert "(None, None, None, 3)" in done.err and "--keep_params" in done.err
+def test_budgets_that_need_a_size_name_the_others(secateur, folder, budget):
+    said = rf"(?s)^--{budget} needs inputs of fixed size.*\(None, None, None, 3\).*--keep_params"
+    with pytest.raises(UsageError, match=said):
+        secateur("prune", folder / "net.keras", f"--{budget}", 0.5, "--dry_run")
 
 
 @pytest.mark.parametrize(("window", "size"), [(9, 32), (33, 64), (200, 256), (5000, OPEN_SIZES[0])])

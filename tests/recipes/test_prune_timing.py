@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from secateur.exports.timing import Setup
 from secateur.nets.layers import MaskedConv2D
-from secateur.recipes.commands.timing import setup_for
+from secateur.recipes.engine.timing import setup_for
 from secateur.runs import UsageError
 
 REPO = Path(__file__).resolve().parents[2]

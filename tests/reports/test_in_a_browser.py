@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from secateur.reports.page import run_page
-from secateur.reports.pruned import pruned_page
 from tests.helpers.browser import Browser
 from tests.helpers.reports import full, learnt, pruned
 
 PAGES = {
     "run": lambda: run_page(full()),
-    "pruned": lambda: pruned_page(pruned()),
+    "pruned": lambda: run_page(pruned()),
     "learnt": lambda: run_page(learnt()),
 }
 LOOKS = {"light": (1160, False), "dark": (1160, True), "phone": (380, False)}

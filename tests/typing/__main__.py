@@ -32,6 +32,7 @@ def lay_out(root: Path) -> None:
 
 def public_modules() -> Iterator[str]:
     """Modules behind the names that rooms offer, and the rooms themselves."""
+    yield "secateur.callbacks"
     for room in ("coding", "dataloader", "distillation", "exports", "nets", "pruning"):
         yield f"secateur.{room}"
         tree = ast.parse((REPO / room / "__init__.py").read_text())

@@ -8,7 +8,7 @@ from typing import Any, assert_type
 import numpy as np
 
 import secateur
-from secateur import coding, dataloader, distillation, nets, pruning
+from secateur import callbacks, coding, dataloader, distillation, nets, pruning
 from secateur.coding.file.array_file import Summary
 from secateur.nets.spec import NetSpec
 from secateur.pruning.count.counting import Complexity
@@ -72,6 +72,15 @@ def taught(student: Any, teacher: Any) -> distillation.Lesson:
     several = distillation.ensemble(["a.pkl", Path("b.pkl"), teacher])
     assert_type(several, distillation.Teacher)
     return distillation.Lesson(student, several, [(loss, 0.9)])
+
+
+def fitted(model: Any, teacher: Any) -> Any:
+    gradual = callbacks.GradualPruning("l1", keep_macs=0.5, end=10, every=2, unit="steps", round_to=8)
+    assert_type(gradual.plan, pruning.Plan | None)
+    held = secateur.callbacks.HoldPruned(pruning.make_plan(model, keep=0.5, within=gradual.plan))
+    distiller = callbacks.Distiller(model, teacher, ["kd", ("at", 10.0)], label_weight=0.5)
+    distiller.fit([], callbacks=[gradual, held])
+    return distiller.student
 
 
 def stored(model: Any) -> Any:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from secateur import coding, nets
-from secateur.coding.file import container, keras_json
+from secateur.coding.file import container
 from secateur.coding.file.array_file import equal
 from secateur.coding.file.array_reader import INDEX
 from secateur.exports.signature import outputs, sample_inputs
+from secateur.nets import keras_json
 from secateur.pruning import compact
 from secateur.runs.errors import SnapshotError, UsageError
 

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from secateur import dataloader
 from secateur.dataloader.sources.decoding import check_memory
-from secateur.dataloader.sources.folders import random_fifth
 from secateur.runs.errors import DataError, UsageError
 
 
@@ -57,17 +56,15 @@ def test_the_test_images_are_not_touched_before_they_are_asked_for(tmp_path):
         _ = splits.test
 
 
-def test_classes_that_lie_directly_in_the_folder_are_cut_by_a_seed(tmp_path):
-    fill(tmp_path, 25)
-    once, again = (dataloader.load("folder", str(tmp_path)) for _ in range(2))
-    assert np.bincount(once.test.labels).tolist() == [5, 5]
-    assert levels(once.test) == levels(again.test) != [*range(20, 25), *range(120, 125)]
-    assert sorted(everything(once) + levels(once.test)) == [*range(25), *range(100, 125)]
-
-
-def test_a_fifth_of_each_class_at_least_one():
-    mask = random_fifth(np.repeat([0, 1, 2], [50, 4, 7]))
-    assert [mask[:50].sum(), mask[50:54].sum(), mask[54:].sum()] == [10, 1, 1]
+def test_without_a_folder_of_test_images_all_are_trained_on_and_none_is_made_up(tmp_path):
+    fill(tmp_path / "flat", 25)
+    fill(tmp_path / "lone" / "train", 25)
+    for name in ("flat", "lone"):
+        splits = dataloader.load("folder", str(tmp_path / name))
+        assert everything(splits) == [*range(25), *range(100, 125)]
+        assert list(splits.measured) == ["holdout"] and splits.test_reads == 0
+        with pytest.raises(DataError, match="no test images. Received: folder"):
+            _ = splits.test
 
 
 def test_images_of_other_sizes_and_greys_are_brought_to_one(tmp_path):
@@ -112,7 +109,7 @@ def spoil_an_image(folder):
 
 @pytest.mark.parametrize(
     "damage, message",
-    [(remove_the_test, "needs a folder test or val"), (add_a_class, "not in train. Received: .'cat'."),
+    [(remove_the_test, "no test images"), (add_a_class, "not in train. Received: .'cat'."),
      (empty_a_class, "no image in .*'bee'"), (spoil_an_image, "Received: .*bee/007.png")],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named(tmp_path, damage, message):
@@ -216,6 +213,10 @@ def test_what_does_not_fit_in_memory_is_refused_with_the_remedy():
     check_memory("IMAGENET", 1281167, (32, 32, 3), 16_000_000_000)
 
 
-def test_a_set_of_one_size_is_not_resized():
-    with pytest.raises(UsageError, match="CIFAR10 cannot be resized.*'CIFAR10@64'"):
-        dataloader.load("CIFAR10@64")
+def test_every_set_comes_in_other_sizes_and_in_grey():
+    assert dataloader.load("DIGITS@16").train.images.shape[1:] == (16, 16, 3)
+    grey = dataloader.load("DIGITS", shape=(12, 8, 1), normalisation="torch")
+    assert grey.train.images.shape[1:] == (12, 8, 1)
+    assert grey.facts.mean == (255 * (0.485 + 0.456 + 0.406) / 3,)
+    with pytest.raises(UsageError, match="1×1.*DIGITS@0"):
+        dataloader.load("DIGITS@0")

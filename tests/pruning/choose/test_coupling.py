@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from secateur.pruning import compact, coupled_plan, find_groups, score_groups
 from secateur.pruning.choose.coupling import summed, union
-from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import scores_by_place
 from secateur.runs.errors import UsageError
 from tests.helpers import toys
@@ -97,7 +96,7 @@ def test_layers_behind_zero_padding_keep_at_least_one_channel():
 
 
 def test_places_add_up_to_the_scores_of_groups(model):
-    found = scores_by_place(analyse(model), "l2")
+    found = scores_by_place(model, "l2")
     summed_up = {name: sum(scores for _, scores, _ in rows) for name, rows in found.items()}
     for name, scores in score_groups(model, "l2", reduce="sum", normalise="none").items():
         np.testing.assert_allclose(summed_up[name], scores)

@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur import dataloader
-from secateur.nets.graph import trace
+from secateur.nets.task import Task
 from secateur.pruning import compact, complexity, make_plan, mask
 from secateur.pruning.choose.ranking import Limits, Ranking
 from secateur.pruning.choose.sensitivity import FREE, Sensitivity, by_sensitivity, measure_sensitivity
 from secateur.pruning.groups.analysis import analyse
-from secateur.pruning.score.classifier import accuracy
 from secateur.pruning.score.gated import Gated
 from secateur.pruning.score.scores import score_groups
 from secateur.runs.errors import UsageError
@@ -75,7 +74,7 @@ def test_curves_are_the_accuracies_of_the_smaller_networks(trained, digits, curv
     ranking = Ranking.of(analyse(trained), score_groups(trained, "l1"), Limits())
     for name, at, width in (("inner", 0, 2), ("stem", 2, 6), ("hidden", 4, 22)):  # of 16, 12 and 24
         small = compact(trained, ranking.plan({**ranking.sizes, name: width}))
-        found = accuracy(trace(small), digits[1][1], small.predict(digits[1][0], verbose=0))
+        found = Task.of(small).score(digits[1][1], small.predict(digits[1][0], verbose=0))
         assert curves.curves[name][at] == pytest.approx(found, abs=1.5 / curves.images)
 
 
@@ -145,6 +144,8 @@ def test_what_is_no_sensitivity(change, message):
         ({"ratios": (0.5, 1)}, "Received: ratios=\\(0.5, 1.0\\)"),
         ({"data": np.zeros((2, 16, 16, 3))}, "Received: no labels"),
         ({"data": ([np.zeros((2, 16, 16, 3))] * 2, [0, 1])}, "1 inputs.*Received: 2"),
+        ({"data": (np.zeros((2, 16, 16, 3)), [0, 10])}, "integers 0…9. Received: 10"),
+        ({"loss": "mse"}, r"numbers by loss 'mean_squared_error' have the shape \(n, 10\). Received"),
     ],
 )
 def test_errors(trained, digits, options, message):

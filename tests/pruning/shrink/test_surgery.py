@@ -21,7 +21,12 @@ def distance(a, b) -> float:
     return float(np.max(np.abs(np.subtract(a, b))) / np.max(np.abs(a)))
 
 
-@pytest.mark.parametrize(("shortcut", "plans"), [("A", 66), ("A'", 67), ("B", 67)])
+SOME = [("A", 12), ("A'", 12), ("B", 12)]
+MANY = [pytest.param("A", 66, marks=pytest.mark.slow), pytest.param("A'", 67, marks=pytest.mark.slow)]
+MANY += [pytest.param("B", 67, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("shortcut", "plans"), [*SOME, *MANY])
 def test_masked_equals_compact_equals_narrow_on_random_plans(shortcut, plans):
     rng = np.random.default_rng(plans)
     for i in range(plans):
@@ -187,6 +192,18 @@ def test_each_half_of_a_split_keeps_a_channel():
     assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
 
 
+@pytest.mark.parametrize("preserve", [False, True])
+def test_what_is_cut_off_and_what_is_switched_off_may_differ(preserve):
+    model = toys.small_resnet("B")
+    plan = toys.random_plan(find_groups(model), np.random.default_rng(8))
+    outer = plan.padded(8)
+    assert outer != plan
+    one, two = narrow(model, outer, preserve, alive=plan), narrow(mask(model, plan, preserve), outer)
+    assert one.spec == two.spec
+    for ours, theirs in zip(one.variables, two.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_what_was_narrowed_can_be_put_back(shortcut):
     """Weights of a narrow network in a padded one: the same outputs, and narrow gives them back."""
@@ -197,7 +214,7 @@ def test_what_was_narrowed_can_be_put_back(shortcut):
     for variable in small.trainable_variables:
         variable.assign(rng.normal(size=variable.shape, scale=0.1))
     outer = plan.padded(8)
-    padded = narrow(mask(model, plan), outer)
+    padded = narrow(model, outer, alive=plan)
     fill(padded, plan.within(outer), small)
     x = rng.normal(size=(4, 32, 32, 3)).astype("float32")
     assert distance(padded(x), small(x)) < 1e-4

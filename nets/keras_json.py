@@ -1,10 +1,15 @@
-"""The graph of a Keras model as JSON, and back: only layers of Keras itself, and none that runs code."""
+"""The graph of a Keras model as JSON, and back: only layers of Keras itself, and none that runs code.
+
+A user's own classes are allowed where the caller says so and where they were registered in this process
+(`keras.saving.register_keras_serializable`): a file names them, it never brings their code.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import importlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,14 +47,15 @@ UNINITIALISED = "uninitialized_variables"  # where Keras lists variables that wa
 NOT_KEPT = ("compile_config",)  # optimizer, loss, metrics: no part of what a model computes
 
 
-def config_of(model: keras.Model) -> dict:
+def config_of(model: keras.Model, own: bool = False) -> dict:
     """The graph as JSON, without how it was trained.
 
-    Raises `UsageError` for a model without a graph and for layers that are not Keras' own.
+    `own` allows registered classes of the user. Raises `UsageError` for a model without a graph and for
+    layers that are not allowed.
     """
     if not getattr(model, "inputs", None):
         raise UsageError(
-            "Only functional models, and Sequential ones with an Input, can be coded. "
+            "Only functional models, and Sequential ones with an Input, can be stored. "
             f"Received: {model.name!r} without inputs"
         )
     for layer in _layers(model):
@@ -59,10 +65,21 @@ def config_of(model: keras.Model) -> dict:
             )
     config = _without(keras.saving.serialize_keras_object(model))
     try:
-        check(config)
+        check(config, own)
     except Refused as error:
-        raise UsageError(f"{model.name!r} cannot be coded: {error}") from None
+        raise UsageError(f"{model.name!r} cannot be stored: {error}") from None
     return config
+
+
+def weight_names(model: keras.Model) -> list[str]:
+    """A name for each of `model.weights`: its path, with a number where nested models have one twice."""
+    seen: Counter[str] = Counter()
+    names = []
+    for variable in model.weights:
+        seen[variable.path] += 1
+        number = seen[variable.path]
+        names.append(variable.path if number == 1 else f"{variable.path} #{number}")
+    return names
 
 
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
@@ -75,16 +92,20 @@ def _without(value: Any) -> Any:
     return [_without(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def check(config: Any) -> None:
-    """Raises `Refused` for a graph with anything but Keras' own layers, or with one that runs code."""
+def check(config: Any, own: bool = False) -> None:
+    """Raises `Refused` for a graph with anything but Keras' own layers, or with one that runs code.
+
+    `own` allows classes of the user that this process has registered.
+    """
     waiting = [config]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
-            if "class_name" in value and not _known(value):
+            if "class_name" in value and not (_known(value) or (own and _registered(value))):
                 room, name = (str(value.get(key))[:60] for key in ("module", "class_name"))
+                more = ", and classes that were registered (--import FILE.py)" if own else ""
                 raise Refused(
-                    f"only Keras' own layers are allowed, none that runs code. Received: {room}.{name}"
+                    f"only Keras' own layers are allowed{more}, none that runs code. Received: {room}.{name}"
                 )
             calls = value.get("inbound_nodes", [])
             if not isinstance(calls, list) or not all(map(_reads, calls)):
@@ -129,18 +150,25 @@ def _known(value: Mapping) -> bool:
     return name not in RUNNING_CODE and not reads_files
 
 
+def _registered(value: Mapping) -> bool:
+    """Whether this process has registered a class under that name; no code comes from the file."""
+    name = value.get("registered_name")
+    found = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    return isinstance(found, type) and "compile_config" not in value
+
+
 # --- and back ----------------------------------------------------------------------------------------------
 
 
-def build(config: dict, arrays: Sequence[np.ndarray]) -> keras.Model:
+def build(config: dict, arrays: Sequence[np.ndarray], own: bool = False) -> keras.Model:
     """A model from its graph and the values of `model.weights`, in order.
 
     The graph is first built of symbols: nothing in it is computed before the shapes of its weights and the
     sizes of its constants are those of the arrays. Built once, a hostile file of 2 KB takes 1.1 GB; and with
     Keras' random values, to be replaced, a model takes three times as long. Raises `Refused` where the graph
-    is not allowed (see `check`), cannot be built, or has other weights.
+    is not allowed (see `check`, also for `own`), cannot be built, or has other weights.
     """
-    check(config)
+    check(config, own)
     stated = sum(array.nbytes for array in arrays)
     with tf.Graph().as_default(), _without_values():
         symbols = _made(config)

@@ -1,17 +1,51 @@
-"""Fresh layers from old ones: their classes and configurations, with other sizes or as plain Keras layers."""
+"""Fresh layers from old ones, and a graph run once more through them."""
 
 from __future__ import annotations
 
 import inspect
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from secateur.nets.graph import kind_of
-from secateur.pruning.layers import find
+from secateur.nets.graph import Call, Graph, rebuilt
+from secateur.nets.kernels import named_variables
 from secateur.runs.errors import UsageError
+
+
+def flat_names(graph: Graph) -> dict[str, str]:
+    """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
+    paths = list(graph.layers)
+    short = {path: path.rpartition("/")[2] for path in paths}
+    uses = Counter(short.values())
+    names: dict[str, str] = {}
+    for path in sorted(paths, key=lambda path: "/" in path):  # what is not nested keeps its name first
+        name = short[path] if "/" not in path or uses[short[path]] == 1 else path.replace("/", "_")
+        while name in names.values():
+            name += "_"
+        names[path] = name
+    return names
+
+
+def with_layers(model: keras.Model, graph: Graph, layers: Mapping[str, Any]) -> keras.Model:
+    """The graph once more, with other layers by the paths of the old ones."""
+
+    def run(call: Call, values: list[Any]) -> list[Any]:
+        layer = layers[call.name]
+        return [layer.output] if call.kind == "InputLayer" else call.run(values, layer)
+
+    return rebuilt(model, graph, run)
+
+
+def give_weights(layer: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Sets all variables of a layer, by the names of `named_variables`."""
+    for name, variable in named_variables(layer).items():
+        variable.assign(arrays[name])
+    if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
+        layer.finalize_state()
 
 
 def copied(layer: Any, name: str) -> Any:
@@ -67,9 +101,3 @@ def _uncopied(name: str, make: type) -> UsageError:
         f"Layer {name!r} cannot be copied: its class needs a get_config with the arguments of __init__. "
         f"Received: {make.__name__}"
     )
-
-
-def plain(layer: Any) -> tuple[type, dict]:
-    """Class and configuration of the layer of Keras that does the same as this one."""
-    known = find(kind_of(type(layer)))
-    return known.plain(layer) if known and known.plain else (type(layer), config_of(layer))

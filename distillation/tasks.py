@@ -1,0 +1,97 @@
+"""What a lesson makes of its task: how the student's logits are judged, and what can be compared at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from secateur.distillation.basics import accuracy, cross_entropy
+from secateur.distillation.loss import Loss
+from secateur.nets.losses import Said
+from secateur.nets.task import Task
+from secateur.runs.errors import UsageError
+
+
+def task_for(student: keras.Model, task: Task | None) -> Task:
+    """The task of logits; without one that of the student's outputs: classes, or a class for each position.
+
+    Raises `UsageError` where that cannot be known.
+    """
+    if task is not None:
+        return task if task.kind in ("numbers", "own") else task.bare  # of those `view` leaves the ends
+    count = len(getattr(student, "outputs", None) or [])
+    found = Task.of_outputs(student) if count == 1 else None
+    if count > 1 or (found and found.kind == "classes" and found.units == 1):
+        what = "one output for two classes" if count == 1 else f"{count} outputs"
+        raise UsageError(f"A student of {what} needs task=Task.of(student, loss). Received: task=None")
+    if found and found.kind == "classes":
+        return replace(found.bare, sigmoid=False)  # `view` refuses a sigmoid for each class
+    return found.bare if found else Task("classes", False, 0, Said("categorical", "cross-entropy"))
+
+
+def kind_of_logits(task: Task) -> str:
+    """The kind as losses and `view` see it: "labels" where each number decides by itself."""
+    return "labels" if task.two or task.sigmoid else task.kind
+
+
+def plain_classes(task: Task) -> bool:
+    """Whether the label loss is the cross-entropy of integers, and the metric the accuracy."""
+    return kind_of_logits(task) == "classes" and not (task.said.function or task.measure)
+
+
+def label_loss(task: Task, labels: Any, logits: Any) -> tf.Tensor:
+    """The mean loss on labels, a float32 scalar."""
+    if plain_classes(task):
+        return tf.reduce_mean(cross_entropy(labels, logits))
+    return task.loss(labels, logits)
+
+
+def label_metric(task: Task, labels: Any, logits: Any) -> tf.Tensor:
+    """The accuracy, or what else the task is measured by, a float32 scalar."""
+    return accuracy(logits, labels) if plain_classes(task) else task.metric(labels, logits)
+
+
+def check_labels(task: Task, labels: Any, logits: Any) -> None:
+    """Raises `UsageError` for labels of another shape or type; those of classes are integers."""
+    if task.kind != "classes":
+        if task.kind != "own":
+            task.check_form(labels, tuple(logits.shape))
+        return
+    if len(labels.shape) != 1 or not tf.as_dtype(labels.dtype).is_integer:
+        raise UsageError(
+            "Labels of classes are integers (b,). Received: "
+            f"shape {tuple(labels.shape)}, type {tf.as_dtype(labels.dtype).name}"
+        )
+
+
+def check_losses(losses: Sequence[Any], kind: str) -> None:
+    """Raises `UsageError` for a loss that compares logits, or reads labels, of other kinds than this."""
+    for loss in losses:
+        if isinstance(loss, Loss) and loss.of_outputs and kind not in loss.kinds:
+            raise UsageError(
+                f"Loss {loss.key!r} compares outputs of {', '.join(loss.kinds)}. Received: a task of {kind!r}"
+            )
+
+
+def check_teacher(losses: Sequence[Any], kind: str, teacher: Any, student: Any) -> None:
+    """Raises `UsageError` where a loss would compare outputs of different sizes.
+
+    Args:
+        losses: ours, or Keras' own.
+        kind: of the logits.
+        teacher, student: symbolic outputs by name.
+    """
+    compared = [loss for loss in losses if not isinstance(loss, Loss) or loss.of_outputs]
+    named = [loss for loss in compared if getattr(loss, "student_layer_name", None)]
+    if kind == "own" or len(named) == len(compared):
+        return
+    t, s = tuple(teacher["logits"].shape), tuple(student["logits"].shape)
+    pairs = [(t[1], s[1])] if kind == "classes" else list(zip(t, s, strict=False))
+    if (kind != "classes" and len(t) != len(s)) or any(a and b and a != b for a, b in pairs):
+        raise UsageError(
+            f"Teacher and student need the same outputs. Received: {t} of the teacher, {s} of the student"
+        )

@@ -1,0 +1,118 @@
+"""Whether labels fit the outputs of a model; what is wrong with them in a line or two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secateur.runs.errors import UsageError
+
+if TYPE_CHECKING:
+    from secateur.nets.task import Task
+
+Shape = tuple[int | None, ...]
+
+
+def check_form(task: Task, shape: Shape, dtype: np.dtype, outputs: Shape) -> None:
+    """Raises `UsageError` for labels whose shape or type does not fit outputs, both with the batch axis."""
+    if dtype.kind not in "biuf":
+        raise UsageError(f"Labels must be numbers. Received: labels of type {dtype}")
+    inner, whole = outputs[1:-1], outputs[1:]
+    if task.kind == "numbers" or task.two:
+        _check_shape(task, shape, (whole, inner) if outputs[-1] == 1 else (whole,))
+        return
+    _check_shape(task, shape, (inner, (*inner, 1), whole))
+    one_hot = len(shape) == len(outputs) and shape[-1] == task.units
+    if one_hot and task.said.sparse:
+        raise UsageError(
+            f"Loss {task.said.name!r} reads integers. Received: one-hot labels of shape {shape}\n"
+            "give labels.argmax(-1), or loss='categorical_crossentropy'"
+        )
+    if not one_hot and task.said.sparse is False:
+        raise UsageError(
+            f"Loss {task.said.name!r} reads one-hot labels. Received: integers of shape {shape}\n"
+            f"give keras.utils.to_categorical(labels, {task.units}), or "
+            "loss='sparse_categorical_crossentropy'"
+        )
+
+
+def check_values(task: Task, labels: np.ndarray, as_outputs: bool) -> None:
+    """Raises `UsageError` for labels that are no classes; `as_outputs`: they have the outputs' rank."""
+    if task.two:
+        _check_decisions(task, labels)
+    elif task.kind != "numbers":
+        one_hot = as_outputs and labels.shape[-1] == task.units
+        _check_shares(task, labels) if one_hot else _check_integers(task, labels)
+
+
+def check_one_class(labels: np.ndarray, units: int) -> None:
+    """Raises `UsageError` where one-hot labels (n, units) hold rows of several classes or none."""
+    if units > 1 and labels.ndim == 2 and labels.shape[1] == units:
+        sums = labels.sum(1, dtype=np.float64)
+        if len(wrong := np.flatnonzero(np.abs(sums - 1) > 1e-3)):
+            raise UsageError(
+                "One-hot labels have one class an image; for several of them give "
+                f"loss='binary_crossentropy'. Received: {sums[wrong[0]]:g} in row {wrong[0]}"
+            )
+
+
+def _check_shape(task: Task, found: Shape, allowed: tuple[Shape, ...]) -> None:
+    def fits(shape: Shape) -> bool:
+        own = found[1:]
+        return len(own) == len(shape) and all(
+            None in (a, b) or a == b for a, b in zip(own, shape, strict=True)
+        )
+
+    if not found or not any(map(fits, allowed)):
+        shapes = " or ".join(_text(shape) for shape in allowed)
+        raise UsageError(
+            f"Labels for {task.kind} by loss {task.said.name!r} have the shape {shapes}. Received: {found}"
+        )
+
+
+def _text(shape: Shape) -> str:
+    inner = "".join(f", {'?' if n is None else n}" for n in shape)
+    return f"(n{inner})" if shape else "(n,)"
+
+
+def _check_decisions(task: Task, labels: np.ndarray) -> None:
+    """0 or 1, in floating point also what is between them where there are several: shares of labels."""
+    low, high = 0, 1
+    wrong = (labels < low) | (labels > high) | ~np.isfinite(labels)
+    if task.kind != "labels":
+        wrong |= labels != np.round(labels)
+    if wrong.any():
+        raise UsageError(
+            f"Labels of {'two classes' if task.units == 1 else 'each output'} are 0 or 1. Received: "
+            f"{labels[wrong].flat[0]:g}{_remedy(labels)}"
+        )
+
+
+def _check_shares(task: Task, labels: np.ndarray) -> None:
+    wrong = (labels < 0) | (labels > 1) | ~np.isfinite(labels)
+    if wrong.any():
+        raise UsageError(
+            f"One-hot labels lie in [0, 1]. Received: {labels[wrong].flat[0]:g}{_remedy(labels)}"
+        )
+    if not task.sigmoid:
+        check_one_class(labels.reshape(-1, labels.shape[-1]), task.units)
+
+
+def _check_integers(task: Task, labels: np.ndarray) -> None:
+    wrong = (labels < 0) | (labels >= task.units) | ~np.isfinite(labels)
+    wrong |= labels != np.floor(labels)
+    if task.said.ignored is not None:
+        wrong &= labels != task.said.ignored
+    if wrong.any():
+        value = labels[wrong].flat[0]
+        raise UsageError(
+            f"Labels of {task.units} classes are integers 0…{task.units - 1}. Received: "
+            f"{value:g}{_remedy(labels)}"
+        )
+
+
+def _remedy(labels: np.ndarray) -> str:
+    """Real numbers are no classes; integers may count from 1."""
+    real = labels.dtype.kind == "f" and (labels != np.round(labels)).any()
+    return "; for real numbers give loss='mse'" if real else ""

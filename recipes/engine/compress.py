@@ -1,0 +1,118 @@
+"""Any recipe on a model and images that are in memory, by one call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from secateur.dataloader import Facts, Images, Splits, given_splits
+from secateur.dataloader.registry import renormalised
+from secateur.dataloader.sources import memory
+from secateur.recipes.engine.command import options_of
+from secateur.recipes.engine.files import COMPACT
+from secateur.recipes.engine.report import print_table
+from secateur.recipes.engine.run import run_on
+from secateur.recipes.engine.subject import Subject
+from secateur.runs.errors import UsageError
+
+Data = Any  # what `dataloader.sources.memory.images_of` takes
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What `compress` has made.
+
+    Attributes:
+        model: the small network: plain Keras layers, ended as the model was.
+        report: what report.json holds: rows of networks, widths, seconds of steps, epochs.
+        folder: of the run, with its page and files; None where it was a temporary one.
+    """
+
+    model: keras.Model
+    report: Mapping[str, Any]
+    folder: Path | None
+
+    def show(self) -> None:
+        """Prints the table of networks."""
+        print_table(self.report)
+
+
+def compress(
+    model: keras.Model,
+    train: Data,
+    holdout: Data | None = None,
+    *,
+    test: Data | None = None,
+    recipe: str | None = None,
+    loss: str | keras.losses.Loss | Callable | None = None,
+    pixels: str = "auto",
+    augmentation: str = "none",
+    classes: int | None = None,
+    folder: str | Path | None = None,
+    **options: Any,
+) -> Compressed:
+    """Makes a functional Keras model smaller by a recipe, and gets its accuracy back.
+
+    Args:
+        model: functional or Sequential; it stays as it is.
+        train: (images, labels), a `tf.data.Dataset` or a `keras.utils.PyDataset`. Images are one array, or as
+            many as the model has inputs.
+        holdout: as `train`; what chooses between networks. None takes a tenth of `train`.
+        test: as `train`; read once, for the report.
+        recipe: a name of `--recipe list`, or a TOML file; None is "ekg", or "auto" where `minutes` are given,
+            all that this call may take.
+        loss: see `nets.task.Task.of`; None is what the model was compiled with.
+        pixels: what the model reads, where images are bytes, see `dataloader.pipelines.PIXELS`; other numbers
+            are given to the model as they are.
+        augmentation: of images in training: "none", "flip", "crop", "flip+crop", or "recipe", as it has them.
+        classes: number of classes; None counts the outputs.
+        folder: of the run, which goes on there when it is called again; None is a temporary one.
+        options: flags of the recipe and of every run: keep_macs=0.5, train_epoch=3, minutes=20, set=[…].
+
+    Raises `UsageError` for options that the recipe does not have, and for a model or data that do not fit.
+    """
+    subject = Subject.own(model, loss, options.pop("unfreeze", True))
+    splits = _splits(subject, train, holdout, test, classes, pixels)
+    place = nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory()
+    with place as path:
+        given = {"augmentation": augmentation, "normalisation": pixels, **options}
+        run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
+        report = run_on(run, subject, splits)
+        small = keras.models.load_model(Path(path) / COMPACT, compile=False)
+    return Compressed(small, report, Path(folder) if folder else None)
+
+
+def _splits(
+    subject: Subject, train: Data, holdout: Data | None, test: Data | None, classes: int | None, pixels: str
+) -> Splits:
+    given = {"train": train, "holdout": holdout, "test": test}
+    rank = len(subject.original.inputs[0].shape)
+    read = {what: memory.images_of(data, rank, what) for what, data in given.items() if data is not None}
+    images: Images = read["train"]
+    outputs = subject.original.outputs[0].shape
+    subject.task.check(images.labels, outputs)
+    facts = Facts(
+        name=memory.NAME,
+        num_classes=classes or max(2, outputs[-1] or 2),
+        shape=tuple(images.images.shape[1:]),
+        mean=(0.0,),
+        std=(1.0,),
+        flip=True,
+        normalisation="given",
+        colours=_bytes(images),
+    )
+    if _bytes(images):
+        facts = renormalised(facts, "0..255" if pixels == "auto" else pixels)
+    elif pixels != "auto":
+        raise UsageError(f"pixels says how bytes are read. Received: pixels={pixels!r}, images are numbers")
+    return given_splits(images, read.get("holdout"), read.get("test"), facts)
+
+
+def _bytes(images: Images) -> bool:
+    return getattr(images.images, "dtype", None) == "uint8" and len(images.images.shape) == 4

@@ -1,0 +1,218 @@
+"""What a run works on: a net of `--arch`, a snapshot, or somebody's own Keras model."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from secateur import nets
+from secateur.dataloader import Columns, Facts
+from secateur.dataloader.views import as_read
+from secateur.nets.copies import flat_names
+from secateur.nets.endings import logits_of, with_ending
+from secateur.nets.graph import trace
+from secateur.nets.snapshots import GRAPH
+from secateur.nets.task import Task
+from secateur.nets.twins import flags_of, frozen, training_twin
+from secateur.pruning import compact
+from secateur.pruning.layers import find_installed
+from secateur.recipes.engine.config import RunOptions
+from secateur.runs import Snapshot, SnapshotError, UsageError, warn
+from secateur.runs.errors import first_line
+
+Shape = tuple[int, int, int]
+SUFFIXES = (".keras", ".h5")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and how it is worked on.
+
+    Attributes:
+        original: the model as its owner made it; None for a net of this project.
+        task: what its outputs mean, as logits; None: classes, as those of every net of this project.
+        given: the same of outputs as its owner has them.
+        thaw: whether layers train that its owner froze.
+    """
+
+    original: keras.Model | None = None
+    task: Task | None = None
+    given: Task | None = None
+    thaw: bool = True
+
+    @classmethod
+    def of(cls, options: RunOptions, begins: Snapshot | None) -> Subject:
+        """Reads `--model`; or takes the model in the snapshot that the run begins with.
+
+        Raises `SnapshotError` for a file that cannot be read, `UsageError` for a model that cannot be used.
+        """
+        if options.model:
+            original = load_model(options.model)
+        elif begins and begins.spec and GRAPH in begins.spec:
+            original = nets.load_params(None, begins, options.trained_param or "snapshot")
+        else:
+            return cls()
+        return cls.own(original, options.loss, options.unfreeze)
+
+    @classmethod
+    def own(cls, model: keras.Model, loss=None, thaw: bool = True) -> Subject:
+        """Somebody's own functional model. `loss` is as in `Task.of`."""
+        given = Task.of(model, loss)
+        return cls(model, given.bare, given, thaw)
+
+    @classmethod
+    def unlabelled(cls, model: keras.Model) -> Subject:
+        """One that is shown images alone, whatever its outputs mean."""
+        return cls(model)
+
+    @property
+    def shape(self) -> Shape | None:
+        """(height, width, channels) of the images that it reads; None for the data set's own.
+
+        Raises `UsageError` for inputs that are no images of a fixed size.
+        """
+        if self.original is None:
+            return None
+        shapes = self.input_shapes
+        if any(len(shape) != 3 or shape[2] not in (1, 3) or None in shape for shape in shapes):
+            raise UsageError(f"Images go into inputs (height, width, 1 or 3). Received: inputs {shapes}")
+        return max(shapes, key=lambda shape: (shape[2], shape[0] * shape[1]))
+
+    @property
+    def input_shapes(self) -> list[tuple[int | None, ...]]:
+        """Of one's own model, without the number of images; none for a net of this project."""
+        return [] if self.original is None else [tuple(tensor.shape[1:]) for tensor in self.original.inputs]
+
+    @property
+    def flat_names(self) -> Mapping[str, str]:
+        """Path of a layer of one's own model → its name in the network that is worked on."""
+        return {} if self.original is None else flat_names(trace(self.original))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the classes of a data set can be labels of its outputs."""
+        return self.original is None or (self.task is not None and self.task.kind == "classes")
+
+    def check_classes(self, classes: int, data: str) -> None:
+        """Raises `UsageError` where the outputs are not the classes of the data set."""
+        if self.original is None or not self.classifies:
+            return
+        shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
+        if shapes != [(classes,)] and (shapes != [(1,)] or classes != 2):
+            raise UsageError(
+                f"The model has outputs {shapes}, the data {classes} classes: give the data that it was "
+                f"trained on. Received: data={data}"
+            )
+
+    def reads(self, images: Any, facts: Facts) -> Any:
+        """What the network reads of images on the 0–255 scale: each of several inputs at its own size.
+
+        What is no batch of images, or one array for each input (`Columns`), is read as it is.
+        """
+        if isinstance(images, Columns):
+            images = images.parts
+        if not hasattr(images, "shape") or len(images.shape) != 4:
+            return keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), images)
+        images = as_read(images, facts)
+        if self.original is None or len(self.original.inputs) == 1:
+            return images
+        return [_fitted(images, tensor.shape[1:]) for tensor in self.original.inputs]
+
+    def working(self, model: keras.Model) -> keras.Model:
+        """A model of its owner's form as it is worked on: of logits, flat, fast to train, thawed."""
+        return training_twin(logits_of(model), self.thaw)
+
+    def finished(self, model: keras.Model) -> keras.Model:
+        """A network that was worked on in its owner's form: plain layers, with end and flags as they came.
+
+        A net of this project is made plain, too.
+        """
+        small = self.ended(compact(model))
+        for layer in small.layers:
+            for name, value in self._flags.get(layer.name, {}).items():
+                setattr(layer, name, value)
+        return small
+
+    def ended(self, model: keras.Model) -> keras.Model:
+        """A network of logits with the softmax or sigmoid that its owner has behind them."""
+        return model if self.original is None else with_ending(model, self.original)
+
+    def bare(self, model: keras.Model) -> keras.Model:
+        """A network in its owner's form without that end."""
+        return model if self.original is None else logits_of(model)
+
+    @property
+    def metric_name(self) -> str:
+        """What is said of outputs; larger is better."""
+        return self.task.metric_name if self.task else "accuracy"
+
+    def fresh(self, model: keras.Model, seed: int) -> keras.Model:
+        """The same network with new weights, drawn as its layers say."""
+        keras.utils.set_random_seed(seed)
+        return type(model).from_config(model.get_config())
+
+    def frozen_text(self) -> str:
+        """In words, which layers its owner froze and what becomes of them; "" where there are none."""
+        still = frozen(self.original) if self.original is not None else []
+        if not still:
+            return ""
+        fate = "train here, and are frozen in the file" if self.thaw else "do not train; --unfreeze lets them"
+        return f"{len(still)} layers of the model are frozen ({still[0]}, …): they {fate}"
+
+    @cached_property
+    def _flags(self) -> Mapping[str, Mapping]:
+        return {} if self.original is None else flags_of(self.original)
+
+
+def load_model(path: str) -> keras.Model:
+    """A saved model, with the loss that it was compiled with where that is known.
+
+    Raises `SnapshotError` for a file that Keras cannot read.
+    """
+    if not Path(path).is_file():
+        raise SnapshotError(f"There is no such file. Received: model={path}")
+    if Path(path).suffix not in SUFFIXES:
+        raise UsageError(f"A model is a .keras or .h5 file. Received: model={path}")
+    if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")
+    find_installed()
+    try:
+        return _read(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SnapshotError(
+            f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
+        ) from error
+    except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
+        unknown = re.search(r"Could not locate \w+ '[^']+'", str(error))
+        hint = (
+            "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if unknown else ""
+        )
+        reason = unknown[0] if unknown else first_line(error)
+        raise SnapshotError(
+            f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
+        ) from error
+
+
+def _read(path: str) -> keras.Model:
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:  # of a loss or optimizer of one's own, which is not needed
+        model = keras.models.load_model(path, compile=False)
+        warn(f"how {path} was compiled cannot be read ({first_line(error)}): its loss is not known")
+        return model
+
+
+def _fitted(images: tf.Tensor, shape: Shape) -> tf.Tensor:
+    height, width, channels = shape
+    if images.shape[1:3] != (height, width):
+        images = tf.image.resize(images, (height, width), antialias=True)
+    return tf.reduce_mean(images, -1, keepdims=True) if channels < images.shape[-1] else images

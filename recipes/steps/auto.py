@@ -1,0 +1,111 @@
+"""Several plans for one budget, as many as the time allows; the best one on the holdout is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal
+
+import keras
+
+from secateur.pruning import Plan, make_plan
+from secateur.pruning.planning import ALLOCATIONS
+from secateur.pruning.score.registry import get_criterion
+from secateur.pruning.search.ekg import check_reachable
+from secateur.pruning.search.settings import SearchSettings
+from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.ending import ending_seconds
+from secateur.recipes.engine.options import option
+from secateur.recipes.engine.step import Start, State, step
+from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
+
+SEARCHES: dict[str, Search] = {"netadapt": adapted, "ekg": searched}
+
+
+@step("auto")
+class Auto(Narrowing):
+    """Removes channels by the plan that keeps most accuracy, BN's averages estimated again.
+
+    A plan of each criterion and allocation is tried, and a plan of each search that its part of the time is
+    long enough for. Where milliseconds are the budget there is one plan for each criterion, which keeps
+    most of the scores.
+    """
+
+    keep_macs: float = option(0.5, "ratio of the dense network's MACs, without --keep_macs", gt=0, lt=1)
+    keep_ms: float | None = option(
+        None, "ratio of its milliseconds for one image on LiteRT, in place of MACs", gt=0, lt=1
+    )
+    criteria: list[str] = option(["l1", "fpgm", "taylor"], "of plans at once")
+    allocations: list[Literal[ALLOCATIONS[:3]]] = option(
+        ["uniform", "isomorphic", "global"], "of those plans"
+    )
+    searches: list[Literal[tuple(SEARCHES)]] = option([*SEARCHES], "for plans, in this order")
+    time_for_plans: float = option(0.25, "share of the minutes before the report", gt=0, lt=1)
+    max_drop: float = option(0.9, "largest ratio of its channels that a group loses", gt=0, le=1)
+
+    def check(self, start: Start) -> None:
+        """The budget must be within reach."""
+        if not self.keep_ms:
+            keep = start.config.keep_macs or self.keep_macs
+            check_reachable(start.network(), SearchSettings(target=keep, convention="mac"))
+
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """The plan of the best trial; those that a killed run has made are not made again."""
+        trials = Trials(context, state.name, model)
+        seconds = self.seconds(context, state, trials)
+        for name, make in self.candidates(context, state, model):
+            trials.add(name, make, seconds - trials.spent)
+        return trials.best.plan
+
+    def seconds(self, context: RunContext, state: State, trials: Trials) -> float:
+        """How long all trials together may take, those before a kill among them."""
+        if (clock := context.clock) is None:
+            return float("inf")
+        return self.time_for_plans * (clock.left(ending_seconds(context, state)) + trials.spent)
+
+    def candidates(self, context: RunContext, state: State, model: keras.Model) -> Iterator[tuple[str, Make]]:
+        """Names and makers of plans: a quick one, the searches, then as many others as there is time for.
+
+        Criteria that look at images come last.
+        """
+        if self.keep_ms:
+            for name in self.criteria:
+                yield name, partial(self._at_once, context, model, name)
+            return
+        keep = context.config.keep_macs or self.keep_macs
+        ordered = sorted(self.criteria, key=lambda name: get_criterion(name).needs_data)
+        at_once = [one for name in ordered for one in self._allocated(context, state, model, keep, name)]
+        yield from at_once[:1]
+        for name in self.searches:
+            yield name, partial(SEARCHES[name], context, model, keep)
+        yield from at_once[1:]
+
+    def _allocated(
+        self, context: RunContext, state: State, model: keras.Model, keep: float, criterion: str
+    ) -> Iterator[tuple[str, Make]]:
+        def make(allocation: str, seconds: float) -> Plan:
+            how = {"allocation": allocation, "max_drop": self.max_drop, **_images(context, criterion)}
+            return self.budgeted(context, state, model, keep, criterion=criterion, **how)
+
+        for allocation in self.allocations:
+            yield f"{criterion}, {allocation}", partial(make, allocation)
+
+    def _at_once(self, context: RunContext, model: keras.Model, criterion: str, seconds: float) -> Plan:
+        """A plan for milliseconds."""
+        return make_plan(
+            model, criterion, keep_ms=self.keep_ms, max_drop=self.max_drop, **_images(context, criterion)
+        )
+
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
+        """What was tried, and which of it was chosen."""
+        trials = Trials(context, state.name, model)
+        return {"tried": [one.to_json() for one in trials.all], "chosen": trials.best.name}
+
+
+def _images(context: RunContext, criterion: str) -> dict:
+    """Images and seed for a criterion: options of `make_plan`."""
+    data = context.sample() if get_criterion(criterion).needs_data else None
+    return {"data": data, "seed": context.config.seed}

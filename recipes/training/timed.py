@@ -1,0 +1,139 @@
+"""Rounds of a training that lasts a given time: where the schedule stands is the share that has passed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from secateur.op_utils import Trainer
+
+if TYPE_CHECKING:
+    from secateur.recipes.training.loop import TrainingSpec
+
+ROUNDS = 20
+PAUSE = 0.1  # most of the time that scores and checkpoints between rounds may take
+RESOLUTION = 10_000  # points of a schedule that the clock goes through
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round of training leaves beside the weights.
+
+    Attributes:
+        metrics: mean loss, accuracy and terms of its steps.
+        learning_rate: of its last step.
+        progress: more for log and checkpoint: of a timed training the steps and seconds behind it, and how
+            often it has seen all images.
+    """
+
+    metrics: tuple[float, ...]
+    learning_rate: float
+    progress: Mapping[str, float] = field(default_factory=dict)
+
+
+def curves_of(spec: TrainingSpec, steps: int) -> np.ndarray:
+    """Rate and momentum of every step, float32 (2, steps)."""
+    rates = spec.learning_rates(steps)
+    return np.stack([rates, np.full(steps, 0.9, np.float32) if spec.momenta is None else spec.momenta(steps)])
+
+
+def timed_rounds(
+    trainer: Trainer, spec: TrainingSpec, done: Mapping[str, Any], stream: Callable[[int, int], Iterator]
+) -> Iterator[Round]:
+    """Trains until `spec.until` and yields a round for each twentieth of that time, or fewer.
+
+    The first step, which compiles, does not move the schedule; what happens between rounds does, and rounds
+    become longer where it takes more than a tenth of the time.
+
+    Args:
+        trainer: with weights to go on from.
+        spec: how to train, and until when.
+        done: progress of the last checkpoint; without "steps" the training begins.
+        stream: epoch and batch, both from 0 → the batches from there to the epoch's end.
+    """
+    course = _Course(trainer, spec, done, stream)
+    with tqdm(total=100, desc=spec.name, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
+        pause = 0.0
+        while course.goes_on():
+            metrics = course.round(pause)
+            bar.set_postfix(loss=f"{metrics[0]:.4f}", accuracy=f"{metrics[1]:.4f}", refresh=False)
+            bar.update(int(100 * course.position()) - bar.n)
+            ended = spec.now()
+            yield Round(metrics, course.learning_rate, course.progress())
+            pause = spec.now() - ended
+
+
+class _Course:
+    """Where a timed training is."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        spec: TrainingSpec,
+        done: Mapping[str, Any],
+        stream: Callable[[int, int], Iterator],
+    ) -> None:
+        self._trainer, self._spec, self._stream = trainer, spec, stream
+        self._steps = int(done.get("steps", 0))
+        self._before = done.get("seconds", 0.0)  # of the training, in attempts that were killed
+        self._end, self._start = spec.until, spec.now() - self._before
+        self._compiled = False
+        self._curves = curves_of(spec, RESOLUTION)
+        self._per_epoch = len(spec.images) // spec.batch_size
+
+    def goes_on(self) -> bool:
+        """Whether there is time left."""
+        return self._spec.now() < self._end
+
+    def position(self) -> float:
+        """Share of the time that has passed, in [0, 1]."""
+        now = self._spec.now()
+        return float(np.clip((now - self._start) / max(self._end - self._start, 1e-9), 0, 1))
+
+    @property
+    def learning_rate(self) -> float:
+        """Of a step now."""
+        return float(self._curves_now()[0])
+
+    def progress(self) -> dict[str, float]:
+        """For log and checkpoint."""
+        passed = self._spec.now() - self._start
+        return {"steps": self._steps, "seconds": passed, "passes": self._steps / self._per_epoch}
+
+    def round(self, pause: float) -> tuple[float, ...]:
+        """Steps for a twentieth of the time, or so long that `pause` is short; returns their mean metrics."""
+        length = max((self._end - self._start) / ROUNDS, pause * (1 / PAUSE - 1))
+        until = self._spec.now() + length
+        if self._end - until < length / 2 + pause:  # no short one behind it
+            until = self._end
+        total, count = np.zeros(2 + len(self._spec.terms)), 0
+        seeds = ((self._spec.seed, self._steps + i) for i in itertools.count())
+        rates, momenta = itertools.tee(self._curves_now() for _ in itertools.count())
+        rates, momenta = (rate for rate, _ in rates), (momentum for _, momentum in momenta)
+        for *metrics, steps in self._trainer.train(self._batches(until), seeds, rates, momenta):
+            total += np.array(metrics) * steps
+            count += steps
+            self._start_after_compiling()
+        self._steps += count
+        return tuple((total / count).tolist())
+
+    def _curves_now(self) -> np.ndarray:
+        return self._curves[:, min(int(self.position() * RESOLUTION), RESOLUTION - 1)]
+
+    def _start_after_compiling(self) -> None:
+        if not self._compiled:
+            self._compiled, self._start = True, self._spec.now() - self._before
+
+    def _batches(self, until: float) -> Iterator[dict[str, np.ndarray]]:
+        """Batches from where the last round ended, at least one, until it is time."""
+        epoch, first = divmod(self._steps, self._per_epoch)
+        starts = itertools.chain([first], itertools.repeat(0))
+        later = itertools.chain.from_iterable(map(self._stream, itertools.count(epoch), starts))
+        yield next(later)
+        while self._spec.now() < until:
+            yield next(later)
