@@ -135,7 +135,7 @@ def open_dataset(
     as `find_dataset` does, and `DataError` where the data is not there.
     """
     entry = find_dataset(name)
-    classes, own, names = entry.num_classes, entry.shape, entry.classes
+    classes, own, names = entry.num_classes, entry.shape, list(entry.classes)
     if entry.inspect:
         names, found = entry.inspect(data_path, download)
         classes, own = len(names), own or found

@@ -89,12 +89,13 @@ class Distiller(keras.Model):
         label = 0.0
         if self.loss is not None:
             label = super().compute_loss(x, y, y_pred[OUTPUT], sample_weight, training) - extra
-        terms = self.lesson.compare({"images": x}, student, self._labels(y, student["logits"]))
+        taught = self.lesson.taught({"images": x}, student["logits"])
+        terms = list(self.lesson.compare(taught, student, self._labels(y, student["logits"])))
         count = tf.shape(keras.tree.flatten(student["logits"])[0])[0]
         for part, value in zip(self._parts, [label * replicas, *terms], strict=True):
             part.update_state(value, count)
-        taught = sum(weight * term for (_, weight), term in zip(self.lesson.terms, terms, strict=True))
-        return self.lesson.label_weight * label + taught / replicas + extra
+        compared = sum(weight * term for (_, weight), term in zip(self.lesson.terms, terms, strict=True))
+        return self.lesson.label_weight * label + compared / replicas + extra
 
     def _labels(self, y: Any, logits: Any) -> Any:
         """As our losses take them: classes as integers (b,), of integers (b,) or (b, 1), or one-hot rows."""

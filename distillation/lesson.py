@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -116,34 +116,38 @@ class Lesson(keras.Model):
         rows = keras.tree.flatten(logits)[0]
         labels = keras.tree.map_structure(lambda y: per_view(y, rows), inputs["labels"])
         images = tf.shape(keras.tree.flatten(inputs["labels"])[0])[0]
+        taught = self.taught(inputs, logits)
         terms = [label_loss(self.task, labels, logits)]
         loss = self.label_weight * terms[0]
-        for (_, weight), term in zip(self.terms, self.compare(inputs, student, labels, images), strict=True):
+        for (_, weight), term in zip(self.terms, self.compare(taught, student, labels, images), strict=True):
             terms.append(term)
             loss += weight * term
         metric = label_metric(self.task, labels, logits)
         return {"logits": logits, "loss": loss, "metric": metric, "terms": tf.stack(terms)}
 
+    def taught(self, inputs: Mapping[str, Any], logits: Any) -> dict[str, Any]:
+        """What the teacher says of inputs, for each view in the student's logits; {} where nobody asks."""
+        if not (self.teacher and self.terms):
+            return {}
+        found, rows = dict(self.teacher(inputs, logits)), keras.tree.flatten(logits)[0]
+        return {**found, "logits": keras.tree.map_structure(lambda z: per_view(z, rows), found["logits"])}
+
     def compare(
-        self, inputs: Mapping[str, Any], student: Mapping[str, Any], labels: Any, images: Any = None
-    ) -> list[tf.Tensor]:
-        """The losses that are added, before they are weighted: float32 scalars.
+        self, taught: Mapping[str, Any], student: Mapping[str, Any], labels: Any, images: Any = None
+    ) -> Iterator[tf.Tensor]:
+        """The losses that are added, before they are weighted, float32 scalars; each when it is asked for.
+
+        The last bit of their sum depends on whether it is computed between them, as `call` does.
 
         Args:
-            inputs: what the teacher reads.
+            taught: see there.
             student: what `view` gives, logits in float32.
             labels, images: as `Loss.compute_loss` takes them.
         """
-        if not (self.teacher and self.terms):
-            return []
-        taught, rows = dict(self.teacher(inputs, student["logits"])), keras.tree.flatten(student["logits"])[0]
-        taught["logits"] = keras.tree.map_structure(lambda z: per_view(z, rows), taught["logits"])
-        terms = []
         for term, _ in self.terms:
             sides = _of(term, taught, "teacher"), _of(term, student, "student")
             value = term.compute_loss(*sides, labels=labels, images=images, kind=self.kind)
-            terms.append(tf.cast(value, tf.float32))
-        return terms
+            yield tf.cast(value, tf.float32)
 
     @property
     def learner(self) -> keras.Model:

@@ -32,9 +32,9 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: dict | N
     graph, and for layers that cannot be stored (see `keras_json`).
     """
     if not hasattr(model, "spec"):
-        arrays = {name: np.asarray(v.numpy()) for name, v in _by_name(model).items()}
+        values = {name: np.asarray(v.numpy()) for name, v in _by_name(model).items()}
         spec = {GRAPH: keras_json.config_of(model, own=True)}
-        return Snapshot(arrays=arrays, spec=spec, plan=plan, facts=dict(facts or {}))
+        return Snapshot(arrays=values, spec=spec, plan=plan, facts=dict(facts or {}))
     arrays: dict[str, np.ndarray] = {}
     for layer in model.layers:
         own = {v.name: v.numpy() for v in layer.variables}
@@ -78,6 +78,7 @@ def load_params(
 
 def _functional(model: keras.Model | None, snapshot: Snapshot, label: str) -> keras.Model:
     """A model of the stored graph, or `model` with the weights of it."""
+    assert snapshot.spec
     if model is None:
         try:
             return keras_json.build(snapshot.spec[GRAPH], [*snapshot.arrays.values()], own=True)

@@ -117,7 +117,8 @@ def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
 def _sites(graph: Graph, parts: Parts, members: Mapping[str, list[Member]]) -> dict[str, tuple[int, ...]]:
     """Behind each group's non-linearities; where it has none, what its consumers read, or producers make."""
     acting: dict[str, list[int]] = {}
-    read, made = defaultdict(list), defaultdict(list)  # layer → tensors of all its calls
+    read: dict[str, list[int]] = defaultdict(list)  # layer → tensors of all its calls
+    made: dict[str, list[int]] = defaultdict(list)
     for call in graph.calls:
         read[call.name] += call.inputs
         made[call.name] += call.outputs

@@ -139,13 +139,17 @@ def _finished(call: Call, w: Weights, y: tf.Tensor) -> tf.Tensor:
 # --- normalisations -----------------------------------------------------------------------------------------
 
 
-def batch_norm(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+def batch_norm(call: Call, w: Weights, x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """BatchNorm by the statistics of the batch; where it is frozen, by its averages."""
     if getattr(call.layer, "axis", -1) not in (-1, x.shape.rank - 1):
-        return layer_itself(call, w, x, training=True)
+        return layer_itself(call, {}, x, *mask, training=True)
     channels = tf.shape(x)[-1:]
     scale = tf.cast(w["gamma"], tf.float32) if "gamma" in w else tf.ones(channels)
     offset = tf.cast(w["beta"], tf.float32) if "beta" in w else tf.zeros(channels)
+    if mask and not frozen(call):
+        x, places = tf.cast(x, tf.float32), tf.cast(mask[0], tf.float32)[..., None]
+        moments = tf.nn.weighted_moments(x, list(range(x.shape.rank - 1)), places)
+        return tf.nn.batch_normalization(x, *moments, offset, scale, call.layer.epsilon)
     options: dict = {"epsilon": call.layer.epsilon, "is_training": not frozen(call)}
     if frozen(call):
         mean, variance = (tf.cast(w[name], tf.float32) for name in AVERAGES)
@@ -156,7 +160,9 @@ def batch_norm(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tens
 
 def _as_maps(x: tf.Tensor) -> tf.Tensor:
     """(…, h, w, channels), the only shape that the fused kernel knows."""
-    if x.shape.rank < 5:
+    if x.shape.rank == 4:
+        return x
+    if x.shape.rank < 4:
         return x[(slice(None), *[None] * (4 - x.shape.rank))]
     return tf.reshape(x, tf.concat([[-1], tf.shape(x)[-3:]], 0))
 

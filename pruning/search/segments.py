@@ -43,8 +43,7 @@ def cut_into_segments(graph: Graph) -> list[Segment]:
     """
     calls = [call for call in graph.calls if call.kind != "InputLayer"]
     alive = _alive(calls, graph)
-    free, masked = {*graph.inputs, *graph.outputs}, _masked(calls)
-    counts = [MOST_ALIVE + 1 if masked & here else len(here - free) for here in map(set, alive)]
+    counts = [len({*here} - {*graph.inputs, *graph.outputs}) for here in alive]
     ends = {0, len(calls)}
     ends |= {
         i for i, call in enumerate(calls, 1) if counts[i] == 0 or (counts[i] == 1 and is_activation(call))
@@ -63,12 +62,6 @@ def _alive(calls: Sequence[Call], graph: Graph) -> list[tuple[int, ...]]:
         alive = {t for t in alive | {*call.outputs} if last.get(t, -1) > i}
         found.append(tuple(sorted(alive)))
     return [*found[:-1], tuple(graph.outputs)]
-
-
-def _masked(calls: Sequence[Call]) -> set[int]:
-    """Tensors that have a mask of Keras, which does not go along from one function to the next."""
-    pairs = ((t, made) for call in calls for t, made in zip(call.outputs, call.node.outputs, strict=True))
-    return {t for t, made in pairs if getattr(made, "_keras_mask", None) is not None}
 
 
 def _pieces(calls: Sequence[Call], counts: list[int], start: int, end: int, most: int) -> Iterator[int]:

@@ -32,6 +32,7 @@ BOUNDS = {
 RANGE_ERRORS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
 UNKNOWN = {"literal_error", "value_error"}  # of `Literal` and of `NameIn`
 TYPES = {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}
+LONG = 40  # characters of choices that are said in the help's text instead
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 OF_FLAGS = {"alias", "short", "first", "action"}
 
@@ -210,6 +211,8 @@ def _add_flag(
     else:
         choices = _choices(schema)
         options |= {"type": kind} | ({"choices": choices} if choices else {"metavar": METAVARS[kind]})
+        if sum(map(len, choices)) > LONG:
+            options |= {"metavar": "NAME", "help": f"{options['help']}; {', '.join(choices)}"}
         options |= {"nargs": "+"} if any("items" in part for part in parts) else {}
         options |= {"action": schema["action"]} if "action" in schema else {}
     parser.add_argument(*filter(None, names), **options)

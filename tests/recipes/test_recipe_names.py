@@ -1,5 +1,7 @@
 """`--recipe`: which system runs, with whose words for its options. Nothing is trained here."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from secateur.distillation import build, get_loss, list_losses
@@ -7,6 +9,7 @@ from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.flags import translate
 from secateur.recipes.engine.recipe import find_recipe, published_recipes
 from secateur.recipes.engine.run import Program, check, program_of
+from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.learning import losses_of
 from secateur.runs.errors import UsageError
 
@@ -24,7 +27,9 @@ HAP_FLAGS = find_recipe("hap").published_flags
 def program(words) -> Program:
     """What a command line asks for, checked as before a run."""
     found = program_of(choose(words))
-    check(found, images=1000, replicas=1)
+    check(
+        found, SimpleNamespace(train=range(1000), facts=SimpleNamespace(labelled=True)), Subject(), replicas=1
+    )
     return found
 
 

@@ -109,7 +109,7 @@ def test_dropout_and_augmentation_do_nothing():
 def test_a_mask_goes_along_with_its_tokens():
     tokens = keras.Input((6,), dtype="int32")
     x = L.Embedding(7, 8, mask_zero=True, name="words")(tokens)
-    x = L.GRU(5)(L.Dense(6, activation="relu", name="hidden")(x))
+    x = L.GRU(5)(L.BatchNormalization()(L.Dense(6, activation="relu", name="hidden")(x)))
     check(keras.Model(tokens, L.Dense(3)(L.Dense(7, activation="relu")(x))))
 
 
