@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.layers import costs, running
+from secateur.pruning.layers import costs, normalising, running
 from secateur.pruning.layers.activations import FUNCTIONS, mixes, operation
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.merging import merge
@@ -147,8 +147,8 @@ layer_class(*SPATIAL, label=_spatial)
 layer_class(*POOLING, label=_spatial, cost=costs.pool)
 layer_class("ZeroPadding2D", label=_padding, run=running.zero_padding)
 layer_class("Rescaling", label=_rescaling)
-layer_class("Normalization", label=_normalization, cost=costs.normalization, run=running.normalization)
-batch_norm = {"label": _batch_norm, "cost": costs.norm, "run": running.batch_norm}
+layer_class("Normalization", label=_normalization, cost=costs.normalization, run=normalising.normalization)
+batch_norm = {"label": _batch_norm, "cost": costs.norm, "run": normalising.batch_norm}
 layer_class("BatchNormalization", **batch_norm)
 layer_class("FusedBatchNorm", **batch_norm, plain=plain_twin(keras.layers.BatchNormalization))
 layer_class(
@@ -156,7 +156,7 @@ layer_class(
     label=_group_norm,
     resize=_resize_group_norm,
     cost=costs.affine,
-    run=running.group_norm,
+    run=normalising.group_norm,
 )
 layer_class(  # Keras gave its gamma no name
     "LayerScale", label=passing({"variable": 0}), size="projection_dim", cost=costs.affine

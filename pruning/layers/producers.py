@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.layers import costs, running
+from secateur.pruning.layers import convolving, costs
 from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
@@ -130,12 +130,12 @@ def _resize_groups(config: dict, call: Call, left: Cut) -> dict:
 
 conv = {
     "label": _conv, "size": "filters", "resize": _resize_groups, "cost": costs.conv, "timed": True,
-    "run": running.conv,
+    "run": convolving.conv,
 }  # fmt: skip
-depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True, "run": running.depthwise}
+depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True, "run": convolving.depthwise}
 dense = {
     "label": making({"kernel": 0}, KERNEL), "size": "units", "cost": costs.dense, "timed": True,
-    "run": running.dense,
+    "run": convolving.dense,
 }  # fmt: skip
 
 layer_class("Conv1D", "Conv2D", "Conv3D", **conv)
@@ -154,7 +154,7 @@ layer_class(
     size="filters",
     cost=costs.transposed,
     timed=True,
-    run=running.transposed,
+    run=convolving.transposed,
 )
 layer_class(
     "SeparableConv1D",
@@ -163,6 +163,6 @@ layer_class(
     size="filters",
     cost=costs.separable,
     timed=True,
-    run=running.separable,
+    run=convolving.separable,
 )
 layer_class("Embedding", label=_embedding, size="output_dim", cost=costs.embedding)
