@@ -25,12 +25,12 @@ from secateur.runs import Snapshot, load_snapshot
 
 def run(config: EvaluateOptions) -> list[dict]:
     """Prints one line per snapshot, and one for the ensemble of several; returns the same as rows."""
-    snapshots = {path: load_snapshot(path) for path in config.trained_param}
-    own = all(GRAPH in (snapshot.spec or {}) for snapshot in snapshots.values())
+    snapshots = [load_snapshot(path) for path in config.trained_param]
+    own = all(GRAPH in (snapshot.spec or {}) for snapshot in snapshots)
     check_names(None if own else config.arch, config.dataset)
     rows, outputs = [], []
     with make_strategy(config.gpu_id, config.tpu).scope():
-        read = [_Read.of(config, path, snapshot) for path, snapshot in snapshots.items()]
+        read = [_Read.of(config, *one) for one in zip(config.trained_param, snapshots, strict=True)]
         for one in read:
             logits, labels = one.logits(config)
             outputs.append(logits)
