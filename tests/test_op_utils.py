@@ -1,5 +1,7 @@
 """The train step however it is divided, its pure twin, and evaluation."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from secateur.nets import FusedBatchNorm
 from secateur.op_utils import Trainer, make_forward, make_strategy, nesterov_update, pure_gradients, pure_step
 from secateur.op_utils import reestimate_batch_norm as reestimate
 from secateur.runs import TrainingError, UsageError
-from tests.helpers.replicated_training import data, network, read, scaled
+from tests.helpers.replicated_training import ADJUSTED, WAYS, data, network, read, scaled
 
 
 def trainer_of(model: keras.Model, **options) -> Trainer:
@@ -31,24 +33,21 @@ def difference(a: dict, b: dict) -> float:
 # --- devices, replicas, micro-batches ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def divided(programs, tmp_path_factory) -> dict[str, np.ndarray]:
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def divided(programs, tmp_path_factory, request) -> dict[str, np.ndarray]:
     """Weights after three steps on one and two logical CPUs, whole and in parts, with and without XLA."""
     folder = tmp_path_factory.mktemp("replicas")
-    done = programs.run("tests/helpers/replicated_training.py", "found.npz", cwd=folder)
+    done = programs.run("tests/helpers/replicated_training.py", "found.npz", request.param, cwd=folder)
     assert done.code == 0, done.err[-2000:]
     return dict(np.load(folder / "found.npz"))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("accum", [1, 4])
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_a_batch_may_be_divided_in_any_way(divided, replicas, accum, compiled):
-    whole = {k: v for k, v in divided.items() if k.startswith("1/1/False/")}
-    assert whole
-    for key, expected in whole.items():
-        found = divided[key.replace("1/1/False", f"{replicas}/{accum}/{compiled}")]
-        np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+def test_a_batch_may_be_divided_in_any_way(divided):
+    plain = {key: value for key, value in divided.items() if re.fullmatch(r"\d/\d/\w+/\d+", key)}
+    assert len({key.rpartition("/")[0] for key in plain}) >= len(WAYS)
+    for key, found in plain.items():
+        expected = divided[f"1/1/False/{key.rpartition('/')[2]}"]
+        np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0, err_msg=key)
 
 
 def test_the_weights_of_the_divided_batches_have_moved(divided):
@@ -56,25 +55,27 @@ def test_the_weights_of_the_divided_batches_have_moved(divided):
     assert np.abs(divided["1/1/False/0000"] - before).max() > 1e-3
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_adjusted_gradients_add_up_over_replicas(divided, replicas, compiled):
+def kernels(divided, how: str) -> list[np.ndarray]:
+    found = [value for key, value in divided.items() if f"/{how}/" in key]
+    assert len(found) >= len(ADJUSTED)
+    return found
+
+
+def test_adjusted_gradients_add_up_over_replicas(divided):
     expected = divided["1/adjusted/False"]
-    found = divided[f"{replicas}/adjusted/{compiled}"]
-    np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
-    assert (found[..., 2] == 0).all() and (np.delete(found, 2, -1) != 0).all()
+    for found in kernels(divided, "adjusted"):
+        np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+        assert (found[..., 2] == 0).all() and (np.delete(found, 2, -1) != 0).all()
     assert np.abs(expected - divided["1/1/False/0000"]).max() > 1e-2  # the penalty counts
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_shared_weights_stay_shared_over_replicas(divided, replicas, compiled):
+def test_shared_weights_stay_shared_over_replicas(divided):
     expected = divided["1/shared/False"]
-    found = divided[f"{replicas}/shared/{compiled}"]
-    np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
-    assert (found[..., 2] == 0).all() and len(np.unique(found)) == 5
     _, labels = np.unique(expected, return_inverse=True)
-    assert all(len(np.unique(found.ravel()[labels.ravel() == i])) == 1 for i in range(5))
+    for found in kernels(divided, "shared"):
+        np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+        assert (found[..., 2] == 0).all() and len(np.unique(found)) == 5
+        assert all(len(np.unique(found.ravel()[labels.ravel() == i])) == 1 for i in range(5))
 
 
 def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):

@@ -1,9 +1,10 @@
 """Trains a small network with the batch divided in every way, on two logical CPUs.
 
 A program and not a test: TensorFlow divides the CPU only before it is first used. `python
-replicated_training.py OUT.npz`; keys are "replicas/accum/compiled/what".
+replicated_training.py OUT.npz [all]`; keys are "replicas/accum/compiled/what".
 """
 
+import itertools
 import sys
 
 import keras
@@ -19,6 +20,12 @@ from secateur.pruning.constrain.gradients import hold_filters, in_turn
 from secateur.pruning.constrain.splitting import Splitting, admm
 
 STEPS = 3
+WAYS = [(1, 1, False), (1, 4, True), (2, 1, True), (2, 4, False)]
+"""Replicas, micro-batches, XLA: each pair of choices once or more."""
+EVERY_WAY = list(itertools.product((1, 2), (1, 4), (False, True)))
+ADJUSTED = [(1, False), (2, True)]
+"""Replicas and XLA where gradients are adjusted."""
+ADJUSTED_IN_EVERY_WAY = list(itertools.product((1, 2), (False, True)))
 
 
 def network(norm: str) -> keras.Model:
@@ -54,17 +61,21 @@ def read(batch, seed=None):
     return scaled(batch["images"])
 
 
-def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
-    """A trainer after `STEPS` steps."""
+def trainer(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
+    """A trainer before its first step."""
     with strategy.scope():
         model = network(norm)
-    trainer = Trainer(
-        model, read, labels_only, weight_decay=5e-4, accum=accum, strategy=strategy, compile_=compiled
-    )
+    options = {"weight_decay": 5e-4, "accum": accum, "strategy": strategy, "compile_": compiled}
+    return Trainer(model, read, labels_only, **options)
+
+
+def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
+    """A trainer after `STEPS` steps."""
+    made = trainer(strategy, norm, accum, compiled)
     seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]
-    metrics = list(trainer.train(data(), seeds, rates))
+    metrics = list(made.train(data(), seeds, rates))
     assert len(metrics) == STEPS
-    return trainer
+    return made
 
 
 def adjusted(strategy, compiled: bool) -> Trainer:
@@ -112,27 +123,25 @@ def shared(strategy, compiled: bool) -> Trainer:
     return trainer
 
 
-def main(path: str) -> None:
-    """Writes the weights of all divisions."""
+def main(path: str, every_way: bool) -> None:
+    """Writes the weights of some divisions, or of all."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategies = {1: tf.distribute.get_strategy(), 2: tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])}
     found = {}
-    for replicas in (1, 2):
-        devices = ["/cpu:0", "/cpu:1"][:replicas]
-        strategy = tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(devices)
-        for accum in (1, 4):
-            for compiled in (False, True):
-                weights = trained(strategy, "frozen", accum, compiled).state()
-                found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in weights.items()}
-        for compiled in (False, True):
-            kernel = adjusted(strategy, compiled).model.get_layer("conv").kernel
-            found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
-            kernel = shared(strategy, compiled).model.get_layer("conv").kernel
-            found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
+    for replicas, accum, compiled in EVERY_WAY if every_way else WAYS:
+        weights = trained(strategies[replicas], "frozen", accum, compiled).state()
+        found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in weights.items()}
+    for replicas, compiled in ADJUSTED_IN_EVERY_WAY if every_way else ADJUSTED:
+        kernel = adjusted(strategies[replicas], compiled).model.get_layer("conv").kernel
+        found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
+        kernel = shared(strategies[replicas], compiled).model.get_layer("conv").kernel
+        found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
+    for replicas, strategy in strategies.items():
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]
-        again = trained(strategy, "live", 4 // replicas, False)
+        again = trainer(strategy, "live", 4 // replicas, False)
         again.restore(live.state())
         found[f"{replicas}/live/restored"] = make_forward(again.model, scaled)(images, 8)
         found[f"{replicas}/live/logits"] = make_forward(live.model, scaled)(images, 8)
@@ -142,4 +151,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] == ["all"])
