@@ -47,7 +47,7 @@ def test_pipelines_as_published(name, mode, side):
 def test_every_pipeline_shows_images_of_one_size(name):
     pipeline, images = PIPELINES.find(name), random_images(2)
     seen = tf.function(views.training_view, jit_compile=False)(
-        tf.constant(images), tf.constant([1, 2]), pipeline
+        tf.constant(images), tf.constant([1, 2]), pipeline, FACTS
     )
     tested = views.evaluation_view(tf.constant(images), pipeline)
     assert seen.dtype == tested.dtype == tf.float32
