@@ -58,17 +58,18 @@ before, after = found.report["rows"][0], found.report["rows"][-1]
 assert after["macs"] <= 0.5 * before["macs"] and found.model.layers[-1].activation.__name__ == "softmax"
 """,
     ("docs/own_models.md", 2): "assert 'peak' in pruning.list_criteria() and plan.widths",
-    ("docs/own_models.md", 3): "assert small.layers[1].filters == 8 and small.layers[2].gain.shape == (8,)",
-    ("docs/own_models.md", 4): """
+    ("docs/own_models.md", 3): "assert task.metric_name == 'pixels right'",
+    ("docs/own_models.md", 4): "assert small.layers[1].filters == 8 and small.layers[2].gain.shape == (8,)",
+    ("docs/own_models.md", 5): """
 np.testing.assert_allclose(masked(images), small(images), atol=1e-5)
 assert pruning.complexity(small).macs <= 0.6 * pruning.complexity(model).macs
 """,
-    ("docs/own_models.md", 5): """
+    ("docs/own_models.md", 6): """
 np.testing.assert_allclose(history["keep_macs"], [1.0, 0.5625, 0.5])
 np.testing.assert_allclose(model(images), small(images), atol=1e-5)
 assert 0.48 < pruning.complexity(small).macs / pruning.complexity(model).macs <= 0.5
 """,
-    ("docs/own_models.md", 6): """
+    ("docs/own_models.md", 7): """
 parts = ["at_loss", "kd_loss", "label_loss", "loss", "sparse_top_k_categorical_accuracy"]
 assert sorted(history) == parts and all(np.isfinite(history[part][0]) for part in parts)
 assert keras.models.load_model("student.keras").count_params() == small.count_params()
