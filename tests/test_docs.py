@@ -58,7 +58,7 @@ before, after = found.report["rows"][0], found.report["rows"][-1]
 assert after["macs"] <= 0.5 * before["macs"] and found.model.layers[-1].activation.__name__ == "softmax"
 """,
     ("docs/own_models.md", 2): "assert 'peak' in pruning.list_criteria() and plan.widths",
-    ("docs/own_models.md", 3): "assert task.metric_name == 'pixels right'",
+    ("docs/own_models.md", 3): "assert task.metric_name == 'R²' and small.layers[1].filters == 16",
     ("docs/own_models.md", 4): "assert small.layers[1].filters == 8 and small.layers[2].gain.shape == (8,)",
     ("docs/own_models.md", 5): """
 np.testing.assert_allclose(masked(images), small(images), atol=1e-5)
