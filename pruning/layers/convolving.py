@@ -10,25 +10,28 @@ from secateur.pruning.layers.running import Weights
 
 def conv(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     """Convolution along one, two or three axes, also in groups."""
-    kernel, groups = w["kernel"], getattr(call.layer, "groups", 1)
+    layer, kernel, padding = call.layer, w["kernel"], call.layer.padding.upper()
+    if padding == "CAUSAL":
+        padding, before = "VALID", layer.dilation_rate[0] * (kernel.shape[0] - 1)
+        x = tf.pad(x, [(0, 0), (before, 0), (0, 0)])
+    return _finished(call, w, _in_groups(call, kernel, x, padding))
+
+
+def _in_groups(call: Call, kernel: tf.Tensor, x: tf.Tensor, padding: str) -> tf.Tensor:
+    groups, dilations = getattr(call.layer, "groups", 1), getattr(call.layer, "dilation_rate", 1)
+
+    def convolved(kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.convolution(x, kernel, call.layer.strides, padding, dilations=dilations)
+
     if groups == 1:
-        return _finished(call, w, _convolved(call, kernel, x))
+        return convolved(kernel, x)
     if groups < call.node.arguments.keras_tensors[0].shape[-1]:
         parts = zip(tf.split(kernel, groups, -1), tf.split(x, groups, -1), strict=True)
-        return _finished(call, w, tf.concat([_convolved(call, *part) for part in parts], -1))
+        return tf.concat([convolved(*part) for part in parts], -1)
     if x.shape.rank == 5:  # TensorFlow knows groups along three axes under XLA alone
-        run = tf.function(lambda kernel, x: _convolved(call, kernel, x), jit_compile=True, autograph=False)
-        return _finished(call, w, run(kernel, x))
+        return tf.function(convolved, jit_compile=True, autograph=False)(kernel, x)
     kernel = tf.reshape(kernel, [*kernel.shape[:-2], -1, call.layer.filters // groups])
-    return depthwise(call, {**w, "kernel": kernel}, x)
-
-
-def _convolved(call: Call, kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    padding, dilations = call.layer.padding.upper(), getattr(call.layer, "dilation_rate", 1)
-    if padding == "CAUSAL":
-        padding, before = "VALID", dilations[0] * (kernel.shape[0] - 1)
-        x = tf.pad(x, [(0, 0), (before, 0), (0, 0)])
-    return tf.nn.convolution(x, kernel, call.layer.strides, padding, dilations=dilations)
+    return _by_channel(call, kernel, x, padding)
 
 
 def transposed(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
@@ -41,24 +44,23 @@ def transposed(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
 
 def depthwise(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     """Convolution of each channel by itself, along one or two axes."""
-    return _finished(call, w, _by_channel(call, w["kernel"], x))
+    return _finished(call, w, _by_channel(call, w["kernel"], x, call.layer.padding.upper()))
 
 
 def separable(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     """Convolution of each channel by itself, then one of single positions."""
-    y = _by_channel(call, w["depthwise_kernel"], x)
+    y = _by_channel(call, w["depthwise_kernel"], x, call.layer.padding.upper())
     return _finished(call, w, tf.nn.convolution(y, w["pointwise_kernel"]))
 
 
-def _by_channel(call: Call, kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+def _by_channel(call: Call, kernel: tf.Tensor, x: tf.Tensor, padding: str) -> tf.Tensor:
     if x.shape.rank == 3:  # TensorFlow knows images only
-        return tf.squeeze(_by_channel(call, kernel[None], x[:, None]), 1)
+        return tf.squeeze(_by_channel(call, kernel[None], x[:, None], padding), 1)
     strides, dilations = (
         (option if isinstance(option, tuple) else (option,)) * 2
         for option in (call.layer.strides, getattr(call.layer, "dilation_rate", 1))
     )
-    strides = [1, *strides[-2:], 1]
-    return tf.nn.depthwise_conv2d(x, kernel, strides, call.layer.padding.upper(), dilations=dilations[-2:])
+    return tf.nn.depthwise_conv2d(x, kernel, [1, *strides[-2:], 1], padding, dilations=dilations[-2:])
 
 
 def dense(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:

@@ -106,6 +106,15 @@ def test_dropout_and_augmentation_do_nothing():
     np.testing.assert_array_equal(outputs(noisy, batch)[0], outputs(plain, batch)[0])
 
 
+def test_convolutions_in_groups_and_behind_their_past():
+    """Conv1D, causal, also with a group for each channel."""
+    sound = keras.Input((12, 2))
+    x = L.Conv1D(6, 3, padding="causal", dilation_rate=2, activation="relu")(sound)
+    x = L.Conv1D(12, 2, padding="causal", groups=6, activation="relu")(x)
+    x = L.Conv1D(8, 2, padding="causal", groups=2, activation="relu")(x)
+    check(keras.Model(sound, L.Dense(3)(L.GlobalMaxPooling1D()(x))))
+
+
 def test_a_mask_goes_along_with_its_tokens():
     tokens = keras.Input((6,), dtype="int32")
     x = L.Embedding(7, 8, mask_zero=True, name="words")(tokens)
