@@ -24,6 +24,7 @@ from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
 FLAG = "--recipe"
+OF_NETS = ("arch", "head", "stem", "shortcut", "dropout")  # options that a model of one's own has no use for
 USUAL, TIMED = "ekg", "auto"  # without --recipe, and without it but with --minutes
 LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
 
@@ -81,7 +82,9 @@ def _together(
     steps = [f"{target}={written(value)}" for target, value in settings.items() if "." in target]
     options = {target: value for target, value in settings.items() if "." not in target}
     every = {**given, "set": [*steps, *given.get("set", [])]}
-    return RunOptions(**{**recipe.options, **options, **every, "recipe": name})
+    unused = OF_NETS if given.get("model") else ()
+    usual = {key: value for key, value in recipe.options.items() if key not in unused}
+    return RunOptions(**{**usual, **options, **every, "recipe": name})
 
 
 def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:

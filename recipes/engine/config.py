@@ -162,6 +162,8 @@ class RunOptions(Common, OwnOptions):
         system = PIPELINES.find(self.pipeline)
         if self.per_batch_crop is not None:
             system = dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
+        if self.model and system.crop:  # whose inputs have their own size
+            system = dataclasses.replace(system, crop=None, resize=None)
         if self.augmentation == "recipe":
             return system
         pad = system.pad if "crop" in self.augmentation else 0

@@ -87,7 +87,9 @@ class Dense(Train):
             start = f"{self.epochs} epochs of training"
             dense = super().run(context, state).network
         starts = {"dense": dense} | ({"epoch": self._kept(context)} if self.keep_epoch else {})
-        shown = self.shown and not self.copy_teacher and start != "random weights"
+        shown = (
+            self.shown and not (self.copy_teacher and context.config.teacher) and start != "random weights"
+        )
         return State(dense=dense, start=start, starts=starts).after(dense, shown)
 
     def begin(self, context: RunContext, state: State) -> tuple[keras.Model, None]:

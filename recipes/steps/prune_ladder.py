@@ -11,10 +11,12 @@ from secateur.pruning import Plan, coupled_plan, find_groups, find_ladder, plan_
 from secateur.pruning.choose.coupling import COUPLINGS
 from secateur.pruning.choose.ladders import LADDERS, relative
 from secateur.pruning.rounding import removed
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.narrowing import Narrowing, final_sparsity
+from secateur.runs import UsageError
 
 GROUP = "group"
 
@@ -30,6 +32,14 @@ class PruneLadder(Narrowing):
         "layers of a group share scores; or NNI's ways: the union of what each layer keeps by itself, "
         "or the sum of their scores; then the sparsity is that of each layer's weights",
     )
+
+    def check_options(self, config: RunOptions) -> None:
+        """NNI's couplings have a sparsity of weights and no budget."""
+        if config.keep_macs and self.coupling != GROUP:
+            raise UsageError(
+                f"With {self.label}.coupling={self.coupling!r} the sparsity is that of weights. Received: "
+                f"keep_macs={config.keep_macs}\ngive --set {self.label}.coupling=group, or .sparsity=0.4"
+            )
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """What stays of `model`."""

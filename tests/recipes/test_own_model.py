@@ -67,12 +67,14 @@ def shortened(recipe: str) -> list[str]:
         table.get("name", table["kind"]): table["kind"] for table in tables_of(find_recipe(recipe).steps)
     }
     short = {"repeat": "times=2", "anneal": "tries=2", "int8": "epochs=1"}
+    short |= {} if recipe != "backward" else {"repeat": "times=60"}  # it stops where the budget is met
     found = [f"{name}.{short[kind]}" for name, kind in kinds.items() if kind in short]
+    found += ["prune_ladder.coupling=group"] if recipe in ("lottery_nni", "lottery_admm") else []
     return ["--set", *found] if found else []
 
 
 WHOLE = {"baseline", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8",
-         "fewest_bytes", "hap_quant", "kesi_weights", "lottery_weights", "kesi_tiny", "distill"}  # fmt: skip
+         "fewest_bytes", "hap_quant", "kesi_weights", "lottery_weights", "distill"}  # fmt: skip
 QUICK = {"ekg", "kesi", "fewest_bytes", "sfp"}
 
 
