@@ -42,7 +42,7 @@ def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> b
     require(numbers, NUMBERS, "numbers")
     if kinds := [x.dtype for x in model.inputs if not tf.as_dtype(x.dtype).is_floating]:
         raise UsageError(f"8 bits are made of inputs that are floats. Received: {kinds[0]} in {model.name!r}")
-    shown = [[np.asarray(x, np.float32) for x in sample] for sample in samples]
+    shown = _alike([[np.asarray(x, np.float32) for x in sample] for sample in samples])
     if not shown:
         raise UsageError("8 bits need samples to be calibrated with. Received: samples=[]")
     converter = converter_of(model)
@@ -58,6 +58,18 @@ def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> b
             f"{model.name!r} cannot be of whole numbers only. Received: float32 in {left[0]}\n{REMEDY}"
         )
     return data
+
+
+def _alike(samples: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """The same samples, some of the last ones twice, in batches of the first one's size.
+
+    The calibrator resizes one input after the other, and cannot run while their batches differ.
+    """
+    if len({len(sample[0]) for sample in samples}) < 2:
+        return samples
+    inputs, size = [np.concatenate(values) for values in zip(*samples, strict=True)], len(samples[0][0])
+    last = len(inputs[0]) - size
+    return [[values[(at := min(i, last)) : at + size] for values in inputs] for i in range(0, len(inputs[0]), size)]
 
 
 def left_in_float(data: bytes) -> list[str]:

@@ -100,6 +100,8 @@ def test_two_inputs_two_outputs_and_a_sequential_model(samples):
     found = litert_runner(to_int8(model, [[samples, -samples]]), 48)(samples, -samples)
     for one, other in zip(found, model([samples, -samples]), strict=True):
         assert np.abs(one - np.asarray(other)).max() < 0.05 * max(1, np.abs(other).max())
+    parts = [[samples[i : i + 20], -samples[i : i + 20]] for i in (0, 20, 40)]  # the last has 8
+    assert to_int8(model, parts) == to_int8(model, [[samples, -samples]])
     alone = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)])
     found = litert_outputs(to_int8(alone, [[samples]]), lambda part: [samples[part]], 48, 20)
     assert np.abs(found - np.asarray(alone(samples))).max() < 0.05 * np.abs(found).max()
