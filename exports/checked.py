@@ -12,8 +12,8 @@ import keras
 
 from secateur.exports.formats import FORMATS
 from secateur.exports.parity import TOLERANCE, Parity, compare
-from secateur.exports.signature import outputs, sample_inputs
-from secateur.runs.errors import SnapshotError, UsageError, disk_errors
+from secateur.exports.signature import fixed_batch, outputs, sample_inputs
+from secateur.runs.errors import SnapshotError, UsageError, disk_errors, warn
 from secateur.runs.files import make_atomic, temporary
 
 SAMPLES = 4
@@ -51,9 +51,12 @@ def export(model: keras.Model, path: str | os.PathLike, name: str) -> Parity:
 
 
 def _written(model: keras.Model, temp: Path, name: str, path: str | os.PathLike) -> Parity:
-    entry, inputs = FORMATS[name], sample_inputs(model, SAMPLES)
+    entry, count = FORMATS[name], fixed_batch(model) or SAMPLES
+    inputs, given, model = sample_inputs(model, count), model, entry.form(model)
+    if name == "litert" and model is not given:
+        warn(f"{path} computes in float32 what {given.name!r} computes in mixed precision")
     entry.write(model, temp)
-    found = entry.read(temp, SAMPLES, model)(*inputs)
+    found = entry.read(temp, count, model)(*inputs)
     parity = compare(outputs(model, inputs), found if isinstance(found, list) else [found])
     if not parity.relative <= TOLERANCE:
         raise SnapshotError(

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from secateur.exports.frozen import in_float32
 from secateur.exports.litert import litert_runner, to_litert
 from secateur.exports.parity import compare
 from secateur.exports.signature import Runner, alone, outputs, sample_inputs
@@ -31,6 +32,7 @@ class Format:
         read: (path, number of samples, model) → what it computes.
         packages: what it needs beyond this project's requirements; the extra of the format's name has them.
         folder: whether it is one.
+        form: model → what is written of it, and compared: the same at inference.
     """
 
     suffix: str
@@ -38,6 +40,19 @@ class Format:
     read: Callable[[Path, int, keras.Model], Runner]
     packages: tuple[str, ...] = ()
     folder: bool = False
+    form: Callable[[keras.Model], keras.Model] = lambda model: model
+
+
+def at_rest(model: keras.Model) -> keras.Model:
+    """A model around this one that calls it for inference. Keras exports the mode that calls recorded.
+
+    It records a layer's default as if the user had said it: True for augmentation.
+    """
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
+        functional_of(model)._inputs_struct,
+    )
+    return keras.Model(inputs, model(inputs, training=False), name=model.name)
 
 
 def _write_litert(model: keras.Model, path: Path) -> None:
@@ -93,9 +108,9 @@ FORMATS: Registry[Format] = Registry(
     "formats",
     {
         "keras": Format(".keras", lambda model, path: model.save(path), _read_keras),
-        "savedmodel": Format(".savedmodel", _write_savedmodel, _read_savedmodel, folder=True),
-        "litert": Format(".tflite", _write_litert, _read_litert),
-        "onnx": Format(".onnx", _write_onnx, _read_onnx, packages=("tf2onnx", "onnxruntime")),
+        "savedmodel": Format(".savedmodel", _write_savedmodel, _read_savedmodel, folder=True, form=at_rest),
+        "litert": Format(".tflite", _write_litert, _read_litert, form=in_float32),
+        "onnx": Format(".onnx", _write_onnx, _read_onnx, ("tf2onnx", "onnxruntime"), form=at_rest),
     },
     option="export",
 )

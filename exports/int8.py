@@ -69,7 +69,10 @@ def _alike(samples: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         return samples
     inputs, size = [np.concatenate(values) for values in zip(*samples, strict=True)], len(samples[0][0])
     last = len(inputs[0]) - size
-    return [[values[(at := min(i, last)) : at + size] for values in inputs] for i in range(0, len(inputs[0]), size)]
+    return [
+        [values[(at := min(i, last)) : at + size] for values in inputs]
+        for i in range(0, len(inputs[0]), size)
+    ]
 
 
 def left_in_float(data: bytes) -> list[str]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from secateur.exports.frozen import freeze
-from secateur.exports.signature import Runner, alone
+from secateur.exports.signature import Runner, alone, in_batches
 from secateur.runs.errors import UsageError, first_line
 from secateur.runs.quiet import quiet_stderr
 
@@ -66,8 +66,9 @@ def _operations(message: str) -> str:
 def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runner:
     """f(one array (batch, …) per input) → outputs, on the LiteRT interpreter.
 
-    Open sizes become those of the arrays, call by call. Where the file reads or gives whole numbers of 8 bits
-    with a scale, the arrays are float32 all the same.
+    Open sizes become those of the arrays, call by call. A file for a fixed number of samples runs on so many
+    at a time. Where the file reads or gives whole numbers of 8 bits with a scale, the arrays are float32 all
+    the same.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -75,6 +76,7 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
         interpreter = Interpreter(model_content=data, num_threads=threads)
     sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
     open_sizes = any(-1 in source["shape_signature"][1:] for source in sources)
+    fixed = next((int(n) for source in sources if (n := source["shape_signature"][:1].sum()) > 0), None)
     shapes: list[tuple[int, ...]] = []
 
     def allocate(wanted: list[tuple[int, ...]]) -> None:
@@ -85,17 +87,18 @@ def litert_runner(data: bytes, batch_size: int, threads: int | None = 2) -> Runn
             interpreter.allocate_tensors()
         shapes = wanted
 
-    def run(*inputs: np.ndarray) -> Any:
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
         if open_sizes and shapes != (wanted := [values.shape for values in inputs]):
             allocate(wanted)
         for source, values in zip(sources, inputs, strict=True):
             interpreter.set_tensor(source["index"], _whole(values, source))
         interpreter.invoke()
-        return alone([_real(interpreter.get_tensor(target["index"]), target) for target in targets])
+        return [_real(interpreter.get_tensor(target["index"]), target) for target in targets]
 
     if not open_sizes:  # the file gives these as 1, on which not every layer can run
-        allocate([(batch_size, *source["shape"][1:]) for source in sources])
-    return run
+        allocate([(fixed or batch_size, *source["shape"][1:]) for source in sources])
+    batched = in_batches(run, fixed)
+    return lambda *inputs: alone(batched(*inputs))
 
 
 def litert_outputs(

@@ -17,11 +17,36 @@ OPEN_SIZES = (32, 64, 96, 128, 256, 512)  # what axes of open size are given: th
 
 
 def input_specs(model: keras.Model, batch_size: int | None) -> list[tf.TensorSpec]:
-    """Shape and type of each input, in the model's order; None leaves the number of samples open."""
+    """Shape and type of each input, in the model's order; None leaves the number of samples open.
+
+    A number that the model itself fixes counts.
+    """
+    batch_size = fixed_batch(model) or batch_size
     return [
         tf.TensorSpec([batch_size, *tensor.shape[1:]], tensor.dtype, name=f"input_{i}")
         for i, tensor in enumerate(model.inputs)
     ]
+
+
+def fixed_batch(model: keras.Model) -> int | None:
+    """The number of samples that a model takes, where its inputs fix it."""
+    return next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0]), None)
+
+
+def in_batches(run: Callable[..., list[np.ndarray]], size: int | None) -> Callable[..., list[np.ndarray]]:
+    """A function of samples, for any number of them, that is run on `size` at a time; None: on all.
+
+    The last batch is filled up with the last sample.
+    """
+
+    def batched(*inputs: np.ndarray) -> list[np.ndarray]:
+        count, parts = len(inputs[0]), []
+        for start in range(0, count, size):
+            places = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append([made[: count - start] for made in run(*(values[places] for values in inputs))])
+        return [np.concatenate(made) for made in zip(*parts, strict=True)]
+
+    return batched if size else run
 
 
 def sample_inputs(model: keras.Model, count: int, seed: int = 1) -> list[np.ndarray]:

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from secateur.exports import FORMATS, export, frozen_runner, litert_runner, require, to_litert
+from secateur.exports import FORMATS, export, frozen_runner, litert_runner, require, to_int8, to_litert
 from secateur.exports.checked import make_folder
+from secateur.exports.frozen import in_float32
+from secateur.exports.int8 import left_in_float
 from secateur.exports.parity import compare
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
@@ -76,7 +78,33 @@ def open_window() -> keras.Model:
     return keras.Model(x, keras.layers.Conv2D(4, 3)(x))
 
 
-@pytest.mark.parametrize("make", [two_in_two_out, words, open_pair, open_window])
+def one_at_a_time() -> keras.Model:
+    """Recurrent, and for one sample at a time: what LiteRT needs of it."""
+    x = keras.Input((7, 3), batch_size=1)
+    return keras.Model(x, keras.layers.Dense(2)(keras.layers.LSTM(4)(x)))
+
+
+def augmented() -> keras.Model:
+    """Turns its images in training, which is what Keras records of the call."""
+    x = keras.Input((8, 8, 3))
+    turned = keras.layers.RandomRotation(0.2)(keras.layers.RandomFlip()(x))
+    return keras.Model(x, keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(turned)))
+
+
+def mixed() -> keras.Model:
+    """Weights of 32 bits and products of 16, also in a layer inside of a layer."""
+    policy, layers = keras.DTypePolicy("mixed_float16"), keras.layers
+    x = keras.Input((8, 8, 3))
+    made = layers.TimeDistributed(layers.Conv1D(3, 3, dtype=policy), dtype=policy)(
+        layers.Conv2D(4, 3, activation="relu", dtype=policy)(x)
+    )
+    return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D(dtype=policy)(made)))
+
+
+MAKES = [two_in_two_out, words, open_pair, open_window, one_at_a_time, augmented, mixed]
+
+
+@pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize("name", FREE)
 def test_every_format_computes_what_the_model_does(make, name, tmp_path):
     path = tmp_path / f"net{FORMATS[name].suffix}"
@@ -170,6 +198,24 @@ def test_runners_take_one_array_per_input_and_give_the_models_outputs(count):
     for run in (frozen_runner(model, count), litert_runner(to_litert(model), count)):
         assert compare(expected, run(*inputs)).relative < 1e-5
         assert compare(expected, run(*inputs[::-1])).relative > 1e-2
+
+
+def test_a_file_for_one_sample_is_run_on_several_one_by_one():
+    model = one_at_a_time()
+    inputs = sample_inputs(model, 3)
+    for run in (frozen_runner(model, 3), litert_runner(to_litert(model), 3)):
+        assert compare(outputs(model, inputs), [run(*inputs)]).relative < 1e-5
+
+
+def test_mixed_precision_becomes_float32_of_the_same_weights():
+    model, inputs = mixed(), sample_inputs(mixed(), 3)
+    assert (
+        1e-5 < compare(outputs(model, inputs), [litert_runner(to_litert(model), 3)(*inputs)]).relative < 1e-2
+    )
+    assert in_float32(twin := in_float32(model)) is twin is not model
+    for one, other in zip(model.weights, twin.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert left_in_float(to_int8(model, [inputs])) == []
 
 
 @pytest.mark.parametrize("make", [open_pair, open_window])

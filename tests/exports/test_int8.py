@@ -113,6 +113,6 @@ def test_inputs_and_layers_that_are_no_floats_of_32_bits_are_named(samples):
     with pytest.raises(UsageError, match="inputs that are floats. Received: uint8"):
         to_int8(pixels, [[samples]])
     inputs = keras.Input((8, 8, 3))
-    half = keras.Model(inputs, layers.Conv2D(2, 3, dtype="mixed_float16")(inputs))
-    with pytest.raises(UsageError, match="compute in mixed_float16: make it with float32"):
+    half = keras.Model(inputs, layers.Conv2D(2, 3, dtype="float16")(inputs))
+    with pytest.raises(UsageError, match="compute in float16: make it with float32"):
         to_int8(half, [[samples]])
