@@ -31,7 +31,7 @@ def rows(epochs: int) -> dict[str, list[str]]:
     return {
         "L1, one shot": ["pfec_a", "--set", *trained("train", epochs)],
         "NetAdapt": ["netadapt", "--set", *trained("train", epochs)],
-        "EKG": ["ekg", "--Knowledge", "false", "--set", *trained("fine_tune", epochs)],
+        "EKG": ["ekg", "--no-Knowledge", "--set", *trained("fine_tune", epochs)],
         "EKG, bank and two views": ["ekg", "--set", *trained("fine_tune", epochs)],
         "KESI": [
             *("kesi", "--set", "rounds.times=1", "distil.optimizer=torch_nesterov"),
