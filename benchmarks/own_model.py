@@ -18,7 +18,7 @@ from benchmarks.common import print_table, save
 from benchmarks.run_tables import percent, row, run, slug
 from secateur.runs import cli
 
-CYCLE = {"learning_rate": "0.05", "schedule": "one_cycle", "weight_decay": "5e-4"}
+CYCLE = {"optimizer": "adam", "learning_rate": "1e-3", "schedule": "one_cycle", "weight_decay": "0"}
 
 
 def rows(epochs: int) -> dict[str, list[str]]:
@@ -34,7 +34,7 @@ def rows(epochs: int) -> dict[str, list[str]]:
         "EKG": ["ekg", "--no-Knowledge", "--set", *trained("fine_tune", epochs)],
         "EKG, bank and two views": ["ekg", "--set", *trained("fine_tune", epochs)],
         "KESI": [
-            *("kesi", "--set", "rounds.times=1", "distil.optimizer=torch_nesterov"),
+            *("kesi", "--set", "rounds.times=1"),
             *trained("train", first),
             *trained("distil", epochs - first),
         ],

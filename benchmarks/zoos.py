@@ -46,7 +46,8 @@ def _smallest(make: Callable[[int], Any]) -> Any:
 
 KIMM = (
     "ConvMixer736D32", "ConvNeXtAtto", "DenseNet121", "EfficientNetB0", "EfficientNetLiteB0",
-    "EfficientNetV2B0", "GhostNetW050", "GhostNetV2W100", "GhostNetV3W050", "HGNetTiny", "HGNetV2B0", "InceptionNeXtTiny",
+    "EfficientNetV2B0", "GhostNetW050", "GhostNetV2W100", "GhostNetV3W050", "HGNetTiny", "HGNetV2B0",
+    "InceptionNeXtTiny",
     "InceptionV3", "LCNet035", "MobileNetV2W050", "MobileNetV3W050Small", "MobileOneS0", "MobileViTXXS",
     "MobileViTV2W050", "RegNetX002", "RegNetY002", "RepVGGA0", "ResNet18", "TinyNetE", "VGG11",
     "VisionTransformerTiny16", "Xception",
