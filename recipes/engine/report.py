@@ -109,6 +109,7 @@ def _measure(
             {k: v for k, v in vars(i).items() if k != "plan"} | {"rate": i.macs / history[0].macs}
             for i in history
         ],
+        "reestimated": [name for name, fact in facts.items() if fact.get("reestimated")],
         "epochs": [row for row in context.log.rows() if row["phase"] in entries],
         "test_reads": context.splits.test_reads,
     }

@@ -145,6 +145,11 @@ def test_arrays_are_read_by_the_constants_that_are_given(mine, capsys):
         secateur.compress(model, data, mean=[0] * 3, std=[1] * 3)
     with pytest.raises(UsageError, match="folder instead. Received: train_path='here'"):
         secateur.compress(model, data, train_path="here")
+    with pytest.raises(
+        UsageError, match="'netadapt' has no such.*distill='kd'.*\n.*a step of .*netadapt"
+    ) as e:
+        secateur.compress(model, data, recipe="netadapt", distill="kd")
+    assert "dataset" not in str(e.value), "it says train"
     with pytest.raises(UsageError, match="numbers"):
         secateur.compress(model, (data[0] / 255, data[1]), mean=[0] * 3, std=[1] * 3)
     assert "gpu_id" not in capsys.readouterr().err, "no such word was given"
