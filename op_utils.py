@@ -511,8 +511,10 @@ def make_forward(
 
 def reestimate_batch_norm(
     model: keras.Model, preprocess: Callable, images: np.ndarray, batch_size: int = 256
-) -> None:
+) -> bool:
     """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
+
+    Returns whether there were any that move.
 
     Slicing channels leaves averages behind that belong to the wide net; one forward pass estimates them
     again. Layers whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is
@@ -524,10 +526,10 @@ def reestimate_batch_norm(
         images: (n, …), n > 0.
         batch_size: images whose statistics are taken together.
     """
-    make_reestimator(model, preprocess)(images, batch_size)
+    return make_reestimator(model, preprocess)(images, batch_size)
 
 
-def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.ndarray, int], None]:
+def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.ndarray, int], bool]:
     """Makes `f(images, batch size)`, which does `reestimate_batch_norm` to the weights that there are then.
 
     For one network with many weights after the other: it is compiled once.
@@ -546,22 +548,27 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
 
     calls: list[int] = []  # updates of each average in a pass, whatever the weights
 
-    def reestimate(images: np.ndarray, batch_size: int) -> None:
+    def reestimate(images: np.ndarray, batch_size: int) -> bool:
+        if not moving:
+            return False
         count = max(1, len(images) // batch_size)
         size = min(len(images), count * batch_size)
         edges = np.cumsum([0, *(len(part) for part in np.array_split(range(size), count))])
         parts = [tensors(images[a:b]) for a, b in itertools.pairwise(edges)]
+        spec = keras.tree.map_structure(_any_number, parts[0])  # one trace for batches of all sizes
+        traced = averages.get_concrete_function(spec, tf.TensorSpec((), tf.float32))
         zero, one = tf.constant(0.0), tf.constant(1.0)
         if not calls:
-            ends = zip(averages(parts[0], zero), averages(parts[0], one), moving, strict=True)
+            ends = zip(traced(parts[0], zero), traced(parts[0], one), moving, strict=True)
             calls.extend(_updates(np.median(b - a), momentum) for a, b, (_, momentum) in ends)
         total = [np.zeros(v.shape) for v, _ in moving]
         for part in parts:
-            for i, found in enumerate(averages(part, zero)):
+            for i, found in enumerate(traced(part, zero)):
                 total[i] += found.numpy()
         for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
             if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic
                 variable.assign((value / (1 - momentum**n) / count).astype("float32"))
+        return any(calls)
 
     return reestimate
 

@@ -22,19 +22,21 @@ def check_form(task: Task, shape: Shape, dtype: np.dtype, outputs: Shape) -> Non
     if task.kind == "numbers" or task.two:
         _check_shape(task, shape, (whole, inner) if outputs[-1] == 1 else (whole,))
         return
-    _check_shape(task, shape, (inner, (*inner, 1), whole))
-    one_hot = len(shape) == len(outputs) and shape[-1] == task.units
-    if one_hot and task.said.sparse:
+    integers, one_hot = (inner, (*inner, 1)), (whole,)
+    sparse = task.said.sparse
+    ambiguous = _fits(shape, integers) and _fits(shape, one_hot)  # a size is open
+    if sparse and not ambiguous and _fits(shape, one_hot):
         raise UsageError(
             f"Loss {task.said.name!r} reads integers. Received: one-hot labels of shape {shape}\n"
             "give labels.argmax(-1), or loss='categorical_crossentropy'"
         )
-    if not one_hot and task.said.sparse is False:
+    if sparse is False and not ambiguous and _fits(shape, integers):
         raise UsageError(
             f"Loss {task.said.name!r} reads one-hot labels. Received: integers of shape {shape}\n"
             f"give keras.utils.to_categorical(labels, {task.units}), or "
             "loss='sparse_categorical_crossentropy'"
         )
+    _check_shape(task, shape, (*(() if sparse is False else integers), *(() if sparse else one_hot)))
 
 
 def check_values(task: Task, labels: np.ndarray, as_outputs: bool) -> None:
@@ -58,17 +60,20 @@ def check_one_class(labels: np.ndarray, units: int) -> None:
 
 
 def _check_shape(task: Task, found: Shape, allowed: tuple[Shape, ...]) -> None:
-    def fits(shape: Shape) -> bool:
-        own = found[1:]
-        return len(own) == len(shape) and all(
-            None in (a, b) or a == b for a, b in zip(own, shape, strict=True)
-        )
-
-    if not found or not any(map(fits, allowed)):
+    if not _fits(found, allowed):
         shapes = " or ".join(_text(shape) for shape in allowed)
         raise UsageError(
             f"Labels for {task.kind} by loss {task.said.name!r} have the shape {shapes}. Received: {found}"
         )
+
+
+def _fits(found: Shape, allowed: tuple[Shape, ...]) -> bool:
+    """Whether a shape with the batch axis is one of those without, where None is any size."""
+    return bool(found) and any(
+        len(found) == len(shape) + 1
+        and all(None in (a, b) or a == b for a, b in zip(found[1:], shape, strict=True))
+        for shape in allowed
+    )
 
 
 def _text(shape: Shape) -> str:

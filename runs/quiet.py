@@ -39,3 +39,17 @@ def start_tensorflow() -> None:
     # The Python side: advice on retracing (each network here is traced once), the converter's arguments.
     tf.get_logger().setLevel("ERROR")
     absl.logging.set_verbosity(absl.logging.ERROR)
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """The same for the Python side within another program, which has its own level outside of the block."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -346,7 +346,8 @@ def test_reestimation_leaves_alone_what_does_not_move(held):
     model = keras.Model(inputs, norm(inputs))
     norm.moving_mean.assign(np.full(5, 3.0))
     before = averages_of(norm)
-    reestimate(model, lambda x: x, np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32), 8)
+    images = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+    assert not reestimate(model, lambda x: x, images, 8), "none moved"
     np.testing.assert_array_equal(averages_of(norm), before)
 
 
@@ -380,7 +381,7 @@ def test_reestimation_mends_a_network_with_spoilt_averages():
     sound = loss()
     norm.moving_mean.assign(norm.moving_mean.numpy() + 5)
     assert loss() > sound + 0.5
-    reestimate(model, scaled, images, 32)
+    assert reestimate(model, scaled, images, 32), "there are averages"
     assert loss() < sound + 0.05
 
 
@@ -388,6 +389,6 @@ def test_a_network_without_batch_norm_needs_no_reestimation():
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
     before = [w.copy() for w in model.get_weights()]
-    reestimate(model, scaled, data(1)[0]["images"], 8)
+    assert not reestimate(model, scaled, data(1)[0]["images"], 8), "no averages moved"
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert not any(isinstance(layer, FusedBatchNorm) for layer in model.layers)

@@ -62,8 +62,13 @@ def options_of(recipe: str | None, **given: Any) -> RunOptions:
     chosen = {names[name]: value for name, value in given.items() if name in names}
     rest = {name: value for name, value in given.items() if name not in names}
     if strange := [name for name in rest if name not in RunOptions.model_fields]:
-        valid = nearest(strange[0], [*names, *RunOptions.model_fields])
-        raise UsageError(f"Unknown option. Received: {strange[0]}={rest[strange[0]]!r}. {valid}")
+        # what the caller has said stands in an argument of another name
+        valid = nearest(strange[0], [*names, *(one for one in RunOptions.model_fields if one not in given)])
+        steps = ", ".join(dict.fromkeys(name_of(table) for table in tables_of(file.steps)))
+        raise UsageError(
+            f"Recipe {recipe!r} has no such option. Received: {strange[0]}={rest[strange[0]]!r}. {valid}\n"
+            f"set=['STEP.KEY=VALUE'] changes a step of {steps}"
+        )
     return _together(file, recipe, chosen, rest)
 
 

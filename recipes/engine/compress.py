@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from secateur.dataloader import Facts, Images, Splits, given_splits
+from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
 from secateur.recipes.engine.command import options_of
@@ -21,6 +22,11 @@ from secateur.recipes.engine.run import run_on
 from secateur.recipes.engine.subject import Subject
 from secateur.runs.errors import UsageError
 
+INSTEAD = {
+    "train_path": "folder", "normalisation": "pixels", "arch": "model", "dataset": "train", "data": "train",
+    "data_path": "train",
+}  # fmt: skip
+"""Options of the command line → the argument that says the same."""
 Data = Any  # what `dataloader.sources.memory.images_of` takes
 
 
@@ -69,7 +75,7 @@ def compress(
             all that this call may take.
         loss: see `nets.task.Task.of`; None is what the model was compiled with.
         pixels: what the model reads, where images are bytes, see `dataloader.pipelines.PIXELS`; other numbers
-            are given to the model as they are.
+            are given to the model as they are. Or mean=[…], std=[…] of each channel, 0 to 255.
         augmentation: of images in training: "none", "flip", "crop", "flip+crop", or "recipe", as it has them.
         classes: number of classes; None counts the outputs.
         folder: of the run, which goes on there when it is called again; None is a temporary one.
@@ -77,19 +83,28 @@ def compress(
 
     Raises `UsageError` for options that the recipe does not have, and for a model or data that do not fit.
     """
+    if strange := [name for name in options if name in INSTEAD]:
+        name = strange[0]
+        raise UsageError(f"compress takes {INSTEAD[name]} instead. Received: {name}={options[name]!r}")
     subject = Subject.own(model, loss, options.pop("unfreeze", True))
-    splits = _splits(subject, train, holdout, test, classes, pixels)
     place = nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory()
     with place as path:
-        given = {"augmentation": augmentation, "normalisation": pixels, **options}
+        given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
         run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
+        splits = _splits(subject, train, holdout, test, classes, pixels, run.constants)
         report = run_on(run, subject, splits)
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
     return Compressed(small, report, Path(folder) if folder else None)
 
 
 def _splits(
-    subject: Subject, train: Data, holdout: Data | None, test: Data | None, classes: int | None, pixels: str
+    subject: Subject,
+    train: Data,
+    holdout: Data | None,
+    test: Data | None,
+    classes: int | None,
+    pixels: str,
+    constants: Constants | None,
 ) -> Splits:
     given = {"train": train, "holdout": holdout, "test": test}
     rank = len(subject.original.inputs[0].shape)
@@ -108,9 +123,13 @@ def _splits(
         colours=_bytes(images),
     )
     if _bytes(images):
-        facts = renormalised(facts, "0..255" if pixels == "auto" else pixels)
-    elif pixels != "auto":
-        raise UsageError(f"pixels says how bytes are read. Received: pixels={pixels!r}, images are numbers")
+        usual = "0..255" if pixels == "auto" else pixels
+        facts = renormalised(facts, "given" if constants else usual, constants)
+    elif pixels != "auto" or constants:
+        raise UsageError(
+            f"pixels, mean and std say how bytes are read. Received: pixels={pixels!r}, mean and std "
+            f"{constants}, images that are numbers"
+        )
     return given_splits(images, read.get("holdout"), read.get("test"), facts)
 
 

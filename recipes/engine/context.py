@@ -139,10 +139,10 @@ class RunContext:
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
         return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
 
-    def reestimate(self, model: keras.Model) -> None:
-        """BN's averages from training images, in place."""
+    def reestimate(self, model: keras.Model) -> bool:
+        """BN's averages from training images, in place; whether there are any that move."""
         images, size = self.splits.warmup.images, self.config.val_batch_size
-        reestimate_batch_norm(model, self.inputs, images, size)
+        return reestimate_batch_norm(model, self.inputs, images, size)
 
     def objective(self, outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean loss and accuracy of a batch with "labels"; an `Objective`."""

@@ -89,12 +89,16 @@ def lite_accuracy(context: RunContext, data: bytes, images: Images) -> float | N
     """Of a LiteRT file, which ends as the network's owner has it; None where images have no labels."""
     if not context.splits.facts.labelled:
         return None
+    return context.scored(lite_outputs(context, data, images), images, finished=True).accuracy
+
+
+def lite_outputs(context: RunContext, data: bytes, images: Images) -> np.ndarray:
+    """(images, …): the first output of a LiteRT file."""
 
     def read(part: slice) -> list[np.ndarray]:
         return keras.tree.flatten(context.arrays(images.images[part]))
 
-    found = exports.litert_outputs(data, read, len(images), TIMED_BATCH)
-    return context.scored(found, images, finished=True).accuracy
+    return exports.litert_outputs(data, read, len(images), TIMED_BATCH)
 
 
 def timed_batch(context: RunContext, parts: Mapping[str, Images]) -> list[np.ndarray]:

@@ -126,7 +126,9 @@ def in_flags(error: UsageError, flags: Mapping[str, Flag]) -> UsageError:
             if re.search(rf"\b{re.escape(target)}\b", text):
                 key = target.rpartition(".")[2]
                 text = re.sub(rf"Received: ({re.escape(target)}|{key})=", f"Received: {name}=", text)
-                text = text.replace(target, f"--{name}")
+                text = re.sub(
+                    rf"{re.escape(target)}\b", f"--{name}", text
+                )  # not prune.keep_macs for prune.keep
     return UsageError(text)
 
 

@@ -41,7 +41,7 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
         if not said and not rescales(subject.original):
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")
         return splits
-    known = _candidates(facts)
+    known = candidates(facts)
     right = _accuracies(subject, splits, known)
     name = facts.normalisation
     if not said and not rescales(subject.original):
@@ -68,13 +68,25 @@ def rescales(model: keras.Model) -> bool:
     return False
 
 
-def _candidates(facts: Facts) -> dict[str, Facts]:
-    """Normalisation → facts: what stands already, what is usual with the data set, and all ranges.
+def candidates(facts: Facts) -> dict[str, Facts]:
+    """Normalisation → facts: what stands already, what belongs to the data set, and all ranges.
 
-    Numbers that are no bytes are read as they are.
+    Numbers that are no bytes are read as they are. A folder has no constants of its own: those that stand in
+    for them are a range, which is tried once.
     """
-    names = [] if not facts.colours else [*PIXELS] if facts.name == memory.NAME else ["rgb", *PIXELS]
-    return {facts.normalisation: facts} | {name: renormalised(facts, name) for name in names}
+    found = {facts.normalisation: facts}
+    if facts.colours:
+        ranges = {name: renormalised(facts, name) for name in PIXELS}
+        own = None if facts.name == memory.NAME else renormalised(facts, "rgb")
+        if own and not any(_alike(own, one) for one in ranges.values()):
+            found["rgb"] = own
+        found |= ranges
+    return found
+
+
+def _alike(one: Facts, other: Facts) -> bool:
+    """Whether a network reads the same numbers by both."""
+    return (one.mean, one.std, one.exchanged) == (other.mean, other.std, other.exchanged)
 
 
 def _count(splits: Splits) -> int:

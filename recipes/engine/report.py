@@ -109,9 +109,18 @@ def _measure(
             {k: v for k, v in vars(i).items() if k != "plan"} | {"rate": i.macs / history[0].macs}
             for i in history
         ],
+        "reestimated": [
+            name for name, fact in facts.items() if fact.get("reestimated") and not _dropped(fact)
+        ],
+        "dropped": {name: fact for name, fact in facts.items() if _dropped(fact)},
         "epochs": [row for row in context.log.rows() if row["phase"] in entries],
         "test_reads": context.splits.test_reads,
     }
+
+
+def _dropped(fact: dict) -> bool:
+    """Whether a training was too short: the network before it stayed."""
+    return fact.get("holdout_trained", 1) < fact.get("holdout_untrained", 0)
 
 
 def _tried(fact: dict) -> list[dict]:

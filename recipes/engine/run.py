@@ -43,6 +43,7 @@ from secateur.runs import (
     read_json,
     sha256,
 )
+from secateur.runs.quiet import quiet_tensorflow
 from secateur.runs.suggest import nearest
 
 ENDING = ("compact", "litert", "report")
@@ -112,7 +113,7 @@ def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
     """The same with a network and images that are in memory."""
     program = program_of(options)
     strategy = make_strategy(options.gpu_id, options.tpu)
-    with strategy.scope():
+    with quiet_tensorflow(), strategy.scope():
         return _carry_out(program, subject, splits, strategy)
 
 

@@ -16,7 +16,7 @@ from secateur.pruning import compact
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.ending import ending_seconds
-from secateur.recipes.engine.files import lite_accuracy
+from secateur.recipes.engine.files import lite_accuracy, lite_outputs
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
@@ -64,7 +64,9 @@ class Int8(Step):
             if left := left_in_float(data):
                 warn(f"{state.name}: {len(left)} tensors stay in float32; the first is {left[0]}")
             path.write_bytes(data)
-            text = ", ".join(f"{name} {percent(value)}" for name, value in facts.items())
+            text = ", ".join(f"{name} {percent(value)}" for name, value in facts.items()) if labelled else ""
+            facts["apart"] = self.apart(context, model, data)
+            text = text or f"outputs {percent(facts['apart'])} of their range away from float32's, on average"
             print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
 
@@ -82,6 +84,16 @@ class Int8(Step):
     def accuracy(self, context: RunContext, data: bytes) -> float:
         """Of a file on the holdout."""
         return lite_accuracy(context, data, context.splits.holdout)
+
+    def apart(self, context: RunContext, model: keras.Model, data: bytes) -> float:
+        """Mean distance on the holdout of a file's first output from the network's, by the range of that."""
+        images, network = context.splits.holdout, context.subject.ended(model)
+        rows = [
+            keras.tree.flatten(network(context.arrays(images.images[at : at + SHOWN]), training=False))[0]
+            for at in range(0, len(images), SHOWN)
+        ]
+        exact = np.concatenate([keras.ops.convert_to_numpy(some) for some in rows])
+        return float(np.abs(lite_outputs(context, data, images) - exact).mean() / (np.ptp(exact) or 1.0))
 
     def train(self, context: RunContext, state: State, model: keras.Model) -> None:
         """Trains in place, in rounded numbers; where minutes are counted, as long as some are left."""

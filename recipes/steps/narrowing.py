@@ -44,10 +44,12 @@ class Cutting(CutOptions, NetworkStep):
             facts = {"holdout_before": context.accuracy(model, context.splits.holdout)}
             plan, found = self.planned(context, state, model)
             facts |= found
-            small = self.cut(context, model, plan)
+            small, moved = self.cut(context, model, plan)
             facts["holdout_after"] = context.accuracy(small, context.splits.holdout)
             facts |= self.facts(context, state, model, plan, small)
-            print(f"{state.name}: hold-out {_stages(facts)}", flush=True)
+            if not moved:  # slicing alone is all that was done
+                facts.pop("holdout_stale_averages", None)
+            print(f"{state.name}: hold-out {_stages(facts, moved)}", flush=True)
             return context.save(path, small, state.narrowed(plan)) | facts
 
         path = context.step(state.name, self.result(state), make)
@@ -55,15 +57,14 @@ class Cutting(CutOptions, NetworkStep):
         context.folder.write_json(f"plan_{self.criterion}.json", plan.to_json())
         return state.after(path, self.shown, plan=plan)
 
-    def cut(self, context: RunContext, model: keras.Model, plan: Plan) -> keras.Model:
-        """The channels that stay, with averages of their own."""
+    def cut(self, context: RunContext, model: keras.Model, plan: Plan) -> tuple[keras.Model, bool]:
+        """The channels that stay, with averages of their own; whether there are any that moved."""
         if not (self.padded and hasattr(model, "spec")):
             small = narrow(model, plan, self.preserve_norm)
-            self._averages(context, small)
-            return small
+            return small, self._averages(context, small)
         wide, inner = padded(model, plan, self.preserve_norm)
-        self._averages(context, wide)
-        return narrow(wide, inner)
+        moved = self._averages(context, wide)
+        return narrow(wide, inner), moved
 
     def facts(
         self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
@@ -77,9 +78,8 @@ class Cutting(CutOptions, NetworkStep):
         task = context.subject.task
         return {"data": data, "seed": context.config.seed, "loss": task.losses if task else None}
 
-    def _averages(self, context: RunContext, model: keras.Model) -> None:
-        if self.reestimate:
-            context.reestimate(model)
+    def _averages(self, context: RunContext, model: keras.Model) -> bool:
+        return self.reestimate and context.reestimate(model)
 
 
 class Narrowing(Cutting):
@@ -107,12 +107,12 @@ class Narrowing(Cutting):
         return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
 
 
-def _stages(facts: Mapping[str, Any]) -> str:
+def _stages(facts: Mapping[str, Any], moved: bool) -> str:
     """Accuracy before and behind a cut, in words."""
     names = {
         "holdout_before": "before",
         "holdout_stale_averages": "pruned",
-        "holdout_after": "averages of BN re-estimated",
+        "holdout_after": "averages of BN re-estimated" if moved else "pruned",
     }
     return ", ".join(f"{name} {percent(facts[key])}" for key, name in names.items() if key in facts)
 

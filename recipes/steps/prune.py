@@ -35,11 +35,15 @@ class Prune(PlanOptions, Cutting):
 
     def check_options(self, config: RunOptions) -> None:
         """Another budget must leave it something to choose."""
-        if config.keep_macs and (self.keep == 1 or self.plan):
-            name = "keep" if self.keep == 1 else "plan"
+        if config.keep_macs and self.keep == 1:
             raise UsageError(
-                f"{self.label}.{name} says which channels stay: give --set {self.label}.keep_macs=0.5. "
-                f"Received: keep_macs={config.keep_macs}, {self.label}.{name}={getattr(self, name)}"
+                f"{self.label}.keep=1 removes nothing, which keep_macs could take the place of: give "
+                f"{self.label}.keep=0.7 instead. Received: keep_macs={config.keep_macs}"
+            )
+        if config.keep_macs and self.plan:
+            raise UsageError(
+                f"{self.label}.plan says which channels stay: give --set {self.label}.keep_macs=0.5. "
+                f"Received: keep_macs={config.keep_macs}, {self.label}.plan={self.plan}"
             )
 
     def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:

@@ -112,7 +112,7 @@ class Train(LearningOptions, NetworkStep):
             spec = self.spec(context, state)
             facts = self.train(context, state, model, spec)
             if context.subject.original is not None:  # a short training leaves averages that lag
-                context.reestimate(model)
+                facts["reestimated"] = context.reestimate(model)
             trained = narrow(model, inner) if inner else model
             if spec.until is not None:
                 trained, compared = self.better(context, state, trained)

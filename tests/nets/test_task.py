@@ -364,6 +364,8 @@ def test_a_loss_that_nobody_understands(model, loss, message):
         (net(3), None, np.eye(4), r"shape \(n,\) or \(n, 1\) or \(n, 3\). Received: \(4, 4\)"),
         (net(3), None, np.array(list("abca")), "Labels must be numbers. Received: labels of type <U1"),
         (net(3), "sparse_categorical_crossentropy", ONE_HOT, "reads integers. Received: one-hot labels"),
+        (net(3), "sparse_categorical_crossentropy", ONE_HOT[:, :2], r"shape \(n,\) or \(n, 1\)\. Received"),
+        (net(3), "categorical_crossentropy", ONE_HOT[:, :2], r"shape \(n, 3\)\. Received"),
         (net(3), "categorical_crossentropy", INTEGERS, "reads one-hot labels. Received: integers"),
         (net(1), None, INTEGERS, "Labels of two classes are 0 or 1. Received: 2"),
         (net(1), None, NUMBERS[:, 0], "0 or 1. Received: .*; for real numbers give loss='mse'"),

@@ -104,6 +104,7 @@ def test_a_model_that_is_no_classifier_is_calibrated_with_images_alone(secateur,
     model.save("two.keras")
     out = secateur("int8", "two.keras", "-o", "two.tflite", "--data", "flat", "--pixels", "0..1")
     assert re.search(r"^int8.tflite .* –$", out, re.MULTILINE)
+    assert 0 < float(re.search(r"hold-out: outputs (\S+) % of their range", out)[1]) < 2
     paths = sorted((tmp_path / "flat").iterdir())[:2]  # of those that it was calibrated with
     images = np.array([keras.utils.img_to_array(keras.utils.load_img(path)) for path in paths]) / 255
     found = litert_runner((tmp_path / "two.tflite").read_bytes(), 2)(images.astype("float32"))

@@ -10,10 +10,13 @@ import pytest
 
 import secateur
 from secateur import dataloader, nets
+from secateur.dataloader import Facts
+from secateur.dataloader.pipelines import PIXELS
 from secateur.pruning import complexity
 from secateur.recipes.commands.evaluate import run as evaluate
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.config import EvaluateOptions
+from secateur.recipes.engine.reading import candidates
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
@@ -122,6 +125,38 @@ def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, cap
         run(choose(wrong))
     assert not (tmp_path / "wrong").exists()
     assert run(choose([*wrong, "--force"]))["rows"][0]["test_accuracy"] < 0.5
+
+
+@pytest.mark.parametrize("name, more", [("folder", []), ("CIFAR10", ["rgb"]), ("memory", [])])
+def test_every_range_is_tried_once(name, more):
+    """ImageNet's constants stand in where a data set has none: "rgb" was offered beside "torch"."""
+    assert {*candidates(Facts(name, 2, (8, 8, 3), (0.0,) * 3, (1.0,) * 3, normalisation="0..255"))} == {
+        *PIXELS,
+        *more,
+    }
+
+
+def test_arrays_are_read_by_the_constants_that_are_given(mine, capsys):
+    """mean and std were dropped without a word; options of the shell named no argument."""
+    model = keras.models.load_model(mine / "bare.h5")
+    train = dataloader.load("DIGITS", shape=(SIDE, SIDE, 3)).train
+    data = train.images[:300], train.labels[:300]
+    with pytest.raises(UsageError, match="(?s)guessing.*Received: pixels=given.*better: --pixels -1..1 "):
+        secateur.compress(model, data, mean=[0] * 3, std=[1] * 3)
+    with pytest.raises(UsageError, match="folder instead. Received: train_path='here'"):
+        secateur.compress(model, data, train_path="here")
+    with pytest.raises(
+        UsageError, match="'netadapt' has no such.*distill='kd'.*\n.*a step of .*netadapt"
+    ) as e:
+        secateur.compress(model, data, recipe="netadapt", distill="kd")
+    assert "dataset" not in str(e.value), "it says train"
+    with pytest.raises(
+        UsageError, match="--keep=1 removes nothing.*give --keep=0.7 instead. Received: keep_macs=0.6"
+    ):
+        secateur.compress(model, data, recipe="distill", keep_macs=0.6)
+    with pytest.raises(UsageError, match="numbers"):
+        secateur.compress(model, (data[0] / 255, data[1]), mean=[0] * 3, std=[1] * 3)
+    assert "gpu_id" not in capsys.readouterr().err, "no such word was given"
 
 
 def test_mean_and_std_can_be_said_and_test_py_knows_them(mine, tmp_path):

@@ -70,6 +70,24 @@ def test_stages_epochs_cuts_and_widths_are_there_as_text(whole):
         assert phase in seen
 
 
+def test_averages_that_were_estimated_behind_the_last_epoch_are_named(whole):
+    """An epoch's accuracy was 58 %, the row of the same network 90 %, and nobody said why."""
+    again = run_page(full() | {"reestimated": ["fine_tune"]})
+    assert "estimated again behind the last epoch of fine_tune" in Page(again).text
+    assert "estimated again behind the last epoch" not in Page(whole).text
+
+
+def test_what_was_done_without_labels_or_time_is_said():
+    """A training whose network was dropped had a row like any other; rounding without labels had a dash."""
+    report = full() | {
+        "dropped": {"train": {"holdout_untrained": 0.9194, "holdout_trained": 0.5933}},
+        "rounded": {"int8": {"float32": None, "rounded": None, "apart": 0.0123}},
+    }
+    seen = Page(run_page(report)).text.replace("\u00a0", " ")
+    assert "59.33 % behind this training. The network before it stays, with 91.94 %" in seen
+    assert "int8: outputs for the hold-out images are on average 1.23 % of their range away" in seen
+
+
 def test_files_and_what_taught_a_step_are_there_as_text(whole):
     seen = Page(whole).text
     for text in (
