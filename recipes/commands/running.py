@@ -44,6 +44,7 @@ def ran(
     with place as path:
         own = {"recipe": name, "model": model, "train_path": path, "gpu_id": [], "time_seconds": 1.0}
         config = RunOptions(**shared, **own)
+        config._given_at = options.given_at  # minutes are those of the whole command
         yield Path(path), run(config, recipe, subject_of(options, original))
 
 

@@ -26,7 +26,7 @@ from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.training.scoring import ensemble_accuracy
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
-from secateur.reports.words import ratio
+from secateur.reports.words import held_out, ratio
 from secateur.runs import load_snapshot, read_json, write_json
 from secateur.runs.text import number, table
 
@@ -244,7 +244,7 @@ def print_table(report: dict) -> None:
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED))
     if not report["test_reads"]:
-        print("there are no test images: the hold-out chose nothing but the better of two int8 files")
+        print(held_out(report))
     if rows := report.get("files"):
         print(_table("file", rows, FILE_COLUMNS))
     if together := report.get("ensemble"):

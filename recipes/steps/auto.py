@@ -17,7 +17,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.ending import ending_seconds
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
-from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.steps.narrowing import Narrowing, scoring
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
 
 SEARCHES: dict[str, Search] = {"netadapt": adapted, "ekg": searched}
@@ -85,7 +85,7 @@ class Auto(Narrowing):
         self, context: RunContext, state: State, model: keras.Model, keep: float, criterion: str
     ) -> Iterator[tuple[str, Make]]:
         def make(allocation: str, seconds: float) -> Plan:
-            how = {"allocation": allocation, "max_drop": self.max_drop, **_images(context, criterion)}
+            how = {"allocation": allocation, "max_drop": self.max_drop, **scoring(context, criterion)}
             return self.budgeted(context, state, model, keep, criterion=criterion, **how)
 
         for allocation in self.allocations:
@@ -94,7 +94,7 @@ class Auto(Narrowing):
     def _at_once(self, context: RunContext, model: keras.Model, criterion: str, seconds: float) -> Plan:
         """A plan for milliseconds."""
         return make_plan(
-            model, criterion, keep_ms=self.keep_ms, max_drop=self.max_drop, **_images(context, criterion)
+            model, criterion, keep_ms=self.keep_ms, max_drop=self.max_drop, **scoring(context, criterion)
         )
 
     def facts(
@@ -103,9 +103,3 @@ class Auto(Narrowing):
         """What was tried, and which of it was chosen."""
         trials = Trials(context, state.name, model)
         return {"tried": [one.to_json() for one in trials.all], "chosen": trials.best.name}
-
-
-def _images(context: RunContext, criterion: str) -> dict:
-    """Images and seed for a criterion: options of `make_plan`."""
-    data = context.sample() if get_criterion(criterion).needs_data else None
-    return {"data": data, "seed": context.config.seed}

@@ -22,6 +22,7 @@ from secateur.pruning.search.settings import SearchSettings
 from secateur.pruning.search.space import Space
 from secateur.pruning.search.trial import PlanScorer
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.steps.narrowing import scoring
 from secateur.recipes.steps.searching import scorer
 from secateur.runs import UsageError
 from secateur.runs.errors import first_line
@@ -153,7 +154,7 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: 
     begun = time.monotonic()
     accuracy = scorer(context, model, context.splits.search, batches=2)
     analysis = analyse(model)
-    scores = score_groups(model, ORDER, analysis=analysis, data=context.sample())
+    scores = score_groups(model, ORDER, analysis=analysis, **scoring(context, ORDER))
     space = Space.of(analysis, scores, keep=keep_macs, cost="macs")
     whole = space.ranking.plan(space.ranking.sizes)
     accuracy(whole)  # traces
