@@ -62,15 +62,9 @@ def training(options: TuningOptions) -> list[dict]:
     """The step of the fine-tuning, if there is one."""
     if not options.finetune_epochs:
         return []
+    rule = {"optimizer": OPTIMIZERS[options.optimizer], "weight_decay": 0.0, "schedule": "cosine"}
     return [
-        {
-            "kind": "train",
-            "epochs": options.finetune_epochs,
-            "learning_rate": options.learning_rate,
-            "schedule": "cosine",
-            "optimizer": OPTIMIZERS[options.optimizer],
-            "weight_decay": 0.0,
-        }
+        {"kind": "train", "epochs": options.finetune_epochs, "learning_rate": options.learning_rate, **rule}
     ]
 
 

@@ -75,6 +75,7 @@ def _measure(
     logits = {name: _logits(context, model, parts) for name, model in networks.items()}
     plain = {name: context.subject.finished(model) for name, model in networks.items()}
     lite = lite_files(plain, written)
+    timed = _timed(context, plain, lite, parts)
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
     stages = [fact for fact in facts.values() if "holdout_stale_averages" in fact]
@@ -88,7 +89,9 @@ def _measure(
         "metric": context.subject.metric_name,
         "frozen": context.subject.frozen_text(),
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
-        "rows": _rows(context, networks, parts, logits, _timed(context, plain, lite, parts)),
+        "rows": [
+            _row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()
+        ],
         "ensemble": _together(context, [logits[name] for name in members], parts) if len(members) > 2 else {},
         "files": file_rows(context, state.files, lite.get([*networks][-1]), parts),
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
@@ -208,16 +211,6 @@ def _timed(
         }
         for name in plain
     }
-
-
-def _rows(
-    context: RunContext,
-    networks: dict[str, keras.Model],
-    parts: dict[str, Images],
-    logits: dict[str, dict],
-    timed: dict[str, dict],
-) -> list[dict]:
-    return [_row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()]
 
 
 def _row(

@@ -15,7 +15,7 @@ from secateur.nets.task import Task
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and accuracy in [0, 1] or what else the task counts, of so many images; None without labels."""
+    """Mean loss, accuracy in [0, 1] or what else the task counts (None without labels), number of images."""
 
     loss: float | None
     accuracy: float | None
