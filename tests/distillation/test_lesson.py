@@ -112,6 +112,8 @@ def test_losses_of_keras_are_losses_of_a_lesson():
     ours = Lesson(student, teacher, [(build("kd", temperature=3.0), 1.0)], label_weight=0.0)(inputs)["loss"]
     theirs = Lesson(student, teacher, [(logits, 1.0)], label_weight=0.0)(inputs)["loss"]
     assert float(theirs) == pytest.approx(float(ours), rel=1e-3)
+    with pytest.raises(UsageError, match=r"^A loss reads layer 'pool', which the teacher does not give"):
+        Lesson(student, Live(teacher), [(feature, 1.0)])
 
 
 def test_a_student_in_bfloat16_has_a_float32_loss_near_that_of_float32():
