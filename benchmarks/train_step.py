@@ -48,7 +48,15 @@ def ours(
     from benchmarks.plain import crop_flip_normalise
     from secateur import nets
     from secateur.dataloader.augment import normalise, two_views
-    from secateur.distillation import labels_only, two_view_knowledge
+    from secateur.distillation import (
+        Banked,
+        Filtered,
+        Lesson,
+        build,
+        for_lesson,
+        labels_only,
+        lesson_objective,
+    )
     from secateur.op_utils import Trainer
     from secateur.pruning import make_plan, narrow
     from secateur.pruning.search.ekg import FAST_WIDTH
@@ -58,13 +66,11 @@ def ours(
         plan = make_plan(model, keep_macs=keep, convention="ekg", fill=False)
         # As the recipe trains it: surplus channels up to the next multiple are masked.
         model = narrow(model, plan.padded(FAST_WIDTH), alive=plan) if pad else narrow(model, plan)
-    objective = two_view_knowledge if teachers else labels_only
-
-    def preprocess(batch, seed):
-        images = batch["images"]
-        views = normalise(two_views(images, seed), MEAN, STD) if teachers else None
-        return views if teachers else crop_flip_normalise(images, seed)
-
+    objective, preprocess = labels_only, lambda batch, seed: crop_flip_normalise(batch["images"], seed)
+    if teachers:
+        model = Lesson(model, Filtered(Banked()), [(build("kd", factor="T"), 1.0)])
+        views = for_lesson(lambda batch, seed: normalise(two_views(batch["images"], seed), MEAN, STD))
+        objective, preprocess = lesson_objective, views
     trainer = Trainer(model, preprocess, objective, weight_decay=DECAY, momentum=MOMENTUM, compile_=compile_)
     data, steps = batch(teachers), iter(range(10**9))
     return lambda: list(trainer.train([data], [(1, next(steps))], [RATE]))

@@ -3,7 +3,7 @@
 from secateur.distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
 from secateur.distillation.basics import cross_entropy, kl_divergence, labels_only
 from secateur.distillation.distiller import Distiller
-from secateur.distillation.ekg import kept_teachers, two_view_knowledge
+from secateur.distillation.ekg import kept_teachers
 from secateur.distillation.features import view
 from secateur.distillation.filters import Filtered, kept_per_sample
 from secateur.distillation.lesson import Lesson, for_lesson, lesson_objective, lesson_terms
@@ -36,7 +36,6 @@ __all__ = [
     "lesson_terms",
     "list_losses",
     "register",
-    "two_view_knowledge",
     "view",
     "write_bank",
 ]

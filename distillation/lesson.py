@@ -81,9 +81,10 @@ class Lesson(keras.Model):
         symbols = teacher.symbols if teacher else {}
         if self.terms and teacher:
             check_teacher([loss for loss, _ in self.terms], kind, symbols, self.view.output)
-        for loss in [loss for loss, _ in self.terms if isinstance(loss, Loss)]:
+        for loss, _ in self.terms:  # also those of Keras: it puts a page around what `call` raises
             sides = _of(loss, symbols, "teacher"), _of(loss, self.view.output, "student")
-            loss.build_from(*sides, kind)
+            if isinstance(loss, Loss):
+                loss.build_from(*sides, kind)
         self.built = True
 
     @property

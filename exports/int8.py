@@ -20,8 +20,6 @@ from secateur.runs.suggest import require
 
 NUMBERS = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}
 Samples = Iterable[Sequence[np.ndarray]]
-
-
 REMEDY = "export it as litert, in float32, or replace those layers"
 
 
@@ -61,7 +59,7 @@ def to_int8(model: keras.Model, samples: Samples, numbers: str = "float32") -> b
 
 
 def _alike(samples: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """The same samples, some of the last ones twice, in batches of the first one's size.
+    """The same samples in batches of the first one's size; the last batch is filled with samples before it.
 
     The calibrator resizes one input after the other, and cannot run while their batches differ.
     """
@@ -69,10 +67,8 @@ def _alike(samples: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         return samples
     inputs, size = [np.concatenate(values) for values in zip(*samples, strict=True)], len(samples[0][0])
     last = len(inputs[0]) - size
-    return [
-        [values[(at := min(i, last)) : at + size] for values in inputs]
-        for i in range(0, len(inputs[0]), size)
-    ]
+    starts = [min(start, last) for start in range(0, len(inputs[0]), size)]
+    return [[values[start : start + size] for values in inputs] for start in starts]
 
 
 def left_in_float(data: bytes) -> list[str]:

@@ -26,8 +26,6 @@ METRICS = {
     "maps": "pixels right",
     "own": "−loss",
 }
-
-
 SHARES_OF = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
 
 
@@ -142,17 +140,7 @@ class Task:
         """`metric_name` of a batch, a float32 scalar."""
         if self.kind == "own" and not self.measure:
             return -self.loss(labels, outputs)
-        outputs = self._whole(outputs)
-        if self.measure:
-            return tf.cast(self.measure(labels, outputs), tf.float32)
-        if self.kind == "numbers":
-            return r_squared(*self._numbers(labels, outputs, tf.float32))
-        right, counted = self._right(labels, outputs)
-        right = tf.cast(right, tf.float32)
-        if counted is None:
-            return tf.reduce_mean(right)
-        counted = tf.cast(counted, tf.float32)
-        return tf.math.divide_no_nan(tf.reduce_sum(right * counted), tf.reduce_sum(counted))
+        return tf.cast(self._measured(labels, self._whole(outputs), tf.float32), tf.float32)
 
     def score(self, labels: Any, outputs: Any) -> float:
         """`metric_name` of all images, from arrays. Raises `UsageError` for classes of several labels."""
@@ -160,14 +148,9 @@ class Task:
             return -float(self.loss(labels, keras.tree.map_structure(tf.convert_to_tensor, outputs)))
         if self.missing:
             outputs = keras.tree.map_structure(np.asarray, self._whole(outputs))
-        if self.measure:
-            return float(self.measure(labels, outputs))
-        if self.kind == "numbers":
-            return float(r_squared(*self._numbers(labels, outputs, tf.float64)))
-        if self.kind == "classes":
+        if self.kind == "classes" and not self.measure:
             fitting.check_one_class(np.asarray(labels), self.units)
-        right, counted = self._right(labels, outputs)
-        return float(np.mean(right if counted is None else right[counted]))
+        return float(self._measured(labels, outputs, tf.float64))
 
     def check(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:
         """Raises `UsageError`, which names what is wrong, for labels that do not fit outputs of this shape.
@@ -185,6 +168,18 @@ class Task:
         if self.kind != "own":
             dtype = np.dtype(getattr(labels.dtype, "as_numpy_dtype", labels.dtype))
             fitting.check_form(self, tuple(labels.shape), dtype, tuple(outputs_shape))
+
+    def _measured(self, labels: Any, outputs: Any, dtype: tf.DType) -> Any:
+        """What `metric` and `score` are, of outputs behind their ends."""
+        if self.measure:
+            return self.measure(labels, outputs)
+        if self.kind == "numbers":
+            outputs = tf.cast(outputs, dtype)
+            return r_squared(tf.reshape(tf.cast(labels, dtype), tf.shape(outputs)), outputs)
+        right, counted = (None if x is None else tf.cast(x, dtype) for x in self._right(labels, outputs))
+        if counted is None:
+            return tf.reduce_mean(right)
+        return tf.math.divide_no_nan(tf.reduce_sum(right * counted), tf.reduce_sum(counted))
 
     def _losses(self, labels: Any, outputs: Any) -> tf.Tensor:
         """(n,), or a mean of a user's."""
@@ -250,11 +245,6 @@ class Task:
         return tf.math.reciprocal_no_nan(
             tf.reduce_mean(tf.cast(tf.not_equal(labels, self.said.ignored), tf.float32))
         )
-
-    @staticmethod
-    def _numbers(labels: Any, outputs: Any, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = tf.cast(outputs, dtype)
-        return tf.reshape(tf.cast(labels, dtype), tf.shape(outputs)), outputs
 
 
 def r_squared(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:

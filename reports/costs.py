@@ -44,7 +44,7 @@ def sentence(rows: Sequence[tuple[str, str, str, str]]) -> str:
 
 
 def of_older(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report of `python -m pruning` as versions before 2 wrote it, in which costs were all rows."""
+    """A report of `python -m pruning` from when it had a page of its own, and costs were all rows."""
     (name, value), *_ = report["target"].items()
     return {
         "system": f"{name} {value}",

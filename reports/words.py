@@ -75,6 +75,16 @@ def joined(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+CHOSEN = {"tried": "the plan and whether its training is kept", "rounded": "the better of two int8 files"}
+
+
+def held_out(report: Mapping[str, Any]) -> str:
+    """Of which images accuracies are where there are no test images, and what those have chosen."""
+    chosen = joined([what for key, what in CHOSEN.items() if report.get(key)])
+    which = f", which chose {chosen}" if chosen else ""
+    return f"There are no test images: accuracies are of images held out of the training{which}."
+
+
 # --- what a network learns from, of `learning` in report.json -----------------------------------------------
 
 UNWEIGHTED = "unweighted_"  # before the name of a part of the loss, in metrics.jsonl

@@ -11,6 +11,7 @@ from secateur.recipes.engine.options import Options, option
 from secateur.runs.errors import UsageError
 
 NO_IMAGES = "needs images: give --data FOLDER or tfds:NAME. Received: data=None"
+OF_AUTO = ("keep_macs", "keep_ms")  # budgets that the recipe knows
 
 
 class TuningOptions(OwnOptions):
@@ -33,6 +34,9 @@ class PruneOptions(PlanOptions, TuningOptions):
         ..., "the .keras file to prune; it comes first and needs no flag", first="MODEL.keras"
     )
     output: str | None = option(None, "the smaller model, a .keras file", short="-o")
+    minutes: float | None = option(
+        None, "that this may take: as the recipe auto decides what to try, and trains; with --data", gt=0
+    )
     dry_run: bool = option(False, "print groups, widths and costs, write no model")
     save_plan: str | None = option(None, "write the plan to this .json file, in a dry run too")
     export: list[str] = option([], "also write these: litert, onnx, savedmodel")
@@ -49,6 +53,19 @@ class PruneOptions(PlanOptions, TuningOptions):
             raise UsageError(f"Fine-tuning {NO_IMAGES}")
         if self.curved and not self.data:
             raise UsageError(f"Sensitivity {NO_IMAGES}")
+        if self.minutes:
+            self._check_minutes()
+
+    def _check_minutes(self) -> None:
+        if not self.data:
+            raise UsageError(f"--minutes {NO_IMAGES}")
+        decided = {*PlanOptions.model_fields, "finetune_epochs", "optimizer", "learning_rate", "dry_run"}
+        for name, field in type(self).model_fields.items():
+            if name in decided.difference(OF_AUTO) and getattr(self, name) != field.default:
+                raise UsageError(
+                    f"--minutes decides by itself, for {' or '.join(f'--{one}' for one in OF_AUTO)}. "
+                    f"Received: --minutes and --{name}"
+                )
 
 
 class EncodeOptions(OwnOptions):

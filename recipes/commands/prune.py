@@ -1,6 +1,7 @@
 """`python -m pruning`: a saved Keras model in, a smaller plain one out, everything measured on the way.
 
-With images it is a run of the steps `dense`, `prune` and `train`; without, a plan and its network.
+With images it is a run of the steps `dense`, `prune` and `train`, or with --minutes of the recipe auto;
+without, a plan and its network.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from secateur.recipes.commands.options import PruneOptions
 from secateur.recipes.commands.places import check_criterion, check_places, check_sizes
 from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
 from secateur.recipes.commands.running import compact_of, plan_of, ran, training
+from secateur.recipes.engine.command import TIMED
 from secateur.recipes.engine.cutting import PlanOptions
+from secateur.recipes.engine.recipe import find_recipe
 from secateur.recipes.engine.subject import load_model
 from secateur.recipes.engine.timing import setup_for
 from secateur.recipes.steps.planning import Evidence, choose_plan
@@ -65,14 +68,18 @@ def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Prun
 
 
 def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
-    table = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
-    after = [] if options.dry_run else training(options)
     name, value = options.target
-    steps = [table | {"shown": True}, *after]
-    with ran(options, f"prune, {name} {value}", options.model, model, steps) as (folder, report):
-        for row in report["epochs"]:
+    if options.minutes:
+        _, auto, *after = find_recipe(TIMED).steps  # `ran` has its own dense network
+        cut = auto | {name: value}
+    else:
+        cut = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
+        after = [] if options.dry_run else training(options)
+    steps = [cut | {"shown": True}, *after]
+    with ran(options, f"{cut['kind']}, {name} {value}", options.model, model, steps) as (folder, report):
+        for row in [] if options.minutes else report["epochs"]:
             print(f"epoch {row['step']}: loss {row['loss']:.4f}, hold-out {percent(row['holdout_accuracy'])}")
-        return Pruned(plan_of(folder, "prune", model), compact_of(folder), report)
+        return Pruned(plan_of(folder, cut["kind"], model), compact_of(folder), report)
 
 
 def _show_and_write(options: PruneOptions, model: keras.Model, done: Pruned, setup: Setup) -> None:

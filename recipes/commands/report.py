@@ -102,7 +102,7 @@ def write_report(
         "untouched": left_whole(model),
         **run,
         "target": {name: value},
-        "criterion": None if options.plan and not options.curved else options.criterion,
+        "criterion": None if options.minutes or (options.plan and not options.curved) else options.criterion,
         "convention": options.convention,
         "setup": str(setup),
         "costs": costs,

@@ -44,6 +44,7 @@ def ran(
     with place as path:
         own = {"recipe": name, "model": model, "train_path": path, "gpu_id": [], "time_seconds": 1.0}
         config = RunOptions(**shared, **own)
+        config._given_at = options.given_at  # minutes are those of the whole command
         yield Path(path), run(config, recipe, subject_of(options, original))
 
 
@@ -61,15 +62,9 @@ def training(options: TuningOptions) -> list[dict]:
     """The step of the fine-tuning, if there is one."""
     if not options.finetune_epochs:
         return []
+    rule = {"optimizer": OPTIMIZERS[options.optimizer], "weight_decay": 0.0, "schedule": "cosine"}
     return [
-        {
-            "kind": "train",
-            "epochs": options.finetune_epochs,
-            "learning_rate": options.learning_rate,
-            "schedule": "cosine",
-            "optimizer": OPTIMIZERS[options.optimizer],
-            "weight_decay": 0.0,
-        }
+        {"kind": "train", "epochs": options.finetune_epochs, "learning_rate": options.learning_rate, **rule}
     ]
 
 

@@ -66,6 +66,13 @@ class OwnOptions(ImageOptions):
         None, "run folder, in which the same command goes on when it was killed (default: a temporary one)"
     )
 
+    _given_at: float = PrivateAttr(default_factory=time.monotonic)
+
+    @property
+    def given_at(self) -> float:
+        """When the options were read, which is before TensorFlow is imported, as `time.monotonic` counts."""
+        return self._given_at
+
 
 class Common(ImageOptions):
     """What training and evaluation both need to know."""
@@ -141,13 +148,6 @@ class RunOptions(Common, OwnOptions):
         None, "of a net for both sizes of images (default: its family's)"
     )
     dropout: float | None = option(None, "of a wide ResNet that starts at random", ge=0, lt=1)
-
-    _given_at: float = PrivateAttr(default_factory=time.monotonic)
-
-    @property
-    def given_at(self) -> float:
-        """When the options were read, which is before TensorFlow is imported, as `time.monotonic` counts."""
-        return self._given_at
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

@@ -95,14 +95,7 @@ class RunContext:
     def save(self, path: Path, model: keras.Model, plan: Plan | None = None) -> dict:
         """Writes a snapshot; returns facts for the manifest."""
         facts = self.splits.facts
-        known = {
-            "dataset": facts.name,
-            "mean": facts.mean,
-            "std": facts.std,
-            "normalisation": facts.normalisation,
-        }
-        if facts.exchanged:
-            known |= {"exchanged": True}
+        known = {"dataset": facts.name} | {n: getattr(facts, n) for n in ("mean", "std", "normalisation")}
         if not hasattr(model, "spec"):
             model = self.subject.finished(model)
         if (images := self.config.images).crop:  # who evaluates it later has to show it the same

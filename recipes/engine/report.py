@@ -26,7 +26,7 @@ from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.training.scoring import ensemble_accuracy
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
-from secateur.reports.words import ratio
+from secateur.reports.words import held_out, ratio
 from secateur.runs import load_snapshot, read_json, write_json
 from secateur.runs.text import number, table
 
@@ -75,6 +75,7 @@ def _measure(
     logits = {name: _logits(context, model, parts) for name, model in networks.items()}
     plain = {name: context.subject.finished(model) for name, model in networks.items()}
     lite = lite_files(plain, written)
+    timed = _timed(context, plain, lite, parts)
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
     stages = [fact for fact in facts.values() if "holdout_stale_averages" in fact]
@@ -88,7 +89,9 @@ def _measure(
         "metric": context.subject.metric_name,
         "frozen": context.subject.frozen_text(),
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
-        "rows": _rows(context, networks, parts, logits, _timed(context, plain, lite, parts)),
+        "rows": [
+            _row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()
+        ],
         "ensemble": _together(context, [logits[name] for name in members], parts) if len(members) > 2 else {},
         "files": file_rows(context, state.files, lite.get([*networks][-1]), parts),
         "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
@@ -219,16 +222,6 @@ def _timed(
     }
 
 
-def _rows(
-    context: RunContext,
-    networks: dict[str, keras.Model],
-    parts: dict[str, Images],
-    logits: dict[str, dict],
-    timed: dict[str, dict],
-) -> list[dict]:
-    return [_row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()]
-
-
 def _row(
     context: RunContext,
     name: str,
@@ -253,7 +246,7 @@ def print_table(report: dict) -> None:
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED))
     if not report["test_reads"]:
-        print("there are no test images: the hold-out chose nothing but the better of two int8 files")
+        print(held_out(report))
     if rows := report.get("files"):
         print(_table("file", rows, FILE_COLUMNS))
     if together := report.get("ensemble"):

@@ -20,6 +20,7 @@ from secateur.dataloader.views import as_read
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
 from secateur.nets.graph import trace
+from secateur.nets.losses import Loss
 from secateur.nets.snapshots import GRAPH
 from secateur.nets.task import Task
 from secateur.nets.twins import flags_of, frozen, training_twin
@@ -64,8 +65,8 @@ class Subject:
         return cls.own(original, options.loss, options.unfreeze)
 
     @classmethod
-    def own(cls, model: keras.Model, loss=None, thaw: bool = True) -> Subject:
-        """Somebody's own functional model. `loss` is as in `Task.of`."""
+    def own(cls, model: keras.Model, loss: Loss | None = None, thaw: bool = True) -> Subject:
+        """Somebody's own functional model. `loss`, and what is raised, are as in `Task.of`."""
         given = Task.of(model, loss)
         return cls(model, given.bare, given, thaw)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
@@ -17,7 +17,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.ending import ending_seconds
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
-from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.steps.narrowing import Narrowing, scoring
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
 
 SEARCHES: dict[str, Search] = {"netadapt": adapted, "ekg": searched}
@@ -67,35 +67,25 @@ class Auto(Narrowing):
     def candidates(self, context: RunContext, state: State, model: keras.Model) -> Iterator[tuple[str, Make]]:
         """Names and makers of plans: a quick one, the searches, then as many others as there is time for.
 
-        Criteria that look at images come last.
+        Criteria that look at images come last. Searches know no milliseconds.
         """
-        if self.keep_ms:
-            for name in self.criteria:
-                yield name, partial(self._at_once, context, model, name)
-            return
-        keep = context.config.keep_macs or self.keep_macs
         ordered = sorted(self.criteria, key=lambda name: get_criterion(name).needs_data)
-        at_once = [one for name in ordered for one in self._allocated(context, state, model, keep, name)]
+        spread = [None] if self.keep_ms else self.allocations
+        hows = [{"criterion": name, "allocation": one} for name in ordered for one in spread]
+        made = [partial(self._at_once, context, state, model, how) for how in hows]
+        at_once = [*zip([", ".join(filter(None, how.values())) for how in hows], made, strict=True)]
         yield from at_once[:1]
-        for name in self.searches:
-            yield name, partial(SEARCHES[name], context, model, keep)
+        for name in [] if self.keep_ms else self.searches:
+            yield name, partial(SEARCHES[name], context, model, context.config.keep_macs or self.keep_macs)
         yield from at_once[1:]
 
-    def _allocated(
-        self, context: RunContext, state: State, model: keras.Model, keep: float, criterion: str
-    ) -> Iterator[tuple[str, Make]]:
-        def make(allocation: str, seconds: float) -> Plan:
-            how = {"allocation": allocation, "max_drop": self.max_drop, **_images(context, criterion)}
-            return self.budgeted(context, state, model, keep, criterion=criterion, **how)
-
-        for allocation in self.allocations:
-            yield f"{criterion}, {allocation}", partial(make, allocation)
-
-    def _at_once(self, context: RunContext, model: keras.Model, criterion: str, seconds: float) -> Plan:
-        """A plan for milliseconds."""
-        return make_plan(
-            model, criterion, keep_ms=self.keep_ms, max_drop=self.max_drop, **_images(context, criterion)
-        )
+    def _at_once(
+        self, context: RunContext, state: State, model: keras.Model, how: Mapping[str, Any], seconds: float
+    ) -> Plan:
+        how = {**how, "max_drop": self.max_drop, **scoring(context, how["criterion"])}
+        if self.keep_ms:
+            return make_plan(model, keep_ms=self.keep_ms, **how)
+        return self.budgeted(context, state, model, context.config.keep_macs or self.keep_macs, **how)
 
     def facts(
         self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
@@ -103,9 +93,3 @@ class Auto(Narrowing):
         """What was tried, and which of it was chosen."""
         trials = Trials(context, state.name, model)
         return {"tried": [one.to_json() for one in trials.all], "chosen": trials.best.name}
-
-
-def _images(context: RunContext, criterion: str) -> dict:
-    """Images and seed for a criterion: options of `make_plan`."""
-    data = context.sample() if get_criterion(criterion).needs_data else None
-    return {"data": data, "seed": context.config.seed}

@@ -13,12 +13,12 @@ import numpy as np
 from secateur.distillation import bank_bytes, choose_teachers
 from secateur.distillation.bank import DTYPES
 from secateur.op_utils import make_forward
-from secateur.pruning.search.ekg import Searcher, history_of
-from secateur.pruning.search.rewards import Reward
+from secateur.pruning.search.ekg import history_of
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, Step, step
+from secateur.recipes.steps.searching import ekg_search
 from secateur.recipes.training.learning import BANKS
 from secateur.runs import UsageError, load_snapshot
 
@@ -82,14 +82,11 @@ class Bank(Step):
         """Networks that the search went through, with the BN statistics of batches, as it saw them."""
         if state.search is None:
             raise UsageError(f"No search has been before. Received: {self.label}.teachers='interim'")
-        facts, images = load_snapshot(state.search).facts, context.splits.search
+        facts = load_snapshot(state.search).facts
         history = history_of(facts)
         interim = history[:-1] or history
         chosen = choose_teachers([one.loss for one in interim], self.count)
-        seen = context.arrays(images.images)
-        settings = SearchSettings(**facts["settings"])
-        reward = Reward.of_task(context.subject.task)
-        searcher = Searcher(context.load(state.searched), seen, images.labels, settings, reward)
+        searcher = ekg_search(context, context.load(state.searched), SearchSettings(**facts["settings"]))
         size = context.config.val_batch_size
         forwards = [
             partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=size)

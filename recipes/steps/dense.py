@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,32 +65,24 @@ class Dense(Train):
 
     def run(self, context: RunContext, state: State) -> State:
         """snap_<name>.pkl: the given network, or the one that is trained here."""
-        if context.subject.original is not None and not context.config.from_scratch:
-            start = context.config.model or context.config.trained_param or "the model"
-            original = context.subject.original
-            print(f"{state.name}: {context.subject.frozen_text() or f'{start}, nothing in it is frozen'}")
-            dense = context.step(
-                state.name,
-                self.result(state),
-                lambda path: context.save(path, context.subject.working(original)),
-            )
-        elif given := self.given(context.config):
+        config, subject, make = context.config, context.subject, None
+        if subject.original is not None and not config.from_scratch:
+            start = config.model or config.trained_param or "the model"
+            print(f"{state.name}: {subject.frozen_text() or f'{start}, nothing in it is frozen'}")
+            make = partial(subject.working, subject.original)
+        elif given := self.given(config):
             start = f"a copy of {given}" if self.copy_teacher else given
-            dense = context.step(
-                state.name, self.result(state), lambda path: context.save(path, context.load(Path(given)))
-            )
+            make = partial(context.load, Path(given))
         elif self.epochs == 0:
-            start = "random weights"
-            dense = context.step(
-                state.name, self.result(state), lambda path: context.save(path, random_net(context))
-            )
+            start, make = "random weights", partial(random_net, context)
         else:
             start = f"{self.epochs} epochs of training"
+        if make:
+            dense = context.step(state.name, self.result(state), lambda path: context.save(path, make()))
+        else:
             dense = super().run(context, state).network
         starts = {"dense": dense} | ({"epoch": self._kept(context)} if self.keep_epoch else {})
-        shown = (
-            self.shown and not (self.copy_teacher and context.config.teacher) and start != "random weights"
-        )
+        shown = self.shown and not (self.copy_teacher and config.teacher) and start != "random weights"
         return State(dense=dense, start=start, starts=starts).after(dense, shown)
 
     def begin(self, context: RunContext, state: State) -> tuple[keras.Model, None]:

@@ -73,10 +73,8 @@ class Cutting(CutOptions, NetworkStep):
         return {}
 
     def scoring(self, context: RunContext) -> dict:
-        """Images, loss and seed for the criterion: options of `make_plan`."""
-        data = context.sample() if get_criterion(self.criterion).needs_data else None
-        task = context.subject.task
-        return {"data": data, "seed": context.config.seed, "loss": task.losses if task else None}
+        """See `scoring`."""
+        return scoring(context, self.criterion)
 
     def _averages(self, context: RunContext, model: keras.Model) -> bool:
         return self.reestimate and context.reestimate(model)
@@ -105,6 +103,13 @@ class Narrowing(Cutting):
         if ratio >= 1:
             return Plan.full(find_groups(model))
         return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
+
+
+def scoring(context: RunContext, criterion: str) -> dict[str, Any]:
+    """Images, loss and seed for a criterion: options of `make_plan` and `score_groups`."""
+    data = context.sample() if get_criterion(criterion).needs_data else None
+    task = context.subject.task
+    return {"data": data, "seed": context.config.seed, "loss": task.losses if task else None}
 
 
 def _stages(facts: Mapping[str, Any], moved: bool) -> str:

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from secateur.pruning import Plan, make_plan, narrow
 from secateur.pruning.search.ekg import Interim, Searcher, SearchState, check_reachable, history_of
-from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing
+from secateur.recipes.steps.searching import ekg_search
 from secateur.runs import Snapshot, append_jsonl, load_snapshot, save_snapshot, to_json
 
 CRITERIA = ("ekg", "l1", "l2", "random")
@@ -91,15 +91,8 @@ class SearchEkg(Narrowing):
             "holdout_stale_averages": context.accuracy(stale, holdout),
         }
 
-    def searcher(self, context: RunContext, model: keras.Model) -> Searcher:
-        """The search over a network, with the images that score candidates."""
-        images = context.splits.search
-        settings = self.settings(context.config.keep_macs)
-        reward = Reward.of_task(context.subject.task)
-        return Searcher(model, context.arrays(images.images), images.labels, settings, reward)
-
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
-        searcher = self.searcher(context, context.load(state.network))
+        searcher = ekg_search(context, context.load(state.network), self.settings(context.config.keep_macs))
         reached = _resumed(context, state.name) or searcher.start()
         if done := len(reached.history) - 1:
             tqdm.write(f"search: continuing after step {done}")

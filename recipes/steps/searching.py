@@ -13,6 +13,9 @@ from secateur.dataloader.splits import equidistant
 from secateur.op_utils import make_reestimator
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
+from secateur.pruning.search.ekg import Searcher
+from secateur.pruning.search.rewards import Reward
+from secateur.pruning.search.settings import SearchSettings
 from secateur.pruning.search.space import COSTS, Space
 from secateur.pruning.search.trial import PlanScorer
 from secateur.recipes.engine.context import RunContext
@@ -58,6 +61,12 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
     data = context.arrays(some.images), some.labels
     task = context.subject.task
     return PlanScorer(model, data, prepare=prepare, metric=task.score if task else None)
+
+
+def ekg_search(context: RunContext, model: keras.Model, settings: SearchSettings) -> Searcher:
+    """EKG's search over a network: by the images that score candidates, and by the task."""
+    images, reward = context.splits.search, Reward.of_task(context.subject.task)
+    return Searcher(model, context.arrays(images.images), images.labels, settings, reward)
 
 
 def _fitting(context: RunContext, images: Images) -> int:

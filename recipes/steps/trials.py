@@ -15,14 +15,13 @@ from secateur.pruning import Plan
 from secateur.pruning.count.counting import Counter
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
-from secateur.pruning.search.ekg import Searcher
 from secateur.pruning.search.netadapt import NetAdapt
-from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
 from secateur.pruning.search.space import Space
 from secateur.pruning.search.trial import PlanScorer
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.steps.searching import scorer
+from secateur.recipes.steps.narrowing import scoring
+from secateur.recipes.steps.searching import ekg_search, scorer
 from secateur.runs import UsageError
 from secateur.runs.errors import first_line
 
@@ -153,7 +152,7 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: 
     begun = time.monotonic()
     accuracy = scorer(context, model, context.splits.search, batches=2)
     analysis = analyse(model)
-    scores = score_groups(model, ORDER, analysis=analysis, data=context.sample())
+    scores = score_groups(model, ORDER, analysis=analysis, **scoring(context, ORDER))
     space = Space.of(analysis, scores, keep=keep_macs, cost="macs")
     whole = space.ranking.plan(space.ranking.sizes)
     accuracy(whole)  # traces
@@ -171,10 +170,7 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: 
 
 def searched(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
     """EKG's plan. Raises `TooLong` as soon as it is seen that it would take more than its seconds."""
-    images = context.splits.search
-    settings = SearchSettings(target=keep_macs, convention="mac")
-    reward = Reward.of_task(context.subject.task)
-    search = Searcher(model, context.arrays(images.images), images.labels, settings, reward)
+    search = ekg_search(context, model, SearchSettings(target=keep_macs, convention="mac"))
 
     def done(state: Any) -> float:
         return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep_macs)

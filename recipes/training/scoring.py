@@ -15,10 +15,10 @@ from secateur.nets.task import Task
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and accuracy in [0, 1] or what else the task counts, of `count` images."""
+    """Mean loss, accuracy in [0, 1] or what else the task counts (None without labels), number of images."""
 
-    loss: float
-    accuracy: float
+    loss: float | None
+    accuracy: float | None
     count: int
 
 

@@ -5,16 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from secateur.distillation import (
-    Banked,
-    Filtered,
-    Lesson,
-    Live,
-    build,
-    lesson_objective,
-    lesson_terms,
-    two_view_knowledge,
-)
+from secateur.distillation import Banked, Filtered, Lesson, Live, build, lesson_objective, lesson_terms
 from secateur.op_utils import Trainer
 from secateur.runs import UsageError
 from tests.helpers.lessons import batches, lesson, network, read
@@ -83,18 +74,6 @@ def test_nobody_learns_from_himself(key):
     assert max(float(tf.reduce_max(tf.abs(g))) for g in gradients) < 1e-5
 
 
-def test_ekg_is_a_lesson_of_a_filtered_bank_over_two_views():
-    student, rng, batch = network(1), np.random.default_rng(0), batches(1)[0]
-    bank = rng.normal(size=(16, 4, 5)).astype(np.float32) * np.linspace(1, 3, 5, dtype=np.float32)
-    inputs = inputs_of({**batch, "bank": bank})
-    views = tf.concat([inputs["images"], inputs["images"][:, ::-1]], 0)
-    ekg = Lesson(student, Filtered(Banked()), [(build("kd", factor="T"), 1.0)])
-    found = ekg({**inputs, "images": views})
-    expected = two_view_knowledge(student(views), {"labels": inputs["labels"], "bank": bank})
-    objective = lesson_objective(found, inputs)
-    np.testing.assert_allclose(objective, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("by", ["batch", "sample"])
 @pytest.mark.parametrize("views", [1, 2])
 def test_a_batch_whose_size_is_unknown_beforehand_is_one_like_any_other(by, views):
@@ -133,6 +112,8 @@ def test_losses_of_keras_are_losses_of_a_lesson():
     ours = Lesson(student, teacher, [(build("kd", temperature=3.0), 1.0)], label_weight=0.0)(inputs)["loss"]
     theirs = Lesson(student, teacher, [(logits, 1.0)], label_weight=0.0)(inputs)["loss"]
     assert float(theirs) == pytest.approx(float(ours), rel=1e-3)
+    with pytest.raises(UsageError, match=r"^A loss reads layer 'pool', which the teacher does not give"):
+        Lesson(student, Live(teacher), [(feature, 1.0)])
 
 
 def test_a_student_in_bfloat16_has_a_float32_loss_near_that_of_float32():

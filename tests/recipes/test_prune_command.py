@@ -171,6 +171,34 @@ def test_a_budget_of_milliseconds_is_measured(secateur, stripes, tmp_path):
     assert any(key.startswith("Conv2D") and key.endswith("[16, 16, 3]") for key in measured)
 
 
+def test_minutes_decide_by_themselves_for_a_budget(secateur, stripes, tmp_path, monkeypatch):
+    """A second is over before the first plan is: it is made all the same, and kept as it is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = ["--keep_ms", 0.8, "--minutes", 1 / 60, "--data", stripes / "images", "-o", "small.keras"]
+    out = secateur("prune", stripes / "stripes.keras", *options, "--report", "r.html")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [one["name"] for one in report["tried"]] == ["l1", "fpgm", "taylor"]
+    assert [one["chosen"] for one in report["tried"]] == [True, False, False]
+    assert report["clock"]["minutes"] == 1 / 60 and report["clock"]["seconds"] > 1
+    small = keras.models.load_model(tmp_path / "small.keras")
+    assert complexity(small).macs == report["tried"][0]["macs"] == report["costs"][1]["macs"]
+    assert left(out, "MACs") < 1 and "which chose the plan" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--keep_ms 0.5", "--minutes needs images"),
+        ("--keep 0.5 --data photos", "--minutes and --keep"),
+        ("--keep_macs 0.5 --data photos --criterion taylor", "--minutes and --criterion"),
+        ("--keep_macs 0.5 --data photos --finetune_epochs 2", "--minutes and --finetune_epochs"),
+    ],
+)
+def test_what_minutes_decide_is_not_given_too(words, said):
+    with pytest.raises(UsageError, match=f"{said}$|^{said}"):
+        parse(["model.keras", "-o", "small.keras", "--minutes", "3", *words.split()])
+
+
 @keras.saving.register_keras_serializable("test_prune_command")
 class Subclassed(keras.Model):
     """A model without a graph."""
