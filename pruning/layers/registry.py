@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from secateur.nets.copies import config_of
-from secateur.nets.graph import Call, kind_of
+from secateur.nets.graph import KNOWN, Call, kind_of
 from secateur.pruning.layers.costs import Cost, as_they_are
 from secateur.pruning.layers.labels import Labels
 from secateur.runs.errors import UsageError
@@ -81,6 +81,8 @@ def find(kind: str) -> LayerClass | None:
     """What is known of a class, by the name that `nets.graph.kind_of` gives it."""
     return LAYERS.get(kind)
 
+
+KNOWN.append(find)  # a class that is taught here is not unfolded
 
 def layer_class(*names: str, origin: Any = None, **known: Any) -> None:
     """Registers classes that are alike; operations are called "ops.Add". Takes what `LayerClass` does."""
