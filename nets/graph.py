@@ -7,14 +7,13 @@ layers and raw operations only.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
-from secateur.nets.unfolding import Inside, in_order, mode_of, unfold
+from secateur.nets.unfolding import Inside, functional_of, given_name, graph_of, in_order, mode_of, unfold
 from secateur.nets.weighted import Weighted
 from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
@@ -22,11 +21,6 @@ from secateur.runs.recursion import deep
 OWN = ("keras", "secateur")
 KNOWN: list[Callable[[str], Any]] = []
 """Functions of what `kind_of` calls a class: whether something is known of it, so that it stays a layer."""
-
-
-def functional_of(model: Any) -> Any:
-    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
-    return getattr(model, "_functional", None) or model
 
 
 def kind_of(make: type) -> str:
@@ -105,11 +99,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Graph:
-    """Calls, producers before consumers, and the numbers of the model's inputs and outputs."""
+    """Calls, producers before consumers, and the numbers of the model's inputs and outputs.
+
+    `unfolded` are the paths of layers that are made of layers.
+    """
 
     calls: list[Call]
     inputs: list[int]
     outputs: list[int]
+    unfolded: tuple[str, ...] = ()
+
+    def without_prefix(self, prefix: str) -> Graph:
+        """The same with shorter paths."""
+        calls = [replace(call, name=call.name.removeprefix(prefix)) for call in self.calls]
+        return replace(self, calls=calls)
 
     @property
     def layers(self) -> dict[str, Any]:
@@ -146,15 +149,23 @@ def trace(model: keras.Model) -> Graph:
 
     Raises `UsageError` for a model without a graph (subclassed or unbuilt).
     """
-    graph = _graph_of(model)
+    graph = graph_of(model)
     if graph is None:
+        subclassed = isinstance(model, keras.Model) and not isinstance(model, keras.Sequential)
+        remedy = "\nsecateur.functional(model, input_shape) makes a model with one" if subclassed else ""
         raise UsageError(
             f"{getattr(model, 'name', model)!r} has no graph. Build it with the functional or Sequential API "
-            f"and known input shapes. Received: {type(model).__name__}"
+            f"and known input shapes. Received: {type(model).__name__}{remedy}"
         )
     walk = _Walk()
     known = walk.read(_graph_inside(graph), "", {}, None)
-    return Graph(walk.calls, [known[id(t)] for t in graph.inputs], [known[id(t)] for t in graph.outputs])
+    inputs, outputs = ([known[id(t)] for t in tensors] for tensors in (graph.inputs, graph.outputs))
+    return Graph(walk.calls, inputs, outputs, tuple(walk.unfolded))
+
+
+def has_graph(model: Any) -> bool:
+    """Whether `trace` reads it."""
+    return graph_of(model) is not None
 
 
 def rebuilt(model: keras.Model, graph: Graph, run: Callable[[Call, list[Any]], Sequence[Any]]) -> keras.Model:
@@ -181,20 +192,12 @@ def rebuilt(model: keras.Model, graph: Graph, run: Callable[[Call, list[Any]], S
         )
 
 
-def _graph_of(layer: Any) -> Any:
-    """The graph behind a model, None where there is none or where `call` has been replaced."""
-    functional = functional_of(layer)
-    if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
-        return None
-    own = type(functional).call.__module__.startswith("keras.")
-    return functional if own and type(layer).call.__module__.startswith("keras.") else None
-
-
 class _Walk:
     """Lists the calls of a graph and of all graphs inside of it."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.unfolded: dict[str, None] = {}
         self._numbers, self._names = itertools.count(), {}
         self._taken: set[str] = set()
         self._layers: list[tuple[Weighted, str, Any]] = []
@@ -213,6 +216,9 @@ class _Walk:
     def _read_call(
         self, part: Inside, node: Any, prefix: str, known: dict[int, int], training: bool | None
     ) -> None:
+        if _does_nothing(node):
+            known[id(node.outputs[0])] = known[id(node.arguments.keras_tensors[0])]
+            return
         name = self._name(part, node.operation, prefix)
         inner, whole = _inside(node, training)
         if inner is None:
@@ -222,6 +228,8 @@ class _Walk:
         given = node.arguments.keras_tensors if inner.names is not None else _read_by(inner, node)
         inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, given, strict=True)}
         said = node.arguments.kwargs.get("training") if inner.names is None else mode_of(node)
+        if inner.names is not None:
+            self.unfolded[name] = None
         inside = self.read(inner, f"{name}/", inside, said if training is None else training)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             known[id(tensor)] = inside[id(made)]
@@ -248,15 +256,13 @@ class _Walk:
         Keras numbers names through the whole process; those of layers that a model holds are saved with it.
         """
         if id(operation) not in self._names:
-            own = operation.name
-            kind = type(operation).__name__
             if part.names is None:
-                self._names[id(operation)] = f"{prefix}{own}"
+                name = f"{prefix}{operation.name}"
             else:
-                if re.fullmatch(kind.lower() + r"\d*", own.replace("_", "")):
-                    own = part.names.get(id(operation), kind.lower())
-                self._names[id(operation)] = self._free(f"{prefix}{own}")
-            self._taken.add(self._names[id(operation)])
+                own = part.names.get(id(operation)) or given_name(operation) or type(operation).__name__.lower()
+                name = self._free(f"{prefix}{own}")
+            self._names[id(operation)] = name
+            self._taken.add(name)
         return self._names[id(operation)]
 
     def _free(self, name: str) -> str:
@@ -264,6 +270,12 @@ class _Walk:
         found = next(one for one in itertools.chain([name], others) if one not in self._taken)
         self._taken.add(found)
         return found
+
+
+def _does_nothing(node: Any) -> bool:
+    """Whether it is how a model that is called by a layer makes tensors of its inputs."""
+    read, made = node.arguments.keras_tensors, node.outputs
+    return kind_of(type(node.operation)) == "ops.ConvertToTensor" and read[0].dtype == made[0].dtype
 
 
 def _same_layer(a: Weighted, b: Weighted) -> bool:
@@ -281,7 +293,7 @@ def _inside(node: Any, training: bool | None) -> tuple[Inside | None, str]:
     """The graph behind a call, or None and why a layer of somebody's own has none."""
     if node.is_input or not isinstance(node.operation, keras.Layer):
         return None, ""
-    if (model := _graph_of(node.operation)) is not None:
+    if (model := graph_of(node.operation)) is not None:
         return _graph_inside(model), ""
     kind = kind_of(type(node.operation))
     if type(node.operation).__module__.partition(".")[0] in OWN or any(known(kind) for known in KNOWN):

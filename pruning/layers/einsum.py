@@ -11,7 +11,7 @@ import numpy as np
 from secateur.nets.graph import Call
 from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.activations import mixes
-from secateur.pruning.layers.labels import Labels, compressed
+from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.registry import Cut, layer_class
 
 
@@ -53,7 +53,8 @@ def _label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
         state.use(call, "consumer", {"kernel": found.kernel.index(letter)}, vector)
     made = [letter for letter in found.made if letter not in found.read]
     if not made:
-        return [compressed(np.broadcast_to(labels[0].take([0], axis or 0), [1] * len(found.made)))]
+        whole = state.fresh(1) if letter else vector
+        return [whole.reshape([1] * len(found.made))]
     size = call.shapes[0][1 + found.made.index(made[-1])]
     axes = {"kernel": found.kernel.index(made[-1])}
     return _out(state, call, found, made[-1], "producer", axes, state.fresh(size))
