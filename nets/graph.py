@@ -13,7 +13,8 @@ from typing import Any
 
 import keras
 
-from secateur.nets.unfolding import Inside, functional_of, given_name, graph_of, in_order, mode_of, unfold
+from secateur.nets.frames import over_frames
+from secateur.nets.unfolding import Inside, functional_of, given_name, graph_of, in_order, mode_of, unfold, untouched
 from secateur.nets.weighted import Weighted
 from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
@@ -200,6 +201,7 @@ class _Walk:
         self.unfolded: dict[str, None] = {}
         self._numbers, self._names = itertools.count(), {}
         self._taken: set[str] = set()
+        self._framed: dict[int, keras.Layer] = {}
         self._layers: list[tuple[Weighted, str, Any]] = []
 
     def read(self, part: Inside, prefix: str, known: dict[int, int], training: bool | None) -> dict[int, int]:
@@ -220,6 +222,8 @@ class _Walk:
             known[id(node.outputs[0])] = known[id(node.arguments.keras_tensors[0])]
             return
         name = self._name(part, node.operation, prefix)
+        if kind_of(type(node.operation)) == "TimeDistributed" and self._read_frames(node, name, known, training):
+            return
         inner, whole = _inside(node, training)
         if inner is None:
             known |= {id(tensor): next(self._numbers) for tensor in node.outputs}
@@ -233,6 +237,35 @@ class _Walk:
         inside = self.read(inner, f"{name}/", inside, said if training is None else training)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             known[id(tensor)] = inside[id(made)]
+
+    def _read_frames(self, node: Any, name: str, known: dict[int, int], training: bool | None) -> bool:
+        """Lists what a model or composite layer does to every frame of a sequence; False where it stays whole."""
+        operation, read = node.operation, node.arguments.keras_tensors
+        if len(read) != 1:
+            return False
+        frame = keras.KerasTensor((read[0].shape[0], *read[0].shape[2:]), read[0].dtype)
+        with untouched(operation.layer):
+            operation.layer(frame)
+            call = operation.layer._inbound_nodes[-1]
+        inner, _ = _inside(call, training)
+        if inner is None:
+            return False
+        part = _Walk()
+        inside = part.read(inner, f"{name}/", {id(inner.inputs[0]): -1}, training)
+        numbers, calls = {-1: known[id(read[0])]}, []
+        for one in part.calls:
+            wrapped = over_frames(one.node, read[0].shape[1], self._framed, one.name.rpartition("/")[2])
+            if wrapped is None:
+                return False
+            tensors = wrapped.arguments.keras_tensors
+            ids = {id(t): numbers[n] for t, n in zip(tensors, one.inputs, strict=True)}
+            for tensor, number in zip(wrapped.outputs, one.outputs, strict=True):
+                ids[id(tensor)] = numbers[number] = next(self._numbers)
+            calls.append(_call(wrapped, one.name, ids, training, one.whole))
+        self.calls += calls
+        self.unfolded[name] = None
+        known[id(node.outputs[0])] = numbers[inside[id(inner.outputs[0])]]
+        return True
 
     def _read_weighted(
         self, made: Weighted, prefix: str, known: dict[int, int], training: bool | None

@@ -285,7 +285,8 @@ def _attributes(layer: Any) -> dict[int, str]:
 @contextlib.contextmanager
 def untouched(layer: Any) -> Iterator[None]:
     """Takes away at the end what Keras has noted on a layer and those inside of it."""
-    inner = [x for one in layer._flatten_layers() for x in (one, *getattr(graph_of(one), "operations", ()))]
+    layers = layer._flatten_layers() if isinstance(layer, keras.Layer) else [layer]
+    inner = [x for one in layers for x in (one, *getattr(graph_of(one), "operations", ()))]
     before = [(one, len(one._inbound_nodes), len(one._outbound_nodes)) for one in inner]
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -97,6 +97,15 @@ def find_installed() -> None:
         find(kind)
 
 
+def of_a_frame(call: Call) -> Call:
+    """The call inside of a `TimeDistributed` as one of single frames; any other call as it is."""
+    if call.kind != "TimeDistributed":
+        return call
+    sizes = ([(s[0], *s[2:]) for s in shapes] for shapes in (call.input_shapes, call.shapes))
+    input_shapes, shapes = map(tuple, sizes)
+    return replace(call, layer=call.layer.layer, input_shapes=input_shapes, shapes=shapes)
+
+
 def cost_of(call: Call) -> Cost | None:
     """Parameters and operations of a call, as a function of its channels; None where it costs nothing.
 
@@ -109,6 +118,7 @@ def cost_of(call: Call) -> Cost | None:
 
 def is_activation(call: Call) -> bool:
     """Whether its output is what a non-linearity let through: where a gate of its channels would sit."""
+    call = of_a_frame(call)
     own = getattr(call.layer, "activation", None)
     if own is not None:
         return own is not keras.activations.linear
