@@ -102,13 +102,23 @@ class Call:
 class Graph:
     """Calls, producers before consumers, and the numbers of the model's inputs and outputs.
 
-    `unfolded` are the paths of layers that are made of layers.
+    `unfolded` are the paths of layers that are made of layers, `copied` those of layers that stand for operations
+    with weights, of which they hold copies.
     """
 
     calls: list[Call]
     inputs: list[int]
     outputs: list[int]
     unfolded: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+
+    def check_in_place(self) -> None:
+        """Raises `UsageError` where a weight of the graph is not the model's own variable."""
+        if self.copied:
+            raise UsageError(
+                "Weights that an operation reads, as in x * self.gamma, cannot be held in place. Received: "
+                f"{self.copied[0]!r}\ntake the model that secateur.functional(model) makes"
+            )
 
     def without_prefix(self, prefix: str) -> Graph:
         """The same with shorter paths."""
@@ -161,7 +171,7 @@ def trace(model: keras.Model) -> Graph:
     walk = _Walk()
     known = walk.read(_graph_inside(graph), "", {}, None)
     inputs, outputs = ([known[id(t)] for t in tensors] for tensors in (graph.inputs, graph.outputs))
-    return Graph(walk.calls, inputs, outputs, tuple(walk.unfolded))
+    return Graph(walk.calls, inputs, outputs, tuple(walk.unfolded), tuple(name for _, name, _ in walk.layers))
 
 
 def has_graph(model: Any) -> bool:
@@ -202,7 +212,7 @@ class _Walk:
         self._numbers, self._names = itertools.count(), {}
         self._taken: set[str] = set()
         self._framed: dict[int, keras.Layer] = {}
-        self._layers: list[tuple[Weighted, str, Any]] = []
+        self.layers: list[tuple[Weighted, str, Any]] = []
 
     def read(self, part: Inside, prefix: str, known: dict[int, int], training: bool | None) -> dict[int, int]:
         """Appends the calls of one graph; `known` maps ids of its symbolic tensors to our numbers."""
@@ -270,11 +280,11 @@ class _Walk:
     def _read_weighted(
         self, made: Weighted, prefix: str, known: dict[int, int], training: bool | None
     ) -> None:
-        layer, name = next(((x, n) for other, n, x in self._layers if _same_layer(made, other)), (None, ""))
+        layer, name = next(((x, n) for other, n, x in self.layers if _same_layer(made, other)), (None, ""))
         if layer is None:
             name = self._free(f"{prefix}{made.name}")
             layer = made.layer(name.rpartition("/")[2])
-            self._layers.append((made, name, layer))
+            self.layers.append((made, name, layer))
         else:
             layer(keras.KerasTensor(made.read.shape, made.read.dtype))
         node = layer._inbound_nodes[-1]

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 import secateur
+from secateur.__main__ import call
 from secateur.pruning import compact, make_plan, mask
+from secateur.pruning.constrain.soft import soften
+from secateur.runs.registry import import_file
 from secateur.runs.errors import UsageError
 from tests.helpers.subclassed import REFUSED, SHAPE, UNFOLDED, Weights
 
@@ -55,3 +58,37 @@ def test_what_cannot_be_unfolded_says_why(kind):
     model(IMAGES)
     with pytest.raises(UsageError, match=f"(?s)'{model.name}' cannot be unfolded: .*{REFUSED[kind]}.*keras.ops"):
         secateur.functional(model, SHAPE)
+
+
+def test_a_saved_one_is_pruned_from_the_shell(tmp_path, monkeypatch):
+    """Its file is read with its classes; what is written needs none."""
+    (tmp_path / "mine.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('mine')\n"
+        "class Net(keras.Model):\n"
+        "    def __init__(self, **options):\n"
+        "        super().__init__(**options)\n"
+        "        self.conv, self.head = keras.layers.Conv2D(8, 3), keras.layers.Dense(3)\n"
+        "    def call(self, x):\n"
+        "        return self.head(keras.ops.mean(keras.ops.relu(self.conv(x)), (1, 2)))\n"
+    )
+    import_file(tmp_path / "mine.py")
+    model = keras.saving.get_registered_object("mine>Net")()
+    model(IMAGES)
+    model.save(tmp_path / "net.keras")
+    words = "net.keras --import mine.py --keep 0.5 -o small.keras"
+    monkeypatch.chdir(tmp_path)
+    call("prune", words.split(), "secateur")
+    small = keras.models.load_model(tmp_path / "small.keras")
+    assert {layer.name: type(layer).__name__ for layer in small.layers if layer.weights} == {
+        "conv": "Conv2D", "head": "Dense",
+    }  # fmt: skip
+    assert small.get_layer("conv").filters == 4
+
+
+def test_weights_that_operations_read_are_not_held_in_place():
+    model = made(Weights)[0]
+    images = keras.Input(SHAPE)
+    around = keras.Model(images, model(images))
+    with pytest.raises(UsageError, match="'weights/scaled/gamma'\ntake the model that secateur.functional"):
+        soften(around, make_plan(around, keep=0.5))
