@@ -1,6 +1,7 @@
 """Architectures built from masked layers, and the names of published checkpoints."""
 
 from secateur.nets.endings import logits_of, with_ending
+from secateur.nets.functional import functional
 from secateur.nets.layers import FusedBatchNorm, MaskedConv2D, MaskedDense, MaskedDepthwiseConv2D
 from secateur.nets.names import layer_and_weight, published_name, variables
 from secateur.nets.published import spec_from_arrays
@@ -18,6 +19,7 @@ __all__ = [
     "Task",
     "build",
     "family_of",
+    "functional",
     "layer_and_weight",
     "list_nets",
     "load_params",

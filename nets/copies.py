@@ -64,6 +64,8 @@ def config_of(layer: Any) -> dict:
     try:
         config = layer.get_config()
     except NotImplementedError as error:
+        if not _foreign(type(layer)):  # Keras' own without options of their own, given an object for the type
+            return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
         raise _uncopied(layer.name, type(layer)) from error
     for key in config:
         own = getattr(layer, key, None)

@@ -1,26 +1,27 @@
 """The functional graph as a list: which operation reads and writes which tensors, in runnable order.
 
-Models inside the model are unfolded: what is listed are layers and raw operations only.
+Models inside the model are unfolded, and layers that are made of layers and operations: what is listed are
+layers and raw operations only.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
+from secateur.nets.frames import over_frames
+from secateur.nets.unfolding import Inside, functional_of, given_name, graph_of, in_order, mode_of, unfold, untouched
+from secateur.nets.weighted import Weighted
 from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep
 
 OWN = ("keras", "secateur")
-
-
-def functional_of(model: Any) -> Any:
-    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
-    return getattr(model, "_functional", None) or model
+KNOWN: list[Callable[[str], Any]] = []
+"""Functions of what `kind_of` calls a class: whether something is known of it, so that it stays a layer."""
 
 
 def kind_of(make: type) -> str:
@@ -48,6 +49,7 @@ class Call:
         node: Keras' record of the call; keys: id of its symbolic tensor for each of `inputs`.
         training: what the model around it was called with, as in `backbone(x, training=False)`; it counts
             more than what the call itself says, as in Keras.
+        whole: why a layer of somebody's own could not be unfolded.
     """
 
     layer: Any
@@ -59,6 +61,7 @@ class Call:
     node: Any
     keys: tuple[int, ...]
     training: bool | None = None
+    whole: str = ""
 
     @property
     def kind(self) -> str:
@@ -97,11 +100,30 @@ class Call:
 
 @dataclass(frozen=True)
 class Graph:
-    """Calls, producers before consumers, and the numbers of the model's inputs and outputs."""
+    """Calls, producers before consumers, and the numbers of the model's inputs and outputs.
+
+    `unfolded` are the paths of layers that are made of layers, `copied` those of layers that stand for operations
+    with weights, of which they hold copies.
+    """
 
     calls: list[Call]
     inputs: list[int]
     outputs: list[int]
+    unfolded: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+
+    def check_in_place(self) -> None:
+        """Raises `UsageError` where a weight of the graph is not the model's own variable."""
+        if self.copied:
+            raise UsageError(
+                "Weights that an operation reads, as in x * self.gamma, cannot be held in place. Received: "
+                f"{self.copied[0]!r}\ntake the model that secateur.functional(model) makes"
+            )
+
+    def without_prefix(self, prefix: str) -> Graph:
+        """The same with shorter paths."""
+        calls = [replace(call, name=call.name.removeprefix(prefix)) for call in self.calls]
+        return replace(self, calls=calls)
 
     @property
     def layers(self) -> dict[str, Any]:
@@ -138,15 +160,23 @@ def trace(model: keras.Model) -> Graph:
 
     Raises `UsageError` for a model without a graph (subclassed or unbuilt).
     """
-    graph = _graph_of(model)
+    graph = graph_of(model)
     if graph is None:
+        subclassed = isinstance(model, keras.Model) and not isinstance(model, keras.Sequential)
+        remedy = "\nsecateur.functional(model, input_shape) makes a model with one" if subclassed else ""
         raise UsageError(
             f"{getattr(model, 'name', model)!r} has no graph. Build it with the functional or Sequential API "
-            f"and known input shapes. Received: {type(model).__name__}"
+            f"and known input shapes. Received: {type(model).__name__}{remedy}"
         )
-    numbers, calls, names = itertools.count(), [], {}
-    known = _unfold(graph, "", {}, numbers, calls, names, None)
-    return Graph(calls, [known[id(t)] for t in graph.inputs], [known[id(t)] for t in graph.outputs])
+    walk = _Walk()
+    known = walk.read(_graph_inside(graph), "", {}, None)
+    inputs, outputs = ([known[id(t)] for t in tensors] for tensors in (graph.inputs, graph.outputs))
+    return Graph(walk.calls, inputs, outputs, tuple(walk.unfolded), tuple(name for _, name, _ in walk.layers))
+
+
+def has_graph(model: Any) -> bool:
+    """Whether `trace` reads it."""
+    return graph_of(model) is not None
 
 
 def rebuilt(model: keras.Model, graph: Graph, run: Callable[[Call, list[Any]], Sequence[Any]]) -> keras.Model:
@@ -173,34 +203,156 @@ def rebuilt(model: keras.Model, graph: Graph, run: Callable[[Call, list[Any]], S
         )
 
 
-def _graph_of(layer: Any) -> Any:
-    """The graph behind a model, None where there is none or where `call` has been replaced."""
-    functional = functional_of(layer)
-    if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
-        return None
-    own = type(functional).call.__module__.startswith("keras.")
-    return functional if own and type(layer).call.__module__.startswith("keras.") else None
+class _Walk:
+    """Lists the calls of a graph and of all graphs inside of it."""
 
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.unfolded: dict[str, None] = {}
+        self._numbers, self._names = itertools.count(), {}
+        self._taken: set[str] = set()
+        self._framed: dict[int, keras.Layer] = {}
+        self.layers: list[tuple[Weighted, str, Any]] = []
 
-def _unfold(
-    model: Any, prefix: str, known: dict[int, int], numbers, calls: list, names: dict, training: bool | None
-) -> dict[int, int]:
-    """Appends the calls of one model; `known` maps ids of its symbolic tensors to our numbers."""
-    for node in _in_order(model):
-        if node.is_input and id(node.outputs[0]) in known:  # stands for a tensor outside
-            continue
-        inner = None if node.is_input else _graph_of(node.operation)
+    def read(self, part: Inside, prefix: str, known: dict[int, int], training: bool | None) -> dict[int, int]:
+        """Appends the calls of one graph; `known` maps ids of its symbolic tensors to our numbers."""
+        for node in part.nodes:
+            if isinstance(node, Weighted):
+                self._read_weighted(node, prefix, known, training)
+                continue
+            if node.is_input and id(node.outputs[0]) in known:  # stands for a tensor outside
+                continue
+            self._read_call(part, node, prefix, known, training)
+        return known
+
+    def _read_call(
+        self, part: Inside, node: Any, prefix: str, known: dict[int, int], training: bool | None
+    ) -> None:
+        if _does_nothing(node):
+            known[id(node.outputs[0])] = known[id(node.arguments.keras_tensors[0])]
+            return
+        name = self._name(part, node.operation, prefix)
+        if kind_of(type(node.operation)) == "TimeDistributed" and self._read_frames(node, name, known, training):
+            return
+        inner, whole = _inside(node, training)
         if inner is None:
-            for tensor in node.outputs:
-                known[id(tensor)] = next(numbers)
-            calls.append(_call(node, prefix, known, names, training))
-            continue
-        inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, _read_by(inner, node), strict=True)}
-        mode = node.arguments.kwargs.get("training") if training is None else training
-        inside = _unfold(inner, f"{prefix}{node.operation.name}/", inside, numbers, calls, names, mode)
+            known |= {id(tensor): next(self._numbers) for tensor in node.outputs}
+            self.calls.append(_call(node, name, known, training, whole))
+            return
+        given = node.arguments.keras_tensors if inner.names is not None else _read_by(inner, node)
+        inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, given, strict=True)}
+        said = node.arguments.kwargs.get("training") if inner.names is None else mode_of(node)
+        if inner.names is not None:
+            self.unfolded[name] = None
+        inside = self.read(inner, f"{name}/", inside, said if training is None else training)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             known[id(tensor)] = inside[id(made)]
-    return known
+
+    def _read_frames(self, node: Any, name: str, known: dict[int, int], training: bool | None) -> bool:
+        """Lists what a model or composite layer does to every frame of a sequence; False where it stays whole."""
+        operation, read = node.operation, node.arguments.keras_tensors
+        if len(read) != 1:
+            return False
+        frame = keras.KerasTensor((read[0].shape[0], *read[0].shape[2:]), read[0].dtype)
+        with untouched(operation.layer):
+            operation.layer(frame)
+            call = operation.layer._inbound_nodes[-1]
+        inner, _ = _inside(call, training)
+        if inner is None:
+            return False
+        part = _Walk()
+        inside = part.read(inner, f"{name}/", {id(inner.inputs[0]): -1}, training)
+        numbers, calls = {-1: known[id(read[0])]}, []
+        for one in part.calls:
+            wrapped = over_frames(one.node, read[0].shape[1], self._framed, one.name.rpartition("/")[2])
+            if wrapped is None:
+                return False
+            tensors = wrapped.arguments.keras_tensors
+            ids = {id(t): numbers[n] for t, n in zip(tensors, one.inputs, strict=True)}
+            for tensor, number in zip(wrapped.outputs, one.outputs, strict=True):
+                ids[id(tensor)] = numbers[number] = next(self._numbers)
+            calls.append(_call(wrapped, one.name, ids, training, one.whole))
+        self.calls += calls
+        self.unfolded[name] = None
+        known[id(node.outputs[0])] = numbers[inside[id(inner.outputs[0])]]
+        return True
+
+    def _read_weighted(
+        self, made: Weighted, prefix: str, known: dict[int, int], training: bool | None
+    ) -> None:
+        layer, name = next(((x, n) for other, n, x in self.layers if _same_layer(made, other)), (None, ""))
+        if layer is None:
+            name = self._free(f"{prefix}{made.name}")
+            layer = made.layer(name.rpartition("/")[2])
+            self.layers.append((made, name, layer))
+        else:
+            layer(keras.KerasTensor(made.read.shape, made.read.dtype))
+        node = layer._inbound_nodes[-1]
+        known[id(made.outputs[0])] = next(self._numbers)
+        inside = {id(node.arguments.keras_tensors[0]): known[id(made.read)]}
+        inside[id(node.outputs[0])] = known[id(made.outputs[0])]
+        self.calls.append(_call(node, name, inside, training, ""))
+
+    def _name(self, part: Inside, operation: Any, prefix: str) -> str:
+        """Inside of a composite layer, layers that Keras has named are called as the attributes that hold them.
+
+        Keras numbers names through the whole process; those of layers that a model holds are saved with it.
+        """
+        if id(operation) not in self._names:
+            if part.names is None:
+                name = f"{prefix}{operation.name}"
+            else:
+                own = part.names.get(id(operation)) or given_name(operation) or type(operation).__name__.lower()
+                name = self._free(f"{prefix}{own}")
+            self._names[id(operation)] = name
+            self._taken.add(name)
+        return self._names[id(operation)]
+
+    def _free(self, name: str) -> str:
+        others = (f"{name}_{n}" for n in itertools.count(1))
+        found = next(one for one in itertools.chain([name], others) if one not in self._taken)
+        self._taken.add(found)
+        return found
+
+
+def _does_nothing(node: Any) -> bool:
+    """Whether it is how a model that is called by a layer makes tensors of its inputs."""
+    read, made = node.arguments.keras_tensors, node.outputs
+    return kind_of(type(node.operation)) == "ops.ConvertToTensor" and read[0].dtype == made[0].dtype
+
+
+def _same_layer(a: Weighted, b: Weighted) -> bool:
+    """Whether two operations are one layer that is called twice."""
+    sizes = {"output_shape"}
+    return (
+        a.make is b.make
+        and [*map(id, a.variables)] == [*map(id, b.variables)]
+        and {k: v for k, v in a.config.items() if k not in sizes}
+        == {k: v for k, v in b.config.items() if k not in sizes}
+    )
+
+
+def _inside(node: Any, training: bool | None) -> tuple[Inside | None, str]:
+    """The graph behind a call, or None and why a layer of somebody's own has none."""
+    if node.is_input or not isinstance(node.operation, keras.Layer):
+        return None, ""
+    if (model := graph_of(node.operation)) is not None:
+        return _graph_inside(model), ""
+    kind = kind_of(type(node.operation))
+    if type(node.operation).__module__.partition(".")[0] in OWN or any(known(kind) for known in KNOWN):
+        return None, ""
+    found = unfold(node, training)
+    return (None, found) if isinstance(found, str) else (found, "")
+
+
+def _graph_inside(model: Any) -> Inside:
+    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+
+    def node_of(tensor: Any) -> Any:
+        return node if id(node := _node(tensor)) in own else None
+
+    ends = (*model.inputs, *reversed(model.outputs))  # an input may be unused
+    return Inside(in_order(ends, node_of), model.inputs, model.outputs)
 
 
 def _read_by(inner: Any, node: Any) -> list[Any]:
@@ -218,31 +370,13 @@ def _read_by(inner: Any, node: Any) -> list[Any]:
     return read[: len(names)]  # as Keras does
 
 
-def _in_order(model: Any) -> list[Any]:
-    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    order, done = [], set()
-    stack = [_node(t) for t in (*model.inputs, *reversed(model.outputs))]  # an input may be unused
-    while stack:  # depth first without recursion: ResNet-1202 is deeper than Python's stack
-        node = stack[-1]
-        waiting = [n for t in node.arguments.keras_tensors if id(n := _node(t)) in own and id(n) not in done]
-        if waiting:
-            stack.extend(reversed(waiting))
-            continue
-        stack.pop()
-        if id(node) not in done:
-            done.add(id(node))
-            order.append(node)
-    return order
-
-
 def _node(tensor: Any) -> Any:
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _call(node: Any, prefix: str, known: dict[int, int], names: dict[int, str], training) -> Call:
+def _call(node: Any, name: str, known: dict[int, int], training: bool | None, whole: str) -> Call:
     read = node.arguments.keras_tensors
-    name = names.setdefault(id(node.operation), f"{prefix}{node.operation.name}")
     return Call(
         layer=node.operation,
         name=name,
@@ -253,4 +387,5 @@ def _call(node: Any, prefix: str, known: dict[int, int], names: dict[int, str], 
         node=node,
         keys=tuple(map(id, read)),
         training=training,
+        whole=whole,
     )

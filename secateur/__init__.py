@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from secateur import callbacks as callbacks
+    from secateur.nets.functional import functional as functional
     from secateur.pruning.layers import register_layer as register_layer
     from secateur.recipes.engine.compress import Compressed as Compressed
     from secateur.recipes.engine.compress import compress as compress
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 ROOMS = "coding dataloader distillation exports nets op_utils pruning recipes reports runs".split()
 PUBLIC = {
     "register_layer": "pruning.layers",
+    "functional": "nets.functional",
     "compress": "recipes.engine.compress",
     "Compressed": "recipes.engine.compress",
 }

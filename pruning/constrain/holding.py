@@ -80,6 +80,7 @@ def _left(analysis: Analysis, group: ChannelGroup) -> np.ndarray:
 
 def _places(analysis: Analysis, plan: Plan) -> Iterator[Place]:
     """Weights that lose something."""
+    analysis.graph.check_in_place()
     for layer, weights in kept_positions(analysis.groups, plan.masks()).items():
         variables = named_variables(analysis.graph.layers[layer])
         for weight, axes in weights.items():

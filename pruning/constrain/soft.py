@@ -25,6 +25,7 @@ def soften(model: keras.Model, plan: Plan) -> None:
     that gradients reach the filters and bring them back. Raises `UsageError` for a plan of another network.
     """
     analysis = analyse(model)
+    analysis.graph.check_in_place()
     plan.check(analysis.groups)
     makers = [dataclasses.replace(group, members=_makers(group)) for group in analysis.groups]
     for layer, kept in kept_positions(makers, plan.masks()).items():

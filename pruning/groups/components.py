@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.nets.graph import Graph
+from secateur.nets.graph import Call, Graph
 from secateur.pruning.layers import find
 from secateur.pruning.layers.labels import Labels, representatives
 
@@ -18,7 +18,7 @@ def label_channels(graph: Graph) -> Labels:
     for call in graph.calls:
         labels = [state.of_tensor[t] for t in call.inputs]
         known = find(call.kind)
-        made = known.label(state, call, labels) if known else f"{call.kind} is not understood"
+        made = known.label(state, call, labels) if known else _unknown(call)
         if isinstance(made, str):
             reason = f"{call.name}: {made}"
             made = [state.fresh(1).reshape([1] * (len(shape) - 1)) for shape in call.shapes]
@@ -30,6 +30,10 @@ def label_channels(graph: Graph) -> Labels:
     for tensor in graph.outputs:
         state.lock(state.of_tensor[tensor], "it is an output of the model")
     return state
+
+
+def _unknown(call: Call) -> str:
+    return f"{call.kind} is not understood" + (f": {call.whole}" if call.whole else "")
 
 
 @dataclass(frozen=True, eq=False)

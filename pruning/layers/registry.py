@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from secateur.nets.copies import config_of
-from secateur.nets.graph import Call, kind_of
+from secateur.nets.graph import KNOWN, Call, kind_of
 from secateur.pruning.layers.costs import Cost, as_they_are
 from secateur.pruning.layers.labels import Labels
 from secateur.runs.errors import UsageError
@@ -82,6 +82,8 @@ def find(kind: str) -> LayerClass | None:
     return LAYERS.get(kind)
 
 
+KNOWN.append(find)  # a class that is taught here is not unfolded
+
 def layer_class(*names: str, origin: Any = None, **known: Any) -> None:
     """Registers classes that are alike; operations are called "ops.Add". Takes what `LayerClass` does."""
     for name in names:
@@ -93,6 +95,15 @@ def find_installed() -> None:
     """Imports what installed packages offer, so that Keras finds their classes in saved models."""
     for kind in LAYERS:
         find(kind)
+
+
+def of_a_frame(call: Call) -> Call:
+    """The call inside of a `TimeDistributed` as one of single frames; any other call as it is."""
+    if call.kind != "TimeDistributed":
+        return call
+    sizes = ([(s[0], *s[2:]) for s in shapes] for shapes in (call.input_shapes, call.shapes))
+    input_shapes, shapes = map(tuple, sizes)
+    return replace(call, layer=call.layer.layer, input_shapes=input_shapes, shapes=shapes)
 
 
 def cost_of(call: Call) -> Cost | None:
@@ -107,6 +118,7 @@ def cost_of(call: Call) -> Cost | None:
 
 def is_activation(call: Call) -> bool:
     """Whether its output is what a non-linearity let through: where a gate of its channels would sit."""
+    call = of_a_frame(call)
     own = getattr(call.layer, "activation", None)
     if own is not None:
         return own is not keras.activations.linear

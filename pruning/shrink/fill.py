@@ -25,6 +25,7 @@ def fill(model: keras.Model, plan: Plan, small: keras.Model) -> None:
     """
     analysis = analyse(model)
     plan.check(analysis.groups)
+    analysis.graph.check_in_place()
     weights, layers = weights_of(small), analysis.graph.layers
     kept = kept_positions(analysis.groups, plan.masks(), weights.keys())
     for path, arrays in weights.items():

@@ -19,7 +19,8 @@ from secateur.dataloader import Columns, Facts
 from secateur.dataloader.views import as_read
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
-from secateur.nets.graph import trace
+from secateur.nets.functional import functional
+from secateur.nets.graph import has_graph, trace
 from secateur.nets.losses import Loss
 from secateur.nets.snapshots import GRAPH
 from secateur.nets.task import Task
@@ -66,14 +67,15 @@ class Subject:
 
     @classmethod
     def own(cls, model: keras.Model, loss: Loss | None = None, thaw: bool = True) -> Subject:
-        """Somebody's own functional model. `loss`, and what is raised, are as in `Task.of`."""
+        """Somebody's own model, made functional. `loss`, and what is raised, are as in `Task.of`."""
+        model = functional(model)
         given = Task.of(model, loss)
         return cls(model, given.bare, given, thaw)
 
     @classmethod
     def unlabelled(cls, model: keras.Model) -> Subject:
         """One that is shown images alone, whatever its outputs mean."""
-        return cls(model)
+        return cls(functional(model))
 
     @property
     def shape(self) -> Shape | None:
@@ -177,7 +179,8 @@ class Subject:
 def load_model(path: str) -> keras.Model:
     """A saved model, with the loss that it was compiled with where that is known.
 
-    Raises `SnapshotError` for a file that Keras cannot read.
+    A subclassed model comes as a functional one. Raises `SnapshotError` for a file that Keras cannot read,
+    `UsageError` for a model that cannot be made functional.
     """
     if not Path(path).is_file():
         raise SnapshotError(f"There is no such file. Received: model={path}")
@@ -187,7 +190,7 @@ def load_model(path: str) -> keras.Model:
         raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")
     find_installed()
     try:
-        return _read(path)
+        model = _read(path)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise SnapshotError(
             f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
@@ -201,6 +204,7 @@ def load_model(path: str) -> keras.Model:
         raise SnapshotError(
             f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
         ) from error
+    return model if has_graph(model) else functional(model)
 
 
 def _read(path: str) -> keras.Model:

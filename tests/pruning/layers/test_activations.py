@@ -51,3 +51,19 @@ def test_what_is_linear_shows_itself_where_it_is_read():
     for last in (L.Activation("linear"), L.Dropout(0.5), keras.ops.negative, keras.ops.copy):
         (call,) = shown(lambda x, last=last: last(L.Conv2D(4, 1)(x)))
         assert not is_activation(call) and "Conv2D" not in call.kind
+
+
+def hard_swish(x):
+    return x * keras.ops.relu6(x + 3) / 6
+
+
+def centred(x):
+    return x - keras.ops.mean(x, axis=-1, keepdims=True)
+
+
+def test_a_function_of_ones_own_is_tried_out():
+    (call,) = shown(lambda x: L.Conv2D(4, 1, activation=hard_swish, name="own")(x))
+    assert call.name == "own"
+    images = keras.Input((4, 4, 3))
+    mixed = keras.Model(images, L.Conv2D(2, 1)(L.Conv2D(4, 1, activation=centred)(images)))
+    assert "its activation 'centred' is not understood" in analyse(mixed).untouched[0].reason

@@ -1,0 +1,39 @@
+"""TimeDistributed: what its layer is, for every frame of a sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secateur.nets.graph import Call
+from secateur.pruning.conventions import Convention
+from secateur.pruning.layers.labels import Labels
+from secateur.pruning.layers.registry import Cut, cost_of, find, layer_class, of_a_frame
+
+
+def _label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    inner = of_a_frame(call)
+    if (known := find(inner.kind)) is None:
+        return f"{inner.kind} is not understood"
+    if any(vector.shape[0] != 1 for vector in labels):
+        return "its inputs are not frames alike"
+    made = known.label(state, inner, [vector[0] for vector in labels])
+    return made if isinstance(made, str) else [vector[None] for vector in made]
+
+
+def _resize(config: dict, call: Call, left: Cut) -> dict:
+    inner, stored = of_a_frame(call), config["layer"]
+    if (known := find(inner.kind)) is None:
+        return config
+    of_one = Cut(tuple(sizes[1:] for sizes in left.inputs), tuple(sizes[1:] for sizes in left.outputs))
+    kept = {key: value for key, value in stored.items() if key != "build_config"}  # it has the old shapes
+    return config | {"layer": kept | {"config": known.resized(stored["config"], inner, of_one)}}
+
+
+def _cost(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    if (cost := cost_of(inner := of_a_frame(call))) is None:
+        return 0, 0
+    params, operations = cost(rule, inner, n_in, n_out)
+    return params, operations * call.input_shapes[0][1]
+
+
+layer_class("TimeDistributed", label=_label, resize=_resize, cost=_cost)
