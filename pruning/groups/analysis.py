@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call, Graph, trace
+from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.components import Components, label_channels
 from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
@@ -49,6 +51,27 @@ class Analysis:
         rows = dict(self.parts[tensor])
         alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
         return rows[group][alive]
+
+    def rows(self, call: Call, place: tuple[str | int, int]) -> tuple[int, list[tuple[str, np.ndarray]]]:
+        """Size of an axis of one of the call's weights (by name) or of a tensor, and the groups on it."""
+        where, axis = place
+        if isinstance(where, str):
+            variable = named_variables(call.layer)[where]
+            return variable.shape[axis], self.cuts.get((call.name, where, axis % len(variable.shape)), [])
+        shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
+        if axis == -1 or axis == len(shapes[where]) - 1:
+            return (shapes[where][1:] or (1,))[-1] or 1, self.parts[where]  # one word has no size
+        raise NotImplementedError
+
+    @functools.cached_property
+    def cuts(self) -> dict[tuple[str, str, int], list[tuple[str, np.ndarray]]]:
+        """(layer, weight, axis) → the groups on it, each with its channel at every position (−1: none)."""
+        cuts: dict = defaultdict(list)
+        for group in self.groups:
+            for member in group.members:
+                for weight, axis in member.axes.items():
+                    cuts[member.layer, weight, axis].append((group.name, member.index))
+        return cuts
 
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""

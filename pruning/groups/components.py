@@ -63,7 +63,8 @@ class Components:
         names: dict[int, str] = {}
         for use in state.uses.values():
             if use.role == "producer":
-                names.setdefault(int(owner[use.labels[0]]), use.layer)
+                name = f"{use.layer}:{use.part}" if use.part else use.layer
+                names.setdefault(int(owner[use.labels[0]]), name)
         free = {c: names[c] for c in sizes if c in names and c not in locked}
         return cls(owner, channel, sizes, locked, free)
 

@@ -10,6 +10,7 @@ from secateur.pruning.layers.registry import (
     find_installed,
     is_activation,
     plain,
+    sized,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "is_activation",
     "plain",
     "register_layer",
+    "sized",
 ]

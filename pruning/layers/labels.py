@@ -27,6 +27,7 @@ class Use:
     role: str  # producer, follower, consumer or padding
     axes: dict[str, int]
     labels: np.ndarray
+    part: str = ""  # of a layer that makes several sets of channels, as heads
 
 
 @dataclass
@@ -53,13 +54,19 @@ class Labels:
         if different.any():
             self.pairs.append((a[different], b[different]))
 
-    def use(self, call: Call, role: str, axes: Mapping[str, int], labels: np.ndarray) -> None:
+    def use(
+        self, call: Call, role: str, axes: Mapping[str, int], labels: np.ndarray, masked: bool = False,
+        part: str = "",
+    ) -> None:  # fmt: skip
         """Notes which channels a layer's weights serve: a layer that is called twice serves the same ones.
 
-        `axes` may count from the end, and name weights that the layer does not have, as a bias. Raises
-        `UsageError` for an axis that has another size than the labels.
+        `axes` may count from the end, and name weights that the layer does not have, as a bias. With
+        `masked` it counts as one that has a "mask": see `LayerClass.masked`. A `part` makes channels of its
+        own. Raises `UsageError` for an axis that has another size than the labels.
         """
         own = {name: tuple(weight.shape) for name, weight in named_variables(call.layer).items()}
+        if masked:
+            own.setdefault("mask", (len(labels),))
         found = {name: axis % len(own[name]) for name, axis in axes.items() if name in own}
         for name, axis in found.items():
             if own[name][axis] != len(labels):
@@ -71,7 +78,7 @@ class Labels:
         if key in self.uses:
             self.unite(self.uses[key].labels, labels)
         else:
-            self.uses[key] = Use(call.name, role, found, labels)
+            self.uses[key] = Use(call.name, role, found, labels, part)
 
     def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
         """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""

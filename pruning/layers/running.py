@@ -45,7 +45,8 @@ def own_rule(call: Call) -> Callable | None:
 
 def weights_read(call: Call) -> set[str]:
     """Names of the weights that the rule of a call may take as arguments."""
-    return READ.union(AVERAGES if frozen(call) else ())
+    known = find(call.kind)
+    return READ.union(AVERAGES if frozen(call) else (), ("scale", "mask") if known and known.masked else ())
 
 
 def frozen(call: Call) -> bool:

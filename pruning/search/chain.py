@@ -137,13 +137,14 @@ class Chain:
         return {name: own for name, own in specs.items() if own}
 
     def _own_specs(self, call: Call, cut: Mapping[str, set[int]]) -> dict[str, tf.TensorSpec]:
-        own = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        variables = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        own = {name: tuple(variable.shape) for name, variable in variables.items()}
         names = running.weights_read(call) if running.own_rule(call) else cut.keys()
+        if "mask" in cut and "mask" in names:  # of a layer that may have none yet
+            own["mask"] = (None,)
         return {
-            name: tf.TensorSpec(
-                [None if i in cut.get(name, ()) else n for i, n in enumerate(variable.shape)], self.dtype
-            )
-            for name, variable in own.items()
+            name: tf.TensorSpec([None if i in cut.get(name, ()) else n for i, n in enumerate(shape)], self.dtype)
+            for name, shape in own.items()
             if name in names
         }
 

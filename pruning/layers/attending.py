@@ -1,0 +1,138 @@
+"""Attention as layers of Keras: whole heads, the width of queries with keys, of values, and of the stream."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from secateur.nets.graph import Call
+from secateur.nets.kernels import named_variables
+from secateur.pruning.conventions import Convention
+from secateur.pruning.layers.labels import Labels, channel_vector
+from secateur.pruning.layers.producers import QUANTISED, quantised, spread
+from secateur.pruning.layers.registry import Cut, Place, layer_class
+
+HEADS, KEYS, VALUES = "heads", "keys", "values"  # parts of the layer that groups are named after
+
+
+def _weights(layer: Any, part: str) -> tuple[str, str]:
+    """Names of kernel and bias of a projection: "query", "key", "value", "gate" or "output"."""
+    projection, names = getattr(layer, f"_{part}_dense"), {id(v): n for n, v in named_variables(layer).items()}
+    return names[id(projection.kernel)], names.get(id(projection.bias), "")
+
+
+def _projections(layer: Any) -> list[str]:
+    return ["query", "key", "value", *(["gate"] if getattr(layer, "_use_gate", 0) or
+                                       getattr(layer, "use_gate", 0) else [])]
+
+
+def _read_by(call: Call) -> dict[str, int]:
+    """Argument → which of the call's inputs it is."""
+    given = {name: call.argument(i, name) for i, name in enumerate(("query", "value", "key"))}
+    if given["key"] is None:
+        given["key"] = given["value"]
+    return {name: call.keys.index(id(tensor)) for name, tensor in given.items()}
+
+
+def _attend(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    layer, read = call.layer, _read_by(call)
+    if any(quantised(part) for part in layer._flatten_layers(include_self=False)):
+        return QUANTISED
+    streams = {n: channel_vector(labels[i], call.input_shapes[i][-1]) for n, i in read.items()}
+    if any(vector is None for vector in streams.values()):
+        return "its inputs are not channels alone"
+    if len(layer._output_dense.kernel.shape) != 3:  # heads, their width, and what it makes
+        return "it makes several axes"
+    grouped = call.kind == "GroupedQueryAttention"
+    heads = state.fresh(layer.num_key_value_heads if grouped else layer.num_heads)
+    each = layer.num_repeats if grouped else 1  # query heads of one head of keys and values go with it
+    keys, values = (state.fresh(layer._key_dense.kernel.shape[2]), state.fresh(layer._value_dense.kernel.shape[2]))
+    if grouped:  # has one width for both
+        state.unite(keys, values)
+    for part in _projections(layer):
+        kernel, bias = _weights(layer, part)
+        own = np.repeat(heads, each if part in ("query", "gate") else 1)
+        state.use(call, "consumer", {kernel: 0}, streams["query" if part == "gate" else part])
+        state.use(call, "producer", {kernel: 1, bias: 0}, own, part=HEADS)
+        width, name = (keys, KEYS) if part in ("query", "key") else (values, VALUES)
+        state.use(call, "producer", {kernel: 2, bias: 1}, width, part=name)
+    kernel, bias = _weights(layer, "output")
+    made = streams["query"] if grouped else state.fresh(layer._output_dense.kernel.shape[2])
+    state.use(call, "consumer", {kernel: 0}, np.repeat(heads, each), part=HEADS)
+    state.use(call, "consumer", {kernel: 1}, values, part=VALUES)
+    state.use(call, "producer", {kernel: 2, bias: 0}, made)
+    scores = np.repeat(heads, each).reshape([-1] + [1] * (len(call.shapes[-1]) - 2))
+    return [spread(call, made), scores][: len(call.outputs)]
+
+
+def _resize(config: dict, call: Call, left: Cut) -> dict:
+    layer = call.layer
+    query, key, value, output = (left.weights[_weights(layer, p)[0]] for p in ("query", "key", "value", "output"))
+    if call.kind == "GroupedQueryAttention":
+        return config | {"head_dim": key[2], "num_query_heads": query[1], "num_key_value_heads": key[1]}
+    made = output[2:] if config["output_shape"] or output[2] != query[0] else None
+    return config | {"num_heads": query[1], "key_dim": key[2], "value_dim": value[2], "output_shape": made}
+
+
+def _refit(layer: Any, arrays: dict, other: Any) -> dict:
+    """Keras divides queries · keys by the root of the width that they have, training did by that of the whole.
+
+    The difference goes into the queries.
+    """
+    ratio = np.sqrt(other._query_dense.kernel.shape[2] / layer._query_dense.kernel.shape[2])
+    scaled = [name for name in _weights(layer, "query") if name]
+    return arrays | {name: (arrays[name] * ratio).astype(arrays[name].dtype) for name in scaled}
+
+
+def _sized(call: Call) -> list[Place]:
+    kernels = {part: _weights(call.layer, part)[0] for part in ("query", "key", "value", "output")}
+    return [
+        *((kernels["query"], axis) for axis in range(3)),
+        (kernels["key"], 0), (kernels["key"], 1), (kernels["value"], 0), (kernels["value"], 2),
+        (kernels["output"], 2),
+    ]  # fmt: skip
+
+
+def _cost(
+    rule: Convention, call: Call, read: int, heads: int, width: int, keys: int, key_heads: int, values: int,
+    value_width: int, made: int,
+) -> tuple[int, int]:  # fmt: skip
+    """The projections, and two products for each pair of a query and a key that meet."""
+    layer, inputs = call.layer, {n: call.input_shapes[i][1:-1] for n, i in _read_by(call).items()}
+    queries, places = prod(inputs["query"]), prod(inputs["value"])
+    meet = getattr(layer, "_attention_axes", None) or (1,)
+    pairs = queries * prod(n for axis, n in enumerate(inputs["value"], 1) if axis in meet)
+    sizes = {
+        "query": (queries, read * heads * width, heads * width),
+        "key": (places, keys * key_heads * width, key_heads * width),
+        "value": (places, values * key_heads * value_width, key_heads * value_width),
+        "gate": (queries, read * heads * value_width, heads * value_width),
+        "output": (queries, heads * value_width * made, made),
+    }
+    params, macs = 0, rule.mac * pairs * heads * (width + value_width)
+    for part in (*_projections(layer), "output"):
+        positions, kernel, bias = sizes[part]
+        bias *= bool(_weights(layer, part)[1])
+        params, macs = params + kernel + bias, macs + positions * (rule.mac * kernel + rule.bias * bias)
+    return params, macs
+
+
+def _products(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    return "it mixes positions by their channels"
+
+
+def _cost_products(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+    """Two products for each pair of a query and a value."""
+    queries, values = call.input_shapes[0], call.input_shapes[1]
+    pairs = prod(queries[1:-1]) * prod(values[1:-1])
+    params = sum(prod(w.shape) for w in call.layer.weights)
+    return params, rule.mac * pairs * (n_in + n_out)
+
+
+layer_class(
+    "MultiHeadAttention", "GroupedQueryAttention",
+    label=_attend, resize=_resize, cost=_cost, sized=_sized, refit=_refit,
+)  # fmt: skip
+layer_class("Attention", "AdditiveAttention", label=_products, cost=_cost_products)
