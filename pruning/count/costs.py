@@ -98,10 +98,11 @@ def _monomials(analysis: Analysis, call: Call, cost: Callable, part: int) -> Ite
 
     @functools.cache
     def value(some: tuple[int, ...]) -> float:
-        return cost(*(size if i in some else 0 for i, (size, _) in enumerate(axes)))[part]
+        return cost(*(size if i in some or not rows else 0 for i, (size, rows) in enumerate(axes)))[part]
 
-    for degree in range(min(MOST_AXES, len(axes)) + 1):
-        for chosen in itertools.combinations(range(len(axes)), degree):
+    cut = [i for i, (_, rows) in enumerate(axes) if rows]
+    for degree in range(min(MOST_AXES, len(cut)) + 1):
+        for chosen in itertools.combinations(cut, degree):
             corners = (c for n in range(degree + 1) for c in itertools.combinations(chosen, n))
             factor = sum((-1) ** (degree - len(corner)) * value(corner) for corner in corners)
             if factor:

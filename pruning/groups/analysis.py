@@ -18,6 +18,8 @@ from secateur.pruning.groups.untouched import Listing, listing
 from secateur.pruning.layers import is_activation
 from secateur.pruning.layers.labels import Labels, channel_vector, expanded
 
+PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")
+Plane = tuple[np.ndarray, dict[int, np.ndarray]]
 Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
 
 
@@ -31,6 +33,8 @@ class Analysis:
         untouched: rows of what was left whole (layers, channels, reason); prints as a table.
         slots: label → place of its channel in the masks of all groups in a row; −1 for what stays.
         labels: tensor → labels, with size 1 along the axes where they do not change.
+        heads: slots and labels once more, of heads: they lie along another axis than their width. What is
+            left of a tensor is left by both.
         parts: tensor → groups on its last axis, and which channel of the group each position is (−1: none).
     """
 
@@ -40,6 +44,12 @@ class Analysis:
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
+    heads: Plane | None = field(repr=False, default=None)
+
+    @property
+    def planes(self) -> list[Plane]:
+        """Slots and labels of tensors: a position is there as long as its channel of every plane is."""
+        return [(self.slots, self.labels), *([self.heads] if self.heads else [])]
 
     @property
     def calls(self) -> list[Call]:
@@ -61,7 +71,16 @@ class Analysis:
         shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
         if axis == -1 or axis == len(shapes[where]) - 1:
             return (shapes[where][1:] or (1,))[-1] or 1, self.parts[where]  # one word has no size
-        raise NotImplementedError
+        found: list[tuple[str, np.ndarray]] = []
+        starts = np.cumsum([0, *(group.size for group in self.groups)])
+        for slots, labels in self.planes:
+            own = slots[labels[where]]
+            if axis > 0 and own.shape[axis - 1] == own.size > 1:
+                owners = np.searchsorted(starts, own.reshape(-1), side="right") - 1
+                for i in np.unique(owners[own.reshape(-1) >= 0]).tolist():
+                    index = np.where(owners == i, own.reshape(-1) - starts[i], -1)
+                    found.append((self.groups[i].name, index))
+        return shapes[where][axis] or 1, found
 
     @functools.cached_property
     def cuts(self) -> dict[tuple[str, str, int], list[tuple[str, np.ndarray]]]:
@@ -76,7 +95,8 @@ class Analysis:
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
         alive = np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)
-        kept = expanded(alive[self.slots[self.labels[tensor]]], shape[1:])
+        left = [alive[slots[labels[tensor]]] for slots, labels in self.planes]
+        kept = expanded(np.logical_and.reduce(np.broadcast_arrays(*left)), shape[1:])
         sizes = [
             int(kept.any(tuple(i for i in range(kept.ndim) if i != axis)).sum()) for axis in range(kept.ndim)
         ]
@@ -101,13 +121,28 @@ def analyse(model: keras.Model) -> Analysis:
     state = label_channels(graph)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
-    sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})
+    own, heads = [(name, found.sizes[c], members[c]) for c, name in found.names.items()], None
+    if state.heads or any(len(call.inputs) > 1 and call.kind in PRODUCTS for call in graph.calls):
+        outer = label_channels(graph, outer=True)
+        others = Components.of(outer)
+        known, more = {_fingerprint(rows) for _, _, rows in own}, _members(outer, others)
+        others = others.without({c for c in others.names if _fingerprint(more[c]) in known})
+        slots = others.slots()
+        heads = (np.where(slots < 0, -1, slots + sum(size for _, size, _ in own)), outer.of_tensor)
+        own += [(name, others.sizes[c], more[c]) for c, name in others.names.items()]
+        for tensor, rows in _parts(graph, outer, others).items():
+            parts[tensor] = [*parts[tensor], *rows]
+    sites = _sites(graph, parts, {name: rows for name, _, rows in own})
     left = listing(state, found.owner, found.locked)
-    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts)
-    for c, name in found.names.items():
-        group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, sites[name])
-        analysis.groups.append(group)
+    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, heads)
+    for name, size, rows in own:
+        analysis.groups.append(ChannelGroup(name, size, tuple(rows), analysis, sites[name]))
     return analysis
+
+
+def _fingerprint(members: list[Member]) -> tuple:
+    """Equal for groups that are the same channels of the same weights."""
+    return tuple(sorted((m.layer, m.role, *m.axes.items(), m.index.tobytes()) for m in members))
 
 
 def _members(state: Labels, found: Components) -> dict[int, list[Member]]:

@@ -13,7 +13,9 @@ from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.producers import QUANTISED, quantised, spread
 from secateur.pruning.layers.registry import Cut, Place, layer_class
+from secateur.pruning.layers.silence import silent
 
+NOT_ZERO = "a removed channel is not zero there, and would count in its sums"
 HEADS, KEYS, VALUES = "heads", "keys", "values"  # parts of the layer that groups are named after
 
 
@@ -120,14 +122,26 @@ def _cost(
 
 
 def _products(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    return "it mixes positions by their channels"
+    """Queries and keys are compared channel by channel, values go through."""
+    vectors = [channel_vector(x, shape[-1]) for x, shape in zip(labels, call.input_shapes, strict=True)]
+    if any(vector is None for vector in vectors):
+        return "its inputs are not channels alone"
+    query, value, key = (*vectors, *vectors[1:2])[:3]
+    state.unite(query, key)
+    zero = [silent(state, t) for t in (call.inputs[0], call.inputs[-1])]  # of one layer's scores: a sum over …
+    state.use(call, "consumer", {"axis": 0}, query)
+    if getattr(call.layer, "scale", None) is not None and call.kind == "AdditiveAttention":
+        state.use(call, "consumer", {"scale": 0}, query)  # … scale · tanh(q + k)
+    elif not (any(zero) if getattr(call.layer, "score_mode", "") == "dot" else all(zero)):  # … q · k
+        for vector in (query, key):
+            state.lock(vector, f"{call.name}: {NOT_ZERO}")
+    return [spread(call, value), np.full([1] * (len(call.shapes[-1]) - 1), state.fresh(1))][: len(call.outputs)]
 
 
 def _cost_products(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """Two products for each pair of a query and a value."""
-    queries, values = call.input_shapes[0], call.input_shapes[1]
-    pairs = prod(queries[1:-1]) * prod(values[1:-1])
-    params = sum(prod(w.shape) for w in call.layer.weights)
+    """Two products for each pair of a query and a value, as wide as the query and the value are."""
+    pairs = prod(call.input_shapes[0][1:-1]) * call.input_shapes[1][-2]
+    params = sum(n_in if len(w.shape) else 1 for w in call.layer.weights)
     return params, rule.mac * pairs * (n_in + n_out)
 
 
@@ -135,4 +149,7 @@ layer_class(
     "MultiHeadAttention", "GroupedQueryAttention",
     label=_attend, resize=_resize, cost=_cost, sized=_sized, refit=_refit,
 )  # fmt: skip
-layer_class("Attention", "AdditiveAttention", label=_products, cost=_cost_products)
+layer_class(
+    "Attention", "AdditiveAttention",
+    label=_products, cost=_cost_products, sized=lambda call: [(call.inputs[0], -1), (call.inputs[1], -1)],
+)  # fmt: skip

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from secateur.nets.graph import Call
 from secateur.pruning.layers import costs
+from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.registry import Label, layer_class
 
 RECURRENT = "its recurrent weights are left whole"
@@ -20,4 +24,15 @@ layer_class(
     label=staying(RECURRENT),
     cost=costs.as_they_are,
 )
-layer_class("Softmax", "ops.Softmax", "ops.LogSoftmax", label=staying("its softmax mixes channels"))
+
+
+def _softmax(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """Over axes along which channels do not change, as the keys of attention, each goes by itself."""
+    rank, axis = len(call.shapes[0]), call.layer.axis
+    axes = [a % rank - 1 for a in ([axis] if isinstance(axis, int) else axis or range(rank))]
+    if -1 in axes or any(labels[0].shape[a] > 1 for a in axes):
+        return "its softmax mixes channels"
+    return labels[:1]
+
+
+layer_class("Softmax", "ops.Softmax", "ops.LogSoftmax", label=_softmax)

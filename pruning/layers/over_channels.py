@@ -75,8 +75,10 @@ def _epsilon(layer: Any) -> float:
     return keras.config.epsilon() if own is None else own
 
 
-def masked(layer: Any) -> tuple[type, dict]:
-    """The layer with a mask that does the same."""
+def masked(layer: Any) -> tuple[type, dict] | None:
+    """The layer with a mask that does the same; None where whole groups go, which needs none."""
+    if getattr(layer, "groups", 1) > 1:
+        return None
     if isinstance(layer, MaskedNormalization):
         return type(layer), config_of(layer)
     kind = KINDS[type(layer).__name__]

@@ -53,7 +53,7 @@ class LayerClass:
             makes with these weights.
         plain: layer → class and configuration of the layer of Keras that does the same; None: it is plain.
         masked: layer → class and configuration of the layer of ours that does the same with a "mask", for a
-            layer in which channels of zeros are not as good as removed ones.
+            layer in which channels of zeros are not as good as removed ones; or → None, where they are.
         refit: (layer, its weights as arrays, the layer that takes them) → the arrays to give it, for a layer
             that computes with its sizes.
     """
@@ -67,7 +67,7 @@ class LayerClass:
     run: Callable[..., Any] | None = None
     plain: Plain | None = None
     sized: Callable[[Call], Sequence[Place]] | None = None
-    masked: Plain | None = None
+    masked: Callable[[Any], tuple[type, dict] | None] | None = None
     refit: Callable[[Any, dict, Any], dict] | None = None
 
     def resized(self, config: dict, call: Call, left: Cut) -> dict:

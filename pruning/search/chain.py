@@ -21,7 +21,7 @@ from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.layers import running
 from secateur.pruning.score.batches import arrays_of
 from secateur.pruning.search.gates import gates_of
-from secateur.pruning.search.open_shapes import open_shapes, splits_channels
+from secateur.pruning.search.open_shapes import open_shapes, reshapes_channels, splits_channels
 from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.segments import Segment, cut_into_segments
 from secateur.pruning.shrink.weights import Weights
@@ -134,6 +134,8 @@ class Chain:
         for call in self._analysis.calls:
             if splits_channels(self._analysis, call):
                 specs[call.name] = {"parts": tf.TensorSpec([len(call.outputs)], tf.int32)}
+            if reshapes_channels(self._analysis, call):
+                specs[call.name] = {"shape": tf.TensorSpec([len(call.shapes[0]) - 1], tf.int32)}
         return {name: own for name, own in specs.items() if own}
 
     def _own_specs(self, call: Call, cut: Mapping[str, set[int]]) -> dict[str, tf.TensorSpec]:

@@ -46,10 +46,9 @@ def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = Fal
 
 def _masked(layer: Any, name: str) -> Any:
     """A fresh layer in which channels of zeros are as good as none."""
-    if not (known := find(kind_of(type(layer)))) or not known.masked:
-        return copied(layer, name)
-    make, config = known.masked(layer)
-    return remade(layer, make, config | {"name": name})
+    known = find(kind_of(type(layer)))
+    found = known.masked(layer) if known and known.masked else None
+    return remade(layer, found[0], found[1] | {"name": name}) if found else copied(layer, name)
 
 
 def narrow(
