@@ -243,11 +243,11 @@ class FusedBatchNorm(Masked):
 def normalised(
     x: tf.Tensor, alive: tf.Tensor, kind: str, axes: list[int], epsilon: float, gamma=None, beta=None
 ) -> tf.Tensor:
-    """What a normalisation makes whose statistics are those of living channels, and possibly of all positions.
+    """What a normalisation makes whose statistics are those of living channels.
 
     Args:
         x: (b, …, channels).
-        alive: (channels,) ones and zeros.
+        alive: (channels,) ones and zeros, not all of them zeros.
         kind: "layer", "rms" or "unit", see `MaskedNormalization`.
         axes: normalised together, from 0, in rising order; the last one is the channels'.
         epsilon: added to the variance or the mean square; for "unit" the smallest norm.
@@ -266,9 +266,7 @@ def normalised(
     centred = x - mean(x) if kind == "layer" else x
     y = centred * tf.math.rsqrt(mean(centred * centred) + epsilon)
     shape = [tf.shape(x)[a] if a in axes else 1 for a in range(x.shape.rank)]
-    gamma, beta = (
-        v if v is None or v.shape.rank == 1 else tf.reshape(v, shape) for v in (gamma, beta)
-    )
+    gamma, beta = (v if v is None or v.shape.rank == 1 else tf.reshape(v, shape) for v in (gamma, beta))
     y = y * alive if gamma is None else y * tf.cast(gamma, tf.float32)
     return y if beta is None else y + tf.cast(beta, tf.float32)
 

@@ -40,7 +40,9 @@ def stored_bytes(analysis: Analysis) -> list[Term]:
         own = named_variables(layer) if getattr(layer, "variables", ()) else {}
         for weight, variable in own.items():
             if weight != "mask":  # no part of the plain model
-                cuts = ((axis, analysis.cuts.get((name, weight, axis))) for axis in range(len(variable.shape)))
+                cuts = (
+                    (axis, analysis.cuts.get((name, weight, axis))) for axis in range(len(variable.shape))
+                )
                 terms.append(_stored(variable, {axis: rows for axis, rows in cuts if rows}))
     return terms
 

@@ -59,7 +59,9 @@ class Predictor:
         return self._seen[key]
 
     def _kept(self, size: int, layers: list[list[Part]], widths: Mapping[str, int]) -> float:
-        lost = (sum(count * (1 - widths[name] / self._sizes[name]) for name, count in rows) for rows in layers)
+        lost = (
+            sum(count * (1 - widths[name] / self._sizes[name]) for name, count in rows) for rows in layers
+        )
         return size * math.prod(1 - each / size for each in lost)
 
 

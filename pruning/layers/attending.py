@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from secateur.nets.graph import Call
 from secateur.nets.kernels import named_variables
@@ -13,6 +14,7 @@ from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.producers import QUANTISED, quantised, spread
 from secateur.pruning.layers.registry import Cut, Place, layer_class
+from secateur.pruning.layers.running import Weights, layer_itself
 from secateur.pruning.layers.silence import silent
 
 NOT_ZERO = "a removed channel is not zero there, and would count in its sums"
@@ -21,13 +23,20 @@ HEADS, KEYS, VALUES = "heads", "keys", "values"  # parts of the layer that group
 
 def _weights(layer: Any, part: str) -> tuple[str, str]:
     """Names of kernel and bias of a projection: "query", "key", "value", "gate" or "output"."""
-    projection, names = getattr(layer, f"_{part}_dense"), {id(v): n for n, v in named_variables(layer).items()}
+    projection, names = (
+        getattr(layer, f"_{part}_dense"),
+        {id(v): n for n, v in named_variables(layer).items()},
+    )
     return names[id(projection.kernel)], names.get(id(projection.bias), "")
 
 
 def _projections(layer: Any) -> list[str]:
-    return ["query", "key", "value", *(["gate"] if getattr(layer, "_use_gate", 0) or
-                                       getattr(layer, "use_gate", 0) else [])]
+    return [
+        "query",
+        "key",
+        "value",
+        *(["gate"] if getattr(layer, "_use_gate", 0) or getattr(layer, "use_gate", 0) else []),
+    ]
 
 
 def _read_by(call: Call) -> dict[str, int]:
@@ -50,7 +59,10 @@ def _attend(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndar
     grouped = call.kind == "GroupedQueryAttention"
     heads = state.fresh(layer.num_key_value_heads if grouped else layer.num_heads)
     each = layer.num_repeats if grouped else 1  # query heads of one head of keys and values go with it
-    keys, values = (state.fresh(layer._key_dense.kernel.shape[2]), state.fresh(layer._value_dense.kernel.shape[2]))
+    keys, values = (
+        state.fresh(layer._key_dense.kernel.shape[2]),
+        state.fresh(layer._value_dense.kernel.shape[2]),
+    )
     if grouped:  # has one width for both
         state.unite(keys, values)
     for part in _projections(layer):
@@ -71,7 +83,9 @@ def _attend(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndar
 
 def _resize(config: dict, call: Call, left: Cut) -> dict:
     layer = call.layer
-    query, key, value, output = (left.weights[_weights(layer, p)[0]] for p in ("query", "key", "value", "output"))
+    query, key, value, output = (
+        left.weights[_weights(layer, p)[0]] for p in ("query", "key", "value", "output")
+    )
     if call.kind == "GroupedQueryAttention":
         return config | {"head_dim": key[2], "num_query_heads": query[1], "num_key_value_heads": key[1]}
     made = output[2:] if config["output_shape"] or output[2] != query[0] else None
@@ -79,7 +93,7 @@ def _resize(config: dict, call: Call, left: Cut) -> dict:
 
 
 def _refit(layer: Any, arrays: dict, other: Any) -> dict:
-    """Keras divides queries · keys by the root of the width that they have, training did by that of the whole.
+    """Keras divides queries · keys by the root of their width, training did by that of the whole.
 
     The difference goes into the queries.
     """
@@ -121,6 +135,39 @@ def _cost(
     return params, macs
 
 
+def _run(call: Call, w: Weights, *xs: tf.Tensor) -> Any:
+    """Attention over sequences at any width; over several axes the layer itself, which knows shapes."""
+    layer, read = call.layer, {name: xs[i] for name, i in _read_by(call).items()}
+    if read["query"].shape.rank != 3 or read["value"].shape.rank != 3:
+        return layer_itself(call, w, *xs)
+    read |= {"gate": read["query"]}
+    made = {}
+    for part in _projections(layer):
+        kernel, bias = _weights(layer, part)
+        made[part] = tf.einsum("btc,cnh->btnh", read[part], w[kernel]) + (w[bias] if bias else 0)
+    given = call.argument(6, "attention_mask")
+    if id(given) in call.keys:
+        given = xs[call.keys.index(id(given))]
+    causal = bool(call.argument(9, "use_causal_mask"))
+    allowed = layer._compute_attention_mask(
+        read["query"], read["value"], attention_mask=given, use_causal_mask=causal
+    )
+    each = getattr(layer, "num_repeats", 1)
+    scale = getattr(layer, "_inverse_sqrt_key_dim", None) or layer._inverse_sqrt_head_dim
+    keys, values = (tf.repeat(made[part], each, 2) for part in ("key", "value"))
+    scores = tf.einsum("btnh,bsnh->bnts", made["query"] * scale, keys)
+    if allowed is not None:
+        allowed = tf.cast(allowed, bool)
+        allowed = allowed[:, None] if allowed.shape.rank == 3 else allowed
+        scores = tf.where(allowed, scores, scores.dtype.min / 2)
+    scores = tf.nn.softmax(scores)
+    mixed = tf.einsum("bnts,bsnh->btnh", scores, values)
+    mixed = mixed * tf.sigmoid(made["gate"]) if "gate" in made else mixed
+    kernel, bias = _weights(layer, "output")
+    output = tf.einsum("btnh,nhc->btc", mixed, w[kernel]) + (w[bias] if bias else 0)
+    return [output, scores][: len(call.outputs)]
+
+
 def _products(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     """Queries and keys are compared channel by channel, values go through."""
     vectors = [channel_vector(x, shape[-1]) for x, shape in zip(labels, call.input_shapes, strict=True)]
@@ -128,14 +175,18 @@ def _products(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nd
         return "its inputs are not channels alone"
     query, value, key = (*vectors, *vectors[1:2])[:3]
     state.unite(query, key)
-    zero = [silent(state, t) for t in (call.inputs[0], call.inputs[-1])]  # of one layer's scores: a sum over …
+    zero = [
+        silent(state, t) for t in (call.inputs[0], call.inputs[-1])
+    ]  # of one layer's scores: a sum over …
     state.use(call, "consumer", {"axis": 0}, query)
     if getattr(call.layer, "scale", None) is not None and call.kind == "AdditiveAttention":
         state.use(call, "consumer", {"scale": 0}, query)  # … scale · tanh(q + k)
     elif not (any(zero) if getattr(call.layer, "score_mode", "") == "dot" else all(zero)):  # … q · k
         for vector in (query, key):
             state.lock(vector, f"{call.name}: {NOT_ZERO}")
-    return [spread(call, value), np.full([1] * (len(call.shapes[-1]) - 1), state.fresh(1))][: len(call.outputs)]
+    return [spread(call, value), np.full([1] * (len(call.shapes[-1]) - 1), state.fresh(1))][
+        : len(call.outputs)
+    ]
 
 
 def _cost_products(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
@@ -147,7 +198,7 @@ def _cost_products(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple
 
 layer_class(
     "MultiHeadAttention", "GroupedQueryAttention",
-    label=_attend, resize=_resize, cost=_cost, sized=_sized, refit=_refit,
+    label=_attend, resize=_resize, cost=_cost, sized=_sized, run=_run, refit=_refit,
 )  # fmt: skip
 layer_class(
     "Attention", "AdditiveAttention",

@@ -101,7 +101,11 @@ def _product(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
     for letter, held in channels.items():
         for _, vector in held[1:]:
             state.unite(held[0][1], vector)
-        sizes = {shape[side.index(letter)] for side, shape in zip(sides, call.input_shapes, strict=True) if letter in side}
+        sizes = {
+            shape[side.index(letter)]
+            for side, shape in zip(sides, call.input_shapes, strict=True)
+            if letter in side
+        }
         sharing = sum(letter in side for side in sides)
         if len(sizes) > 1 or sharing > len(held) or letter in others:
             state.lock(held[0][1], f"{call.name}: {MEETS}")
@@ -119,7 +123,7 @@ def _product(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
 
 
 def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    """Channels that are summed over are read, others go through; where none goes through, new ones are made."""
+    """Channels that are summed over are read, others go through; where none does, new ones are made."""
     if quantised(call.layer):
         return QUANTISED
     if len(labels) > 1 or (found := letters(call)) is None:
@@ -163,7 +167,9 @@ def _all(call: Call) -> dict[str, Place]:
     read, made = letters(call) or ([], "")
     numbers = iter(call.inputs)
     tensors = [next(numbers) if i in _symbolic(call) else "kernel" for i in range(len(read))]
-    places = [(x, (tensor, axis)) for side, tensor in zip(read, tensors, strict=True) for axis, x in enumerate(side)]
+    places = [
+        (x, (tensor, axis)) for side, tensor in zip(read, tensors, strict=True) for axis, x in enumerate(side)
+    ]
     places += [(x, (call.outputs[0], axis)) for axis, x in enumerate(made)]
     found: dict[str, Place] = {}
     for letter, place in places:
@@ -177,7 +183,9 @@ def _size(call: Call, place: Place) -> int | None:
     where, axis = place
     if isinstance(where, str):
         return call.layer.kernel.shape[axis] if call.kind == "EinsumDense" else 1
-    return dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))[where][axis]
+    return dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))[where][
+        axis
+    ]
 
 
 def _sized(call: Call) -> Sequence[Place]:
@@ -185,7 +193,7 @@ def _sized(call: Call) -> Sequence[Place]:
 
 
 def _cost(rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
-    """One multiplication for each combination of letters; a kernel and a bias as large as their letters say."""
+    """One multiplication for each combination of letters; kernel and bias as large as theirs say."""
     if call.kind != "EinsumDense":
         return 0, rule.mac * prod(sizes) if sizes else 0
     if (found := letters(call)) is None:

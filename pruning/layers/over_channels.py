@@ -53,7 +53,7 @@ def over_channels(state: Labels, call: Call, labels: list[np.ndarray]) -> list[n
 
 
 def _cost(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """Scale and shift; statistics are not stored. Where channels are not normalised they cost no parameters."""
+    """Scale and shift, of channels where these are normalised; statistics are not stored."""
     over = axes_of(call)[-1] == len(call.shapes[0]) - 1
     shapes = [w.shape for w in call.layer.weights if w is not getattr(call.layer, "mask", None)]
     params = sum(prod(s[:-1]) * (n_out if over else s[-1]) for s in shapes)

@@ -131,10 +131,21 @@ def is_activation(call: Call) -> bool:
     return known is not None and known.activation
 
 
+def own(layer: Any) -> tuple[type, dict]:
+    """Class and configuration of the layer itself."""
+    return type(layer), config_of(layer)
+
+
+def with_mask(layer: Any) -> tuple[type, dict]:
+    """Those of the layer that does the same, in which channels of zeros are as good as none."""
+    known = find(kind_of(type(layer)))
+    return (known.masked(layer) if known and known.masked else None) or own(layer)
+
+
 def plain(layer: Any) -> tuple[type, dict]:
     """Class and configuration of the layer of Keras that does the same as this one."""
     known = find(kind_of(type(layer)))
-    return known.plain(layer) if known and known.plain else (type(layer), config_of(layer))
+    return known.plain(layer) if known and known.plain else own(layer)
 
 
 def plain_twin(make: type[keras.Layer], **more: Any) -> Plain:

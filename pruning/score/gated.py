@@ -15,6 +15,7 @@ from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.layers import find, running
 from secateur.pruning.score.batches import batches, input_types
 
+
 class Gated:
     """Images and masks → outputs. A channel that is off reaches no layer that reads it.
 
@@ -65,7 +66,7 @@ class Gated:
         return [values[t] for t in graph.outputs]
 
     def _made(self, call: Call, read: list[tf.Tensor], gates: tf.Tensor) -> list[tf.Tensor]:
-        """What a call makes: a norm takes the statistics of open gates, channels inside of a layer have some."""
+        """What a call makes: norms take statistics of open gates, channels inside of it have gates too."""
         if call.name in self._norms:
             ones = tf.ones([1] * (len(call.shapes[0]) - 1) + [call.shapes[0][-1]])
             gate = tf.reshape(self._gated(ones, call.inputs[0], gates), [-1])

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.copies import config_of, copied, flat_names, give_weights, remade, with_layers
+from secateur.nets.copies import copied, flat_names, give_weights, remade, with_layers
 from secateur.nets.graph import Call, kind_of, trace
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.layers import Cut, find, plain
+from secateur.pruning.layers import Cut, find, own, plain, with_mask
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
@@ -45,10 +45,8 @@ def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = Fal
 
 
 def _masked(layer: Any, name: str) -> Any:
-    """A fresh layer in which channels of zeros are as good as none."""
-    known = find(kind_of(type(layer)))
-    found = known.masked(layer) if known and known.masked else None
-    return remade(layer, found[0], found[1] | {"name": name}) if found else copied(layer, name)
+    make, config = with_mask(layer)
+    return remade(layer, make, config | {"name": name})
 
 
 def narrow(
@@ -103,7 +101,9 @@ def _shrink(
     names, layers = flat_names(analysis.graph), {}
     for call in analysis.calls:
         if call.name not in layers:
-            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
+            make = plain if stock else with_mask if alive else own
+            config = make(call.layer)
+            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, config)
     return _finish(model, with_layers(model, analysis.graph, layers), weights, layers, pads)
 
 
@@ -121,11 +121,10 @@ def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dic
 
 
 def _resized(
-    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, stock: bool
+    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, made: tuple
 ) -> Any:
-    """A fresh layer with the sizes that its cut weights and tensors have."""
-    layer, known = call.layer, find(call.kind)
-    make, config = plain(layer) if stock else (type(layer), config_of(layer))
+    """A fresh layer, from class and configuration, with the sizes that its cut weights and tensors have."""
+    layer, known, (make, config) = call.layer, find(call.kind), made
     if call.name in pads:
         config["padding"] = (layer.padding[0], pads[call.name])
     if known:

@@ -303,7 +303,9 @@ def attended(net, x, other, n):
     if n == 2:
         return L.Attention()([query, x, L.Dense(6)(x)])
     if n == 3:
-        q, k, v = (ops.transpose(L.Reshape((places, 2, 3))(y), (0, 2, 1, 3)) for y in (query, L.Dense(6)(x), value))
+        q, k, v = (
+            ops.transpose(L.Reshape((places, 2, 3))(y), (0, 2, 1, 3)) for y in (query, L.Dense(6)(x), value)
+        )
         made = ops.matmul(ops.softmax(ops.matmul(q, ops.swapaxes(k, 2, 3)) / 2.0), v)
         return L.Dense(4)(L.Reshape((places, 6))(ops.transpose(made, (0, 2, 1, 3))))
     q, k, v = (L.EinsumDense("btc,chd->bthd", (places, 2, 3), bias_axes="hd")(x) for _ in range(3))

@@ -73,17 +73,16 @@ def test_stream_heads_widths_and_mlp_can_be_cut(net):
     assert [row.layers for row in analyse(net).untouched] == [("logits",)]
 
 
-@pytest.mark.parametrize("criterion", ["l1", "taylor"])
-def test_half_of_the_macs(net, criterion, tmp_path):
-    labels = np.arange(len(IMAGES)) % 3
-    plan = make_plan(net, criterion, keep_macs=0.5, data=(IMAGES, labels))
+def test_half_of_the_macs(net, tmp_path):
+    plan = make_plan(net, "taylor", keep_macs=0.5, data=(IMAGES, np.arange(len(IMAGES)) % 3))
     small = compact(net, plan)
     assert 0.4 < complexity(small).macs / complexity(net).macs <= 0.5
     masked = mask(net, plan)
     assert close(masked(IMAGES), small(IMAGES))
     assert close(small(IMAGES), Gated(analyse(net))(IMAGES, plan.masks()))
-    masked.save(tmp_path / "masked.keras")
-    assert close(masked(IMAGES), keras.models.load_model(tmp_path / "masked.keras")(IMAGES))
+    for model in (masked, small):
+        model.save(tmp_path / "model.keras")
+        assert close(model(IMAGES), keras.models.load_model(tmp_path / "model.keras")(IMAGES))
 
 
 def test_macs_follow_heads_and_widths_as_by_hand(net):
@@ -94,7 +93,9 @@ def test_macs_follow_heads_and_widths_as_by_hand(net):
     for n in range(2):
         own = [name for name in plan.keep if name.partition(":")[0].endswith(str(n))]
         heads = next(len(plan.keep[name]) for name in own if name.endswith(":heads"))
-        widths = [plan.keep[name] for name in own if not name.endswith(":heads") and not name.startswith("up")]
+        widths = [
+            plan.keep[name] for name in own if not name.endswith(":heads") and not name.startswith("up")
+        ]
         if len(widths) == 1:  # one Dense makes both, queries with keys in front
             widths = [[c for c in widths[0] if c < WIDTH], [c for c in widths[0] if c >= WIDTH]]
         keys, values = map(len, widths)
@@ -136,7 +137,9 @@ def test_a_narrow_key_keeps_the_scale_that_was_trained():
     assert close(model(x), small(x))
 
 
-@pytest.mark.parametrize("kind", ["LayerNormalization", "RMSNormalization", "UnitNormalization", "GroupNormalization"])
+@pytest.mark.parametrize(
+    "kind", ["LayerNormalization", "RMSNormalization", "UnitNormalization", "GroupNormalization"]
+)
 def test_a_masked_norm_is_that_of_what_is_left(kind):
     rng = np.random.default_rng(0)
     x, alive = rng.normal(0, 1, (2, 3, 5)).astype(np.float32), np.array([1, 0, 1, 1, 0], np.float32)
@@ -149,7 +152,7 @@ def test_a_masked_norm_is_that_of_what_is_left(kind):
     few = x[..., alive > 0]
     plain(few), masked(x)
     masked.mask.assign(alive)
-    for mine, theirs in zip(masked.weights, plain.weights):
+    for mine, theirs in zip(masked.trainable_variables, plain.weights, strict=True):
         mine.assign(rng.normal(1, 0.3, mine.shape))
         theirs.assign(mine.numpy()[alive > 0])
     made = masked(x).numpy()
