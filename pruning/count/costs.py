@@ -96,7 +96,7 @@ def _costly(
 
 def _monomials(analysis: Analysis, call: Call, cost: Callable, part: int) -> Iterator[Term]:
     """The terms of a cost that is linear in each size, from what it is where some of them are 0."""
-    axes = [analysis.rows(call, place) for place in sized(call)]
+    axes = [analysis.groups_on(call, place) for place in sized(call)]
 
     @functools.cache
     def value(some: tuple[int, ...]) -> float:

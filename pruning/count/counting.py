@@ -91,7 +91,7 @@ class Counter:
         require_sizes(analysis)
         self._axes: dict[tuple, tuple[int, Rows]] = {}  # many tensors hold the same channels: counted once
         self._costs = [
-            (call, cost, [self._axis(*analysis.rows(call, place)) for place in sized(call)])
+            (call, cost, [self._axis(*analysis.groups_on(call, place)) for place in sized(call)])
             for call in analysis.calls
             if (cost := cost_of(call))
         ]

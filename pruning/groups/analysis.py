@@ -20,7 +20,8 @@ from secateur.pruning.layers.labels import Labels, channel_vector, expanded
 
 PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")
 Plane = tuple[np.ndarray, dict[int, np.ndarray]]
-Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
+Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
+Parts = dict[int, Rows]  # tensor → those of its last axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Analysis:
         alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
         return rows[group][alive]
 
-    def rows(self, call: Call, place: tuple[str | int, int]) -> tuple[int, list[tuple[str, np.ndarray]]]:
+    def groups_on(self, call: Call, place: tuple[str | int, int]) -> tuple[int, Rows]:
         """Size of an axis of one of the call's weights (by name) or of a tensor, and the groups on it."""
         where, axis = place
         if isinstance(where, str):
@@ -71,7 +72,7 @@ class Analysis:
         shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
         if axis == -1 or axis == len(shapes[where]) - 1:
             return (shapes[where][1:] or (1,))[-1] or 1, self.parts[where]  # one word has no size
-        found: list[tuple[str, np.ndarray]] = []
+        found: Rows = []
         starts = np.cumsum([0, *(group.size for group in self.groups)])
         for slots, labels in self.planes:
             own = slots[labels[where]]
@@ -83,7 +84,7 @@ class Analysis:
         return shapes[where][axis] or 1, found
 
     @functools.cached_property
-    def cuts(self) -> dict[tuple[str, str, int], list[tuple[str, np.ndarray]]]:
+    def cuts(self) -> dict[tuple[str, str, int], Rows]:
         """(layer, weight, axis) → the groups on it, each with its channel at every position (−1: none)."""
         cuts: dict = defaultdict(list)
         for group in self.groups:
@@ -140,9 +141,9 @@ def analyse(model: keras.Model) -> Analysis:
     return analysis
 
 
-def _fingerprint(members: list[Member]) -> tuple:
+def _fingerprint(members: list[Member]) -> frozenset:
     """Equal for groups that are the same channels of the same weights."""
-    return tuple(sorted((m.layer, m.role, *m.axes.items(), m.index.tobytes()) for m in members))
+    return frozenset((m.layer, m.role, *m.axes.items(), m.index.tobytes()) for m in members)
 
 
 def _members(state: Labels, found: Components) -> dict[int, list[Member]]:
