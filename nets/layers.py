@@ -238,3 +238,89 @@ class FusedBatchNorm(Masked):
         own = {name: getattr(self, name) for name in ("momentum", "epsilon")}
         own["gamma_initializer"] = keras.initializers.serialize(self.gamma_initializer)
         return super().get_config() | own
+
+
+def normalised(
+    x: tf.Tensor, alive: tf.Tensor, kind: str, axes: list[int], epsilon: float, gamma=None, beta=None
+) -> tf.Tensor:
+    """What a normalisation makes whose statistics are those of living channels.
+
+    Args:
+        x: (b, …, channels).
+        alive: (channels,) ones and zeros, not all of them zeros.
+        kind: "layer", "rms" or "unit", see `MaskedNormalization`.
+        axes: normalised together, from 0, in rising order; the last one is the channels'.
+        epsilon: added to the variance or the mean square; for "unit" the smallest norm.
+        gamma, beta: (channels,), or of the sizes of all axes; zero where a channel is switched off.
+    """
+    x, alive = tf.cast(x, tf.float32), tf.cast(alive, tf.float32)
+    share = (alive / tf.reduce_sum(alive))[:, None]
+
+    def mean(y: tf.Tensor) -> tf.Tensor:
+        others = axes[:-1]
+        return tf.tensordot(tf.reduce_mean(y, others, keepdims=True) if others else y, share, 1)
+
+    if kind == "unit":
+        total = mean(x * x) * tf.reduce_sum(alive)
+        return x * alive * tf.minimum(tf.math.rsqrt(total), 1 / epsilon)
+    centred = x - mean(x) if kind == "layer" else x
+    y = centred * tf.math.rsqrt(mean(centred * centred) + epsilon)
+    shape = [tf.shape(x)[a] if a in axes else 1 for a in range(x.shape.rank)]
+    gamma, beta = (v if v is None or v.shape.rank == 1 else tf.reshape(v, shape) for v in (gamma, beta))
+    y = y * alive if gamma is None else y * tf.cast(gamma, tf.float32)
+    return y if beta is None else y + tf.cast(beta, tf.float32)
+
+
+@keras.saving.register_keras_serializable("secateur")
+class MaskedNormalization(Masked):
+    """Normalisation over channels of which some are switched off: these count in no statistic.
+
+    It does what Keras' own does over the channels that are left. Zeros alone would not: they pull the mean
+    and the variance of each position down. Weights: `gamma` and `beta` of the normalised axes ("scale" is the
+    one of "rms"), and `mask` (channels,) of zeros and ones. Channels come last.
+
+    Args:
+        kind: "layer" (mean and variance), "rms" (mean square), "unit" (norm 1, no weights), "group" (as
+            "layer", over all positions, with one gamma and beta a channel: GroupNormalization of one group).
+        axis: axis or axes that are normalised together; the last one is among them.
+        epsilon: added to the variance or mean square.
+        scale, center: whether it has gamma, and beta.
+    """
+
+    MASKED = ("gamma", "beta", "scale")
+
+    def __init__(
+        self,
+        kind: str = "layer",
+        axis: int | list[int] = -1,
+        epsilon: float = 1e-3,
+        scale: bool = True,
+        center: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.kind, self.axis, self.epsilon, self.scale, self.center = kind, axis, epsilon, scale, center
+        self.supports_masking = True
+
+    def build(self, input_shape) -> None:
+        rank = len(input_shape)
+        axes = [self.axis] if isinstance(self.axis, int) else self.axis
+        self.axes = list(range(1, rank)) if self.kind == "group" else sorted(a % rank for a in axes)
+        shape = [input_shape[a] for a in (self.axes[-1:] if self.kind == "group" else self.axes)]
+        name = "scale" if self.kind == "rms" else "gamma"
+        self.gamma = self.add_weight(shape=shape, initializer="ones", name=name) if self.scale else None
+        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta") if self.center else None
+        self.mask = self.add_mask(input_shape[-1])
+
+    def call(self, inputs):
+        gamma, beta = (v if v is None else v * self.mask for v in (self.gamma, self.beta))
+        kind = "layer" if self.kind == "group" else self.kind
+        made = normalised(inputs, self.mask, kind, self.axes, self.epsilon, gamma, beta)
+        return tf.cast(made, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self) -> dict:
+        names = ("kind", "axis", "epsilon", "scale", "center")
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -16,6 +16,12 @@ NESTED = (
 FAST_WIDTH = 8  # convolutions compute as many channels at once; 15 take longer than 16
 
 
+def renamed(group: str, names: Mapping[str, str]) -> str:
+    """The name of a group where layers have other names: "mha:heads" is a part of "mha"."""
+    layer, colon, part = group.partition(":")
+    return names.get(group) or names.get(layer, layer) + colon + part
+
+
 @dataclass(frozen=True)
 class Plan:
     """Kept channels by group.
@@ -81,8 +87,8 @@ class Plan:
 
     def renamed(self, names: Mapping[str, str]) -> Plan:
         """The same plan for a model whose layers have other names; those that are not in `names` stay."""
-        keep = {names.get(name, name): kept for name, kept in self.keep.items()}
-        return Plan(keep, {names.get(name, name): size for name, size in self.sizes.items()})
+        keep = {renamed(name, names): kept for name, kept in self.keep.items()}
+        return Plan(keep, {renamed(name, names): size for name, size in self.sizes.items()})
 
     def padded(self, multiple: int) -> Plan:
         """This plan with removed channels taken back until widths are multiples, where a group has as many.

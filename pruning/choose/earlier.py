@@ -14,7 +14,7 @@ from secateur.pruning.choose.ranking import Widths
 from secateur.pruning.choose.rules import Rule
 from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis
-from secateur.pruning.plan import Plan
+from secateur.pruning.plan import Plan, renamed
 from secateur.pruning.score.scores import Scores, Scoring, score_groups
 from secateur.pruning.shrink.surgery import narrow
 from secateur.runs.errors import UsageError
@@ -57,7 +57,8 @@ def scores_within(
             small.compile(loss=model.loss)  # what criteria look for, see `Task.of`
         found = score_groups(small, criterion, data=data, **scoring)
         names = flat_names(analysis.graph)  # the narrower network has no layers within layers
-        left = {name: found[names[name]] for name in within.keep if names[name] in found}
+        now = {name: renamed(name, names) for name in within.keep}
+        left = {name: found[other] for name, other in now.items() if other in found}
     else:
         left = {n: np.asarray(s)[list(within.keep[n])] for n, s in criterion.items() if n in within.keep}
     whole = {name: np.full(within.sizes[name], -np.inf) for name in left}

@@ -14,6 +14,7 @@ from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.weights import kept_positions, zero
+from secateur.runs.errors import UsageError
 
 Place = tuple[keras.Variable, dict[int, np.ndarray]]  # a weight: axis → which of its positions stay
 
@@ -28,7 +29,8 @@ class Holder:
         model: functional model, of stock layers or masked ones; its weights are changed in place.
         plan: what stays; None: all channels that are not zero as the model is now, see `left_of`.
 
-    Raises `UsageError` for a plan of another network.
+    Raises `UsageError` for a plan of another network, and for one that removes channels of Keras' own
+    LayerNormalization and its like: zeros count there.
     """
 
     def __init__(self, model: keras.Model, plan: Plan | None = None) -> None:
@@ -84,8 +86,15 @@ def _places(analysis: Analysis, plan: Plan) -> Iterator[Place]:
     for layer, weights in kept_positions(analysis.groups, plan.masks()).items():
         variables = named_variables(analysis.graph.layers[layer])
         for weight, axes in weights.items():
-            if not all(kept.all() for kept in axes.values()):
-                yield variables[weight], axes
+            if all(kept.all() for kept in axes.values()):
+                continue
+            if weight not in variables:
+                raise UsageError(
+                    "This layer takes statistics over channels, zeros among them: train what "
+                    "pruning.mask(model) makes, whose norms count living channels alone. "
+                    f"Received: {layer!r}, with {int(axes[0].sum())} of {len(axes[0])} channels"
+                )
+            yield variables[weight], axes
 
 
 def _alive(variable: keras.Variable, axes: dict[int, np.ndarray]) -> tf.Tensor:

@@ -6,8 +6,9 @@ Every layer costs a sum of products of what is left of its axes: the terms of a 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
@@ -16,35 +17,33 @@ import numpy as np
 from secateur.nets.graph import Call
 from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
-from secateur.pruning.count.polynomial import Rows, Term
+from secateur.pruning.count.polynomial import MOST_AXES, Rows, Term
 from secateur.pruning.groups.analysis import Analysis
-from secateur.pruning.layers import cost_of
+from secateur.pruning.layers import cost_of, sized
 
 
 def operations(analysis: Analysis, rule: Convention) -> list[Term]:
     """Operations of all calls under a convention."""
-    return [term for call, found in _costly(analysis, rule) for term in _bilinear(analysis, call, found, 1)]
+    return [term for call, found in _costly(analysis, rule) for term in _monomials(analysis, call, found, 1)]
 
 
 def parameters(analysis: Analysis, rule: Convention) -> list[Term]:
     """Parameters under a convention; a layer that is called twice has them once."""
     once = {call.name: (call, found) for call, found in _costly(analysis, rule, _with_ones)}
-    return [term for call, found in once.values() for term in _bilinear(analysis, call, found, 0)]
+    return [term for call, found in once.values() for term in _monomials(analysis, call, found, 0)]
 
 
 def stored_bytes(analysis: Analysis) -> list[Term]:
     """Bytes of all weights and statistics of the smaller model, in the types that they have."""
-    cuts: dict[tuple[str, str], dict[int, Rows]] = defaultdict(lambda: defaultdict(list))
-    for group in analysis.groups:
-        for member in group.members:
-            for weight, axis in member.axes.items():
-                cuts[member.layer, weight][axis].append((group.name, member.index))
     terms = []
     for name, layer in analysis.graph.layers.items():
         own = named_variables(layer) if getattr(layer, "variables", ()) else {}
         for weight, variable in own.items():
             if weight != "mask":  # no part of the plain model
-                terms.append(_stored(variable, cuts.get((name, weight), {})))
+                cuts = (
+                    (axis, analysis.cuts.get((name, weight, axis))) for axis in range(len(variable.shape))
+                )
+                terms.append(_stored(variable, {axis: rows for axis, rows in cuts if rows}))
     return terms
 
 
@@ -89,17 +88,24 @@ def _with_ones(call: Call) -> Call:
 def _costly(
     analysis: Analysis, rule: Convention, change: Callable[[Call], Call] = lambda call: call
 ) -> Iterator[tuple[Call, Callable]]:
-    """Calls that cost anything, with a function of channels in and out → parameters and operations."""
+    """Calls that cost anything, with a function of the sizes of axes → parameters and operations."""
     for call in map(change, analysis.calls):
         if cost := cost_of(call):
-            yield call, lambda n_in, n_out, call=call, cost=cost: cost(rule, call, n_in, n_out)
+            yield call, lambda *sizes, call=call, cost=cost: cost(rule, call, *sizes)
 
 
-def _bilinear(analysis: Analysis, call: Call, cost: Callable, part: int) -> list[Term]:
-    """A cost a·in·out + b·in + c·out + d, known at four points, is known everywhere."""
-    tensors = call.inputs[0], call.outputs[0]
-    n, m = call.input_shapes[0][-1] or 1, call.shapes[0][-1] or 1  # one word for each example has no size
-    none, read, made, both = (cost(i, o)[part] for i, o in ((0, 0), (n, 0), (0, m), (n, m)))
-    x, y = ((size, analysis.parts[t]) for t, size in zip(tensors, (n, m), strict=True))
-    product = (both - read - made + none) / (n * m)
-    return [(product, (x, y)), ((read - none) / n, (x,)), ((made - none) / m, (y,)), (none, ())]
+def _monomials(analysis: Analysis, call: Call, cost: Callable, part: int) -> Iterator[Term]:
+    """The terms of a cost that is linear in each size, from what it is where some of them are 0."""
+    axes = [analysis.groups_on(call, place) for place in sized(call)]
+
+    @functools.cache
+    def value(some: tuple[int, ...]) -> float:
+        return cost(*(size if i in some or not rows else 0 for i, (size, rows) in enumerate(axes)))[part]
+
+    cut = [i for i, (_, rows) in enumerate(axes) if rows]
+    for degree in range(min(MOST_AXES, len(cut)) + 1):
+        for chosen in itertools.combinations(cut, degree):
+            corners = (c for n in range(degree + 1) for c in itertools.combinations(chosen, n))
+            factor = sum((-1) ** (degree - len(corner)) * value(corner) for corner in corners)
+            if factor:
+                yield factor / math.prod(axes[i][0] for i in chosen), tuple(axes[i] for i in chosen)

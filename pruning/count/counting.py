@@ -13,8 +13,9 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.conventions import CONVENTIONS, Convention
+from secateur.pruning.count.polynomial import Rows
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.layers import cost_of
+from secateur.pruning.layers import cost_of, sized
 from secateur.pruning.layers.costs import Cost
 from secateur.pruning.plan import Plan
 from secateur.runs.errors import UsageError, first_line
@@ -69,14 +70,14 @@ def require_sizes(analysis: Analysis) -> None:
         )
 
 
-def _counted(cost: Cost, rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
+def _counted(cost: Cost, rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
     """What a call costs. Raises `UsageError`, with the layer's name, where its `cost` fails."""
     try:
-        return cost(rule, call, n_in, n_out)
+        return cost(rule, call, *sizes)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(
             f"Layer {call.name!r} of class {call.kind} cannot be counted: {first_line(error)}. "
-            f"Received: {n_in} channels in and {n_out} out"
+            f"Received: {sizes[0]} channels in and {sizes[-1]} out"
         ) from error
 
 
@@ -87,20 +88,18 @@ class Counter:
         self.name, self.rule = convention, CONVENTIONS.find(convention)
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
-        self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
         require_sizes(analysis)
-        shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
-        self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
-        # Many tensors hold the same channels: count each distinct set of positions once.
-        self._signature = {
-            tensor: tuple((name, index.tobytes()) for name, index in rows)
-            for tensor, rows in analysis.parts.items()
-        }
-        self._index = {
-            key: index
-            for tensor, rows in analysis.parts.items()
-            for key, (_, index) in zip(self._signature[tensor], rows, strict=True)
-        }
+        self._axes: dict[tuple, tuple[int, Rows]] = {}  # many tensors hold the same channels: counted once
+        self._costs = [
+            (call, cost, [self._axis(*analysis.groups_on(call, place)) for place in sized(call)])
+            for call in analysis.calls
+            if (cost := cost_of(call))
+        ]
+
+    def _axis(self, size: int, rows: Rows) -> tuple:
+        key = (size, *((name, index.tobytes()) for name, index in rows))
+        self._axes[key] = (size, rows)
+        return key
 
     def macs(self, masks: Mapping[str, np.ndarray]) -> int:
         """Operations under one boolean mask (channels,) per group."""
@@ -126,11 +125,12 @@ class Counter:
         return Complexity(sum(params.values()), sum(macs.values()), rows, self.name)
 
     def _rows(self, masks: Mapping[str, np.ndarray]) -> Iterator[tuple[Call, int, int]]:
-        dead = {name: np.append(~np.asarray(mask, bool), False) for name, mask in masks.items()}
-        lost = {key: int(dead[key[0]][index].sum()) for key, index in self._index.items()}
+        alive = {name: np.append(np.asarray(mask, bool), True) for name, mask in masks.items()}
+        left = {key: _left(size, rows, alive) for key, (size, rows) in self._axes.items()}
+        for call, cost, axes in self._costs:
+            yield call, *_counted(cost, self.rule, call, *(left[key] for key in axes))
 
-        def kept(tensor: int) -> int:
-            return self._sizes[tensor] - sum(lost[key] for key in self._signature[tensor])
 
-        for call, cost in self._costs:
-            yield call, *_counted(cost, self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))
+def _left(size: int, rows: Rows, alive: Mapping[str, np.ndarray]) -> int:
+    kept = [alive[name][index] for name, index in rows]
+    return int(np.logical_and.reduce(kept).sum()) if kept else size

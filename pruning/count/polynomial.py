@@ -18,6 +18,31 @@ ONE: Axis = (1, [])
 MOST_AXES = 3  # that are cut in one weight
 
 
+def layers_of(rows: Rows) -> list[Rows]:
+    """Rows that share no position, one layer after the other: heads lie over their widths."""
+    layers: list[tuple[Rows, np.ndarray]] = []
+    for name, index in rows:
+        for own, taken in layers:
+            if not (taken & (index >= 0)).any():
+                own.append((name, index))
+                taken |= index >= 0
+                break
+        else:
+            layers.append(([(name, index)], index >= 0))
+    return [own for own, _ in layers]
+
+
+def _factors(term: Term) -> Term:
+    """The term with a factor for each layer of an axis: of heads · width, half of both are a quarter."""
+    factor, axes = term
+    found: list[Axis] = []
+    for size, rows in axes:
+        parts = layers_of(rows) or [rows]
+        found += [(size, part) for part in parts]
+        factor /= size ** (len(parts) - 1)
+    return factor, tuple(found)
+
+
 class Polynomial:
     """Σ factor · Π (what is left of an axis), as a function of the widths.
 
@@ -38,11 +63,12 @@ class Polynomial:
         self._tables: list[np.ndarray] = []
         self._owners: list[int] = []
         factors: dict[tuple[int, ...], float] = defaultdict(float)
+        terms = [_factors(term) for term in terms if term[0]]
+        most = max((len(axes) for _, axes in terms), default=1)
         for factor, axes in terms:
-            if factor:
-                key = [self._axis(axis) for axis in axes] + [self._axis(ONE)] * (MOST_AXES - len(axes))
-                factors[tuple(sorted(key))] += factor
-        self._products = np.array(list(factors), int).reshape(-1, MOST_AXES)
+            key = [self._axis(axis) for axis in axes] + [self._axis(ONE)] * (most - len(axes))
+            factors[tuple(sorted(key))] += factor
+        self._products = np.array(list(factors), int).reshape(-1, most)
         self._factors = np.array(list(factors.values()))
         self._starts = np.cumsum([0, *map(len, self._tables)])[:-1].astype(int)
         self._table = np.concatenate([*self._tables, np.zeros(0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +11,17 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call, Graph, trace
+from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.components import Components, label_channels
 from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
 from secateur.pruning.layers import is_activation
 from secateur.pruning.layers.labels import Labels, channel_vector, expanded
 
-Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
+PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")
+Plane = tuple[np.ndarray, dict[int, np.ndarray]]
+Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
+Parts = dict[int, Rows]  # tensor → those of its last axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +34,8 @@ class Analysis:
         untouched: rows of what was left whole (layers, channels, reason); prints as a table.
         slots: label → place of its channel in the masks of all groups in a row; −1 for what stays.
         labels: tensor → labels, with size 1 along the axes where they do not change.
+        heads: slots and labels once more, of heads: they lie along another axis than their width. What is
+            left of a tensor is left by both.
         parts: tensor → groups on its last axis, and which channel of the group each position is (−1: none).
     """
 
@@ -38,6 +45,12 @@ class Analysis:
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
+    heads: Plane | None = field(repr=False, default=None)
+
+    @property
+    def planes(self) -> list[Plane]:
+        """Slots and labels of tensors: a position is there as long as its channel of every plane is."""
+        return [(self.slots, self.labels), *([self.heads] if self.heads else [])]
 
     @property
     def calls(self) -> list[Call]:
@@ -50,10 +63,41 @@ class Analysis:
         alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
         return rows[group][alive]
 
+    def groups_on(self, call: Call, place: tuple[str | int, int]) -> tuple[int, Rows]:
+        """Size of an axis of one of the call's weights (by name) or of a tensor, and the groups on it."""
+        where, axis = place
+        if isinstance(where, str):
+            variable = named_variables(call.layer)[where]
+            return variable.shape[axis], self.cuts.get((call.name, where, axis % len(variable.shape)), [])
+        shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
+        if axis == -1 or axis == len(shapes[where]) - 1:
+            return (shapes[where][1:] or (1,))[-1] or 1, self.parts[where]  # one word has no size
+        found: Rows = []
+        starts = np.cumsum([0, *(group.size for group in self.groups)])
+        for slots, labels in self.planes:
+            own = slots[labels[where]]
+            if axis > 0 and own.shape[axis - 1] == own.size > 1:
+                owners = np.searchsorted(starts, own.reshape(-1), side="right") - 1
+                for i in np.unique(owners[own.reshape(-1) >= 0]).tolist():
+                    index = np.where(owners == i, own.reshape(-1) - starts[i], -1)
+                    found.append((self.groups[i].name, index))
+        return shapes[where][axis] or 1, found
+
+    @functools.cached_property
+    def cuts(self) -> dict[tuple[str, str, int], Rows]:
+        """(layer, weight, axis) → the groups on it, each with its channel at every position (−1: none)."""
+        cuts: dict = defaultdict(list)
+        for group in self.groups:
+            for member in group.members:
+                for weight, axis in member.axes.items():
+                    cuts[member.layer, weight, axis].append((group.name, member.index))
+        return cuts
+
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
         alive = np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)
-        kept = expanded(alive[self.slots[self.labels[tensor]]], shape[1:])
+        left = [alive[slots[labels[tensor]]] for slots, labels in self.planes]
+        kept = expanded(np.logical_and.reduce(np.broadcast_arrays(*left)), shape[1:])
         sizes = [
             int(kept.any(tuple(i for i in range(kept.ndim) if i != axis)).sum()) for axis in range(kept.ndim)
         ]
@@ -78,13 +122,28 @@ def analyse(model: keras.Model) -> Analysis:
     state = label_channels(graph)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
-    sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})
+    own, heads = [(name, found.sizes[c], members[c]) for c, name in found.names.items()], None
+    if state.heads or any(len(call.inputs) > 1 and call.kind in PRODUCTS for call in graph.calls):
+        outer = label_channels(graph, outer=True)
+        others = Components.of(outer)
+        known, more = {_fingerprint(rows) for _, _, rows in own}, _members(outer, others)
+        others = others.without({c for c in others.names if _fingerprint(more[c]) in known})
+        slots = others.slots()
+        heads = (np.where(slots < 0, -1, slots + sum(size for _, size, _ in own)), outer.of_tensor)
+        own += [(name, others.sizes[c], more[c]) for c, name in others.names.items()]
+        for tensor, rows in _parts(graph, outer, others).items():
+            parts[tensor] = [*parts[tensor], *rows]
+    sites = _sites(graph, parts, {name: rows for name, _, rows in own})
     left = listing(state, found.owner, found.locked)
-    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts)
-    for c, name in found.names.items():
-        group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, sites[name])
-        analysis.groups.append(group)
+    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, heads)
+    for name, size, rows in own:
+        analysis.groups.append(ChannelGroup(name, size, tuple(rows), analysis, sites[name]))
     return analysis
+
+
+def _fingerprint(members: list[Member]) -> frozenset:
+    """Equal for groups that are the same channels of the same weights."""
+    return frozenset((m.layer, m.role, *m.axes.items(), m.index.tobytes()) for m in members)
 
 
 def _members(state: Labels, found: Components) -> dict[int, list[Member]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,9 +12,13 @@ from secateur.pruning.layers import find
 from secateur.pruning.layers.labels import Labels, representatives
 
 
-def label_channels(graph: Graph) -> Labels:
-    """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are."""
-    state = Labels()
+def label_channels(graph: Graph, outer: bool = False) -> Labels:
+    """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are.
+
+    Where the channels of a layer lie along two axes, heads and their width, labels follow one of them: the
+    inner one, or the `outer` one.
+    """
+    state = Labels(outer=outer)
     for call in graph.calls:
         labels = [state.of_tensor[t] for t in call.inputs]
         known = find(call.kind)
@@ -27,6 +31,7 @@ def label_channels(graph: Graph) -> Labels:
             if any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())):
                 state.whole[call.name] = (call.shapes[0][-1], reason)  # it makes channels of its own
         state.of_tensor |= dict(zip(call.outputs, made, strict=True))
+        state.calls.append(call)
     for tensor in graph.outputs:
         state.lock(state.of_tensor[tensor], "it is an output of the model")
     return state
@@ -56,7 +61,7 @@ class Components:
 
     @classmethod
     def of(cls, state: Labels) -> Components:
-        """Collects what the rules have found out."""
+        """Collects what the rules have found out; of outer axes those that are heads."""
         classes = representatives(state.count, state.pairs)
         owner = _owners(state, classes)
         channel, sizes = _channels(classes, owner)
@@ -67,9 +72,17 @@ class Components:
         names: dict[int, str] = {}
         for use in state.uses.values():
             if use.role == "producer":
-                names.setdefault(int(owner[use.labels[0]]), use.layer)
+                name = f"{use.layer}:{use.part}" if use.part else use.layer
+                names.setdefault(int(owner[use.labels[0]]), name)
+        if state.outer:
+            heads = {int(owner[vector[0]]) for vector in state.heads}
+            names = {c: name if ":" in name else f"{name}:heads" for c, name in names.items() if c in heads}
         free = {c: names[c] for c in sizes if c in names and c not in locked}
         return cls(owner, channel, sizes, locked, free)
+
+    def without(self, some: Collection[int]) -> Components:
+        """Without the names of some components."""
+        return replace(self, names={c: name for c, name in self.names.items() if c not in some})
 
     def split(self, labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Component and index of each component on an axis; index −1 where a position is another's."""

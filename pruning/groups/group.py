@@ -27,7 +27,7 @@ class Member:
     @property
     def cut(self) -> str:
         """Its weights and the axes that they are cut along, in words."""
-        return ", ".join(f"{weight} {axis}" for weight, axis in self.axes.items())
+        return ", ".join(f"{weight} {axis}" for weight, axis in self.axes.items() if weight != "mask")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
 from secateur.pruning.count.counting import require_sizes
+from secateur.pruning.count.polynomial import layers_of
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.latency.layers import TimedLayer
 from secateur.pruning.latency.table import Table
@@ -27,7 +29,7 @@ class Predictor:
         require_sizes(analysis)
         self._sizes = {group.name: group.size for group in analysis.groups}
         self._layers: list[TimedLayer] = []
-        self._parts: list[tuple[tuple[int, list[Part]], tuple[int, list[Part]]]] = []
+        self._parts: list[tuple[tuple[int, list[list[Part]]], ...]] = []
         self.touching: dict[str, set[int]] = defaultdict(set)
         for call in analysis.calls:
             if (known := find(call.kind)) and known.timed:
@@ -35,7 +37,7 @@ class Predictor:
                     _parts(analysis, call.inputs[0], call.input_shapes[0]),
                     _parts(analysis, call.outputs[0], call.shapes[0]),
                 )
-                for group in {name for _, rows in ends for name, _ in rows}:
+                for group in {name for _, layers in ends for rows in layers for name, _ in rows}:
                     self.touching[group].add(len(self._layers))
                 self._layers.append(TimedLayer(call, table))
                 self._parts.append(ends)
@@ -56,9 +58,13 @@ class Predictor:
             self._seen[key] = self._layers[i].milliseconds(n_in, n_out)
         return self._seen[key]
 
-    def _kept(self, size: int, rows: list[Part], widths: Mapping[str, int]) -> float:
-        return size - sum(count * (1 - widths[name] / self._sizes[name]) for name, count in rows)
+    def _kept(self, size: int, layers: list[list[Part]], widths: Mapping[str, int]) -> float:
+        lost = (
+            sum(count * (1 - widths[name] / self._sizes[name]) for name, count in rows) for rows in layers
+        )
+        return size * math.prod(1 - each / size for each in lost)
 
 
-def _parts(analysis: Analysis, tensor: int, shape: tuple) -> tuple[int, list[Part]]:
-    return shape[-1], [(name, int((index >= 0).sum())) for name, index in analysis.parts[tensor]]
+def _parts(analysis: Analysis, tensor: int, shape: tuple) -> tuple[int, list[list[Part]]]:
+    layers = layers_of(analysis.parts[tensor])
+    return shape[-1], [[(name, int((index >= 0).sum())) for name, index in rows] for rows in layers]

@@ -9,7 +9,10 @@ from secateur.pruning.layers.registry import (
     find,
     find_installed,
     is_activation,
+    own,
     plain,
+    sized,
+    with_mask,
 )
 
 __all__ = [
@@ -20,6 +23,9 @@ __all__ = [
     "find",
     "find_installed",
     "is_activation",
+    "own",
     "plain",
     "register_layer",
+    "sized",
+    "with_mask",
 ]

@@ -27,6 +27,7 @@ class Use:
     role: str  # producer, follower, consumer or padding
     axes: dict[str, int]
     labels: np.ndarray
+    part: str = ""  # of a layer that makes several sets of channels, as heads
 
 
 @dataclass
@@ -40,6 +41,10 @@ class Labels:
     shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
     whole: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer → its channels, why they stay
+    silence: dict[int, bool] = field(default_factory=dict)  # tensor → see `layers.silence`
+    calls: list[Call] = field(default_factory=list)  # whose rules have run
+    outer: bool = False  # of channels in two axes, as heads and their width, those of the outer one
+    heads: list[np.ndarray] = field(default_factory=list)  # labels along which products of tensors go through
 
     def fresh(self, size: int) -> np.ndarray:
         """`size` labels that nothing has yet."""
@@ -53,13 +58,20 @@ class Labels:
         if different.any():
             self.pairs.append((a[different], b[different]))
 
-    def use(self, call: Call, role: str, axes: Mapping[str, int], labels: np.ndarray) -> None:
+    def use(
+        self, call: Call, role: str, axes: Mapping[str, int], labels: np.ndarray, masked: bool = False,
+        part: str = "",
+    ) -> None:  # fmt: skip
         """Notes which channels a layer's weights serve: a layer that is called twice serves the same ones.
 
-        `axes` may count from the end, and name weights that the layer does not have, as a bias. Raises
-        `UsageError` for an axis that has another size than the labels.
+        `axes` may count from the end, and name weights that the layer does not have, as a bias. With
+        `masked` it counts as one that has a "mask": see `LayerClass.masked`. A `part` makes channels of its
+        own. Raises `UsageError` for an axis that has another size than the labels.
         """
-        own = {name: tuple(weight.shape) for name, weight in named_variables(call.layer).items()}
+        weights = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        own = {name: tuple(weight.shape) for name, weight in weights.items()}
+        if masked:
+            own.setdefault("mask", (len(labels),))
         found = {name: axis % len(own[name]) for name, axis in axes.items() if name in own}
         for name, axis in found.items():
             if own[name][axis] != len(labels):
@@ -71,7 +83,7 @@ class Labels:
         if key in self.uses:
             self.unite(self.uses[key].labels, labels)
         else:
-            self.uses[key] = Use(call.name, role, found, labels)
+            self.uses[key] = Use(call.name, role, found, labels, part)
 
     def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
         """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""
@@ -107,12 +119,16 @@ def compressed(labels: np.ndarray) -> np.ndarray:
 
 
 def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
-    """Labels that change along one axis at most, the last one that they changed along.
+    """Labels that change along one axis at most: the last one that they changed along, or with `state.outer`
+    the one in front of it.
 
     What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
     """
     varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
-    for axis in varying[:-1]:
+    stays = varying[-2:-1] if state.outer else varying[-1:]
+    for axis in varying if len(varying) > 1 else ():
+        if axis in stays:
+            continue
         first = labels.take([0], axis)
         state.unite(first, labels)
         labels = first

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from secateur.nets.graph import Call
+from secateur.pruning.layers import over_channels
 from secateur.pruning.layers.running import AVERAGES, Weights, frozen, layer_itself
 
 
@@ -38,9 +39,11 @@ def _as_maps(x: tf.Tensor) -> tf.Tensor:
 
 
 def group_norm(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
-    """GroupNorm of any number of groups of the size that they had."""
+    """GroupNorm of any number of groups of the size that they had; or of one, of any size."""
     if call.layer.axis not in (-1, x.shape.rank - 1):
         return layer_itself(call, w, x)
+    if call.layer.groups == 1:
+        return over_channels.run(call, w, x)
     each, shape = call.node.outputs[0].shape[-1] // call.layer.groups, tf.shape(x)
     groups = tf.cast(tf.reshape(x, tf.concat([shape[:-1], [-1, each]], 0)), tf.float32)
     mean, variance = tf.nn.moments(groups, [*range(1, x.shape.rank - 1), x.shape.rank], keepdims=True)

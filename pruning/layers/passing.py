@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call
-from secateur.pruning.layers import costs, normalising, running
+from secateur.pruning.layers import costs, normalising, over_channels, running
 from secateur.pruning.layers.activations import FUNCTIONS, mixes, operation
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.merging import merge
@@ -87,14 +87,18 @@ def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
 
 
 def _group_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    """A group that shares its statistics goes as a whole."""
+    """A group that shares its statistics goes as a whole, so that no statistic changes with the plan.
+
+    Equal parts of each group would leave an instance normalisation, one channel a group, nothing to lose. Of
+    one group for all, each channel goes by itself.
+    """
     layer, size = call.layer, call.shapes[0][-1]
     vector = channel_vector(labels[0], size)
     if layer.axis not in (-1, len(call.shapes[0]) - 1) or vector is None:
         return OTHER_AXIS
     groups = size if layer.groups == -1 else layer.groups
     if groups == 1:
-        return "its statistics are taken over all channels"
+        return over_channels.over_channels(state, call, labels)
     rows = vector.reshape(groups, -1)
     state.unite(rows[:, :1], rows)
     state.use(call, "follower", {"gamma": 0, "beta": 0}, vector)
@@ -102,7 +106,7 @@ def _group_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
 
 
 def _resize_group_norm(config: dict, call: Call, cut: Cut) -> dict:
-    if config["groups"] == -1:
+    if config["groups"] in (-1, 1):
         return config
     return config | {"groups": cut.outputs[0][-1] * config["groups"] // call.shapes[0][-1]}
 
@@ -157,6 +161,7 @@ layer_class(
     resize=_resize_group_norm,
     cost=costs.affine,
     run=normalising.group_norm,
+    masked=over_channels.masked,
 )
 layer_class(  # Keras gave its gamma no name
     "LayerScale", label=passing({"variable": 0}), size="projection_dim", cost=costs.affine

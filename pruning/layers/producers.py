@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
 CHANNELS_FIRST = "its channels are not the last axis"
+QUANTISED = "it is quantised or has LoRA weights"
 
 
 def spread(call: Call, vector: np.ndarray) -> np.ndarray:
@@ -25,9 +27,12 @@ def _closed(call: Call) -> str | None:
     """Why the weights of a layer cannot be cut, if they cannot."""
     if getattr(call.layer, "data_format", None) == "channels_first":
         return CHANNELS_FIRST
-    if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
-        return "it is quantised or has LoRA weights"
-    return None
+    return QUANTISED if quantised(call.layer) else None
+
+
+def quantised(layer: Any) -> bool:
+    """Whether it has other weights than its kernel and bias."""
+    return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
 
 
 def _read(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -19,17 +19,19 @@ from secateur.runs.registry import Registry
 
 Label = Callable[[Labels, Call, list[np.ndarray]], "list[np.ndarray] | str"]
 Plain = Callable[[Any], tuple[type, dict]]
+Place = tuple[str | int, int]  # weight or tensor, and an axis of it
 
 
 @dataclass(frozen=True)
 class Cut:
     """What is left of the tensors that a layer reads and makes: sizes along each axis, without the batch.
 
-    None where the size is open or where what is left is no box.
+    None where the size is open or where what is left is no box. `weights` are the shapes by name.
     """
 
     inputs: tuple[tuple[int | None, ...], ...]
     outputs: tuple[tuple[int | None, ...], ...]
+    weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,18 @@ class LayerClass:
         size: the option with the number of channels that it makes; "" where that follows from its inputs.
         resize: (configuration, call, what is left) → configuration, where more than `size` changes.
         cost: (convention, call, channels in, channels out) → parameters and operations; None: it has none.
+            Where `sized` is given it takes the sizes of those axes instead; it is linear in each of them.
+        sized: call → the axes that its cost depends on: (weight by name, or number of a tensor, axis).
         timed: whether it computes so much that its milliseconds are measured by themselves.
         activation: whether it is a non-linearity: what it makes shows how much a channel does.
         run: (call, weights by name, tensors) → what it makes, with weights of any width and the statistics
             of the batch; the shapes of this call are None where a plan can cut. None: what the layer itself
             makes with these weights.
         plain: layer → class and configuration of the layer of Keras that does the same; None: it is plain.
+        masked: layer → class and configuration of the layer of ours that does the same with a "mask", for a
+            layer in which channels of zeros are not as good as removed ones; or → None, where they are.
+        refit: (layer, its weights as arrays, the layer that takes them) → the arrays to give it, for a layer
+            that computes with its sizes.
     """
 
     label: Label
@@ -58,6 +66,9 @@ class LayerClass:
     activation: bool = False
     run: Callable[..., Any] | None = None
     plain: Plain | None = None
+    sized: Callable[[Call], Sequence[Place]] | None = None
+    masked: Callable[[Any], tuple[type, dict] | None] | None = None
+    refit: Callable[[Any, dict, Any], dict] | None = None
 
     def resized(self, config: dict, call: Call, left: Cut) -> dict:
         """The configuration of the layer with what is left of it."""
@@ -116,6 +127,12 @@ def cost_of(call: Call) -> Cost | None:
     return as_they_are if getattr(call.layer, "weights", ()) else None
 
 
+def sized(call: Call) -> Sequence[Place]:
+    """The axes that `cost_of` a call is a function of."""
+    known = find(call.kind)
+    return known.sized(call) if known and known.sized else ((call.inputs[0], -1), (call.outputs[0], -1))
+
+
 def is_activation(call: Call) -> bool:
     """Whether its output is what a non-linearity let through: where a gate of its channels would sit."""
     call = of_a_frame(call)
@@ -126,10 +143,21 @@ def is_activation(call: Call) -> bool:
     return known is not None and known.activation
 
 
+def own(layer: Any) -> tuple[type, dict]:
+    """Class and configuration of the layer itself."""
+    return type(layer), config_of(layer)
+
+
+def with_mask(layer: Any) -> tuple[type, dict]:
+    """Those of the layer that does the same, in which channels of zeros are as good as none."""
+    known = find(kind_of(type(layer)))
+    return (known.masked(layer) if known and known.masked else None) or own(layer)
+
+
 def plain(layer: Any) -> tuple[type, dict]:
     """Class and configuration of the layer of Keras that does the same as this one."""
     known = find(kind_of(type(layer)))
-    return known.plain(layer) if known and known.plain else (type(layer), config_of(layer))
+    return known.plain(layer) if known and known.plain else own(layer)
 
 
 def plain_twin(make: type[keras.Layer], **more: Any) -> Plain:

@@ -45,7 +45,8 @@ def own_rule(call: Call) -> Callable | None:
 
 def weights_read(call: Call) -> set[str]:
     """Names of the weights that the rule of a call may take as arguments."""
-    return READ.union(AVERAGES if frozen(call) else ())
+    known = find(call.kind)
+    return READ.union(AVERAGES if frozen(call) else (), ("scale", "mask") if known and known.masked else ())
 
 
 def frozen(call: Call) -> bool:
@@ -99,7 +100,9 @@ def zero_padding(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Te
 
 
 def reshape(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
-    """Another shape; of two open axes the last one holds the channels."""
+    """Another shape; of two open axes the last one holds the channels. The weight "shape" knows all sizes."""
+    if "shape" in w:
+        return tf.reshape(x, tf.concat([tf.shape(x)[:1], w["shape"]], 0))
     if tuple(call.node.outputs[0].shape) == call.shapes[0]:  # nothing is cut here
         return layer_itself(call, w, x)
     shape = [-1 if n is None else n for n in call.shapes[0][1:]]

@@ -20,8 +20,8 @@ from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.layers import running
 from secateur.pruning.score.batches import arrays_of
-from secateur.pruning.search.gates import gates_of
-from secateur.pruning.search.open_shapes import open_shapes, splits_channels
+from secateur.pruning.search.gates import gates_of, inner_gates
+from secateur.pruning.search.open_shapes import open_shapes, reshapes_channels, splits_channels
 from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.segments import Segment, cut_into_segments
 from secateur.pruning.shrink.weights import Weights
@@ -58,6 +58,7 @@ class Chain:
         self._inputs = [[self._spec(t) for t in s.sources] for s in self.segments]
         self._run = [self._compiled(i) for i in range(len(self.segments))]
         self.gates = gates_of(analysis)
+        self.inner = inner_gates(analysis, self.gates)
         self._shown = list(dict.fromkeys(tensor for tensors in self.gates.values() for tensor in tensors))
         teacher = self._packed([tf.TensorSpec(self._shapes[t], tf.float32) for t in graph.outputs])
         signature = [self._inputs[0], labels, teacher, self._specs]
@@ -93,7 +94,7 @@ class Chain:
 
     def score(
         self, weights: Tensors, x: Sequence[tf.Tensor], labels: Any, teacher: Any
-    ) -> tuple[dict[int, Any], list[list[tf.Tensor]]]:
+    ) -> tuple[dict[int | str, Any], list[list[tf.Tensor]]]:
         """One pass of the gate-Taylor score.
 
         Args:
@@ -102,11 +103,12 @@ class Chain:
             labels: of it; teacher: outputs of the pseudo-supernet.
 
         Returns:
-            by tensor that shows a group, Σ_{b,h,w} gradient · activation of its channels; and what all
-            segments read.
+            by tensor that shows a group, Σ_{b,h,w} gradient · activation of its channels, and by group that
+            none shows, the same of `inner`; and what all segments read.
         """
         scores, inputs = self._score(x, labels, teacher, weights)
-        return {tensor: score.numpy() for tensor, score in zip(self._shown, scores, strict=True)}, inputs
+        places = [*self._shown, *self.inner]
+        return {place: score.numpy() for place, score in zip(places, scores, strict=True)}, inputs
 
     # -- below: how it is traced -----------------------------------------------------------------------------
 
@@ -134,17 +136,22 @@ class Chain:
         for call in self._analysis.calls:
             if splits_channels(self._analysis, call):
                 specs[call.name] = {"parts": tf.TensorSpec([len(call.outputs)], tf.int32)}
+            if reshapes_channels(self._analysis, call):
+                specs[call.name] = {"shape": tf.TensorSpec([len(call.shapes[0]) - 1], tf.int32)}
         return {name: own for name, own in specs.items() if own}
 
     def _own_specs(self, call: Call, cut: Mapping[str, set[int]]) -> dict[str, tf.TensorSpec]:
-        own = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        variables = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        own = {name: tuple(variable.shape) for name, variable in variables.items()}
         names = running.weights_read(call) if running.own_rule(call) else cut.keys()
+        if "mask" in cut and "mask" in names:  # of a layer that may have none yet
+            own["mask"] = (None,)
         return {
             name: tf.TensorSpec(
-                [None if i in cut.get(name, ()) else n for i, n in enumerate(variable.shape)], self.dtype
+                [None if i in cut.get(name, ()) else n for i, n in enumerate(shape)], self.dtype
             )
-            for name, variable in own.items()
-            if name in names
+            for name, shape in own.items()
+            if name in names or name.partition("#")[0] in names  # of layers inside of it
         }
 
     def _of_segment(self, weights: Tensors, i: int) -> dict:
@@ -185,7 +192,9 @@ class Chain:
 
     def _score_pass(self, x, labels, teacher, weights):
         shown, inputs = dict.fromkeys(self._shown), []
+        inner = {n: [weights[layer][w] for w in axes] for n, (layer, axes, _) in self.inner.items()}
         with tf.GradientTape() as tape:
+            tape.watch(inner)
 
             def watch(tensor, value):
                 if tensor in shown:
@@ -197,11 +206,15 @@ class Chain:
                 x = self._calls(segment, x, weights, watch)
             loss = tf.reduce_sum(self._reward(labels, teacher, self._as_outputs(x)))
         values = list(shown.values())
-        found = tape.gradient(loss, values, unconnected_gradients="zero")
-        return [_taylor(*pair) for pair in zip(values, found, strict=True)], inputs
+        found, inside = tape.gradient(loss, (values, inner), unconnected_gradients="zero")
+        scores = [_taylor(*pair) for pair in zip(values, found, strict=True)]
+        for name, (_, axes, _) in self.inner.items():
+            rows = zip(inner[name], inside[name], axes.values(), strict=True)
+            scores.append(tf.add_n([_taylor(*row) for row in rows]))
+        return scores, inputs
 
 
-def _taylor(value: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+def _taylor(value: tf.Tensor, gradient: tf.Tensor, axis: int = -1) -> tf.Tensor:
     # A gate m ⊙ x has the gradient Σ g·x: the straight-through estimator needs no gate in the graph.
-    axes = list(range(value.shape.rank - 1))
+    axes = [i for i in range(value.shape.rank) if i != axis % value.shape.rank]
     return tf.reduce_sum(tf.cast(value * gradient, tf.float32), axes)

@@ -201,13 +201,18 @@ class Searcher:
         return order, values, inputs
 
     def _on_channels(
-        self, group: ChannelGroup, shown: Mapping[int, np.ndarray], physical: Masks
+        self, group: ChannelGroup, shown: Mapping[int | str, np.ndarray], physical: Masks
     ) -> np.ndarray:
         """Σ of |gradient · activation| over the tensors that show the group, for each of its channels.
 
         A channel that stands at several positions of a tensor has one gate there.
         """
         found = np.zeros(group.size, np.float32)
+        if group.name in self.chain.inner:
+            _, _, index = self.chain.inner[group.name]
+            channels = index[np.append(physical[group.name], True)[index]]
+            np.add.at(found, channels[channels >= 0], shown[group.name][channels >= 0])
+            return np.abs(found)
         for tensor in self.chain.gates[group.name]:
             channels, gates = self._analysis.positions(tensor, group.name, physical), np.zeros_like(found)
             np.add.at(gates, channels[channels >= 0], shown[tensor][channels >= 0])

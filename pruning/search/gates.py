@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from secateur.nets.graph import Call
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup
@@ -24,6 +26,23 @@ def gates_of(analysis: Analysis) -> dict[str, tuple[int, ...]]:
     """Group → numbers of the tensors that its gates stand on."""
     readers = analysis.graph.readers()
     return {group.name: _gates(analysis, readers, group) for group in analysis.groups}
+
+
+def inner_gates(
+    analysis: Analysis, gates: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[str, dict[str, int], np.ndarray]]:
+    """Group that no tensor shows, as heads → a layer that has it, its weights with axes, their channels.
+
+    A factor of a channel is one of the weights that read it, or else that make it: Σ weight · gradient is its
+    gradient.
+    """
+    found = {}
+    for group in analysis.groups:
+        if not gates[group.name]:
+            roles = ("consumer", "producer")
+            member = next(m for role in roles for m in group.members if m.role == role and m.axes)
+            found[group.name] = (member.layer, member.axes, member.index)
+    return found
 
 
 def _gates(analysis: Analysis, readers: Readers, group: ChannelGroup) -> tuple[int, ...]:

@@ -20,17 +20,19 @@ def open_shapes(analysis: Analysis) -> dict[int, Shape]:
 
 
 def _open(analysis: Analysis, tensor: int, shape: Shape) -> Shape:
-    labels = analysis.labels[tensor]
-    cut = (analysis.slots[labels] >= 0).any()
-    return shape[:1] + tuple(
-        None if cut and m > 1 else n for n, m in zip(shape[1:], labels.shape, strict=True)
-    )
+    sizes = list(shape)
+    for slots, labels in analysis.planes:
+        own = labels[tensor]
+        cut = (slots[own] >= 0).any()
+        sizes = [None if i and cut and own.shape[i - 1] > 1 else n for i, n in enumerate(sizes)]
+    return tuple(sizes)
 
 
 def sizes_of(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Layer → what it needs to know under one mask for each group: integers by name.
 
-    "pad": zeros in front of and behind the channels; "parts": widths into which they are split.
+    "pad": zeros in front of and behind the channels; "parts": widths into which they are split; "shape": what
+    a reshape makes, where more than one axis of it is cut.
     """
     pads = {name: {"pad": np.array(pad, np.int32)} for name, pad in channel_paddings(analysis, masks).items()}
     splits = {
@@ -38,7 +40,24 @@ def sizes_of(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, d
         for call in analysis.calls
         if splits_channels(analysis, call)
     }
-    return pads | splits
+    shapes = {
+        call.name: {"shape": _made(analysis, call, masks)}
+        for call in analysis.calls
+        if reshapes_channels(analysis, call)
+    }
+    return pads | splits | shapes
+
+
+def reshapes_channels(analysis: Analysis, call: Call) -> bool:
+    """Whether a call makes several axes that a plan can cut, as heads and their width."""
+    if call.kind not in ("Reshape", "ops.Reshape"):
+        return False
+    return sum(n is None for n in _open(analysis, call.outputs[0], call.shapes[0])) > 2  # one is the batch
+
+
+def _made(analysis: Analysis, call: Call, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    sizes = analysis.sizes(call.outputs[0], call.shapes[0], masks)
+    return np.array([-1 if n is None else n for n in sizes], np.int32)
 
 
 def splits_channels(analysis: Analysis, call: Call) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from secateur.nets.graph import trace
 from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.plan import Plan
+from secateur.pruning.shrink.surgery import fitted
 from secateur.pruning.shrink.weights import kept_positions, weights_of
 
 MASK = "mask"  # which channels of a masked layer are alive; the wider network has its own
@@ -28,8 +30,11 @@ def fill(model: keras.Model, plan: Plan, small: keras.Model) -> None:
     analysis.graph.check_in_place()
     weights, layers = weights_of(small), analysis.graph.layers
     kept = kept_positions(analysis.groups, plan.masks(), weights.keys())
+    own = trace(small).layers
     for path, arrays in weights.items():
-        variables = named_variables(layers[path])
+        if not (variables := named_variables(layers[path])):
+            continue
+        arrays = fitted(own[path], arrays, layers[path])
         for name in arrays.keys() - {MASK}:
             value = np.array(variables[name].numpy())
             alive = {axis % value.ndim: positions for axis, positions in kept[path][name].items()}

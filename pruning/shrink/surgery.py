@@ -9,32 +9,44 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.copies import config_of, copied, flat_names, give_weights, remade, with_layers
-from secateur.nets.graph import Call
+from secateur.nets.copies import copied, flat_names, give_weights, remade, with_layers
+from secateur.nets.graph import Call, kind_of, trace
 from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.layers import Cut, find, plain
+from secateur.pruning.layers import Cut, find, own, plain, with_mask
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
 
 
-def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.Model:
+def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = False) -> keras.Model:
     """A copy whose dead channels are exactly zero, with the shapes of the original.
+
+    Normalisations over channels (LayerNormalization …) have masks there: they take the statistics of living
+    channels.
 
     Args:
         model: functional model.
-        plan: kept channels of groups of this model.
+        plan: kept channels of groups of this model; None keeps everything.
         preserve_norm: rescale each kernel to the norm that it had (EKG).
 
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
     analysis = analyse(model)
+    plan = plan or Plan.full(analysis.groups)
     _check(analysis, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
-    layers, names = analysis.graph.layers, flat_names(analysis.graph)
-    copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
+    names, masked = flat_names(analysis.graph), {m.layer for g in analysis.groups for m in g.members}
+    copies = {
+        path: _masked(layer, names[path]) if path in masked else copied(layer, names[path])
+        for path, layer in analysis.graph.layers.items()
+    }
     return _finish(model, with_layers(model, analysis.graph, copies), weights, copies)
+
+
+def _masked(layer: Any, name: str) -> Any:
+    make, config = with_mask(layer)
+    return remade(layer, make, config | {"name": name})
 
 
 def narrow(
@@ -89,7 +101,9 @@ def _shrink(
     names, layers = flat_names(analysis.graph), {}
     for call in analysis.calls:
         if call.name not in layers:
-            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, stock)
+            make = plain if stock else with_mask if alive else own
+            config = make(call.layer)
+            layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, config)
     return _finish(model, with_layers(model, analysis.graph, layers), weights, layers, pads)
 
 
@@ -107,17 +121,17 @@ def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dic
 
 
 def _resized(
-    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, stock: bool
+    call: Call, name: str, weights: Weights, analysis: Analysis, masks: Mapping, pads: Mapping, made: tuple
 ) -> Any:
-    """A fresh layer with the sizes that its cut weights and tensors have."""
-    layer, known = call.layer, find(call.kind)
-    make, config = plain(layer) if stock else (type(layer), config_of(layer))
+    """A fresh layer, from class and configuration, with the sizes that its cut weights and tensors have."""
+    layer, known, (make, config) = call.layer, find(call.kind), made
     if call.name in pads:
         config["padding"] = (layer.padding[0], pads[call.name])
     if known:
         left = Cut(
             tuple(analysis.sizes(t, s, masks) for t, s in zip(call.inputs, call.input_shapes, strict=True)),
             tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
+            {weight: array.shape for weight, array in weights.get(call.name, {}).items()},
         )
         config = known.resized(config, call, left)
     return remade(layer, make, config | {"name": name})
@@ -130,12 +144,19 @@ def _finish(
     layers: Mapping[str, Any],
     pads: dict | None = None,
 ) -> keras.Model:
+    old = trace(original).layers
     for path, arrays in weights.items():
-        give_weights(layers[path], arrays)
+        give_weights(layers[path], fitted(old[path], arrays, layers[path]))
     if hasattr(original, "spec"):
         widths = {**original.spec.widths, **_widths(model), **_pad_widths(pads or {}, model)}
         model.spec = dataclasses.replace(original.spec, widths=widths)
     return model
+
+
+def fitted(layer: Any, arrays: dict, other: Any) -> dict:
+    """The weights of a layer as another one, of other widths, needs them to do the same."""
+    known = find(kind_of(type(layer)))
+    return known.refit(layer, arrays, other) if known and known.refit else arrays
 
 
 def _widths(model: keras.Model) -> dict[str, int]:

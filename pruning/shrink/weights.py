@@ -72,16 +72,25 @@ def apply(
 
 
 def weights_of(model: Any) -> Weights:
-    """All variables of a Keras model as arrays; what a masked layer has switched off is zero."""
+    """All variables of a Keras model as arrays; what a masked layer has switched off is zero.
+
+    A layer that has a mask in a masked network alone, see `LayerClass.masked`, has one of ones.
+    """
     from secateur.nets.graph import trace  # imports Keras, which nothing else here needs
     from secateur.nets.kernels import named_variables
+    from secateur.pruning.layers import find
 
-    layers = trace(model).layers
-    return {
+    graph = trace(model)
+    found = {
         name: _acting(layer, named_variables(layer))
-        for name, layer in layers.items()
+        for name, layer in graph.layers.items()
         if getattr(layer, "variables", ())
     }
+    for call in graph.calls:
+        known, own = find(call.kind), found.get(call.name, {})
+        if known and known.masked and call.shapes[0][-1] and "mask" not in own:
+            found[call.name] = {**own, "mask": np.ones(call.shapes[0][-1], np.float32)}
+    return found
 
 
 def _acting(layer: Any, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -290,3 +290,24 @@ def reduced(net, x, other, n):
 def attention(net, x, other, n):
     if len(x.shape) == 3:
         return L.MultiHeadAttention(2, n)(x, x) if n < 4 else L.GRU(3, return_sequences=True)(x)
+
+
+@move
+def attended(net, x, other, n):
+    """Grouped queries, attention without weights, and two that are written by hand."""
+    if len(x.shape) != 3:
+        return None
+    places, query, value = x.shape[1], L.Dense(6)(x), L.Dense(6)(x)
+    if n == 1:
+        return L.GroupQueryAttention(2, 4, 2)(x, x)
+    if n == 2:
+        return L.Attention()([query, x, L.Dense(6)(x)])
+    if n == 3:
+        q, k, v = (
+            ops.transpose(L.Reshape((places, 2, 3))(y), (0, 2, 1, 3)) for y in (query, L.Dense(6)(x), value)
+        )
+        made = ops.matmul(ops.softmax(ops.matmul(q, ops.swapaxes(k, 2, 3)) / 2.0), v)
+        return L.Dense(4)(L.Reshape((places, 6))(ops.transpose(made, (0, 2, 1, 3))))
+    q, k, v = (L.EinsumDense("btc,chd->bthd", (places, 2, 3), bias_axes="hd")(x) for _ in range(3))
+    made = ops.einsum("bhts,bshd->bthd", L.Softmax()(ops.einsum("bthd,bshd->bhts", q, k)), v)
+    return L.EinsumDense("bthd,hdc->btc", (places, 4), bias_axes="c")(made)

@@ -18,7 +18,7 @@ BUILDERS = {
     "masked, zero-padded shortcuts": lambda: small_resnet("A"),
     "gates": lambda: randomised(user_models.inverted_residual()),
     "concatenated": lambda: randomised(user_models.dense_net()),
-    "products without weights": lambda: randomised(user_models.vision_transformer()),
+    "attention": lambda: mask(randomised(user_models.vision_transformer())),
 }
 
 

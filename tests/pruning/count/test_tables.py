@@ -39,14 +39,14 @@ def test_weights_that_a_layer_lacks_have_no_row():
 def test_all_groups_and_what_stays_as_a_table():
     images = keras.Input((8,))
     x = L.Dense(6, activation="relu", name="first")(images)
-    x = L.LayerNormalization(name="norm")(L.Dense(5, name="second")(x))
+    x = L.Softmax(name="norm")(L.Dense(5, name="second")(x))
     model = keras.Model(images, L.Dense(3, activation="softmax", name="classes")(x))
     assert summary(model).splitlines() == [
         "group  channels  made also by  read by  MACs of one  parameters of one",
         "first         6                second            13                 14",
         "",
         "left whole  channels  because",
-        "second             5  norm: its statistics are taken over all channels",
+        "second             5  norm: its softmax mixes channels",
         "classes            3  classes: its softmax mixes channels",
     ]
     assert str(analyse(model).untouched) == summary(model).partition("\n\n")[2]

@@ -45,12 +45,8 @@ REACH = {  # model → its groups (who makes their channels) and what stays (why
     "digits": (["conv1", "conv2"], {"classes": "classes: its softmax mixes channels"}),
     "transfer": (["backbone/conv", "hidden"], {"classes": "it is an output of the model"}),
     "vision_transformer": (
-        ["mlp1", "head"],
-        {
-            "patches, mlp2": "norm1: its statistics are taken over all channels",
-            "attention": "attention: its heads are left whole",
-            "classes": "it is an output of the model",
-        },
+        ["patches attention mlp2", "attention", "attention", "attention", "mlp1", "head"],
+        {"classes": "it is an output of the model"},
     ),
     "recurrent": (
         ["hidden"],
