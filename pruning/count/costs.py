@@ -92,14 +92,20 @@ def _costly(
     """Calls that cost anything, with a function of channels in and out → parameters and operations."""
     for call in map(change, analysis.calls):
         if cost := cost_of(call):
-            yield call, lambda n_in, n_out, call=call, cost=cost: cost(rule, call, n_in, n_out)
+            seen = analysis.counted(call)[0]
+            yield call, lambda n_in, n_out, call=seen, cost=cost: cost(rule, call, n_in, n_out)
 
 
 def _bilinear(analysis: Analysis, call: Call, cost: Callable, part: int) -> list[Term]:
-    """A cost a·in·out + b·in + c·out + d, known at four points, is known everywhere."""
-    tensors = call.inputs[0], call.outputs[0]
-    n, m = call.input_shapes[0][-1] or 1, call.shapes[0][-1] or 1  # one word for each example has no size
-    none, read, made, both = (cost(i, o)[part] for i, o in ((0, 0), (n, 0), (0, m), (n, m)))
-    x, y = ((size, analysis.parts[t]) for t, size in zip(tensors, (n, m), strict=True))
+    """A cost a·in·out + b·in + c·out² + d·out + e, known at five points, is known everywhere."""
+    _, x, y = analysis.counted(call)
+    n, m = x[0], y[0]
+    points = ((0, 0), (n, 0), (0, m), (n, m), (0, 2 * m))
+    rows = analysis.rows[call.inputs[0]] if part else 1  # several rows of a batch share their parameters
+    none, read, made, both, twice = (rows * cost(i, o)[part] for i, o in points)
     product = (both - read - made + none) / (n * m)
-    return [(product, (x, y)), ((read - none) / n, (x,)), ((made - none) / m, (y,)), (none, ())]
+    square = (twice - 2 * made + none) / 2
+    return [
+        (product, (x, y)), ((read - none) / n, (x,)), (square / m**2, (y, y)),
+        ((made - none - square) / m, (y,)), (none, ()),
+    ]  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.conventions import CONVENTIONS, Convention
-from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.groups.analysis import Analysis, Rows, analyse
 from secateur.pruning.layers import cost_of
 from secateur.pruning.layers.costs import Cost
 from secateur.pruning.plan import Plan
@@ -32,7 +32,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Complexity:
-    """Cost of a model for one image: totals and one row per layer that costs anything."""
+    """Cost of a model for one sample of its inputs: totals and one row per layer that costs anything."""
 
     params: int
     macs: int
@@ -41,10 +41,10 @@ class Complexity:
 
 
 def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = None) -> Complexity:
-    """Counts a functional model for one image, or what it would be after a plan.
+    """Counts a functional model for one sample of its inputs, or what it would be after a plan.
 
     Args:
-        model: functional model, channels last, fixed input size.
+        model: functional model, fixed input size.
         convention: "mac", "ekg", "rethinking" or "ptflops"; `macs` then holds that convention's operations.
         plan: None counts the model as it is.
 
@@ -87,20 +87,20 @@ class Counter:
         self.name, self.rule = convention, CONVENTIONS.find(convention)
         analysis = analysis or analyse(model)
         self._groups = analysis.groups
-        self._costs = [(call, cost) for call in analysis.calls if (cost := cost_of(call))]
         require_sizes(analysis)
-        shapes = {t: s for c in analysis.calls for t, s in zip(c.outputs, c.shapes, strict=True)}
-        self._sizes = {t: (s[1:] or (1,))[-1] for t, s in shapes.items()}  # one word has no size
         # Many tensors hold the same channels: count each distinct set of positions once.
-        self._signature = {
-            tensor: tuple((name, index.tobytes()) for name, index in rows)
-            for tensor, rows in analysis.parts.items()
-        }
-        self._index = {
-            key: index
-            for tensor, rows in analysis.parts.items()
-            for key, (_, index) in zip(self._signature[tensor], rows, strict=True)
-        }
+        self._index: dict[tuple[str, bytes], np.ndarray] = {}
+        self._costs = []
+        for call in analysis.calls:
+            if cost := cost_of(call):
+                seen, *ends = analysis.counted(call)
+                rows = analysis.rows[call.inputs[0]]
+                self._costs.append((seen, cost, rows, [(size, self._keys(parts)) for size, parts in ends]))
+
+    def _keys(self, parts: Rows) -> list[tuple[str, bytes]]:
+        found = {(name, index.tobytes()): index for name, index in parts}
+        self._index |= found
+        return list(found)
 
     def macs(self, masks: Mapping[str, np.ndarray]) -> int:
         """Operations under one boolean mask (channels,) per group."""
@@ -129,8 +129,7 @@ class Counter:
         dead = {name: np.append(~np.asarray(mask, bool), False) for name, mask in masks.items()}
         lost = {key: int(dead[key[0]][index].sum()) for key, index in self._index.items()}
 
-        def kept(tensor: int) -> int:
-            return self._sizes[tensor] - sum(lost[key] for key in self._signature[tensor])
-
-        for call, cost in self._costs:
-            yield call, *_counted(cost, self.rule, call, kept(call.inputs[0]), kept(call.outputs[0]))
+        for call, cost, rows, ends in self._costs:
+            n_in, n_out = (size - sum(lost[key] for key in keys) for size, keys in ends)
+            params, macs = _counted(cost, self.rule, call, n_in, n_out)
+            yield call, params, rows * macs

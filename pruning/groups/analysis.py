@@ -14,9 +14,11 @@ from secateur.pruning.groups.components import Components, label_channels
 from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
 from secateur.pruning.layers import is_activation
-from secateur.pruning.layers.labels import Labels, channel_vector, expanded
+from secateur.pruning.layers.labels import Labels, channel_axis, channel_vector, expanded
+from secateur.pruning.layers.layout import channels_last, own_axis
 
-Parts = dict[int, list[tuple[str, np.ndarray]]]  # tensor → groups on its last axis, which channel is where
+Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
+Parts = dict[int, Rows]  # tensor → those of the axis of its channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,9 @@ class Analysis:
         untouched: rows of what was left whole (layers, channels, reason); prints as a table.
         slots: label → place of its channel in the masks of all groups in a row; −1 for what stays.
         labels: tensor → labels, with size 1 along the axes where they do not change.
-        parts: tensor → groups on its last axis, and which channel of the group each position is (−1: none).
+        parts: tensor → groups on the axis of its channels, and which channel of the group each position is
+            (−1: none).
+        rows: tensor → rows along the batch axis for each sample: 1 unless a reshape has put more there.
     """
 
     graph: Graph
@@ -38,6 +42,7 @@ class Analysis:
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
+    rows: dict[int, int] = field(repr=False)
 
     @property
     def calls(self) -> list[Call]:
@@ -49,6 +54,32 @@ class Analysis:
         rows = dict(self.parts[tensor])
         alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
         return rows[group][alive]
+
+    def axis(self, tensor: int) -> int:
+        """Of the channels of a tensor, without batch; the last one where it has none."""
+        return channel_axis(self.labels[tensor])
+
+    def counted(self, call: Call) -> tuple[Call, tuple[int, Rows], tuple[int, Rows]]:
+        """The call with its channels at the end; and what lies along them in what it first reads and makes:
+        their number and their groups."""
+        tensors, own = (*call.inputs, *call.outputs), own_axis(call)
+        weighted = bool(getattr(call.layer, "weights", ()))
+        axes = [own if own is not None else None if weighted else self.axis(t) for t in tensors]
+        seen = channels_last(call, *axes)
+        ends = []
+        for i, shape in ((0, seen.input_shapes[0]), (len(call.inputs), seen.shapes[0])):
+            rank = len(shape) - 1
+            axis = rank - 1 if axes[i] is None or axes[i] >= rank else axes[i]
+            rows = self.parts[tensors[i]] if self.axis(tensors[i]) == axis else []
+            ends.append(((shape[1:] or (1,))[-1] or 1, rows))
+        return seen, *ends
+
+    def alive(self, tensor: int, masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Which positions of the axis of its channels are left; None where all are."""
+        slots = self.slots[self.labels[tensor]].reshape(-1)
+        if (slots < 0).all():
+            return None
+        return np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)[slots]
 
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
@@ -80,7 +111,7 @@ def analyse(model: keras.Model) -> Analysis:
     parts, members = _parts(graph, state, found), _members(state, found)
     sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})
     left = listing(state, found.owner, found.locked)
-    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts)
+    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, state.rows)
     for c, name in found.names.items():
         group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, sites[name])
         analysis.groups.append(group)
@@ -102,7 +133,8 @@ def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
     for call in graph.calls:
         for tensor, shape in zip(call.outputs, call.shapes, strict=True):
             labels = state.of_tensor[tensor]
-            vector = None if len(shape) < 2 or shape[-1] is None else channel_vector(labels, shape[-1])
+            axis = channel_axis(labels)
+            vector = None if len(shape) < 2 or shape[axis + 1] is None else channel_vector(labels, shape[axis + 1], axis)
             if vector is None:
                 parts[tensor] = []
                 continue

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.nets.graph import Graph
+from secateur.nets.graph import Call, Graph
 from secateur.pruning.layers import find
+from secateur.pruning.layers.layout import channels_last, from_last, own_axis, to_last
 from secateur.pruning.layers.labels import Labels, representatives
+from secateur.pruning.layers.registry import Label
 
 
 def label_channels(graph: Graph) -> Labels:
     """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are."""
     state = Labels()
     for call in graph.calls:
+        rows = state.rows[call.inputs[0]] if call.inputs else 1
+        state.rows |= dict.fromkeys(call.outputs, rows)
+        if not call.inputs:
+            state.batch = state.batch or call.shapes[0][0]
         labels = [state.of_tensor[t] for t in call.inputs]
         known = find(call.kind)
-        made = known.label(state, call, labels) if known else f"{call.kind} is not understood"
+        made = _labelled(known.label, state, call, labels) if known else f"{call.kind} is not understood"
         if isinstance(made, str):
             reason = f"{call.name}: {made}"
             made = [state.fresh(1).reshape([1] * (len(shape) - 1)) for shape in call.shapes]
@@ -27,9 +33,18 @@ def label_channels(graph: Graph) -> Labels:
             if any(len(weight.shape) > 1 for weight in getattr(call.layer, "weights", ())):
                 state.whole[call.name] = (call.shapes[0][-1], reason)  # it makes channels of its own
         state.of_tensor |= dict(zip(call.outputs, made, strict=True))
+        state.calls.append(call)
     for tensor in graph.outputs:
         state.lock(state.of_tensor[tensor], "it is an output of the model")
     return state
+
+
+def _labelled(rule: Label, state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """Rules see channels at the end."""
+    if (axis := own_axis(call)) is None:
+        return rule(state, call, labels)
+    made = rule(state, channels_last(call), [to_last(x, axis) for x in labels])
+    return made if isinstance(made, str) else [from_last(x, axis) for x in made]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,13 +31,11 @@ class Predictor:
         self.touching: dict[str, set[int]] = defaultdict(set)
         for call in analysis.calls:
             if (known := find(call.kind)) and known.timed:
-                ends = (
-                    _parts(analysis, call.inputs[0], call.input_shapes[0]),
-                    _parts(analysis, call.outputs[0], call.shapes[0]),
-                )
+                seen, *ends = analysis.counted(call)
+                ends = tuple((size, [(name, int((i >= 0).sum())) for name, i in rows]) for size, rows in ends)
                 for group in {name for _, rows in ends for name, _ in rows}:
                     self.touching[group].add(len(self._layers))
-                self._layers.append(TimedLayer(call, table))
+                self._layers.append(TimedLayer(seen, table))
                 self._parts.append(ends)
         self._seen: dict[tuple, float] = {}
 
@@ -58,7 +56,3 @@ class Predictor:
 
     def _kept(self, size: int, rows: list[Part], widths: Mapping[str, int]) -> float:
         return size - sum(count * (1 - widths[name] / self._sizes[name]) for name, count in rows)
-
-
-def _parts(analysis: Analysis, tensor: int, shape: tuple) -> tuple[int, list[Part]]:
-    return shape[-1], [(name, int((index >= 0).sum())) for name, index in analysis.parts[tensor]]

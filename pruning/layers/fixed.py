@@ -67,4 +67,3 @@ layer_class(
     label=staying(STATISTICS),
     cost=_cost_affine,
 )
-layer_class("Softmax", "ops.Softmax", "ops.LogSoftmax", label=staying("its softmax mixes channels"))

@@ -39,6 +39,10 @@ class Labels:
     uses: dict[tuple, Use] = field(default_factory=dict)
     shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)  # tensor → rows along the batch axis for each sample
+    batch: int | None = None  # samples that the model takes at once; None: any number
+    silence: dict[int, bool] = field(default_factory=dict)  # tensor → see `layers.silence`
+    calls: list[Call] = field(default_factory=list)  # whose rules have run
     whole: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer → its channels, why they stay
 
     def fresh(self, size: int) -> np.ndarray:
@@ -59,7 +63,8 @@ class Labels:
         `axes` may count from the end, and name weights that the layer does not have, as a bias. Raises
         `UsageError` for an axis that has another size than the labels.
         """
-        own = {name: tuple(weight.shape) for name, weight in named_variables(call.layer).items()}
+        weights = named_variables(call.layer) if hasattr(call.layer, "variables") else {}
+        own = {name: tuple(weight.shape) for name, weight in weights.items()}
         found = {name: axis % len(own[name]) for name, axis in axes.items() if name in own}
         for name, axis in found.items():
             if own[name][axis] != len(labels):
@@ -76,7 +81,12 @@ class Labels:
     def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
         """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""
         for i, labels in enumerate(made):
-            self.unite(self.shaped.setdefault((layer, i), labels), labels)
+            known = self.shaped.setdefault((layer, i), labels)
+            if known.shape == labels.shape:
+                self.unite(known, labels)
+            else:
+                for stays in (known, labels):
+                    self.lock(stays, f"{layer}: it is called on tensors of several shapes")
 
     def lock(self, labels: np.ndarray, reason: str) -> None:
         """Marks channels that must stay."""
@@ -106,12 +116,14 @@ def compressed(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
-    """Labels that change along one axis at most, the last one that they changed along.
+def on_one_axis(state: Labels, labels: np.ndarray, widest: bool = False) -> np.ndarray:
+    """Labels that change along one axis at most: the last one that they changed along, or the widest.
 
     What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
     """
     varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
+    if widest:
+        varying.sort(key=lambda axis: labels.shape[axis])
     for axis in varying[:-1]:
         first = labels.take([0], axis)
         state.unite(first, labels)
@@ -126,8 +138,13 @@ def expanded(labels: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
     )
 
 
-def channel_vector(labels: np.ndarray, size: int) -> np.ndarray | None:
-    """Labels (size,) along the last axis; None where they change along another axis as well."""
-    if labels.ndim < 1 or any(n != 1 for n in labels.shape[:-1]):
+def channel_axis(labels: np.ndarray) -> int:
+    """The axis (without batch) along which labels change; the last one where they do not."""
+    return int(np.argmax(labels.shape)) if labels.size > 1 else labels.ndim - 1
+
+
+def channel_vector(labels: np.ndarray, size: int, axis: int = -1) -> np.ndarray | None:
+    """Labels (size,) along an axis (without batch); None where they change along another one."""
+    if labels.ndim < 1 or labels.shape[axis] != labels.size:
         return None
     return np.broadcast_to(labels.reshape(-1), (size,))

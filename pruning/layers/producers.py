@@ -13,9 +13,6 @@ from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
-CHANNELS_FIRST = "its channels are not the last axis"
-
-
 def spread(call: Call, vector: np.ndarray) -> np.ndarray:
     """Labels of the last axis as those of the output."""
     return vector.reshape([1] * (len(call.shapes[0]) - 2) + [-1])
@@ -23,8 +20,6 @@ def spread(call: Call, vector: np.ndarray) -> np.ndarray:
 
 def _closed(call: Call) -> str | None:
     """Why the weights of a layer cannot be cut, if they cannot."""
-    if getattr(call.layer, "data_format", None) == "channels_first":
-        return CHANNELS_FIRST
     if getattr(call.layer, "quantization_mode", None) or getattr(call.layer, "lora_enabled", False):
         return "it is quantised or has LoRA weights"
     return None

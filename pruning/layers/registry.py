@@ -26,10 +26,19 @@ class Cut:
     """What is left of the tensors that a layer reads and makes: sizes along each axis, without the batch.
 
     None where the size is open or where what is left is no box.
+
+    Attributes:
+        axis, axis_made: the axes (without batch) along which the first tensor read, and made, has channels.
+        alive: along `axis`, which positions are left; None: all.
+        pad: how many of the channels that a padding adds are left, (front, back); None: it adds none.
     """
 
     inputs: tuple[tuple[int | None, ...], ...]
     outputs: tuple[tuple[int | None, ...], ...]
+    axis: int = -1
+    axis_made: int = -1
+    alive: np.ndarray | None = None
+    pad: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,8 @@ class LayerClass:
             channels around this call must stay.
         size: the option with the number of channels that it makes; "" where that follows from its inputs.
         resize: (configuration, call, what is left) → configuration, where more than `size` changes.
+        replace: (call, what is left, name) → what is called in its place with the same arguments, where the
+            arguments of a call name channels; None: the layer itself.
         cost: (convention, call, channels in, channels out) → parameters and operations; None: it has none.
         timed: whether it computes so much that its milliseconds are measured by themselves.
         activation: whether it is a non-linearity: what it makes shows how much a channel does.
@@ -53,6 +64,7 @@ class LayerClass:
     label: Label
     size: str = ""
     resize: Callable[[dict, Call, Cut], dict] | None = None
+    replace: Callable[[Call, Cut, str], Callable | None] | None = None
     cost: Cost | None = None
     timed: bool = False
     activation: bool = False

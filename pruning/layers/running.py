@@ -91,11 +91,19 @@ def global_average(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(x, [1, 2], keepdims=call.layer.keepdims)
 
 
-def zero_padding(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+def padding(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """Zeros around; where it pads channels, as many as the weight "pad" says: (front, back)."""
     if "pad" not in w:
         return layer_itself(call, w, x)
-    return tf.pad(x, tf.concat([tf.zeros([3, 2], tf.int32), w["pad"][None]], 0))
+    rank, axis = x.shape.rank, call.shapes[0].index(None, 1)
+    options = [(0, 0)] * rank
+    if call.kind == "ops.Pad":
+        options = list(call.layer.pad_width)
+        fill = call.argument(1, "constant_values") or 0
+    else:
+        options[2:], fill = call.layer.padding, 0
+    options[axis] = tuple(w["pad"][i] for i in (0, 1))
+    return tf.pad(x, options, constant_values=tf.cast(fill, x.dtype))
 
 
 def reshape(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:

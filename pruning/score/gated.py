@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.pruning.groups.analysis import Analysis
-from secateur.pruning.layers.labels import channel_vector
 from secateur.pruning.score.batches import batches, input_types
 
 
@@ -46,18 +45,12 @@ class Gated:
                 continue
             read = [values[t] for t in call.inputs]
             if call.name in self._readers:
-                read = [
-                    self._gated(x, t, shape, gates)
-                    for x, t, shape in zip(read, call.inputs, call.input_shapes, strict=True)
-                ]
+                read = [self._gated(x, t, gates) for x, t in zip(read, call.inputs, strict=True)]
             values |= dict(zip(call.outputs, call.run(read, training=False), strict=True))
         return [values[t] for t in graph.outputs]
 
-    def _gated(self, value: tf.Tensor, tensor: int, shape: tuple, gates: tf.Tensor) -> tf.Tensor:
-        labels = self._analysis.labels[tensor]
-        if shape[-1] is None or (vector := channel_vector(labels, shape[-1])) is None:
-            return value
-        slots = self._analysis.slots[vector]
+    def _gated(self, value: tf.Tensor, tensor: int, gates: tf.Tensor) -> tf.Tensor:
+        slots = self._analysis.slots[self._analysis.labels[tensor]]
         if (slots < 0).all():
             return value
         last = sum(group.size for group in self._analysis.groups)  # the gate that is always open

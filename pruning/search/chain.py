@@ -21,7 +21,7 @@ from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.layers import running
 from secateur.pruning.score.batches import arrays_of
 from secateur.pruning.search.gates import gates_of
-from secateur.pruning.search.open_shapes import open_shapes, splits_channels
+from secateur.pruning.search.open_shapes import open_shapes, picking, splits_channels
 from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.segments import Segment, cut_into_segments
 from secateur.pruning.shrink.weights import Weights
@@ -134,6 +134,7 @@ class Chain:
         for call in self._analysis.calls:
             if splits_channels(self._analysis, call):
                 specs[call.name] = {"parts": tf.TensorSpec([len(call.outputs)], tf.int32)}
+        specs |= {name: {"picks": tf.TensorSpec([None], tf.int32)} for name in picking(self._analysis)}
         return {name: own for name, own in specs.items() if own}
 
     def _own_specs(self, call: Call, cut: Mapping[str, set[int]]) -> dict[str, tf.TensorSpec]:
@@ -198,10 +199,11 @@ class Chain:
             loss = tf.reduce_sum(self._reward(labels, teacher, self._as_outputs(x)))
         values = list(shown.values())
         found = tape.gradient(loss, values, unconnected_gradients="zero")
-        return [_taylor(*pair) for pair in zip(values, found, strict=True)], inputs
+        axes = [self._analysis.axis(tensor) + 1 for tensor in shown]
+        return [_taylor(*row) for row in zip(values, found, axes, strict=True)], inputs
 
 
-def _taylor(value: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+def _taylor(value: tf.Tensor, gradient: tf.Tensor, axis: int) -> tf.Tensor:
     # A gate m ⊙ x has the gradient Σ g·x: the straight-through estimator needs no gate in the graph.
-    axes = list(range(value.shape.rank - 1))
+    axes = [i for i in range(value.shape.rank) if i != axis]
     return tf.reduce_sum(tf.cast(value * gradient, tf.float32), axes)

@@ -13,6 +13,8 @@ from secateur.nets.copies import config_of, copied, flat_names, give_weights, re
 from secateur.nets.graph import Call
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.layers import Cut, find, plain
+from secateur.pruning.layers.layout import channels_last, last, own_axis
+from secateur.pruning.layers.shaping import channel_padding
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
@@ -96,12 +98,13 @@ def _shrink(
 def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
     """Layer → new (front, back) of each zero padding of channels: the padded positions that are kept."""
     pads: dict[str, tuple[int, int]] = {}
-    layers = analysis.graph.layers
+    calls = {call.name: call for call in analysis.calls}
     for group in analysis.groups:
         for member in group.members:
             if member.role == "padding":
+                call = calls[member.layer]
                 alive = masks[group.name][member.index]
-                front, back = layers[member.layer].padding[1]
+                front, back = channel_padding(call, analysis.axis(call.outputs[0]))
                 pads[member.layer] = (int(alive[:front].sum()), int(alive[len(alive) - back :].sum()))
     return pads
 
@@ -112,15 +115,24 @@ def _resized(
     """A fresh layer with the sizes that its cut weights and tensors have."""
     layer, known = call.layer, find(call.kind)
     make, config = plain(layer) if stock else (type(layer), config_of(layer))
-    if call.name in pads:
-        config["padding"] = (layer.padding[0], pads[call.name])
     if known:
-        left = Cut(
-            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.inputs, call.input_shapes, strict=True)),
-            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
-        )
-        config = known.resized(config, call, left)
+        left = _left(call, analysis, masks, pads.get(call.name))
+        if known.replace and (other := known.replace(call, left, name)):
+            return other
+        config = known.resized(config, channels_last(call), left)
     return remade(layer, make, config | {"name": name})
+
+
+def _left(call: Call, analysis: Analysis, masks: Mapping, pad: tuple[int, int] | None) -> Cut:
+    own = own_axis(call)
+    inputs, outputs = (
+        tuple(last(analysis.sizes(t, s, masks), own) for t, s in zip(tensors, shapes, strict=True))
+        for tensors, shapes in ((call.inputs, call.input_shapes), (call.outputs, call.shapes))
+    )
+    if not inputs:
+        return Cut(inputs, outputs)
+    read, made = call.inputs[0], call.outputs[0]
+    return Cut(inputs, outputs, analysis.axis(read), analysis.axis(made), analysis.alive(read, masks), pad)
 
 
 def _finish(

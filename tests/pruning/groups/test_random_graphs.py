@@ -59,7 +59,7 @@ def check(net: tuple, seed: int, folder=None) -> None:
 WHOLE = {  # the steps behind which channels must stay, and why
     ("layer_norm", 1): "statistics", ("layer_norm", 2): "statistics", ("layer_norm", 3): "statistics",
     ("group_norm", 3): "statistics", ("dense", 3): "softmax", ("broadcast", 3): "is broadcast",
-    ("permuted", 3): "reduces over channels", ("reduced", 3): "reduces over channels",
+    ("permuted", 3): "reduces over channels",
     ("attention", 1): "heads", ("attention", 2): "heads", ("attention", 3): "heads",
 }  # fmt: skip
 
