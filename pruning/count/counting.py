@@ -15,7 +15,7 @@ from secateur.nets.graph import Call
 from secateur.pruning.conventions import CONVENTIONS, Convention
 from secateur.pruning.groups.analysis import Analysis, Rows, analyse
 from secateur.pruning.layers import cost_of
-from secateur.pruning.layers.costs import Cost
+from secateur.pruning.layers.costs import Cost, as_they_are, guessed
 from secateur.pruning.plan import Plan
 from secateur.runs.errors import UsageError, first_line
 
@@ -67,6 +67,13 @@ def require_sizes(analysis: Analysis) -> None:
             f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
             "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
         )
+
+
+def uncounted(analysis: Analysis) -> list[str]:
+    """A line for each layer whose operations are a guess: it is not understood, nor can TensorFlow say."""
+    calls = {call.name: call for call in analysis.calls if cost_of(call) is as_they_are}
+    found = {name: why for name, call in calls.items() if (why := guessed(call))}
+    return [f"the operations of {name} are guessed from its weights: {why}" for name, why in found.items()]
 
 
 def _counted(cost: Cost, rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import keras
 
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import of_last_channels, operations, parameters
-from secateur.pruning.count.counting import unsized
+from secateur.pruning.count.counting import uncounted, unsized
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.runs.text import few, number, table
@@ -34,7 +34,8 @@ def summary(model: keras.Model, convention: str = "mac") -> str:
         for group in analysis.groups
     ]  # fmt: skip
     titles = ("group", "channels", "made also by", "read by", "MACs of one", "parameters of one")
-    return f"{table(titles, rows)}\n\n{analysis.untouched}"
+    lines = [] if unsized(analysis) else uncounted(analysis)
+    return "\n\n".join([table(titles, rows), str(analysis.untouched), *lines])
 
 
 def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int | None, int]]:

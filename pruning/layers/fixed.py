@@ -1,4 +1,4 @@
-"""Layers whose channels all stay: attention, recurrent layers, normalisations over channels, softmax."""
+"""Layers whose channels all stay: attention, normalisations over channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from secateur.pruning.layers import costs
 from secateur.pruning.layers.registry import Label, layer_class
 
 HEADS = "its heads are left whole"
-RECURRENT = "its recurrent weights are left whole"
 STATISTICS = "its statistics are taken over all channels"
 
 
@@ -53,12 +52,6 @@ layer_class(
     "AdditiveAttention",
     label=staying("it mixes positions by their channels"),
     cost=_cost_products,
-)
-layer_class(
-    *(f"{name}{how}" for name in ("LSTM", "GRU", "SimpleRNN") for how in ("", "Cell")),
-    *("RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
-    label=staying(RECURRENT),
-    cost=costs.as_they_are,
 )
 layer_class(
     "LayerNormalization",

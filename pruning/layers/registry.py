@@ -110,11 +110,12 @@ def find_installed() -> None:
 def cost_of(call: Call) -> Cost | None:
     """Parameters and operations of a call, as a function of its channels; None where it costs nothing.
 
-    A layer that is not understood has the weights that it has.
+    A layer that is not understood costs what TensorFlow computes in it.
     """
     if known := find(call.kind):
         return known.cost
-    return as_they_are if getattr(call.layer, "weights", ()) else None
+    foreign = "." in call.kind and isinstance(call.layer, keras.Layer)
+    return as_they_are if foreign or getattr(call.layer, "weights", ()) else None
 
 
 def is_activation(call: Call) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,7 +20,10 @@ from secateur.pruning.layers.registry import find
 from secateur.runs.errors import UsageError, first_line
 
 Weights = Mapping[str, tf.Tensor]
-READ = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias", "gamma", "beta", "mean", "variance"}
+READ = {
+    "kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "bias", "gamma", "beta", "mean",
+    "variance", "kernel#1", "recurrent_kernel#1", "bias#1",
+}  # fmt: skip
 AVERAGES = ("moving_mean", "moving_variance")
 BROKEN = (AttributeError, LookupError, NotImplementedError, TypeError, ValueError, tf.errors.OpError)
 
@@ -53,8 +58,13 @@ def frozen(call: Call) -> bool:
     return call.kind == "BatchNormalization" and not call.layer.trainable
 
 
-def layer_itself(call: Call, w: Weights, *xs: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
-    """All that the layer itself makes, as in inference, with these weights in place of its own."""
+def layer_itself(
+    call: Call, w: Weights, *xs: tf.Tensor, training: bool = False, **more: Any
+) -> list[tf.Tensor]:
+    """All that the layer itself makes, as in inference, with these weights in place of its own.
+
+    `more` are further arguments of its call.
+    """
     with keras.StatelessScope() as scope:
         if not w:
             return call.run(xs, training=training)
@@ -62,7 +72,8 @@ def layer_itself(call: Call, w: Weights, *xs: tf.Tensor, training: bool = False)
         tensors = {id(v): tf.cast(w[name], v.dtype) for name, v in own.items()}
         for variable in own.values():
             scope.add_update((variable, tensors[id(variable)]))
-        return call.run(xs, _standing_in(call.layer, tensors), training)
+        layer = _standing_in(call.layer, tensors)
+        return call.run(xs, partial(layer, **more) if more else layer, training)
 
 
 def _standing_in(layer: keras.Layer, tensors: Mapping[int, tf.Tensor]) -> keras.Layer:
