@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.conventions import CONVENTIONS, Convention
-from secateur.pruning.groups.analysis import Analysis, Rows, analyse
+from secateur.pruning.groups.analysis import Analysis, Rows, analyse, analysis_for
 from secateur.pruning.layers import cost_of
 from secateur.pruning.layers.costs import Cost, as_they_are, guessed
 from secateur.pruning.plan import Plan
@@ -50,7 +50,7 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
 
     Raises `UsageError` for an unknown convention, an open size, a plan of another network.
     """
-    return Counter(model, convention).count(plan)
+    return Counter(model, convention, analysis_for(model, plan)).count(plan)
 
 
 def unsized(analysis: Analysis) -> Call | None:

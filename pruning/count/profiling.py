@@ -13,7 +13,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 COUNTED = ["Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMul.*"]
 HIDING = {
-    "While", "StatelessWhile", "If", "StatelessIf", "PyFunc", "EagerPyFunc", "XlaLaunch",
+    "While", "StatelessWhile", "Enter", "If", "StatelessIf", "Switch", "PyFunc", "EagerPyFunc", "XlaLaunch",
     "StatefulPartitionedCall", "PartitionedCall",
 }  # fmt: skip
 
@@ -32,9 +32,10 @@ def macs_of(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> int
     """Those of a function of tensors with these shapes. Raises `ValueError` as `profiled` does."""
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     graph = convert_variables_to_constants_v2(concrete).graph
-    for op in graph.get_operations():
-        if op.type in HIDING:
-            raise ValueError(f"TensorFlow's {op.type} does not say how much it computes")
+    operations = graph.get_operations()
+    if op := next((op for op in operations if op.type in HIDING), None):
+        raise ValueError(f"what {op.type} computes is in no graph")
+    for op in operations:
         if re.fullmatch("|".join(COUNTED), op.type):
             list(map(_sizes, op.outputs))
     builder = tf.compat.v1.profiler.ProfileOptionBuilder

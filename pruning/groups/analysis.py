@@ -15,6 +15,7 @@ from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
 from secateur.pruning.layers import is_activation
 from secateur.pruning.layers.labels import Labels, channel_axis, channel_vector, expanded
+from secateur.pruning.plan import Plan
 from secateur.pruning.layers.layout import channels_last, own_axis
 
 Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
@@ -33,6 +34,7 @@ class Analysis:
         labels: tensor → labels, with size 1 along the axes where they do not change.
         parts: tensor → groups on the axis of its channels, and which channel of the group each position is
             (−1: none).
+        reduced: calls that average or compare channels that may go: they will do so over fewer ones.
         rows: tensor → rows along the batch axis for each sample: 1 unless a reshape has put more there.
     """
 
@@ -43,6 +45,7 @@ class Analysis:
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
     rows: dict[int, int] = field(repr=False)
+    reduced: tuple[str, ...] = ()
 
     @property
     def calls(self) -> list[Call]:
@@ -94,24 +97,41 @@ class Analysis:
         )
 
 
-def find_groups(model: keras.Model) -> list[ChannelGroup]:
+def find_groups(model: keras.Model, reductions: bool = False) -> list[ChannelGroup]:
     """Groups of a functional model whose channels may be removed, named after their first producer.
+
+    Args:
+        model: functional model.
+        reductions: let channels go that a mean, maximum, minimum or deviation over channels reads (CBAM, GRN).
+            It is taken over those that are left, in `compact` as in `mask`: more changes than that the
+            others are zero.
 
     Groups that contain an input, an output or a layer that is not understood are left whole and not returned;
     `analyse(model).untouched` lists them with the reason. Raises `UsageError` for a model without a graph.
     """
-    return analyse(model).groups
+    return analyse(model, reductions).groups
 
 
-def analyse(model: keras.Model) -> Analysis:
+def analysis_for(model: keras.Model, plan: Plan | None) -> Analysis:
+    """`analyse`, with reductions where the plan needs them. Raises `UsageError` for one of another network."""
+    analysis = analyse(model)
+    if plan and plan.sizes.keys() != {group.name for group in analysis.groups}:
+        other = analyse(model, reductions=True)
+        analysis = other if plan.sizes.keys() == {group.name for group in other.groups} else analysis
+    if plan:
+        plan.check(analysis.groups)
+    return analysis
+
+
+def analyse(model: keras.Model, reductions: bool = False) -> Analysis:
     """Reads calls and groups off the functional graph, groups in the order of their first producers."""
     graph = trace(model)
-    state = label_channels(graph)
+    state = label_channels(graph, reductions)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
     sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})
     left = listing(state, found.owner, found.locked)
-    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, state.rows)
+    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, state.rows, tuple(state.reduced))
     for c, name in found.names.items():
         group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, sites[name])
         analysis.groups.append(group)

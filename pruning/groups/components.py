@@ -14,9 +14,9 @@ from secateur.pruning.layers.labels import Labels, representatives
 from secateur.pruning.layers.registry import Label
 
 
-def label_channels(graph: Graph) -> Labels:
+def label_channels(graph: Graph, reductions: bool = False) -> Labels:
     """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are."""
-    state = Labels()
+    state = Labels(reductions=reductions)
     for call in graph.calls:
         rows = state.rows[call.inputs[0]] if call.inputs else 1
         state.rows |= dict.fromkeys(call.outputs, rows)

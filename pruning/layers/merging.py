@@ -59,6 +59,8 @@ def _fits(shape: tuple, labels: list[np.ndarray]) -> bool:
 def _divide(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     if len(labels) == 1 and isinstance(call.argument(0, "x1"), keras.KerasTensor):
         return [labels[0]] if _fits(np.shape(call.argument(1, "x2")), labels) else CONSTANT
+    if len(labels) > 1 and labels[1].size == 1:
+        return merge(state, call, labels)
     return "a removed channel would be divided by zero"
 
 

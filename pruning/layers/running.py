@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import keras
@@ -124,7 +125,11 @@ def reshape(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]
     shape = [-1 if n is None else n for n in call.shapes[0][1:]]
     if shape.count(-1) > 1:
         shape[-1] = tf.shape(x)[-1]
-    return tf.reshape(x, [tf.shape(x)[0], *shape])
+    read, made = (t.shape[1:] for t in (call.node.arguments.keras_tensors[0], call.node.outputs[0]))
+    rows = tf.shape(x)[0]
+    if None not in (*read, *made):  # frames may be folded into the batch
+        rows = rows * prod(read) // prod(made)
+    return tf.reshape(x, [rows, *shape])
 
 
 def split(call: Call, w: Weights, x: tf.Tensor) -> list[tf.Tensor]:

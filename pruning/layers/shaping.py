@@ -22,6 +22,7 @@ from secateur.runs.errors import first_line
 
 BATCH = "it moves the batch axis"
 SINGLE = "it picks single channels"
+REDUCES = "it reduces over channels (reductions=True lets them go)"
 OPEN = 2  # in place of an open size
 SEVERAL = ("ops.Stack",)  # that read more than one tensor of positions
 
@@ -225,17 +226,18 @@ def _picking(call: Call, cut: Cut, name: str) -> Callable | None:
     if call.kind == "ops.GetItem" and len(steps) <= 1 and (steps > 0).all():
         bounds = slice(int(found[0]), int(found[-1]) + 1, int(steps[0]) if len(steps) else None)
         sliced = _with_key(call, cut.axis, bounds)
-        return lambda x, *_, **__: _named(sliced(x), name)
+        return lambda x, *_, **__: named(sliced(x), name)
     before = _elsewhere(call, cut.axis)
 
     def run(x: Any, *_: Any, **__: Any) -> Any:
-        x = _named(before(x), f"{name}_rest") if before else x
-        return _named(keras.ops.take(x, found.tolist(), axis=cut.axis_made + 1), name)
+        x = named(before(x), f"{name}_rest") if before else x
+        return named(keras.ops.take(x, found.tolist(), axis=cut.axis_made + 1), name)
 
     return run
 
 
-def _named(made: Any, name: str) -> Any:
+def named(made: Any, name: str) -> Any:
+    """The tensor, with this name for the operation that has made it."""
     made._keras_history.operation.name = name
     return made
 
@@ -292,7 +294,9 @@ def _reduce(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndar
     if across == BATCH:
         return "it reduces the batch axis"
     if across and not (call.kind in ADDING and silent(state, call.inputs[0])):
-        return "it reduces over channels"
+        if not state.reductions:
+            return REDUCES
+        state.reduced.append(call.name)
     axes = tuple(a - 1 for a in _axes(axis, rank))
     if across:
         vector = state.fresh(1).reshape([1] * vector.ndim)

@@ -11,10 +11,10 @@ import numpy as np
 
 from secateur.nets.copies import config_of, copied, flat_names, give_weights, remade, with_layers
 from secateur.nets.graph import Call
-from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.groups.analysis import Analysis, analysis_for
 from secateur.pruning.layers import Cut, find, plain
 from secateur.pruning.layers.layout import channels_last, last, own_axis
-from secateur.pruning.layers.shaping import channel_padding
+from secateur.pruning.layers.shaping import channel_padding, named
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
@@ -31,12 +31,24 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
-    analysis = analyse(model)
+    analysis = analysis_for(model, plan)
     _check(analysis, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
     layers, names = analysis.graph.layers, flat_names(analysis.graph)
     copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
+    for call in analysis.calls:
+        if call.name in analysis.reduced:
+            copies[call.name] = _over_living(call, copies[call.name], names[call.name], analysis, plan.masks())
     return _finish(model, with_layers(model, analysis.graph, copies), weights, copies)
+
+
+def _over_living(call: Call, reduction: Any, name: str, analysis: Analysis, masks: Mapping) -> Any:
+    """A mean, or the like, over channels that is taken over those that are left."""
+    alive, axis = analysis.alive(call.inputs[0], masks), analysis.axis(call.inputs[0]) + 1
+    if alive is None or alive.all():
+        return reduction
+    picks = np.flatnonzero(alive).tolist()
+    return lambda x: reduction(named(keras.ops.take(x, picks, axis=axis), f"{name}_living"))
 
 
 def narrow(
@@ -79,7 +91,7 @@ def _check(analysis: Analysis, plan: Plan) -> None:
 def _shrink(
     model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool, alive: Plan | None = None
 ) -> keras.Model:
-    analysis = analyse(model)
+    analysis = analysis_for(model, plan)
     for given in (plan, alive):
         if given:
             _check(analysis, given)

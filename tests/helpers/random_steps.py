@@ -295,7 +295,7 @@ def added_up(net, x, other, n):
 def space_to_depth(net, x, other, n):
     if net.rank == 2 and all(side % 2 == 0 for side in x.shape[1:-1]) and n < 3:
         return ops.space_to_depth(x, 2)
-    if net.rank == 2 and x.shape[-1] % 4 == 0:
+    if net.rank == 2 and x.shape[-1] % 8 == 0:
         return ops.depth_to_space(x, 2)
 
 
