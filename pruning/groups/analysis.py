@@ -15,8 +15,8 @@ from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
 from secateur.pruning.layers import is_activation
 from secateur.pruning.layers.labels import Labels, channel_axis, channel_vector, expanded
-from secateur.pruning.plan import Plan
 from secateur.pruning.layers.layout import channels_last, own_axis
+from secateur.pruning.plan import Plan
 
 Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
 Parts = dict[int, Rows]  # tensor → those of the axis of its channels
@@ -102,8 +102,8 @@ def find_groups(model: keras.Model, reductions: bool = False) -> list[ChannelGro
 
     Args:
         model: functional model.
-        reductions: let channels go that a mean, maximum, minimum or deviation over channels reads (CBAM, GRN).
-            It is taken over those that are left, in `compact` as in `mask`: more changes than that the
+        reductions: let channels go that a mean, maximum or deviation over channels reads (CBAM, GRN). It is
+            taken over those that are left, in `compact` as in `mask`: more changes than that the
             others are zero.
 
     Groups that contain an input, an output or a layer that is not understood are left whole and not returned;
@@ -113,7 +113,10 @@ def find_groups(model: keras.Model, reductions: bool = False) -> list[ChannelGro
 
 
 def analysis_for(model: keras.Model, plan: Plan | None) -> Analysis:
-    """`analyse`, with reductions where the plan needs them. Raises `UsageError` for one of another network."""
+    """`analyse`, with reductions where the plan needs them.
+
+    Raises `UsageError` for a plan of another network.
+    """
     analysis = analyse(model)
     if plan and plan.sizes.keys() != {group.name for group in analysis.groups}:
         other = analyse(model, reductions=True)
@@ -131,7 +134,9 @@ def analyse(model: keras.Model, reductions: bool = False) -> Analysis:
     parts, members = _parts(graph, state, found), _members(state, found)
     sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})
     left = listing(state, found.owner, found.locked)
-    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, state.rows, tuple(state.reduced))
+    analysis = Analysis(
+        graph, [], left, found.slots(), state.of_tensor, parts, state.rows, tuple(state.reduced)
+    )
     for c, name in found.names.items():
         group = ChannelGroup(name, found.sizes[c], tuple(members[c]), analysis, sites[name])
         analysis.groups.append(group)
@@ -154,7 +159,11 @@ def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
         for tensor, shape in zip(call.outputs, call.shapes, strict=True):
             labels = state.of_tensor[tensor]
             axis = channel_axis(labels)
-            vector = None if len(shape) < 2 or shape[axis + 1] is None else channel_vector(labels, shape[axis + 1], axis)
+            vector = (
+                None
+                if len(shape) < 2 or shape[axis + 1] is None
+                else channel_vector(labels, shape[axis + 1], axis)
+            )
             if vector is None:
                 parts[tensor] = []
                 continue

@@ -9,8 +9,8 @@ import numpy as np
 
 from secateur.nets.graph import Call, Graph
 from secateur.pruning.layers import find
-from secateur.pruning.layers.layout import channels_last, from_last, own_axis, to_last
 from secateur.pruning.layers.labels import Labels, representatives
+from secateur.pruning.layers.layout import channels_last, from_last, own_axis, to_last
 from secateur.pruning.layers.registry import Label
 
 

@@ -53,7 +53,12 @@ def _by_element(function: Any) -> bool:
     try:
         y, other, one, zero = (
             np.asarray(function(keras.ops.convert_to_tensor(v)))
-            for v in (x, x.reshape(-1)[turned].reshape(x.shape), x[:1, :1, :1], np.zeros((1, 1, 1), np.float32))
+            for v in (
+                x,
+                x.reshape(-1)[turned].reshape(x.shape),
+                x[:1, :1, :1],
+                np.zeros((1, 1, 1), np.float32),
+            )
         )
     except Exception:  # a function of somebody else may raise anything
         return False

@@ -46,7 +46,10 @@ def _resize_noise(config: dict, call: Call, cut: Cut) -> dict:
     shape = config.get("noise_shape")
     if not shape:
         return config
-    left = [n if n in (None, 1) or size is None else size for n, size in zip(shape[1:], cut.outputs[0], strict=True)]
+    left = [
+        n if n in (None, 1) or size is None else size
+        for n, size in zip(shape[1:], cut.outputs[0], strict=True)
+    ]
     return config | {"noise_shape": (shape[0], *left)}
 
 

@@ -13,6 +13,7 @@ from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
+
 def spread(call: Call, vector: np.ndarray) -> np.ndarray:
     """Labels of the last axis as those of the output."""
     return vector.reshape([1] * (len(call.shapes[0]) - 2) + [-1])

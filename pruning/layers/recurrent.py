@@ -1,7 +1,8 @@
-"""Recurrent layers: a unit has a column of each gate, a row and columns of the recurrent kernel, and biases."""
+"""Recurrent layers: a unit has a column of each gate in both kernels, a bias of each, and a row."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,12 +21,17 @@ from secateur.pruning.layers.registry import Cut, layer_class
 
 GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 STATES = {"LSTM": 2, "GRU": 1, "SimpleRNN": 1}
+INSIDE = {"forward_layer", "backward_layer", "cell"}
 WHOLE = "its recurrent weights are left whole"
 
 
 def _directions(layer: Any) -> list[Any]:
     """The layers that run along the sequence: one, or one for each direction."""
-    return [layer.forward_layer, layer.backward_layer] if isinstance(layer, keras.layers.Bidirectional) else [layer]
+    return (
+        [layer.forward_layer, layer.backward_layer]
+        if isinstance(layer, keras.layers.Bidirectional)
+        else [layer]
+    )
 
 
 def _gates(layer: Any) -> int:
@@ -41,7 +47,9 @@ def _refused(call: Call) -> str | None:
         return "it keeps its state from batch to batch"
     if len({layer.units for layer in layers}) > 1:
         return "its directions have different numbers of units"
-    functions = [getattr(layer, name, None) for layer in layers for name in ("activation", "recurrent_activation")]
+    functions = [
+        getattr(layer, name, None) for layer in layers for name in ("activation", "recurrent_activation")
+    ]
     return closed(call) or next(filter(None, map(mixes, functions)), None)
 
 
@@ -51,7 +59,10 @@ def _label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
         return reason
     layers = _directions(call.layer)
     made = state.fresh(layers[0].units)
-    if any(x.shape != made.shape or s[1:] != made.shape for x, s in zip(labels[1:], call.input_shapes[1:], strict=True)):
+    if any(
+        x.shape != made.shape or s[1:] != made.shape
+        for x, s in zip(labels[1:], call.input_shapes[1:], strict=True)
+    ):
         return "its initial state is no vector of its units"
     for given in labels[1:]:
         state.unite(given, made)
@@ -102,9 +113,22 @@ def _run(call: Call, w: running.Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
     """From states of zeros that are as wide as the recurrent kernel."""
     if "recurrent_kernel" not in w or len(xs) > 1:
         return running.layer_itself(call, w, *xs)
-    zeros = tf.zeros([tf.shape(xs[0])[0], tf.shape(w["recurrent_kernel"])[0]], xs[0].dtype)
+    units = tf.shape(w["recurrent_kernel"])[0]
+    zeros = tf.zeros([tf.shape(xs[0])[0], units], xs[0].dtype)
     states = len(_directions(call.layer)) * STATES[kind_of(type(_directions(call.layer)[0]))]
+    call = replace(call, layer=_of_units(call.layer, units))
     return running.layer_itself(call, w, *xs, initial_state=[zeros] * states)
+
+
+def _of_units(layer: Any, units: tf.Tensor) -> Any:
+    """The layer with another number of units in its cells, which part gates by it; of the same weights."""
+    other = object.__new__(type(layer))
+    vars(other).update(vars(layer))
+    for name in INSIDE & vars(layer).keys():
+        vars(other)[name] = _of_units(getattr(layer, name), units)
+    if "units" in vars(layer):
+        vars(other)["units"] = units
+    return other
 
 
 layer_class(*GATES, "Bidirectional", label=_label, resize=_resize, cost=_cost, run=_run)

@@ -35,7 +35,9 @@ def moved(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarra
     if len(call.inputs) > 1 and call.kind not in SEVERAL:
         return "what it moves depends on data"
     samples, count = state.batch or 2, state.count
-    read = [_samples(state, *row, samples) for row in zip(call.inputs, labels, call.input_shapes, strict=True)]
+    read = [
+        _samples(state, *row, samples) for row in zip(call.inputs, labels, call.input_shapes, strict=True)
+    ]
     try:
         zeros = (lambda x, *_, **__: call.layer(x)) if call.kind == "ops.Pad" else None
         run = call.run(list(map(keras.ops.convert_to_tensor, read)), zeros, training=False)

@@ -167,5 +167,3 @@ def _filters(array: np.ndarray, axis: int) -> np.ndarray:
     """(n, weights): a view where the axis is the last one."""
     wide = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
     return np.moveaxis(wide, axis, -1).reshape(-1, array.shape[axis]).T
-
-

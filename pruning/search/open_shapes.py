@@ -33,8 +33,8 @@ def _open(analysis: Analysis, tensor: int, shape: Shape) -> Shape:
 def sizes_of(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Layer → what it needs to know under one mask for each group: integers by name.
 
-    "pad": zeros in front of and behind the channels; "parts": widths into which they are split; "picks": channels that are
-    picked.
+    "pad": zeros in front of and behind the channels; "parts": widths into which they are split; "picks":
+    the channels that are picked.
     """
     pads = {name: {"pad": np.array(pad, np.int32)} for name, pad in channel_paddings(analysis, masks).items()}
     splits = {
@@ -51,7 +51,9 @@ def picking(analysis: Analysis) -> dict[str, Callable]:
     return {
         call.name: partial(_picks, analysis, call, axis)
         for call in analysis.calls
-        if (known := find(call.kind)) and known.replace and None in _open(analysis, call.inputs[0], call.input_shapes[0])[1:]
+        if (known := find(call.kind))
+        and known.replace
+        and None in _open(analysis, call.inputs[0], call.input_shapes[0])[1:]
         if picked(call, axis := analysis.axis(call.inputs[0])) is not None
     }
 

@@ -38,7 +38,9 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
     for call in analysis.calls:
         if call.name in analysis.reduced:
-            copies[call.name] = _over_living(call, copies[call.name], names[call.name], analysis, plan.masks())
+            copies[call.name] = _over_living(
+                call, copies[call.name], names[call.name], analysis, plan.masks()
+            )
     return _finish(model, with_layers(model, analysis.graph, copies), weights, copies)
 
 

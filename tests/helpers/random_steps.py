@@ -274,7 +274,9 @@ def stacked(net, x, other, n):
     if y.shape != x.shape:
         y = x * 0.5
     if n < 3:
-        return ops.sum(ops.stack([x, y], axis=n if len(x.shape) > 2 else 1), axis=n if len(x.shape) > 2 else 1)
+        return ops.sum(
+            ops.stack([x, y], axis=n if len(x.shape) > 2 else 1), axis=n if len(x.shape) > 2 else 1
+        )
     rows = ops.unstack(ops.stack([x, y, x], axis=-1), axis=-1)
     return rows[1] if n == 3 else rows
 

@@ -32,7 +32,7 @@ MOVES = {
     "pad": lambda x: ops.pad(x, [[0, 0], [1, 1], [0, 2], [0, 0]]), "roll": lambda x: ops.roll(x, 1, 1),
     "unstack": lambda x: sum(ops.unstack(ops.reshape(x, (-1, 4, 2, 2, 8)), axis=2)),
     "softmax over pixels": lambda x: L.Activation("softmax")(L.Permute((2, 1))(L.Reshape((16, 8))(x))),
-    "Dot over pixels": lambda x: L.Dot((1, 1))([L.Reshape((16, 8))(x), L.Reshape((16, 1))(L.Conv2D(1, 1)(x))]),
+    "Dot over pixels": lambda x: L.Dot(1)([L.Reshape((16, 8))(x), L.Reshape((16, 1))(L.Conv2D(1, 1)(x))]),
     "sum": lambda x: ops.sum(x, -1, keepdims=True), "normalize": lambda x: ops.normalize(x, -1),
     "divided by a norm": lambda x: x / (1 + ops.norm(x, axis=-1, keepdims=True)),
     "a function of one's own": lambda x: L.Activation(lambda z: z * ops.tanh(ops.softplus(z)))(x),
@@ -51,7 +51,10 @@ def test_channels_in_front_of_it_can_go(name):
 STAYS = {
     "a single channel": (lambda x: x[..., 0:1], "it picks single channels"),
     "one that is not zero": (lambda x: ops.sum(ops.sigmoid(x), -1), "it reduces over channels"),
-    "a channel for each sample": (lambda x: ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, 4, 4, 1)), "batch"),
+    "a channel for each sample": (
+        lambda x: ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, 4, 4, 1)),
+        "batch",
+    ),
     "reflected channels": (lambda x: ops.pad(x, [[0, 0]] * 3 + [[1, 1]], mode="reflect"), "fills channels"),
     "other repeats for each": (lambda x: ops.repeat(x, [1, 2] * 4, axis=-1), "repeats each differently"),
 }
@@ -142,7 +145,12 @@ def test_dropout_draws_once_for_what_it_did_and_can_be_trained():
 
 def test_an_activation_is_tried():
     assert mixes(lambda x: x * ops.sigmoid(1.5 * x)) is None
-    for mixing in (lambda x: x / ops.max(x), lambda x: ops.cumsum(x, -1), lambda x: ops.softmax(x), np.linalg.det):
+    for mixing in (
+        lambda x: x / ops.max(x),
+        lambda x: ops.cumsum(x, -1),
+        lambda x: ops.softmax(x),
+        np.linalg.det,
+    ):
         assert "is not understood" in mixes(mixing)
     assert "is not understood" in mixes(lambda x: 1 / x)  # a removed channel would be infinite
 
