@@ -14,7 +14,16 @@ from typing import Any
 import keras
 
 from secateur.nets.frames import over_frames
-from secateur.nets.unfolding import Inside, functional_of, given_name, graph_of, in_order, mode_of, unfold, untouched
+from secateur.nets.unfolding import (
+    Inside,
+    functional_of,
+    given_name,
+    graph_of,
+    in_order,
+    mode_of,
+    unfold,
+    untouched,
+)
 from secateur.nets.weighted import Weighted
 from secateur.runs.errors import UsageError
 from secateur.runs.recursion import deep

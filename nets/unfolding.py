@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from secateur.nets.weighted import Weighted, WeightsRefused, weighted
+from secateur.nets.weighted import WeightsRefused, weighted
 from secateur.runs.errors import first_line
 
 BATCHES = (7919, 7907)  # primes: a multiple of one is a multiple of the number of images

@@ -10,10 +10,10 @@ from secateur.pruning.choose.budgets import Budget, Cost
 from secateur.pruning.choose.ranking import Ranking
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import operations, parameters, stored_bytes
-from secateur.pruning.count.counting import require_sizes
+from secateur.pruning.count.counting import require_sizes, uncounted
 from secateur.pruning.count.polynomial import Polynomial
 from secateur.pruning.groups.analysis import Analysis
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, warn
 
 MEASURED = ("keep_ms", "max_ms")
 
@@ -73,6 +73,8 @@ def _channels(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
 
 def _operations(analysis: Analysis, ranking: Ranking, convention: str) -> Cost:
     require_sizes(analysis)
+    for line in uncounted(analysis):
+        warn(line)
     return Polynomial(operations(analysis, CONVENTIONS.find(convention)), ranking.orders)
 
 

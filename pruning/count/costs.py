@@ -18,19 +18,19 @@ from secateur.nets.graph import Call
 from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
 from secateur.pruning.count.polynomial import MOST_AXES, Rows, Term
-from secateur.pruning.groups.analysis import Analysis
-from secateur.pruning.layers import cost_of, sized
+from secateur.pruning.groups.analysis import Analysis, Axes
+from secateur.pruning.layers import cost_of
 
 
 def operations(analysis: Analysis, rule: Convention) -> list[Term]:
     """Operations of all calls under a convention."""
-    return [term for call, found in _costly(analysis, rule) for term in _monomials(analysis, call, found, 1)]
+    return [term for row in _costly(analysis, rule) for term in _monomials(analysis, *row, 1)]
 
 
 def parameters(analysis: Analysis, rule: Convention) -> list[Term]:
     """Parameters under a convention; a layer that is called twice has them once."""
-    once = {call.name: (call, found) for call, found in _costly(analysis, rule, _with_ones)}
-    return [term for call, found in once.values() for term in _monomials(analysis, call, found, 0)]
+    once = {row[0].name: row for row in _costly(analysis, rule, _with_ones)}
+    return [term for row in once.values() for term in _monomials(analysis, *row, 0)]
 
 
 def stored_bytes(analysis: Analysis) -> list[Term]:
@@ -87,25 +87,26 @@ def _with_ones(call: Call) -> Call:
 
 def _costly(
     analysis: Analysis, rule: Convention, change: Callable[[Call], Call] = lambda call: call
-) -> Iterator[tuple[Call, Callable]]:
-    """Calls that cost anything, with a function of the sizes of axes → parameters and operations."""
+) -> Iterator[tuple[Call, Axes, Callable]]:
+    """Calls that cost anything, with axes, and a function of their sizes → parameters and operations."""
     for call in map(change, analysis.calls):
         if cost := cost_of(call):
-            yield call, lambda *sizes, call=call, cost=cost: cost(rule, call, *sizes)
+            seen, axes = analysis.counted(call)
+            yield seen, axes, lambda *sizes, call=seen, cost=cost: cost(rule, call, *sizes)
 
 
-def _monomials(analysis: Analysis, call: Call, cost: Callable, part: int) -> Iterator[Term]:
+def _monomials(analysis: Analysis, call: Call, axes: Axes, cost: Callable, part: int) -> Iterator[Term]:
     """The terms of a cost that is linear in each size, from what it is where some of them are 0."""
-    axes = [analysis.groups_on(call, place) for place in sized(call)]
 
     @functools.cache
     def value(some: tuple[int, ...]) -> float:
         return cost(*(size if i in some or not rows else 0 for i, (size, rows) in enumerate(axes)))[part]
 
+    times = analysis.rows[call.inputs[0]] if part else 1  # several rows of a batch share their parameters
     cut = [i for i, (_, rows) in enumerate(axes) if rows]
     for degree in range(min(MOST_AXES, len(cut)) + 1):
         for chosen in itertools.combinations(cut, degree):
             corners = (c for n in range(degree + 1) for c in itertools.combinations(chosen, n))
-            factor = sum((-1) ** (degree - len(corner)) * value(corner) for corner in corners)
+            factor = times * sum((-1) ** (degree - len(corner)) * value(corner) for corner in corners)
             if factor:
                 yield factor / math.prod(axes[i][0] for i in chosen), tuple(axes[i] for i in chosen)

@@ -13,10 +13,9 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.conventions import CONVENTIONS, Convention
-from secateur.pruning.count.polynomial import Rows
-from secateur.pruning.groups.analysis import Analysis, analyse
-from secateur.pruning.layers import cost_of, sized
-from secateur.pruning.layers.costs import Cost
+from secateur.pruning.groups.analysis import Analysis, Rows, analyse, analysis_for
+from secateur.pruning.layers import cost_of
+from secateur.pruning.layers.costs import Cost, as_they_are, guessed
 from secateur.pruning.plan import Plan
 from secateur.runs.errors import UsageError, first_line
 
@@ -33,7 +32,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Complexity:
-    """Cost of a model for one image: totals and one row per layer that costs anything."""
+    """Cost of a model for one sample of its inputs: totals and one row per layer that costs anything."""
 
     params: int
     macs: int
@@ -42,16 +41,16 @@ class Complexity:
 
 
 def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = None) -> Complexity:
-    """Counts a functional model for one image, or what it would be after a plan.
+    """Counts a functional model for one sample of its inputs, or what it would be after a plan.
 
     Args:
-        model: functional model, channels last, fixed input size.
+        model: functional model, fixed input size.
         convention: "mac", "ekg", "rethinking" or "ptflops"; `macs` then holds that convention's operations.
         plan: None counts the model as it is.
 
     Raises `UsageError` for an unknown convention, an open size, a plan of another network.
     """
-    return Counter(model, convention).count(plan)
+    return Counter(model, convention, analysis_for(model, plan)).count(plan)
 
 
 def unsized(analysis: Analysis) -> Call | None:
@@ -68,6 +67,13 @@ def require_sizes(analysis: Analysis) -> None:
             f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
             "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
         )
+
+
+def uncounted(analysis: Analysis) -> list[str]:
+    """A line for each layer whose operations are a guess: it is not understood, nor can TensorFlow say."""
+    calls = {call.name: call for call in analysis.calls if cost_of(call) is as_they_are}
+    found = {name: why for name, call in calls.items() if (why := guessed(call))}
+    return [f"the operations of {name} are guessed from its weights: {why}" for name, why in found.items()]
 
 
 def _counted(cost: Cost, rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
@@ -90,11 +96,12 @@ class Counter:
         self._groups = analysis.groups
         require_sizes(analysis)
         self._axes: dict[tuple, tuple[int, Rows]] = {}  # many tensors hold the same channels: counted once
-        self._costs = [
-            (call, cost, [self._axis(*analysis.groups_on(call, place)) for place in sized(call)])
-            for call in analysis.calls
-            if (cost := cost_of(call))
-        ]
+        self._costs = []
+        for call in analysis.calls:
+            if cost := cost_of(call):
+                seen, axes = analysis.counted(call)
+                times = analysis.rows[call.inputs[0]]
+                self._costs.append((seen, cost, times, [self._axis(*axis) for axis in axes]))
 
     def _axis(self, size: int, rows: Rows) -> tuple:
         key = (size, *((name, index.tobytes()) for name, index in rows))
@@ -127,8 +134,9 @@ class Counter:
     def _rows(self, masks: Mapping[str, np.ndarray]) -> Iterator[tuple[Call, int, int]]:
         alive = {name: np.append(np.asarray(mask, bool), True) for name, mask in masks.items()}
         left = {key: _left(size, rows, alive) for key, (size, rows) in self._axes.items()}
-        for call, cost, axes in self._costs:
-            yield call, *_counted(cost, self.rule, call, *(left[key] for key in axes))
+        for call, cost, times, axes in self._costs:
+            params, macs = _counted(cost, self.rule, call, *(left[key] for key in axes))
+            yield call, params, times * macs
 
 
 def _left(size: int, rows: Rows, alive: Mapping[str, np.ndarray]) -> int:

@@ -6,7 +6,7 @@ import keras
 
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.count.costs import of_last_channels, operations, parameters
-from secateur.pruning.count.counting import unsized
+from secateur.pruning.count.counting import uncounted, unsized
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.runs.text import few, number, table
@@ -22,9 +22,12 @@ def describe(group: ChannelGroup, convention: str = "mac") -> str:
     return f"{head}. One costs {macs} MACs and {params} parameters.\n{rows}"
 
 
-def summary(model: keras.Model, convention: str = "mac") -> str:
-    """All groups of a model, one a row, and what is left whole. Errors are those of `describe`."""
-    analysis = analyse(model)
+def summary(model: keras.Model, convention: str = "mac", reductions: bool = False) -> str:
+    """All groups of a model, one a row, what is left whole, and what else to know.
+
+    `reductions` is as in `find_groups`, errors are those of `describe`.
+    """
+    analysis = analyse(model, reductions)
     cost = costs(analysis, convention)
     rows = [
         (
@@ -34,7 +37,12 @@ def summary(model: keras.Model, convention: str = "mac") -> str:
         for group in analysis.groups
     ]  # fmt: skip
     titles = ("group", "channels", "made also by", "read by", "MACs of one", "parameters of one")
-    return f"{table(titles, rows)}\n\n{analysis.untouched}"
+    lines = [] if unsized(analysis) else uncounted(analysis)
+    if analysis.reduced:
+        lines.append(
+            f"taken over the channels that are left, not with zeros for the others: {few(analysis.reduced)}"
+        )
+    return "\n\n".join([table(titles, rows), str(analysis.untouched), *lines])
 
 
 def costs(analysis: Analysis, convention: str = "mac") -> dict[str, tuple[int | None, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -15,13 +15,17 @@ from secateur.nets.kernels import named_variables
 from secateur.pruning.groups.components import Components, label_channels
 from secateur.pruning.groups.group import ChannelGroup, Member
 from secateur.pruning.groups.untouched import Listing, listing
-from secateur.pruning.layers import is_activation
-from secateur.pruning.layers.labels import Labels, channel_vector, expanded
+from secateur.pruning.layers import is_activation, sized
+from secateur.pruning.layers.labels import Labels, channel_axis, channel_vector, expanded
+from secateur.pruning.layers.layout import channels_last, own_axis
+from secateur.pruning.layers.registry import Place
+from secateur.pruning.plan import Plan
 
 PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")
 Plane = tuple[np.ndarray, dict[int, np.ndarray]]
 Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
-Parts = dict[int, Rows]  # tensor → those of its last axis
+Axes = Sequence[tuple[int, Rows]]  # sizes of axes, and the groups on each
+Parts = dict[int, Rows]  # tensor → those of the axis of its channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +38,12 @@ class Analysis:
         untouched: rows of what was left whole (layers, channels, reason); prints as a table.
         slots: label → place of its channel in the masks of all groups in a row; −1 for what stays.
         labels: tensor → labels, with size 1 along the axes where they do not change.
+        parts: tensor → groups on the axis of its channels, and which channel of the group each position is
+            (−1: none).
+        rows: tensor → rows along the batch axis for each sample: 1 unless a reshape has put more there.
+        reduced: calls that average or compare channels that may go: they will do so over fewer ones.
         heads: slots and labels once more, of heads: they lie along another axis than their width. What is
             left of a tensor is left by both.
-        parts: tensor → groups on its last axis, and which channel of the group each position is (−1: none).
     """
 
     graph: Graph
@@ -45,6 +52,8 @@ class Analysis:
     slots: np.ndarray
     labels: dict[int, np.ndarray]
     parts: Parts = field(repr=False)
+    rows: dict[int, int] = field(repr=False)
+    reduced: tuple[str, ...] = ()
     heads: Plane | None = field(repr=False, default=None)
 
     @property
@@ -63,15 +72,40 @@ class Analysis:
         alive = np.logical_and.reduce([np.append(masks[name], True)[index] for name, index in rows.items()])
         return rows[group][alive]
 
-    def groups_on(self, call: Call, place: tuple[str | int, int]) -> tuple[int, Rows]:
+    def axis(self, tensor: int) -> int:
+        """Of the channels of a tensor, without batch; the last one where it has none."""
+        return channel_axis(self.labels[tensor])
+
+    def counted(self, call: Call) -> tuple[Call, Axes]:
+        """The call as its cost sees it, and the axes that this is a function of.
+
+        These are the ones that its entry names, or else the channels that it first reads and makes; the call
+        then has its channels at the end.
+        """
+        if (places := sized(call)) is not None:
+            return call, [self._groups_on(call, place) for place in places]
+        tensors, own = (*call.inputs, *call.outputs), own_axis(call)
+        weighted = bool(getattr(call.layer, "weights", ()))
+        axes = [own if own is not None else None if weighted else self.axis(t) for t in tensors]
+        seen = channels_last(call, *axes)
+        ends = []
+        for i, shape in ((0, seen.input_shapes[0]), (len(call.inputs), seen.shapes[0])):
+            rank = len(shape) - 1
+            axis = rank - 1 if axes[i] is None or axes[i] >= rank else axes[i]
+            rows = self.parts[tensors[i]] if self.axis(tensors[i]) == axis else []
+            ends.append(((shape[1:] or (1,))[-1] or 1, rows))  # one word has no size
+        return seen, ends
+
+    def _groups_on(self, call: Call, place: Place) -> tuple[int, Rows]:
         """Size of an axis of one of the call's weights (by name) or of a tensor, and the groups on it."""
         where, axis = place
         if isinstance(where, str):
             variable = named_variables(call.layer)[where]
             return variable.shape[axis], self.cuts.get((call.name, where, axis % len(variable.shape)), [])
         shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
-        if axis == -1 or axis == len(shapes[where]) - 1:
-            return (shapes[where][1:] or (1,))[-1] or 1, self.parts[where]  # one word has no size
+        axis %= len(shapes[where])
+        if axis == self.axis(where) + 1:
+            return shapes[where][axis] or 1, self.parts[where]
         found: Rows = []
         starts = np.cumsum([0, *(group.size for group in self.groups)])
         for slots, labels in self.planes:
@@ -93,6 +127,13 @@ class Analysis:
                     cuts[member.layer, weight, axis].append((group.name, member.index))
         return cuts
 
+    def alive(self, tensor: int, masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Which positions of the axis of its channels are left; None where all are."""
+        slots = self.slots[self.labels[tensor]].reshape(-1)
+        if (slots < 0).all():
+            return None
+        return np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)[slots]
+
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
         alive = np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)
@@ -107,24 +148,44 @@ class Analysis:
         )
 
 
-def find_groups(model: keras.Model) -> list[ChannelGroup]:
+def find_groups(model: keras.Model, reductions: bool = False) -> list[ChannelGroup]:
     """Groups of a functional model whose channels may be removed, named after their first producer.
+
+    Args:
+        model: functional model.
+        reductions: let channels go that a mean, maximum or deviation over channels reads (CBAM, GRN). It is
+            taken over those that are left, in `compact` as in `mask`: more changes than that the
+            others are zero.
 
     Groups that contain an input, an output or a layer that is not understood are left whole and not returned;
     `analyse(model).untouched` lists them with the reason. Raises `UsageError` for a model without a graph.
     """
-    return analyse(model).groups
+    return analyse(model, reductions).groups
 
 
-def analyse(model: keras.Model) -> Analysis:
+def analysis_for(model: keras.Model, plan: Plan | None) -> Analysis:
+    """`analyse`, with reductions where the plan needs them.
+
+    Raises `UsageError` for a plan of another network.
+    """
+    analysis = analyse(model)
+    if plan and plan.sizes.keys() != {group.name for group in analysis.groups}:
+        other = analyse(model, reductions=True)
+        analysis = other if plan.sizes.keys() == {group.name for group in other.groups} else analysis
+    if plan:
+        plan.check(analysis.groups)
+    return analysis
+
+
+def analyse(model: keras.Model, reductions: bool = False) -> Analysis:
     """Reads calls and groups off the functional graph, groups in the order of their first producers."""
     graph = trace(model)
-    state = label_channels(graph)
+    state = label_channels(graph, reductions)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
     own, heads = [(name, found.sizes[c], members[c]) for c, name in found.names.items()], None
     if state.heads or any(len(call.inputs) > 1 and call.kind in PRODUCTS for call in graph.calls):
-        outer = label_channels(graph, outer=True)
+        outer = label_channels(graph, reductions, outer=True)
         others = Components.of(outer)
         known, more = {_fingerprint(rows) for _, _, rows in own}, _members(outer, others)
         others = others.without({c for c in others.names if _fingerprint(more[c]) in known})
@@ -132,10 +193,13 @@ def analyse(model: keras.Model) -> Analysis:
         heads = (np.where(slots < 0, -1, slots + sum(size for _, size, _ in own)), outer.of_tensor)
         own += [(name, others.sizes[c], more[c]) for c, name in others.names.items()]
         for tensor, rows in _parts(graph, outer, others).items():
-            parts[tensor] = [*parts[tensor], *rows]
+            if channel_axis(outer.of_tensor[tensor]) == channel_axis(state.of_tensor[tensor]):
+                parts[tensor] = [*parts[tensor], *rows]
     sites = _sites(graph, parts, {name: rows for name, _, rows in own})
     left = listing(state, found.owner, found.locked)
-    analysis = Analysis(graph, [], left, found.slots(), state.of_tensor, parts, heads)
+    analysis = Analysis(
+        graph, [], left, found.slots(), state.of_tensor, parts, state.rows, tuple(state.reduced), heads
+    )
     for name, size, rows in own:
         analysis.groups.append(ChannelGroup(name, size, tuple(rows), analysis, sites[name]))
     return analysis
@@ -161,7 +225,12 @@ def _parts(graph: Graph, state: Labels, found: Components) -> Parts:
     for call in graph.calls:
         for tensor, shape in zip(call.outputs, call.shapes, strict=True):
             labels = state.of_tensor[tensor]
-            vector = None if len(shape) < 2 or shape[-1] is None else channel_vector(labels, shape[-1])
+            axis = channel_axis(labels)
+            vector = (
+                None
+                if len(shape) < 2 or shape[axis + 1] is None
+                else channel_vector(labels, shape[axis + 1], axis)
+            )
             if vector is None:
                 parts[tensor] = []
                 continue

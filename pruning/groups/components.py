@@ -10,19 +10,25 @@ import numpy as np
 from secateur.nets.graph import Call, Graph
 from secateur.pruning.layers import find
 from secateur.pruning.layers.labels import Labels, representatives
+from secateur.pruning.layers.layout import channels_last, from_last, own_axis, to_last
+from secateur.pruning.layers.registry import Label
 
 
-def label_channels(graph: Graph, outer: bool = False) -> Labels:
+def label_channels(graph: Graph, reductions: bool = False, outer: bool = False) -> Labels:
     """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are.
 
     Where the channels of a layer lie along two axes, heads and their width, labels follow one of them: the
     inner one, or the `outer` one.
     """
-    state = Labels(outer=outer)
+    state = Labels(reductions=reductions, outer=outer)
     for call in graph.calls:
+        rows = state.rows[call.inputs[0]] if call.inputs else 1
+        state.rows |= dict.fromkeys(call.outputs, rows)
+        if not call.inputs:
+            state.batch = state.batch or call.shapes[0][0]
         labels = [state.of_tensor[t] for t in call.inputs]
         known = find(call.kind)
-        made = known.label(state, call, labels) if known else _unknown(call)
+        made = _labelled(known.label, state, call, labels) if known else _unknown(call)
         if isinstance(made, str):
             reason = f"{call.name}: {made}"
             made = [state.fresh(1).reshape([1] * (len(shape) - 1)) for shape in call.shapes]
@@ -39,6 +45,14 @@ def label_channels(graph: Graph, outer: bool = False) -> Labels:
 
 def _unknown(call: Call) -> str:
     return f"{call.kind} is not understood" + (f": {call.whole}" if call.whole else "")
+
+
+def _labelled(rule: Label, state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """Rules see channels at the end."""
+    if (axis := own_axis(call)) is None:
+        return rule(state, call, labels)
+    made = rule(state, channels_last(call), [to_last(x, axis) for x in labels])
+    return made if isinstance(made, str) else [from_last(x, axis) for x in made]
 
 
 @dataclass(frozen=True, eq=False)

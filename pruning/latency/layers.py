@@ -55,6 +55,7 @@ class TimedLayer:
         elif groups > 1:
             n_in, n_out = (max(1, round(n / groups)) * groups for n in (n_in, n_out))
         options |= {width: n_out} if width else {}
+        options |= {"data_format": "channels_last"} if "data_format" in options else {}
         options["dtype"] = self.call.layer.dtype_policy.name
         shape = (*self.call.input_shapes[0][1:-1], n_in)
         key = f"{make.__name__} {json.dumps(options, default=repr)} {list(shape)}"

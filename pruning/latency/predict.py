@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from secateur.pruning.count.counting import require_sizes
 from secateur.pruning.count.polynomial import layers_of
-from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.groups.analysis import Analysis, Rows
 from secateur.pruning.latency.layers import TimedLayer
 from secateur.pruning.latency.table import Table
 from secateur.pruning.layers import find
@@ -33,13 +33,11 @@ class Predictor:
         self.touching: dict[str, set[int]] = defaultdict(set)
         for call in analysis.calls:
             if (known := find(call.kind)) and known.timed:
-                ends = (
-                    _parts(analysis, call.inputs[0], call.input_shapes[0]),
-                    _parts(analysis, call.outputs[0], call.shapes[0]),
-                )
+                seen, axes = analysis.counted(call)
+                ends = tuple((size, _parts(rows)) for size, rows in axes)
                 for group in {name for _, layers in ends for rows in layers for name, _ in rows}:
                     self.touching[group].add(len(self._layers))
-                self._layers.append(TimedLayer(call, table))
+                self._layers.append(TimedLayer(seen, table))
                 self._parts.append(ends)
         self._seen: dict[tuple, float] = {}
 
@@ -65,6 +63,5 @@ class Predictor:
         return size * math.prod(1 - each / size for each in lost)
 
 
-def _parts(analysis: Analysis, tensor: int, shape: tuple) -> tuple[int, list[list[Part]]]:
-    layers = layers_of(analysis.parts[tensor])
-    return shape[-1], [[(name, int((index >= 0).sum())) for name, index in rows] for rows in layers]
+def _parts(rows: Rows) -> list[list[Part]]:
+    return [[(name, int((index >= 0).sum())) for name, index in part] for part in layers_of(rows)]

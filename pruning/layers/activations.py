@@ -17,6 +17,7 @@ FUNCTIONS = (
 """Non-linear functions of `keras.activations` and `keras.ops` of one number; all are finite at 0."""
 LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 FRAMEWORKS = ("keras", "tensorflow", "jax")  # whose functions are known by their names
+SOFTMAX = "its softmax mixes channels"
 
 
 def operation(function: str) -> str:
@@ -25,25 +26,43 @@ def operation(function: str) -> str:
 
 
 def mixes(activation: Any) -> str | None:
-    """Why an activation (function, layer or None) does not act on each channel by itself, if it does not."""
+    """Why an activation (function, layer or None) does not act on each channel by itself, if it does not.
+
+    A function that is not known by its name is tried.
+    """
     name = getattr(activation, "__name__", type(activation).__name__)
     if activation is None or type(activation) in LAYERS:
         return None
-    if getattr(activation, "__module__", "").partition(".")[0] not in FRAMEWORKS:
-        alone = not isinstance(activation, keras.Layer) and _by_element(activation)
-        return None if alone else f"its activation {name!r} is not understood"
-    if name == "linear" or name in FUNCTIONS:
+    known = getattr(activation, "__module__", "").partition(".")[0] in FRAMEWORKS
+    if known and (name == "linear" or name in FUNCTIONS):
         return None
-    return "its softmax mixes channels" if "softmax" in name else f"its activation {name!r} is not understood"
+    if known and "softmax" in name:
+        return SOFTMAX
+    return None if _by_element(activation) else f"its activation {name!r} is not understood"
 
 
 def _by_element(function: Any) -> bool:
-    """Whether a function of somebody's own makes of each number the same, whatever stands around it."""
-    x = np.array([[-3, 0.5, 2, 0], [1, -0.1, 7, -1]], np.float32).reshape(1, 2, 1, 4)
-    try:
-        together = np.asarray(function(keras.ops.convert_to_tensor(x)))
-        single = [np.asarray(function(keras.ops.full((1, 1, 1, 1), number))) for number in x.flat]
-    except Exception:  # whatever the function itself raises
+    """Whether what a function makes of a number depends on nothing else, and is finite at 0.
+
+    Numbers that change places take their results along, and one alone has the same result.
+    """
+    x = np.random.default_rng(0).normal(0, 2, (3, 4, 5)).astype(np.float32)
+    turned = np.random.default_rng(1).permutation(x.size)
+    if isinstance(function, keras.Layer) and function.weights:
         return False
-    same = together.shape == x.shape and np.isfinite(together).all()
-    return bool(same and np.allclose(together.ravel(), np.ravel(single), rtol=1e-5, atol=1e-6))
+    try:
+        y, other, one, zero = (
+            np.asarray(function(keras.ops.convert_to_tensor(v)))
+            for v in (
+                x,
+                x.reshape(-1)[turned].reshape(x.shape),
+                x[:1, :1, :1],
+                np.zeros((1, 1, 1), np.float32),
+            )
+        )
+    except Exception:  # a function of somebody else may raise anything
+        return False
+    if not (y.shape == x.shape and one.shape == (1, 1, 1) and np.isfinite(zero).all()):
+        return False
+    same = np.allclose(other, y.reshape(-1)[turned].reshape(x.shape), rtol=1e-5, atol=1e-6)
+    return bool(same and np.allclose(one, y[:1, :1, :1], rtol=1e-5, atol=1e-6))

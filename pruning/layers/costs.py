@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import tensorflow as tf
 
 from secateur.nets.graph import Call
 from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
+from secateur.pruning.count.profiling import macs_of
+from secateur.runs.errors import first_line
 
 Cost = Callable[[Convention, Call, int, int], tuple[int, int]]
 
@@ -102,10 +108,38 @@ def prelu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int
 
 
 def as_they_are(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """All weights of a layer; one multiplication with each matrix at every position that it reads."""
-    weights = call.layer.weights
-    matrices = sum(prod(w.shape) for w in weights if len(w.shape) > 1)
-    return sum(prod(w.shape) for w in weights), rule.mac * prod(call.input_shapes[0][1:-1]) * matrices
+    """All weights of a layer, and what TensorFlow multiplies in it.
+
+    Where that cannot be told (`guessed`), one multiplication with each matrix at every position made.
+    """
+    macs = _traced(call)
+    weights = getattr(call.layer, "weights", ())
+    if not isinstance(macs, int):
+        matrices = sum(prod(w.shape) for w in weights if len(w.shape) > 1)
+        macs = prod(call.shapes[0][1:-1]) * matrices
+    return sum(prod(w.shape) for w in weights), rule.mac * macs
+
+
+def guessed(call: Call) -> str | None:
+    """Why the operations of a layer that is not understood have been guessed."""
+    found = _traced(call)
+    return None if isinstance(found, int) else found
+
+
+_TRACED: WeakKeyDictionary[Any, dict[tuple, int | str]] = WeakKeyDictionary()
+
+
+def _traced(call: Call) -> int | str:
+    """Multiply-accumulates of a call for one sample, or why they are not known."""
+    known = _TRACED.setdefault(call.layer, {})
+    if (key := call.input_shapes) not in known:
+        tensors = call.node.arguments.keras_tensors
+        specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in tensors]
+        try:
+            known[key] = macs_of(lambda *xs: call.run(xs, training=False), specs)
+        except Exception as error:  # a layer of somebody else may raise anything
+            known[key] = first_line(error)
+    return known[key]
 
 
 def by_axes(reads: Mapping[str, int], makes: Mapping[str, int], activation: bool) -> Cost:

@@ -40,9 +40,13 @@ class Labels:
     uses: dict[tuple, Use] = field(default_factory=dict)
     shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
-    whole: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer → its channels, why they stay
+    rows: dict[int, int] = field(default_factory=dict)  # tensor → rows along the batch axis for each sample
+    reductions: bool = False  # whether channels may go that are averaged or compared with others
+    reduced: list[str] = field(default_factory=list)  # calls that do so
+    batch: int | None = None  # samples that the model takes at once; None: any number
     silence: dict[int, bool] = field(default_factory=dict)  # tensor → see `layers.silence`
     calls: list[Call] = field(default_factory=list)  # whose rules have run
+    whole: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer → its channels, why they stay
     outer: bool = False  # of channels in two axes, as heads and their width, those of the outer one
     heads: list[np.ndarray] = field(default_factory=list)  # labels along which products of tensors go through
 
@@ -88,7 +92,12 @@ class Labels:
     def same_shape(self, layer: str, made: Sequence[np.ndarray]) -> None:
         """Notes what a layer with sizes in its configuration makes: at every call it cuts the same."""
         for i, labels in enumerate(made):
-            self.unite(self.shaped.setdefault((layer, i), labels), labels)
+            known = self.shaped.setdefault((layer, i), labels)
+            if known.shape == labels.shape:
+                self.unite(known, labels)
+            else:
+                for stays in (known, labels):
+                    self.lock(stays, f"{layer}: it is called on tensors of several shapes")
 
     def lock(self, labels: np.ndarray, reason: str) -> None:
         """Marks channels that must stay."""
@@ -118,15 +127,17 @@ def compressed(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
-    """Labels that change along one axis at most: the last one that they changed along, or with `state.outer`
-    the one in front of it.
+def on_one_axis(state: Labels, labels: np.ndarray, widest: bool = False) -> np.ndarray:
+    """Labels that change along one axis at most: the last one that they changed along, or the widest; with
+    `state.outer` the one in front of it.
 
     What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
     """
     varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
-    stays = varying[-2:-1] if state.outer else varying[-1:]
-    for axis in varying if len(varying) > 1 else ():
+    if widest:
+        varying.sort(key=lambda axis: labels.shape[axis])
+    stays = varying[-2:-1] if state.outer and len(varying) > 1 else varying[-1:]
+    for axis in varying:
         if axis in stays:
             continue
         first = labels.take([0], axis)
@@ -142,8 +153,13 @@ def expanded(labels: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
     )
 
 
-def channel_vector(labels: np.ndarray, size: int) -> np.ndarray | None:
-    """Labels (size,) along the last axis; None where they change along another axis as well."""
-    if labels.ndim < 1 or any(n != 1 for n in labels.shape[:-1]):
+def channel_axis(labels: np.ndarray) -> int:
+    """The axis (without batch) along which labels change; the last one where they do not."""
+    return int(np.argmax(labels.shape)) if labels.size > 1 else labels.ndim - 1
+
+
+def channel_vector(labels: np.ndarray, size: int, axis: int = -1) -> np.ndarray | None:
+    """Labels (size,) along an axis (without batch); None where they change along another one."""
+    if labels.ndim < 1 or labels.shape[axis] != labels.size:
         return None
     return np.broadcast_to(labels.reshape(-1), (size,))

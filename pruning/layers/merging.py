@@ -8,7 +8,7 @@ import numpy as np
 from secateur.nets.graph import Call
 from secateur.pruning.layers import running
 from secateur.pruning.layers.labels import Labels
-from secateur.pruning.layers.registry import Cut, layer_class
+from secateur.pruning.layers.registry import layer_class
 
 CONSTANT = "a constant that belongs to channels cannot be cut"
 SUMS = ("Subtract", "Multiply", "Average", "Maximum", "Minimum")
@@ -59,6 +59,8 @@ def _fits(shape: tuple, labels: list[np.ndarray]) -> bool:
 def _divide(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     if len(labels) == 1 and isinstance(call.argument(0, "x1"), keras.KerasTensor):
         return [labels[0]] if _fits(np.shape(call.argument(1, "x2")), labels) else CONSTANT
+    if len(labels) > 1 and labels[1].size == 1:
+        return merge(state, call, labels)
     return "a removed channel would be divided by zero"
 
 
@@ -89,27 +91,6 @@ def _concatenate(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
     return [np.concatenate(parts, axis)]
 
 
-def _split(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    rank = len(call.input_shapes[0])
-    axis = call.layer.axis % rank - 1
-    if axis < 0:
-        return "it splits the batch"
-    if labels[0].shape[axis] == 1:
-        return [labels[0]] * len(call.outputs)
-    sizes = np.cumsum([shape[axis + 1] for shape in call.shapes])[:-1]
-    made = list(np.split(labels[0], sizes, axis))
-    state.same_shape(call.name, made)
-    return made
-
-
-def _resize_split(config: dict, call: Call, cut: Cut) -> dict:
-    axis = call.layer.axis % len(call.input_shapes[0]) - 1
-    sizes = [shape[axis] for shape in cut.outputs] if axis >= 0 else [None]
-    if None in sizes or call.input_shapes[0][axis + 1] == sum(sizes):
-        return config
-    return config | {"indices_or_sections": np.cumsum(sizes)[:-1].tolist(), "axis": call.layer.axis}
-
-
 def _scaled_sum(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     state.unite(*labels)
     return [labels[0]]
@@ -120,5 +101,4 @@ layer_class(*SUMS, "ops.Add", *(f"ops.{name}" for name in SUMS if name != "Avera
 layer_class("ops.Divide", "ops.TrueDivide", label=_divide)
 layer_class("ops.Power", label=_power)
 layer_class("Concatenate", "ops.Concatenate", label=_concatenate)
-layer_class("ops.Split", label=_split, resize=_resize_split, run=running.split)
 layer_class("CustomScaleLayer", label=_scaled_sum)  # of keras.applications' InceptionResNetV2: x + scale · y

@@ -12,8 +12,14 @@ from secateur.pruning.layers.running import AVERAGES, Weights, frozen, layer_its
 
 def batch_norm(call: Call, w: Weights, x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """BatchNorm by the statistics of the batch; where it is frozen, by its averages."""
-    if getattr(call.layer, "axis", -1) not in (-1, x.shape.rank - 1):
+    axis = getattr(call.layer, "axis", -1)
+    if not isinstance(axis, int) or mask and axis % x.shape.rank != x.shape.rank - 1:
         return layer_itself(call, {}, x, *mask, training=True)
+    y = _batch_norm(call, w, keras.ops.moveaxis(x, axis, -1), *mask)
+    return keras.ops.moveaxis(y, -1, axis)
+
+
+def _batch_norm(call: Call, w: Weights, x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
     channels = tf.shape(x)[-1:]
     scale = tf.cast(w["gamma"], tf.float32) if "gamma" in w else tf.ones(channels)
     offset = tf.cast(w["beta"], tf.float32) if "beta" in w else tf.zeros(channels)

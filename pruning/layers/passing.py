@@ -9,14 +9,14 @@ import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.layers import costs, normalising, over_channels, running
-from secateur.pruning.layers.activations import FUNCTIONS, mixes, operation
-from secateur.pruning.layers.labels import Labels, channel_vector
+from secateur.pruning.layers.activations import FUNCTIONS, SOFTMAX, mixes, operation
+from secateur.pruning.layers.labels import Labels, channel_axis, channel_vector
 from secateur.pruning.layers.merging import merge
-from secateur.pruning.layers.producers import CHANNELS_FIRST, spread
+from secateur.pruning.layers.producers import spread
 from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
 LINEAR = (
-    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
+    "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
     "SpatialDropout3D", "ActivityRegularization", "Identity", "StochasticDepth", "ops.Negative",
     "ops.Copy", "ops.Cast", "ops.SaturateCast", "ops.StopGradient",
 )  # fmt: skip
@@ -34,30 +34,29 @@ BELONG = "its constants belong to channels"
 
 def _elementwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     if reason := mixes(getattr(call.layer, "activation", None)):
-        return reason
+        over_pixels = reason == SOFTMAX and labels[0].ndim and labels[0].shape[-1] == 1 < labels[0].size
+        return labels[:1] if over_pixels else reason
     if any(np.ndim(constant) for constant in call.constants):
         return BELONG
     return [labels[0]]
 
 
+def _resize_noise(config: dict, call: Call, cut: Cut) -> dict:
+    """One draw for several positions, or for each of those that are left."""
+    shape = config.get("noise_shape")
+    if not shape:
+        return config
+    left = [
+        n if n in (None, 1) or size is None else size
+        for n, size in zip(shape[1:], cut.outputs[0], strict=True)
+    ]
+    return config | {"noise_shape": (shape[0], *left)}
+
+
 def _spatial(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    if getattr(call.layer, "data_format", None) == "channels_first":
-        return CHANNELS_FIRST
     if channel_vector(labels[0], call.input_shapes[0][-1]) is None:
         return NO_CHANNELS
     return [labels[0]]
-
-
-def _padding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    """With channels first, on our layout, the last axis is padded: how option A of ResNet widens a stream."""
-    if call.layer.data_format != "channels_first":
-        return _spatial(state, call, labels)
-    if (read := channel_vector(labels[0], call.input_shapes[0][-1])) is None:
-        return NO_CHANNELS
-    front, back = call.layer.padding[1]
-    made = np.concatenate([state.fresh(front), read, state.fresh(back)])
-    state.use(call, "padding", {}, made)
-    return [spread(call, made)]
 
 
 def _rescaling(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
@@ -77,9 +76,8 @@ def _normalization(state: Labels, call: Call, labels: list[np.ndarray]) -> list[
 
 
 def _batch_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    rank, axis = len(call.shapes[0]), getattr(call.layer, "axis", -1)
     vector = channel_vector(labels[0], call.shapes[0][-1])
-    if axis not in (-1, rank - 1) or vector is None:
+    if vector is None or isinstance(getattr(call.layer, "axis", -1), (list, tuple)):
         return OTHER_AXIS
     axes = dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance", "mask"), 0)
     state.use(call, "follower", axes, vector)
@@ -112,12 +110,11 @@ def _resize_group_norm(config: dict, call: Call, cut: Cut) -> dict:
 
 
 def _prelu(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    alpha = call.layer.alpha.shape
-    vector = channel_vector(labels[0], call.shapes[0][-1])
-    if vector is None:
+    axis = channel_axis(labels[0])
+    if (vector := channel_vector(labels[0], call.shapes[0][axis + 1], axis)) is None:
         return NO_CHANNELS
-    if alpha[-1] == len(vector) and len(vector) > 1:
-        state.use(call, "follower", {"alpha": len(alpha) - 1}, vector)
+    if call.layer.alpha.shape[axis] == len(vector) > 1:
+        state.use(call, "follower", {"alpha": axis}, vector)
     return [labels[0]]
 
 
@@ -147,9 +144,9 @@ layer_class("ReLU", label=_elementwise, activation=True, cost=costs.relu, run=ru
 layer_class("ops.ReLU", label=_elementwise, activation=True, run=running.relu)  # `activations.relu(tensor)`
 layer_class("PReLU", label=_prelu, activation=True, cost=costs.prelu)
 layer_class(*LINEAR, label=_elementwise)
+layer_class("Dropout", "AlphaDropout", label=_elementwise, resize=_resize_noise)
 layer_class(*SPATIAL, label=_spatial)
 layer_class(*POOLING, label=_spatial, cost=costs.pool)
-layer_class("ZeroPadding2D", label=_padding, run=running.zero_padding)
 layer_class("Rescaling", label=_rescaling)
 layer_class("Normalization", label=_normalization, cost=costs.normalization, run=normalising.normalization)
 batch_norm = {"label": _batch_norm, "cost": costs.norm, "run": normalising.batch_norm}

@@ -14,7 +14,6 @@ from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 
-CHANNELS_FIRST = "its channels are not the last axis"
 QUANTISED = "it is quantised or has LoRA weights"
 
 
@@ -23,10 +22,8 @@ def spread(call: Call, vector: np.ndarray) -> np.ndarray:
     return vector.reshape([1] * (len(call.shapes[0]) - 2) + [-1])
 
 
-def _closed(call: Call) -> str | None:
+def closed(call: Call) -> str | None:
     """Why the weights of a layer cannot be cut, if they cannot."""
-    if getattr(call.layer, "data_format", None) == "channels_first":
-        return CHANNELS_FIRST
     return QUANTISED if quantised(call.layer) else None
 
 
@@ -35,7 +32,7 @@ def quantised(layer: Any) -> bool:
     return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
 
 
-def _read(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
+def read_channels(state: Labels, call: Call, labels: list[np.ndarray]) -> np.ndarray:
     """Labels (channels,) that a layer reads; where its inputs are not channels alone, one that stays."""
     size = call.input_shapes[0][-1]
     vector = channel_vector(labels[0], size)
@@ -62,7 +59,7 @@ def _weighted(rule: Callable[[Labels, Call, np.ndarray], np.ndarray]) -> Label:
     def label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
         if len(call.inputs) > 1 or len(call.outputs) > 1:
             return "it reads or makes several tensors"
-        return _closed(call) or _made(state, call, rule(state, call, _read(state, call, labels)))
+        return closed(call) or _made(state, call, rule(state, call, read_channels(state, call, labels)))
 
     return label
 
@@ -120,7 +117,7 @@ def _separable(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
 
 def _embedding(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     """Reads words, which have no channels."""
-    if reason := _closed(call):
+    if reason := closed(call):
         return reason
     made = state.fresh(call.shapes[0][-1])
     state.use(call, "producer", {"embeddings": -1}, made)

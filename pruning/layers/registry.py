@@ -26,12 +26,22 @@ Place = tuple[str | int, int]  # weight or tensor, and an axis of it
 class Cut:
     """What is left of the tensors that a layer reads and makes: sizes along each axis, without the batch.
 
-    None where the size is open or where what is left is no box. `weights` are the shapes by name.
+    None where the size is open or where what is left is no box.
+
+    Attributes:
+        weights: shapes of the layer's weights by name.
+        axis, axis_made: the axes (without batch) along which the first tensor read, and made, has channels.
+        alive: along `axis`, which positions are left; None: all.
+        pad: how many of the channels that a padding adds are left, (front, back); None: it adds none.
     """
 
     inputs: tuple[tuple[int | None, ...], ...]
     outputs: tuple[tuple[int | None, ...], ...]
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    axis: int = -1
+    axis_made: int = -1
+    alive: np.ndarray | None = None
+    pad: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class LayerClass:
             channels around this call must stay.
         size: the option with the number of channels that it makes; "" where that follows from its inputs.
         resize: (configuration, call, what is left) → configuration, where more than `size` changes.
+        replace: (call, what is left, name) → what is called in its place with the same arguments, where the
+            arguments of a call name channels; None: the layer itself.
         cost: (convention, call, channels in, channels out) → parameters and operations; None: it has none.
             Where `sized` is given it takes the sizes of those axes instead; it is linear in each of them.
         sized: call → the axes that its cost depends on: (weight by name, or number of a tensor, axis).
@@ -61,6 +73,7 @@ class LayerClass:
     label: Label
     size: str = ""
     resize: Callable[[dict, Call, Cut], dict] | None = None
+    replace: Callable[[Call, Cut, str], Callable | None] | None = None
     cost: Cost | None = None
     timed: bool = False
     activation: bool = False
@@ -120,17 +133,18 @@ def of_a_frame(call: Call) -> Call:
 def cost_of(call: Call) -> Cost | None:
     """Parameters and operations of a call, as a function of its channels; None where it costs nothing.
 
-    A layer that is not understood has the weights that it has.
+    A layer that is not understood costs what TensorFlow computes in it.
     """
     if known := find(call.kind):
         return known.cost
-    return as_they_are if getattr(call.layer, "weights", ()) else None
+    foreign = "." in call.kind and isinstance(call.layer, keras.Layer)
+    return as_they_are if foreign or getattr(call.layer, "weights", ()) else None
 
 
-def sized(call: Call) -> Sequence[Place]:
-    """The axes that `cost_of` a call is a function of."""
+def sized(call: Call) -> Sequence[Place] | None:
+    """The axes that `cost_of` a call is a function of; None: the channels that it reads and makes."""
     known = find(call.kind)
-    return known.sized(call) if known and known.sized else ((call.inputs[0], -1), (call.outputs[0], -1))
+    return known.sized(call) if known and known.sized else None
 
 
 def is_activation(call: Call) -> bool:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,7 +21,10 @@ from secateur.pruning.layers.registry import find
 from secateur.runs.errors import UsageError, first_line
 
 Weights = Mapping[str, tf.Tensor]
-READ = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias", "gamma", "beta", "mean", "variance"}
+READ = {
+    "kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "bias", "gamma", "beta", "mean",
+    "variance", "kernel#1", "recurrent_kernel#1", "bias#1",
+}  # fmt: skip
 AVERAGES = ("moving_mean", "moving_variance")
 BROKEN = (AttributeError, LookupError, NotImplementedError, TypeError, ValueError, tf.errors.OpError)
 
@@ -54,8 +60,13 @@ def frozen(call: Call) -> bool:
     return call.kind == "BatchNormalization" and not call.layer.trainable
 
 
-def layer_itself(call: Call, w: Weights, *xs: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
-    """All that the layer itself makes, as in inference, with these weights in place of its own."""
+def layer_itself(
+    call: Call, w: Weights, *xs: tf.Tensor, training: bool = False, **more: Any
+) -> list[tf.Tensor]:
+    """All that the layer itself makes, as in inference, with these weights in place of its own.
+
+    `more` are further arguments of its call.
+    """
     with keras.StatelessScope() as scope:
         if not w:
             return call.run(xs, training=training)
@@ -63,7 +74,8 @@ def layer_itself(call: Call, w: Weights, *xs: tf.Tensor, training: bool = False)
         tensors = {id(v): tf.cast(w[name], v.dtype) for name, v in own.items()}
         for variable in own.values():
             scope.add_update((variable, tensors[id(variable)]))
-        return call.run(xs, _standing_in(call.layer, tensors), training)
+        layer = _standing_in(call.layer, tensors)
+        return call.run(xs, partial(layer, **more) if more else layer, training)
 
 
 def _standing_in(layer: keras.Layer, tensors: Mapping[int, tf.Tensor]) -> keras.Layer:
@@ -92,11 +104,19 @@ def global_average(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(x, [1, 2], keepdims=call.layer.keepdims)
 
 
-def zero_padding(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+def padding(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """Zeros around; where it pads channels, as many as the weight "pad" says: (front, back)."""
     if "pad" not in w:
         return layer_itself(call, w, x)
-    return tf.pad(x, tf.concat([tf.zeros([3, 2], tf.int32), w["pad"][None]], 0))
+    rank, axis = x.shape.rank, call.shapes[0].index(None, 1)
+    options = [(0, 0)] * rank
+    if call.kind == "ops.Pad":
+        options = list(call.layer.pad_width)
+        fill = call.argument(1, "constant_values") or 0
+    else:
+        options[2:], fill = call.layer.padding, 0
+    options[axis] = tuple(w["pad"][i] for i in (0, 1))
+    return tf.pad(x, options, constant_values=tf.cast(fill, x.dtype))
 
 
 def reshape(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
@@ -108,7 +128,11 @@ def reshape(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]
     shape = [-1 if n is None else n for n in call.shapes[0][1:]]
     if shape.count(-1) > 1:
         shape[-1] = tf.shape(x)[-1]
-    return tf.reshape(x, [tf.shape(x)[0], *shape])
+    read, made = (t.shape[1:] for t in (call.node.arguments.keras_tensors[0], call.node.outputs[0]))
+    rows = tf.shape(x)[0]
+    if None not in (*read, *made):  # frames may be folded into the batch
+        rows = rows * prod(read) // prod(made)
+    return tf.reshape(x, [rows, *shape])
 
 
 def split(call: Call, w: Weights, x: tf.Tensor) -> list[tf.Tensor]:

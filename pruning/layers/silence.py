@@ -43,9 +43,8 @@ def _runs_to_zero(state: Labels, call: Call) -> bool:
     read = []
     for tensor, shape in zip(call.inputs, call.input_shapes, strict=True):
         zero = state.silence[tensor] and state.of_tensor[tensor].size > 1
-        read.append(
-            np.full((shape[0] or 1, *(n or 2 for n in shape[1:])), 0.0 if zero else OTHER, np.float32)
-        )
+        rows = (state.batch or 1) * state.rows[tensor]
+        read.append(np.full((rows, *(n or 2 for n in shape[1:])), 0.0 if zero else OTHER, np.float32))
     try:
         return not any(np.any(np.asarray(y)) for y in call.run(read, training=False))
     except (*BROKEN, UsageError):

@@ -86,13 +86,13 @@ class Evidence:
         watched = {place.tensor for place in places}
         if not criterion.needs_labels:
             values = self._run(images, keep=watched)
-            return {p: {"activations": _maps(values[p.tensor])} for p in places}
+            return {p: {"activations": self._maps(p, values[p.tensor])} for p in places}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             values = self._run(images, tape, keep=watched)
             loss = self._mean_loss(part, values)
         found = tape.gradient(loss, [values[p.tensor] for p in places], unconnected_gradients="zero")
         return {
-            p: {"activations": _maps(values[p.tensor]), "activation_gradients": _maps(g)}
+            p: {"activations": self._maps(p, values[p.tensor]), "activation_gradients": self._maps(p, g)}
             for p, g in zip(places, found, strict=True)
         }
 
@@ -107,6 +107,12 @@ class Evidence:
         for i, g in enumerate(tape.gradient(loss, watched, unconnected_gradients="zero")):
             # An embedding's comes as slices. As arrays there is one of them beside the sums.
             sums[i] = sums[i] + share * tf.convert_to_tensor(g).numpy()
+
+    def _maps(self, place: Place, tensor: tf.Tensor) -> np.ndarray:
+        """(images, positions, n)."""
+        axis = self._analysis.axis(place.tensor) + 1
+        array = np.moveaxis(tf.cast(tensor, tf.float32).numpy(), axis, -1)
+        return array.reshape(len(array), -1, array.shape[-1])
 
     def _mean_loss(self, part: slice, values: dict[int, tf.Tensor]) -> tf.Tensor:
         labels = keras.tree.map_structure(lambda y: y[part], self._labels)
@@ -161,9 +167,3 @@ def _filters(array: np.ndarray, axis: int) -> np.ndarray:
     """(n, weights): a view where the axis is the last one."""
     wide = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
     return np.moveaxis(wide, axis, -1).reshape(-1, array.shape[axis]).T
-
-
-def _maps(tensor: tf.Tensor) -> np.ndarray:
-    """(images, positions, n)."""
-    array = tf.cast(tensor, tf.float32).numpy()
-    return array.reshape(len(array), -1, array.shape[-1])

@@ -17,7 +17,7 @@ Named = Mapping[str, Mapping[str, keras.Variable]]  # layer → its variables by
 
 @dataclass(frozen=True)
 class Place:
-    """Where channels are seen: one axis of a layer's weight, or the last axis of a tensor (`tensor` ≥ 0)."""
+    """Where channels are seen: one axis of a layer's weight, or the channels of a tensor (`tensor` ≥ 0)."""
 
     layer: str = ""
     weight: str = ""

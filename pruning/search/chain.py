@@ -21,7 +21,7 @@ from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.layers import running
 from secateur.pruning.score.batches import arrays_of
 from secateur.pruning.search.gates import gates_of, inner_gates
-from secateur.pruning.search.open_shapes import open_shapes, reshapes_channels, splits_channels
+from secateur.pruning.search.open_shapes import open_shapes, picking, reshapes_channels, splits_channels
 from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.segments import Segment, cut_into_segments
 from secateur.pruning.shrink.weights import Weights
@@ -138,6 +138,7 @@ class Chain:
                 specs[call.name] = {"parts": tf.TensorSpec([len(call.outputs)], tf.int32)}
             if reshapes_channels(self._analysis, call):
                 specs[call.name] = {"shape": tf.TensorSpec([len(call.shapes[0]) - 1], tf.int32)}
+        specs |= {name: {"picks": tf.TensorSpec([None], tf.int32)} for name in picking(self._analysis)}
         return {name: own for name, own in specs.items() if own}
 
     def _own_specs(self, call: Call, cut: Mapping[str, set[int]]) -> dict[str, tf.TensorSpec]:
@@ -207,14 +208,15 @@ class Chain:
             loss = tf.reduce_sum(self._reward(labels, teacher, self._as_outputs(x)))
         values = list(shown.values())
         found, inside = tape.gradient(loss, (values, inner), unconnected_gradients="zero")
-        scores = [_taylor(*pair) for pair in zip(values, found, strict=True)]
+        axes = [self._analysis.axis(tensor) + 1 for tensor in shown]
+        scores = [_taylor(*row) for row in zip(values, found, axes, strict=True)]
         for name, (_, axes, _) in self.inner.items():
             rows = zip(inner[name], inside[name], axes.values(), strict=True)
             scores.append(tf.add_n([_taylor(*row) for row in rows]))
         return scores, inputs
 
 
-def _taylor(value: tf.Tensor, gradient: tf.Tensor, axis: int = -1) -> tf.Tensor:
+def _taylor(value: tf.Tensor, gradient: tf.Tensor, axis: int) -> tf.Tensor:
     # A gate m ⊙ x has the gradient Σ g·x: the straight-through estimator needs no gate in the graph.
     axes = [i for i in range(value.shape.rank) if i != axis % value.shape.rank]
     return tf.reduce_sum(tf.cast(value * gradient, tf.float32), axes)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from secateur.nets.graph import Call
 from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.layers import find
+from secateur.pruning.layers.shaping import picked, picks
 from secateur.pruning.shrink.surgery import channel_paddings
 
 Shape = tuple[int | None, ...]
@@ -32,7 +35,7 @@ def sizes_of(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, d
     """Layer → what it needs to know under one mask for each group: integers by name.
 
     "pad": zeros in front of and behind the channels; "parts": widths into which they are split; "shape": what
-    a reshape makes, where more than one axis of it is cut.
+    a reshape makes, where more than one axis of it is cut; "picks": the channels that are picked.
     """
     pads = {name: {"pad": np.array(pad, np.int32)} for name, pad in channel_paddings(analysis, masks).items()}
     splits = {
@@ -45,7 +48,8 @@ def sizes_of(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, d
         for call in analysis.calls
         if reshapes_channels(analysis, call)
     }
-    return pads | splits | shapes
+    found = {name: {"picks": row(masks)} for name, row in picking(analysis).items()}
+    return pads | splits | shapes | found
 
 
 def reshapes_channels(analysis: Analysis, call: Call) -> bool:
@@ -58,6 +62,22 @@ def reshapes_channels(analysis: Analysis, call: Call) -> bool:
 def _made(analysis: Analysis, call: Call, masks: Mapping[str, np.ndarray]) -> np.ndarray:
     sizes = analysis.sizes(call.outputs[0], call.shapes[0], masks)
     return np.array([-1 if n is None else n for n in sizes], np.int32)
+
+
+def picking(analysis: Analysis) -> dict[str, Callable]:
+    """Call that picks channels by their numbers → masks → these among what is left."""
+    return {
+        call.name: partial(_picks, analysis, call, axis)
+        for call in analysis.calls
+        if (known := find(call.kind))
+        and known.replace
+        and None in _open(analysis, call.inputs[0], call.input_shapes[0])[1:]
+        if picked(call, axis := analysis.axis(call.inputs[0])) is not None
+    }
+
+
+def _picks(analysis: Analysis, call: Call, axis: int, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    return picks(call, axis, analysis.alive(call.inputs[0], masks)).astype(np.int32)
 
 
 def splits_channels(analysis: Analysis, call: Call) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from secateur.nets.graph import trace
 from secateur.nets.kernels import named_variables
-from secateur.pruning.groups.analysis import analyse
+from secateur.pruning.groups.analysis import analysis_for
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.surgery import fitted
 from secateur.pruning.shrink.weights import kept_positions, weights_of
@@ -25,8 +25,7 @@ def fill(model: keras.Model, plan: Plan, small: keras.Model) -> None:
 
     Raises `UsageError` for a plan of another network.
     """
-    analysis = analyse(model)
-    plan.check(analysis.groups)
+    analysis = analysis_for(model, plan)
     analysis.graph.check_in_place()
     weights, layers = weights_of(small), analysis.graph.layers
     kept = kept_positions(analysis.groups, plan.masks(), weights.keys())

@@ -11,8 +11,10 @@ import numpy as np
 
 from secateur.nets.copies import copied, flat_names, give_weights, remade, with_layers
 from secateur.nets.graph import Call, kind_of, trace
-from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.groups.analysis import Analysis, analysis_for
 from secateur.pruning.layers import Cut, find, own, plain, with_mask
+from secateur.pruning.layers.layout import channels_last, last, own_axis
+from secateur.pruning.layers.shaping import channel_padding, named
 from secateur.pruning.plan import Plan
 from secateur.pruning.shrink.weights import Weights, apply, cut, weights_of, zero
 from secateur.runs.errors import UsageError
@@ -32,7 +34,7 @@ def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = Fal
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
-    analysis = analyse(model)
+    analysis = analysis_for(model, plan)
     plan = plan or Plan.full(analysis.groups)
     _check(analysis, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
@@ -41,12 +43,25 @@ def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = Fal
         path: _masked(layer, names[path]) if path in masked else copied(layer, names[path])
         for path, layer in analysis.graph.layers.items()
     }
+    for call in analysis.calls:
+        if call.name in analysis.reduced:
+            own = copies[call.name]
+            copies[call.name] = _over_living(call, own, names[call.name], analysis, plan.masks())
     return _finish(model, with_layers(model, analysis.graph, copies), weights, copies)
 
 
 def _masked(layer: Any, name: str) -> Any:
     make, config = with_mask(layer)
     return remade(layer, make, config | {"name": name})
+
+
+def _over_living(call: Call, reduction: Any, name: str, analysis: Analysis, masks: Mapping) -> Any:
+    """A mean, or the like, over channels that is taken over those that are left."""
+    alive, axis = analysis.alive(call.inputs[0], masks), analysis.axis(call.inputs[0]) + 1
+    if alive is None or alive.all():
+        return reduction
+    picks = np.flatnonzero(alive).tolist()
+    return lambda x: reduction(named(keras.ops.take(x, picks, axis=axis), f"{name}_living"))
 
 
 def narrow(
@@ -89,7 +104,7 @@ def _check(analysis: Analysis, plan: Plan) -> None:
 def _shrink(
     model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool, alive: Plan | None = None
 ) -> keras.Model:
-    analysis = analyse(model)
+    analysis = analysis_for(model, plan)
     for given in (plan, alive):
         if given:
             _check(analysis, given)
@@ -110,12 +125,13 @@ def _shrink(
 def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
     """Layer → new (front, back) of each zero padding of channels: the padded positions that are kept."""
     pads: dict[str, tuple[int, int]] = {}
-    layers = analysis.graph.layers
+    calls = {call.name: call for call in analysis.calls}
     for group in analysis.groups:
         for member in group.members:
             if member.role == "padding":
+                call = calls[member.layer]
                 alive = masks[group.name][member.index]
-                front, back = layers[member.layer].padding[1]
+                front, back = channel_padding(call, analysis.axis(call.outputs[0]))
                 pads[member.layer] = (int(alive[:front].sum()), int(alive[len(alive) - back :].sum()))
     return pads
 
@@ -125,16 +141,27 @@ def _resized(
 ) -> Any:
     """A fresh layer, from class and configuration, with the sizes that its cut weights and tensors have."""
     layer, known, (make, config) = call.layer, find(call.kind), made
-    if call.name in pads:
-        config["padding"] = (layer.padding[0], pads[call.name])
     if known:
-        left = Cut(
-            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.inputs, call.input_shapes, strict=True)),
-            tuple(analysis.sizes(t, s, masks) for t, s in zip(call.outputs, call.shapes, strict=True)),
-            {weight: array.shape for weight, array in weights.get(call.name, {}).items()},
-        )
-        config = known.resized(config, call, left)
+        left = _left(call, analysis, weights, masks, pads.get(call.name))
+        if known.replace and (other := known.replace(call, left, name)):
+            return other
+        config = known.resized(config, channels_last(call), left)
     return remade(layer, make, config | {"name": name})
+
+
+def _left(
+    call: Call, analysis: Analysis, weights: Weights, masks: Mapping, pad: tuple[int, int] | None
+) -> Cut:
+    own, shapes_of = own_axis(call), {name: x.shape for name, x in weights.get(call.name, {}).items()}
+    inputs, outputs = (
+        tuple(last(analysis.sizes(t, s, masks), own) for t, s in zip(tensors, shapes, strict=True))
+        for tensors, shapes in ((call.inputs, call.input_shapes), (call.outputs, call.shapes))
+    )
+    if not inputs:
+        return Cut(inputs, outputs)
+    read, made = call.inputs[0], call.outputs[0]
+    alive = analysis.alive(read, masks)
+    return Cut(inputs, outputs, shapes_of, analysis.axis(read), analysis.axis(made), alive, pad)
 
 
 def _finish(

@@ -238,6 +238,105 @@ def split(net, x, other, n):
 
 
 @move
+def sliced(net, x, other, n):
+    """Some of the channels by their numbers: halves, every second one, a list; and places with them."""
+    width = x.shape[-1]
+    if width < 4:
+        return None
+    if n == 1:
+        return x[..., : width // 2] * ops.sigmoid(x[..., -(width // 2) :])
+    if n == 2:
+        return x[..., 1::2] if len(x.shape) == 2 else x[:, 1:, ..., 1::2]
+    return ops.take(x, [3, 1, 2, 1] if n == 3 else [0, 2, 3], axis=-1)
+
+
+@move
+def turned(net, x, other, n):
+    """Each channel somewhere else."""
+    places = [0] * (len(x.shape) - 2)
+    return (
+        ops.roll(x, 1, -1), ops.flip(x, -1), ops.tile(x, [1, *[1] * len(places), 2]), ops.repeat(x, 2, -1)
+    )[n - 1]  # fmt: skip
+
+
+@move
+def surrounded(net, x, other, n):
+    """Zeros or ones around, in front of the channels or around the places."""
+    around = [[0, 0] for _ in x.shape]
+    around[-1 if n % 2 else 1] = [1, 2] if n < 3 else [0, 1]
+    if len(x.shape) > 2 or n % 2:
+        return ops.pad(x, around, constant_values=None if n < 3 else 1.0)
+
+
+@move
+def stacked(net, x, other, n):
+    y = net.like(x, other)
+    if y.shape != x.shape:
+        y = x * 0.5
+    if n < 3:
+        return ops.sum(
+            ops.stack([x, y], axis=n if len(x.shape) > 2 else 1), axis=n if len(x.shape) > 2 else 1
+        )
+    rows = ops.unstack(ops.stack([x, y, x], axis=-1), axis=-1)
+    return rows[1] if n == 3 else rows
+
+
+@move
+def added_up(net, x, other, n):
+    """Sums and norms over channels, to which zeros add nothing; softmax over places."""
+    if n == 1:
+        return x * ops.sigmoid(ops.sum(x, axis=-1, keepdims=True))
+    if n == 2:
+        return ops.normalize(ops.relu(x) if len(x.shape) > 2 else x, axis=-1)
+    if n == 3:
+        return ops.concatenate([x, ops.norm(x, axis=-1, keepdims=True)], -1)
+    return ops.softmax(x, axis=1) * x if len(x.shape) > 2 else None
+
+
+@on_maps
+def space_to_depth(net, x, other, n):
+    if net.rank == 2 and all(side % 2 == 0 for side in x.shape[1:-1]) and n < 3:
+        return ops.space_to_depth(x, 2)
+    if net.rank == 2 and x.shape[-1] % 8 == 0:
+        return ops.depth_to_space(x, 2)
+
+
+@on_maps
+def folded(net, x, other, n):
+    """Rows of pixels as samples of their own, and back."""
+    if net.rank == 2:
+        height, width, channels = x.shape[1:]
+        rows = ops.reshape(x, (-1, width, channels))
+        y = L.Conv1D(n + 1, 3, padding="same", activation="relu")(rows)
+        return ops.reshape(y, (-1, height, width, n + 1))
+
+
+@on_maps
+def channels_first(net, x, other, n):
+    """The same with channels in front, as far as a CPU computes it."""
+    front = ops.moveaxis(x, -1, 1)
+    if n == 1:
+        front = L.BatchNormalization(axis=1)(front)
+    elif n == 2:
+        front = net.layer("UpSampling#", 2, data_format="channels_first")(front) if net.rank == 2 else front
+    elif n == 3:
+        return L.Flatten(data_format="channels_first")(front)
+    else:
+        return net.layer("GlobalAveragePooling#", data_format="channels_first")(L.ReLU()(front))
+    return ops.moveaxis(L.Concatenate(axis=1)([front, front]), 1, -1)
+
+
+@move
+def recurrent(net, x, other, n):
+    if len(x.shape) == 3:
+        layer = (
+            L.LSTM(n + 2, return_sequences=True), L.GRU(n + 1), L.SimpleRNN(4),
+            L.GRU(3, return_sequences=True, reset_after=False),
+        )[n - 1]  # fmt: skip
+        return L.Bidirectional(layer, merge_mode=("concat", "sum")[n % 2])(x) if n > 1 else layer(x)
+
+
+@move
 def shared(net, x, other, n):
     """One layer called twice, one after the other or side by side."""
     twice = L.Dense(x.shape[-1], activation="relu")

@@ -8,8 +8,8 @@ import secateur
 from secateur.__main__ import call
 from secateur.pruning import compact, make_plan, mask
 from secateur.pruning.constrain.soft import soften
-from secateur.runs.registry import import_file
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import import_file
 from tests.helpers.subclassed import REFUSED, SHAPE, UNFOLDED, Weights
 
 L = keras.layers

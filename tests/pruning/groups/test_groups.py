@@ -125,7 +125,9 @@ def test_flattening_channels_first_moves_channels_elsewhere():
     images = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(5, 1, name="before")(images)
     x = keras.layers.Flatten(data_format="channels_first")(x)
-    assert find_groups(keras.Model(images, keras.layers.Dense(2, name="logits")(x))) == []
+    (group,) = find_groups(keras.Model(images, keras.layers.Dense(2, name="logits")(x)))
+    read = next(m for m in group.members if m.layer == "logits")
+    assert read.index.tolist() == [place // 16 for place in range(80)]
 
 
 def test_a_sequential_model_has_groups():

@@ -49,13 +49,8 @@ REACH = {  # model → its groups (who makes their channels) and what stays (why
         {"classes": "it is an output of the model"},
     ),
     "recurrent": (
-        ["hidden"],
-        {
-            "words": "lstm: its recurrent weights are left whole",
-            "lstm": "lstm: its recurrent weights are left whole",
-            "gru": "gru: its recurrent weights are left whole",
-            "mood": "it is an output of the model",
-        },
+        ["words", "lstm", "gru", "hidden"],
+        {"mood": "it is an output of the model"},
     ),
 }
 
