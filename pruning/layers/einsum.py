@@ -38,7 +38,7 @@ class _Equation:
 
 
 def _label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
-    """Channels that are summed over are read, others go through; where none goes through, new ones are made."""
+    """Channels that are summed over are read, others go through; where none does, new ones are made."""
     if (found := _Equation.of(call)) is None or len(labels) > 1:
         return "its equation is not understood"
     axis = next((axis for axis, n in enumerate(labels[0].shape) if n > 1), None)
@@ -80,7 +80,9 @@ def _resize(config: dict, call: Call, left: Cut) -> dict:
     old = config["output_shape"]
     given = [old] if isinstance(old, int) else list(old)
     sizes = left.outputs[0][-len(given) :]
-    return config | {"output_shape": [n if a is not None else None for a, n in zip(given, sizes, strict=True)]}
+    return config | {
+        "output_shape": [n if a is not None else None for a, n in zip(given, sizes, strict=True)]
+    }
 
 
 def _cost(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:

@@ -11,10 +11,13 @@ L = keras.layers
 
 def test_a_model_for_every_frame():
     cnn = keras.Sequential(
-        [keras.Input((8, 8, 3)), L.Conv2D(6, 3), L.BatchNormalization(), L.ReLU(), Residual(6), L.Flatten()], name="cnn"
+        [keras.Input((8, 8, 3)), L.Conv2D(6, 3), L.BatchNormalization(), L.ReLU(), Residual(6), L.Flatten()],
+        name="cnn",
     )
     images = keras.Input((5, 8, 8, 3))
-    x = L.TimeDistributed(L.Dense(7, activation="relu", name="each"), name="frames")(L.TimeDistributed(cnn)(images))
+    x = L.TimeDistributed(L.Dense(7, activation="relu", name="each"), name="frames")(
+        L.TimeDistributed(cnn)(images)
+    )
     model = keras.Model(images, L.Dense(4, name="kinds")(L.GlobalAveragePooling1D()(x)))
     batch = np.random.default_rng(0).normal(size=(2, 5, 8, 8, 3)).astype(np.float32)
     assert np.array_equal(model(batch), compact(model)(batch))
