@@ -10,14 +10,14 @@ from secateur.nets.unfolding import untouched
 
 ALIKE = (
     "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Divide", "TrueDivide", "Negative",
-    "Activation", "ReLU", "Relu", "Relu6", "LeakyRelu", "Elu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu",
-    "Tanh", "Softplus", "Square", "Sqrt", "Abs", "Exp", "Clip",
+    "Activation", "ReLU", "Relu", "Relu6", "LeakyRelu", "Elu", "Gelu", "Silu", "Sigmoid",
+    "HardSigmoid", "HardSilu", "Tanh", "Softplus", "Square", "Sqrt", "Abs", "Exp", "Clip",
 )  # fmt: skip
 """Layers and operations that do the same to a sequence as to each of its frames."""
 
 
 def over_frames(node: Any, frames: int | None, made: dict[int, keras.Layer], name: str) -> Any:
-    """Keras' record of a call on sequences that does to each frame what `node` does to one; None: there is none.
+    """Keras' record of a call on sequences that does to each frame what `node` does; None: there is none.
 
     Args:
         node: Keras' record of a call on frames (b, …).

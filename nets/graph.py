@@ -111,8 +111,8 @@ class Call:
 class Graph:
     """Calls, producers before consumers, and the numbers of the model's inputs and outputs.
 
-    `unfolded` are the paths of layers that are made of layers, `copied` those of layers that stand for operations
-    with weights, of which they hold copies.
+    `unfolded` are the paths of layers that are made of layers, `copied` those of layers that stand for
+    operations with weights, of which they hold copies.
     """
 
     calls: list[Call]
@@ -241,7 +241,9 @@ class _Walk:
             known[id(node.outputs[0])] = known[id(node.arguments.keras_tensors[0])]
             return
         name = self._name(part, node.operation, prefix)
-        if kind_of(type(node.operation)) == "TimeDistributed" and self._read_frames(node, name, known, training):
+        if kind_of(type(node.operation)) == "TimeDistributed" and self._read_frames(
+            node, name, known, training
+        ):
             return
         inner, whole = _inside(node, training)
         if inner is None:
@@ -258,7 +260,7 @@ class _Walk:
             known[id(tensor)] = inside[id(made)]
 
     def _read_frames(self, node: Any, name: str, known: dict[int, int], training: bool | None) -> bool:
-        """Lists what a model or composite layer does to every frame of a sequence; False where it stays whole."""
+        """Lists what a model or composite layer does to every frame; False where it stays whole."""
         operation, read = node.operation, node.arguments.keras_tensors
         if len(read) != 1:
             return False
@@ -303,7 +305,7 @@ class _Walk:
         self.calls.append(_call(node, name, inside, training, ""))
 
     def _name(self, part: Inside, operation: Any, prefix: str) -> str:
-        """Inside of a composite layer, layers that Keras has named are called as the attributes that hold them.
+        """Inside of a composite layer, layers that Keras has named are called as their attributes.
 
         Keras numbers names through the whole process; those of layers that a model holds are saved with it.
         """
@@ -311,7 +313,9 @@ class _Walk:
             if part.names is None:
                 name = f"{prefix}{operation.name}"
             else:
-                own = part.names.get(id(operation)) or given_name(operation) or type(operation).__name__.lower()
+                own = (
+                    part.names.get(id(operation)) or given_name(operation) or type(operation).__name__.lower()
+                )
                 name = self._free(f"{prefix}{own}")
             self._names[id(operation)] = name
             self._taken.add(name)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from secateur.nets import keras_json
+from secateur.nets.functional import functional
 from secateur.nets.graph import trace
 from secateur.nets.kernels import named_variables
 from secateur.nets.names import NO_WEIGHTS, published_name, variables
@@ -28,10 +29,11 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: dict | N
     """The weights of a network with what it is built from.
 
     One of our nets has published names and its spec, and channels that are switched off are zero. Any other
-    functional model has the paths of its weights and its graph. Raises `UsageError` for a model without a
-    graph, and for layers that cannot be stored (see `keras_json`).
+    functional model has the paths of its weights and its graph, layers made of layers unfolded. Raises
+    `UsageError` for a model without a graph, and for layers that cannot be stored (see `keras_json`).
     """
     if not hasattr(model, "spec"):
+        model = functional(model)
         values = {name: np.asarray(v.numpy()) for name, v in _by_name(model).items()}
         spec = {GRAPH: keras_json.config_of(model, own=True)}
         return Snapshot(arrays=values, spec=spec, plan=plan, facts=dict(facts or {}))

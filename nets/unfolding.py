@@ -105,7 +105,7 @@ def _of_any_batch(node: Any, training: bool | None) -> Inside | str:
 
 
 def mode_of(node: Any) -> bool | None:
-    """What a call says of training; None where it is the default, which Keras records as if it had been said."""
+    """What a call says of training; None where it is the default, which Keras records as if it was said."""
     own = inspect.signature(node.operation.call).parameters.get("training")
     said = node.arguments.kwargs.get("training")
     return None if own is not None and said == own.default else said
@@ -192,7 +192,8 @@ def _counts(value: Any, batch: int) -> bool:
 def _print_of(inside: Inside) -> list[tuple]:
     """What two runs of one call have in common."""
     return [
-        (type(n.operation), *(tuple(t.shape) for t in n.outputs), *_numbers(n.operation)) for n in inside.nodes
+        (type(n.operation), *(tuple(t.shape) for t in n.outputs), *_numbers(n.operation))
+        for n in inside.nodes
     ]
 
 
@@ -203,7 +204,11 @@ def _numbers(operation: Any) -> list[int]:
 
 def _cast(layer: Any, x: Any) -> Any:
     """As a layer does with what it is called on."""
-    if not isinstance(x, keras.KerasTensor) or not layer.autocast or not keras.backend.is_float_dtype(x.dtype):
+    if (
+        not isinstance(x, keras.KerasTensor)
+        or not layer.autocast
+        or not keras.backend.is_float_dtype(x.dtype)
+    ):
         return x
     return x if x.dtype == layer.compute_dtype else keras.ops.cast(x, layer.compute_dtype)
 
@@ -244,7 +249,9 @@ def _is_replaced(value: Any) -> bool:
 def _called_as_its_layers(model: keras.Model) -> keras.Model:
     """A stand-in whose call is the model's `call`, so that its layers are called one by one."""
     kind = type(model)
-    made = type(kind.__name__, (kind,), {"__call__": lambda self, *args, **kwargs: self.call(*args, **kwargs)})
+    made = type(
+        kind.__name__, (kind,), {"__call__": lambda self, *args, **kwargs: self.call(*args, **kwargs)}
+    )
     stand_in = object.__new__(made)
     vars(stand_in).update(vars(model))
     return stand_in

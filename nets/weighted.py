@@ -61,7 +61,11 @@ class Weighted:
 
 
 def weighted(
-    layer: Any, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: Mapping[int, tuple[str, Any]]
+    layer: Any,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    weights: Mapping[int, tuple[str, Any]],
 ) -> list[Any]:
     """The calls inside a layer, those that read weights as `Weighted`, those of weights alone left out.
 
@@ -224,7 +228,10 @@ class _Operation:
         minus = self.kind == "Subtract"
         axes = list(range(min([*axes, last]), last + 1))
         aligned, shape = self._aligned()[axes[0] :], tuple(self.x.shape[a] for a in axes)
-        wide = tuple(m if a > 1 or i == last - axes[0] else 1 for i, (a, m) in enumerate(zip(aligned, shape, strict=True)))
+        wide = tuple(
+            m if a > 1 or i == last - axes[0] else 1
+            for i, (a, m) in enumerate(zip(aligned, shape, strict=True))
+        )
 
         def bias() -> np.ndarray:
             value = own().reshape(aligned)

@@ -108,6 +108,7 @@ def find(kind: str) -> LayerClass | None:
 
 KNOWN.append(find)  # a class that is taught here is not unfolded
 
+
 def layer_class(*names: str, origin: Any = None, **known: Any) -> None:
     """Registers classes that are alike; operations are called "ops.Add". Takes what `LayerClass` does."""
     for name in names:

@@ -1,4 +1,4 @@
-"""Models as users write them: classes of `keras.Model` and `keras.layers.Layer`, each with a `call` of its own."""
+"""Models as users write them: classes of `keras.Model` and `keras.layers.Layer`, each with its own `call`."""
 
 import keras
 import tensorflow as tf

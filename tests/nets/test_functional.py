@@ -1,4 +1,4 @@
-"""Subclassed models and layers of layers as functional models: the same numbers, pruned, without their classes."""
+"""Subclassed models and layers of layers made functional: the same numbers, pruned, without their classes."""
 
 import keras
 import numpy as np
@@ -49,14 +49,18 @@ def test_the_same_numbers_from_plain_layers_that_can_be_pruned(kind, tmp_path):
     np.testing.assert_allclose(masked, outputs(small, batch), atol=1e-6 * np.abs(masked).max())
     assert small.count_params() < 0.6 * plain.count_params()
     small.save(tmp_path / "small.keras")
-    assert np.array_equal(outputs(small, batch), outputs(keras.models.load_model(tmp_path / "small.keras"), batch))
+    assert np.array_equal(
+        outputs(small, batch), outputs(keras.models.load_model(tmp_path / "small.keras"), batch)
+    )
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_unfolded_says_why(kind):
     model = kind()
     model(IMAGES)
-    with pytest.raises(UsageError, match=f"(?s)'{model.name}' cannot be unfolded: .*{REFUSED[kind]}.*keras.ops"):
+    with pytest.raises(
+        UsageError, match=f"(?s)'{model.name}' cannot be unfolded: .*{REFUSED[kind]}.*keras.ops"
+    ):
         secateur.functional(model, SHAPE)
 
 
