@@ -119,6 +119,12 @@ def _product(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
             state.use(call, "consumer", {f"axis {letter}": 0}, held[0][1])
         elif sharing > 1:
             state.heads.append(held[0][1])
+    if call.kind == ATTENTION:  # Keras says that it makes the width of queries
+        widths = [channels[letter][0][1] for letter in "hd" if letter in channels]
+        for vector in widths[1:]:
+            state.unite(widths[0], vector)
+        if len(widths) == 1:
+            state.lock(widths[0], f"{call.name}: {MEETS}")
     going = [letter for letter in channels if letter in made]
     if len(going) > 1:
         return SEVERAL
@@ -167,7 +173,7 @@ def _resize(config: dict, call: Call, left: Cut) -> dict:
 
 
 def _all(call: Call) -> dict[str, Place]:
-    """Letter, but for the batch → an axis that it is of."""
+    """Letter, but for the batch → an axis that it is of; where it has size 1 elsewhere, the whole one."""
     read, made = letters(call) or ([], "")
     numbers = iter(call.inputs)
     tensors = [next(numbers) if i in _symbolic(call) else "kernel" for i in range(len(read))]
@@ -177,9 +183,8 @@ def _all(call: Call) -> dict[str, Place]:
     places += [(x, (call.outputs[0], axis)) for axis, x in enumerate(made)]
     found: dict[str, Place] = {}
     for letter, place in places:
-        size = _size(call, place)
         if letter != made[0] and (letter not in found or _size(call, found[letter]) == 1):
-            found[letter] = place if size != 1 or letter not in found else found[letter]
+            found[letter] = place
     return found
 
 
@@ -187,9 +192,8 @@ def _size(call: Call, place: Place) -> int | None:
     where, axis = place
     if isinstance(where, str):
         return call.layer.kernel.shape[axis] if call.kind == "EinsumDense" else 1
-    return dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))[where][
-        axis
-    ]
+    shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
+    return shapes[where][axis]
 
 
 def _sized(call: Call) -> Sequence[Place]:
