@@ -31,12 +31,8 @@ def _weights(layer: Any, part: str) -> tuple[str, str]:
 
 
 def _projections(layer: Any) -> list[str]:
-    return [
-        "query",
-        "key",
-        "value",
-        *(["gate"] if getattr(layer, "_use_gate", 0) or getattr(layer, "use_gate", 0) else []),
-    ]
+    gated = getattr(layer, "_use_gate", False) or getattr(layer, "use_gate", False)
+    return ["query", "key", "value", *(["gate"] if gated else [])]
 
 
 def _read_by(call: Call) -> dict[str, int]:

@@ -22,10 +22,11 @@ from secateur.pruning.layers.registry import Cut, Place, layer_class
 from secateur.pruning.layers.running import Weights
 from secateur.pruning.layers.silence import silent
 
+ATTENTION = "ops.DotProductAttention"
 NOT_ZERO = "a removed channel is not zero there, and would count in its sums"
 NOT_UNDERSTOOD = "its equation is not understood"
 SEVERAL = "it has channels along several axes"
-MEETS = "its channels meet others that stay"
+MEETS = "its channels meet others that stay"  # or set a scale: without one Keras takes it from the width
 
 
 def letters(call: Call) -> tuple[list[str], str] | None:
@@ -33,6 +34,8 @@ def letters(call: Call) -> tuple[list[str], str] | None:
 
     None where that is not so. Axes that "..." stands for at the front are called 0, 1, ….
     """
+    if call.kind == ATTENTION:
+        return (["btnh", "bsnh", "bsnd", "bnts", "bnts"][: len(call.inputs)], "btnd")
     if call.kind == "ops.Matmul":
         shapes = _operands(call)
         rank = max(map(len, shapes))
@@ -83,6 +86,8 @@ def _symbolic(call: Call) -> list[int]:
     """Which operands are tensors of the graph."""
     if call.kind == "EinsumDense":
         return [0]
+    if call.kind == ATTENTION:
+        return list(range(len(call.inputs)))
     return [i for i, x in enumerate(_given(call)) if id(x) in call.keys]
 
 
@@ -101,13 +106,12 @@ def _product(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
     for letter, held in channels.items():
         for _, vector in held[1:]:
             state.unite(held[0][1], vector)
-        sizes = {
-            shape[side.index(letter)]
-            for side, shape in zip(sides, call.input_shapes, strict=True)
-            if letter in side
-        }
-        sharing = sum(letter in side for side in sides)
-        if len(sizes) > 1 or sharing > len(held) or letter in others:
+        pairs = zip(sides, call.input_shapes, strict=True)
+        sizes = [shape[side.index(letter)] for side, shape in pairs if letter in side]
+        sizes = [size for size in sizes if size != 1]  # of size 1 it is the same for all
+        sharing = len(sizes)
+        scaled = call.kind == ATTENTION and letter == "h" and call.argument(5, "scale") is None
+        if len(set(sizes)) > 1 or sharing > len(held) or letter in others or scaled:
             state.lock(held[0][1], f"{call.name}: {MEETS}")
         elif letter not in made and not any(silent(state, tensor) for tensor, _ in held):
             state.lock(held[0][1], f"{call.name}: {NOT_ZERO}")
@@ -115,6 +119,12 @@ def _product(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nda
             state.use(call, "consumer", {f"axis {letter}": 0}, held[0][1])
         elif sharing > 1:
             state.heads.append(held[0][1])
+    if call.kind == ATTENTION:  # Keras says that it makes the width of queries
+        widths = [channels[letter][0][1] for letter in "hd" if letter in channels]
+        for vector in widths[1:]:
+            state.unite(widths[0], vector)
+        if len(widths) == 1:
+            state.lock(widths[0], f"{call.name}: {MEETS}")
     going = [letter for letter in channels if letter in made]
     if len(going) > 1:
         return SEVERAL
@@ -163,7 +173,7 @@ def _resize(config: dict, call: Call, left: Cut) -> dict:
 
 
 def _all(call: Call) -> dict[str, Place]:
-    """Letter, but for the batch → an axis that it is of."""
+    """Letter, but for the batch → an axis that it is of; where it has size 1 elsewhere, the whole one."""
     read, made = letters(call) or ([], "")
     numbers = iter(call.inputs)
     tensors = [next(numbers) if i in _symbolic(call) else "kernel" for i in range(len(read))]
@@ -173,9 +183,8 @@ def _all(call: Call) -> dict[str, Place]:
     places += [(x, (call.outputs[0], axis)) for axis, x in enumerate(made)]
     found: dict[str, Place] = {}
     for letter, place in places:
-        size = _size(call, place)
         if letter != made[0] and (letter not in found or _size(call, found[letter]) == 1):
-            found[letter] = place if size != 1 or letter not in found else found[letter]
+            found[letter] = place
     return found
 
 
@@ -183,9 +192,8 @@ def _size(call: Call, place: Place) -> int | None:
     where, axis = place
     if isinstance(where, str):
         return call.layer.kernel.shape[axis] if call.kind == "EinsumDense" else 1
-    return dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))[where][
-        axis
-    ]
+    shapes = dict(zip((*call.inputs, *call.outputs), (*call.input_shapes, *call.shapes), strict=True))
+    return shapes[where][axis]
 
 
 def _sized(call: Call) -> Sequence[Place]:
@@ -194,6 +202,10 @@ def _sized(call: Call) -> Sequence[Place]:
 
 def _cost(rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
     """One multiplication for each combination of letters; kernel and bias as large as theirs say."""
+    if call.kind == ATTENTION:
+        left = dict(zip(_all(call), sizes, strict=True))
+        pairs = left["t"] * left["s"] * left["n"]
+        return 0, rule.mac * pairs * (left["h"] + left["d"])
     if call.kind != "EinsumDense":
         return 0, rule.mac * prod(sizes) if sizes else 0
     if (found := letters(call)) is None:
@@ -216,4 +228,4 @@ def _run_dense(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
 
 
 layer_class("EinsumDense", label=_dense, resize=_resize, cost=_cost, sized=_sized, run=_run_dense)
-layer_class("ops.Matmul", "ops.Einsum", label=_product, cost=_cost, sized=_sized)
+layer_class("ops.Matmul", "ops.Einsum", ATTENTION, label=_product, cost=_cost, sized=_sized)

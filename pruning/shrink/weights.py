@@ -58,11 +58,16 @@ def apply(
     how: Callable[..., np.ndarray] = cut,
     preserve_norm: bool = False,
 ) -> Weights:
-    """Cuts or zeroes all weights of a net. Only kernels carry a norm; vectors are cut as they are."""
+    """Cuts or zeroes all weights of a net. Only kernels carry a norm; vectors are cut as they are.
+
+    So are the kernels of attention: longer queries would sharpen its scores.
+    """
     kept = kept_positions(groups, masks, weights.keys())
     return {
         layer: {
-            name: how(array, kept[layer][name], preserve_norm and name == "kernel")
+            name: how(
+                array, kept[layer][name], preserve_norm and name == "kernel" and "kernel#1" not in arrays
+            )
             if layer in kept and name in kept[layer]
             else array
             for name, array in arrays.items()
