@@ -118,14 +118,12 @@ def compressed(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def on_one_axis(state: Labels, labels: np.ndarray, widest: bool = False) -> np.ndarray:
-    """Labels that change along one axis at most: the last one that they changed along, or the widest.
+def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
+    """Labels that change along one axis at most, the last one that they changed along.
 
     What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
     """
     varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
-    if widest:
-        varying.sort(key=lambda axis: labels.shape[axis])
     for axis in varying[:-1]:
         first = labels.take([0], axis)
         state.unite(first, labels)

@@ -36,7 +36,7 @@ def mask(model: keras.Model, plan: Plan, preserve_norm: bool = False) -> keras.M
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
     layers, names = analysis.graph.layers, flat_names(analysis.graph)
     copies = {path: copied(layer, names[path]) for path, layer in layers.items()}
-    for call in analysis.calls:
+    for call in {call.name: call for call in analysis.calls}.values():
         if call.name in analysis.reduced:
             copies[call.name] = _over_living(
                 call, copies[call.name], names[call.name], analysis, plan.masks()
