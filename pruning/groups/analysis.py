@@ -97,39 +97,39 @@ class Analysis:
         )
 
 
-def find_groups(model: keras.Model, reductions: bool = False) -> list[ChannelGroup]:
+def find_groups(model: keras.Model, channel_statistics: bool = False) -> list[ChannelGroup]:
     """Groups of a functional model whose channels may be removed, named after their first producer.
 
     Args:
         model: functional model.
-        reductions: let channels go that a mean, maximum or deviation over channels reads (CBAM, GRN). It is
-            taken over those that are left, in `compact` as in `mask`: more changes than that the
-            others are zero.
+        channel_statistics: let channels go that a mean, maximum or deviation over channels reads (CBAM, GRN).
+            It is taken over those that are left, in `compact` as in `mask`: it changes by more than what
+            zeros in place of the others would change.
 
     Groups that contain an input, an output or a layer that is not understood are left whole and not returned;
     `analyse(model).untouched` lists them with the reason. Raises `UsageError` for a model without a graph.
     """
-    return analyse(model, reductions).groups
+    return analyse(model, channel_statistics).groups
 
 
 def analysis_for(model: keras.Model, plan: Plan | None) -> Analysis:
-    """`analyse`, with reductions where the plan needs them.
+    """`analyse`, with channel_statistics where the plan needs them.
 
     Raises `UsageError` for a plan of another network.
     """
     analysis = analyse(model)
     if plan and plan.sizes.keys() != {group.name for group in analysis.groups}:
-        other = analyse(model, reductions=True)
+        other = analyse(model, channel_statistics=True)
         analysis = other if plan.sizes.keys() == {group.name for group in other.groups} else analysis
     if plan:
         plan.check(analysis.groups)
     return analysis
 
 
-def analyse(model: keras.Model, reductions: bool = False) -> Analysis:
+def analyse(model: keras.Model, channel_statistics: bool = False) -> Analysis:
     """Reads calls and groups off the functional graph, groups in the order of their first producers."""
     graph = trace(model)
-    state = label_channels(graph, reductions)
+    state = label_channels(graph, channel_statistics)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
     sites = _sites(graph, parts, {name: members[c] for c, name in found.names.items()})

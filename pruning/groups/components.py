@@ -14,9 +14,9 @@ from secateur.pruning.layers.layout import channels_last, from_last, own_axis, t
 from secateur.pruning.layers.registry import Label
 
 
-def label_channels(graph: Graph, reductions: bool = False) -> Labels:
+def label_channels(graph: Graph, channel_statistics: bool = False) -> Labels:
     """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are."""
-    state = Labels(reductions=reductions)
+    state = Labels(channel_statistics=channel_statistics)
     for call in graph.calls:
         rows = state.rows[call.inputs[0]] if call.inputs else 1
         state.rows |= dict.fromkeys(call.outputs, rows)

@@ -40,7 +40,7 @@ class Labels:
     shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)  # tensor → rows along the batch axis for each sample
-    reductions: bool = False  # whether channels may go that are averaged or compared with others
+    channel_statistics: bool = False  # whether channels may go that are averaged or compared with others
     reduced: list[str] = field(default_factory=list)  # calls that do so
     batch: int | None = None  # samples that the model takes at once; None: any number
     silence: dict[int, bool] = field(default_factory=dict)  # tensor → see `layers.silence`

@@ -22,7 +22,7 @@ from secateur.runs.errors import first_line
 
 BATCH = "it moves the batch axis"
 SINGLE = "it picks single channels"
-REDUCES = "it reduces over channels (reductions=True lets them go)"
+REDUCES = "it reduces over channels (channel_statistics=True lets them go)"
 OPEN = 2  # in place of an open size
 SEVERAL = ("ops.Stack",)  # that read more than one tensor of positions
 
@@ -299,7 +299,7 @@ def _reduce(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndar
     if across == BATCH:
         return "it reduces the batch axis"
     if across and not (call.kind in ADDING and silent(state, call.inputs[0])):
-        if not state.reductions:
+        if not state.channel_statistics:
             return REDUCES
         state.reduced.append(call.name)
     axes = tuple(a - 1 for a in _axes(axis, rank))
