@@ -66,7 +66,7 @@ class Analysis:
         """The call with its channels at the end; and what lies along them in what it first reads and makes:
         their number and their groups."""
         tensors, own = (*call.inputs, *call.outputs), own_axis(call)
-        weighted = bool(getattr(call.layer, "weights", ()))
+        weighted = bool(getattr(call.layer, "weights", ())) and call.kind != "PReLU"  # of any axis
         axes = [own if own is not None else None if weighted else self.axis(t) for t in tensors]
         seen = channels_last(call, *axes)
         ends = []
