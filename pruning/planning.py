@@ -43,7 +43,7 @@ def make_plan(
     budget: Budget | None = None, allocation: str | Sensitivity | None = None, fill: bool = True,
     round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
     convention: str = "mac", setup: Setup | None = None, cache: str | os.PathLike | None = None,
-    data: Any = None, within: Plan | None = None, reductions: bool = False,
+    data: Any = None, within: Plan | None = None, channel_statistics: bool = False,
     analysis: Analysis | None = None, **scoring: Unpack[Scoring],
 ) -> Plan:  # fmt: skip
     """Chooses the channels that stay: those with the best scores, as many as a budget allows.
@@ -72,7 +72,7 @@ def make_plan(
         within: an earlier plan: what it removes stays removed. Budgets are ratios of the whole model all the
             same; a criterion given by name sees the network that this plan leaves. Not for measured
             milliseconds.
-        reductions: as in `find_groups`; `mask` and `compact` see it by the plan.
+        channel_statistics: as in `find_groups`; `mask` and `compact` see it by the plan.
         analysis: of the model, where the caller has it.
         scoring: loss, reduce, normalise, batch_size and seed of `score_groups`.
 
@@ -86,7 +86,7 @@ def make_plan(
         max_ms=max_ms, budget=budget,
     )  # fmt: skip
     limits = Limits(round_to, min_channels, max_drop, names(ignore))
-    analysis = analysis or analyse(model, reductions)
+    analysis = analysis or analyse(model, channel_statistics)
     check_prunable(analysis, model.name)
     if within is not None:
         refuse_measured(target)

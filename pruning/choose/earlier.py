@@ -13,7 +13,7 @@ from secateur.nets.losses import compiled_losses
 from secateur.pruning.choose.ranking import Widths
 from secateur.pruning.choose.rules import Rule
 from secateur.pruning.choose.targets import Target
-from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.plan import Plan, renamed
 from secateur.pruning.score.scores import Scores, Scoring, score_groups
 from secateur.pruning.shrink.surgery import narrow
@@ -55,7 +55,9 @@ def scores_within(
         small = narrow(model, within)
         if compiled_losses(model) is not None:
             small.compile(loss=model.loss)  # what criteria look for, see `Task.of`
-        found = score_groups(small, criterion, data=data, **scoring)
+        found = score_groups(
+            small, criterion, analysis=analyse(small, bool(analysis.reduced)), data=data, **scoring
+        )
         names = flat_names(analysis.graph)  # the narrower network has no layers within layers
         now = {name: renamed(name, names) for name in within.keep}
         left = {name: found[other] for name, other in now.items() if other in found}

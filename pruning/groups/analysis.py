@@ -85,7 +85,7 @@ class Analysis:
         if (places := sized(call)) is not None:
             return call, [self._groups_on(call, place) for place in places]
         tensors, own = (*call.inputs, *call.outputs), own_axis(call)
-        weighted = bool(getattr(call.layer, "weights", ()))
+        weighted = bool(getattr(call.layer, "weights", ())) and call.kind != "PReLU"  # of any axis
         axes = [own if own is not None else None if weighted else self.axis(t) for t in tensors]
         seen = channels_last(call, *axes)
         ends = []
@@ -148,44 +148,44 @@ class Analysis:
         )
 
 
-def find_groups(model: keras.Model, reductions: bool = False) -> list[ChannelGroup]:
+def find_groups(model: keras.Model, channel_statistics: bool = False) -> list[ChannelGroup]:
     """Groups of a functional model whose channels may be removed, named after their first producer.
 
     Args:
         model: functional model.
-        reductions: let channels go that a mean, maximum or deviation over channels reads (CBAM, GRN). It is
-            taken over those that are left, in `compact` as in `mask`: more changes than that the
-            others are zero.
+        channel_statistics: let channels go that a mean, maximum or deviation over channels reads (CBAM, GRN).
+            It is taken over those that are left, in `compact` as in `mask`: it changes by more than what
+            zeros in place of the others would change.
 
     Groups that contain an input, an output or a layer that is not understood are left whole and not returned;
     `analyse(model).untouched` lists them with the reason. Raises `UsageError` for a model without a graph.
     """
-    return analyse(model, reductions).groups
+    return analyse(model, channel_statistics).groups
 
 
 def analysis_for(model: keras.Model, plan: Plan | None) -> Analysis:
-    """`analyse`, with reductions where the plan needs them.
+    """`analyse`, with channel_statistics where the plan needs them.
 
     Raises `UsageError` for a plan of another network.
     """
     analysis = analyse(model)
     if plan and plan.sizes.keys() != {group.name for group in analysis.groups}:
-        other = analyse(model, reductions=True)
+        other = analyse(model, channel_statistics=True)
         analysis = other if plan.sizes.keys() == {group.name for group in other.groups} else analysis
     if plan:
         plan.check(analysis.groups)
     return analysis
 
 
-def analyse(model: keras.Model, reductions: bool = False) -> Analysis:
+def analyse(model: keras.Model, channel_statistics: bool = False) -> Analysis:
     """Reads calls and groups off the functional graph, groups in the order of their first producers."""
     graph = trace(model)
-    state = label_channels(graph, reductions)
+    state = label_channels(graph, channel_statistics)
     found = Components.of(state)
     parts, members = _parts(graph, state, found), _members(state, found)
     own, heads = [(name, found.sizes[c], members[c]) for c, name in found.names.items()], None
     if state.heads or any(len(call.inputs) > 1 and call.kind in PRODUCTS for call in graph.calls):
-        outer = label_channels(graph, reductions, outer=True)
+        outer = label_channels(graph, channel_statistics, outer=True)
         others = Components.of(outer)
         known, more = {_fingerprint(rows) for _, _, rows in own}, _members(outer, others)
         others = others.without({c for c in others.names if _fingerprint(more[c]) in known})

@@ -14,13 +14,13 @@ from secateur.pruning.layers.layout import channels_last, from_last, own_axis, t
 from secateur.pruning.layers.registry import Label
 
 
-def label_channels(graph: Graph, reductions: bool = False, outer: bool = False) -> Labels:
+def label_channels(graph: Graph, channel_statistics: bool = False, outer: bool = False) -> Labels:
     """Runs the label rules of all layers. What is not understood is locked, as inputs and outputs are.
 
     Where the channels of a layer lie along two axes, heads and their width, labels follow one of them: the
     inner one, or the `outer` one.
     """
-    state = Labels(reductions=reductions, outer=outer)
+    state = Labels(channel_statistics=channel_statistics, outer=outer)
     for call in graph.calls:
         rows = state.rows[call.inputs[0]] if call.inputs else 1
         state.rows |= dict.fromkeys(call.outputs, rows)

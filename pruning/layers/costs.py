@@ -102,9 +102,9 @@ def pool(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]
 
 def prelu(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
     """A slope for each channel or for all, at each position that does not share it."""
-    shape = call.layer.alpha.shape
-    width = n_out if shape[-1] == call.shapes[0][-1] else shape[-1]
-    return prod(shape[:-1]) * width, rule.relu * prod(call.shapes[0][1:-1]) * n_out
+    shape, channels = call.layer.alpha.shape, call.shapes[0][-1]
+    slopes = prod(shape) // channels * n_out if channels in shape else prod(shape)
+    return slopes, rule.relu * prod(call.shapes[0][1:-1]) * n_out
 
 
 def as_they_are(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:

@@ -41,7 +41,7 @@ class Labels:
     shaped: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     of_tensor: dict[int, np.ndarray] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)  # tensor → rows along the batch axis for each sample
-    reductions: bool = False  # whether channels may go that are averaged or compared with others
+    channel_statistics: bool = False  # whether channels may go that are averaged or compared with others
     reduced: list[str] = field(default_factory=list)  # calls that do so
     batch: int | None = None  # samples that the model takes at once; None: any number
     silence: dict[int, bool] = field(default_factory=dict)  # tensor → see `layers.silence`
@@ -127,15 +127,13 @@ def compressed(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def on_one_axis(state: Labels, labels: np.ndarray, widest: bool = False) -> np.ndarray:
-    """Labels that change along one axis at most: the last one that they changed along, or the widest; with
-    `state.outer` the one in front of it.
+def on_one_axis(state: Labels, labels: np.ndarray) -> np.ndarray:
+    """Labels that change along one axis at most: the last one that they changed along, or with `state.outer`
+    the one in front of it.
 
     What is cut out of a tensor has to be a box. Positions that only differ along other axes are united.
     """
     varying = [axis for axis, n in enumerate(labels.shape) if n > 1]
-    if widest:
-        varying.sort(key=lambda axis: labels.shape[axis])
     stays = varying[-2:-1] if state.outer and len(varying) > 1 else varying[-1:]
     for axis in varying:
         if axis in stays:

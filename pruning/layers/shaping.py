@@ -22,7 +22,7 @@ from secateur.runs.errors import first_line
 
 BATCH = "it moves the batch axis"
 SINGLE = "it picks single channels"
-REDUCES = "it reduces over channels (reductions=True lets them go)"
+REDUCES = "it reduces over channels (channel_statistics=True lets them go)"
 OPEN = 2  # in place of an open size
 SEVERAL = ("ops.Stack",)  # that read more than one tensor of positions
 
@@ -34,6 +34,9 @@ def moved(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarra
     """
     if len(call.inputs) > 1 and call.kind not in SEVERAL:
         return "what it moves depends on data"
+    for vector in labels[1:]:  # what lies side by side has the same channels
+        state.unite(labels[0], vector)
+    labels = [max(labels, key=np.size)] * len(labels)
     samples, count = state.batch or 2, state.count
     read = [
         _samples(state, *row, samples) for row in zip(call.inputs, labels, call.input_shapes, strict=True)
@@ -51,7 +54,7 @@ def moved(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarra
         if found is None or len(shape) != array.ndim:
             return BATCH
         state.rows[tensor] = len(found)
-        found = on_one_axis(state, _filled(state, found), call.kind in SEVERAL)
+        found = on_one_axis(state, _filled(state, found))
         if len(found) > 1:
             return BATCH
         made.append(found[0])
@@ -296,12 +299,14 @@ def _reduce(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndar
     if across == BATCH:
         return "it reduces the batch axis"
     if across and not (call.kind in ADDING and silent(state, call.inputs[0])):
-        if not state.reductions:
+        if not state.channel_statistics:
             return REDUCES
         state.reduced.append(call.name)
     axes = tuple(a - 1 for a in _axes(axis, rank))
     if across:
+        state.use(call, "consumer", {}, vector.reshape(-1))
         vector = state.fresh(1).reshape([1] * vector.ndim)
+        state.lock(vector, f"{call.name}: it makes one channel of all")
     return [vector if call.layer.keepdims else vector.squeeze(axes)]
 
 
@@ -310,6 +315,8 @@ def _normalize(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.n
     across = _across(call, labels[0], call.layer.axis)
     if across == BATCH or (across and not silent(state, call.inputs[0])):
         return across if across == BATCH else "it normalises over channels"
+    if across:
+        state.use(call, "consumer", {}, labels[0].reshape(-1))
     return [labels[0]]
 
 

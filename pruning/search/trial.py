@@ -65,7 +65,8 @@ class _Prepared:
 
     def __init__(self, model: keras.Model, analysis: Analysis, prepare: Prepare) -> None:
         copy = mask(model, Plan.full(analysis.groups))
-        self.analysis, self._groups, self._dense = analyse(copy), analysis.groups, weights_of(model)
+        self.analysis, self._groups = analyse(copy, bool(analysis.reduced)), analysis.groups
+        self._dense = weights_of(model)
         # Layers of nested models have other names in a copy; the order of the graph stays.
         paths = zip(analysis.graph.layers, self.analysis.graph.layers.values(), strict=True)
         self._layers = {path: layer for path, layer in paths if path in self._dense}

@@ -43,7 +43,7 @@ def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = Fal
         path: _masked(layer, names[path]) if path in masked else copied(layer, names[path])
         for path, layer in analysis.graph.layers.items()
     }
-    for call in analysis.calls:
+    for call in {call.name: call for call in analysis.calls}.values():
         if call.name in analysis.reduced:
             own = copies[call.name]
             copies[call.name] = _over_living(call, own, names[call.name], analysis, plan.masks())

@@ -53,10 +53,10 @@ def run(options: PruneOptions) -> None:
     check_places(options)
     check_criterion(options)
     model = load_model(options.model)
-    analysis = analyse(model, options.reductions)
+    analysis = analyse(model, options.channel_statistics)
     check_prunable(analysis, model.name)
     check_sizes(options, model, analysis)
-    print(summary(model, options.convention, options.reductions), end="\n\n")
+    print(summary(model, options.convention, options.channel_statistics), end="\n\n")
     with contextlib.closing(setup_for(options.backend, options.threads, options.ms_batch)) as setup:
         done = _on_images(options, model) if options.data else _by_weights(options, model, setup)
         _show_and_write(options, model, done, setup)

@@ -53,7 +53,7 @@ class PlanOptions(CutOptions):
     min_channels: int = option(1, "that every group keeps", ge=1)
     max_drop: float = option(1.0, "largest ratio of its channels that a group loses", gt=0, le=1)
     ignore: list[str] = option([], "layers whose channels all stay; patterns may be used")
-    reductions: bool = option(
+    channel_statistics: bool = option(
         False, "let channels go that a mean or maximum over channels reads: it is taken over what is left"
     )
 

@@ -48,7 +48,7 @@ def choose_plan(
 
     `target` is a budget of `options` of what `model` has now. Raises what `read_plan` and `make_plan` may.
     """
-    analysis = analyse(model, options.reductions)
+    analysis = analyse(model, options.channel_statistics)
     plan = read_plan(options.plan, analysis, known.names) if target[0] == "plan" else None
     if plan and not options.curved:
         return plan, None

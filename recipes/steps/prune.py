@@ -58,7 +58,7 @@ class Prune(PlanOptions, Cutting):
         with contextlib.closing(setup_for(self.backend, self.threads, self.ms_batch)) as setup:
             name, value = self._target(context, state, model, setup)
             if name.startswith("keep") and value >= 1:
-                return Plan.full(find_groups(model, self.reductions)), {}
+                return Plan.full(find_groups(model, self.channel_statistics)), {}
             plan, curves = choose_plan(model, self, (name, value), setup, known)
         return plan, {"sensitivity": curves.to_json()} if curves else {}
 

@@ -219,3 +219,14 @@ def test_a_criterion_ranks_the_curves_of_a_plan_from_a_file(model, splits, tmp_p
     assert chosen == plan
     scores = score_groups(model, "random", seed=options.seed)
     assert curves == measure_sensitivity(model, scores, data=data)
+
+
+def test_channels_that_a_mean_over_channels_reads_go_where_that_is_said():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(images)
+    x = keras.layers.GlobalAveragePooling2D()(x * keras.ops.mean(x, axis=-1, keepdims=True))
+    model = keras.Model(images, keras.layers.Dense(2)(x))
+    options = parse("m.keras --keep 0.5 --channel_statistics -o small.keras".split())
+    plan, _ = choose_plan(model, options, options.target, None, Evidence())
+    assert plan.widths() == {"conv": 2}
+    assert plan == make_plan(model, keep=0.5, channel_statistics=True)
