@@ -82,7 +82,6 @@ def test_a_shared_layer_is_one_set():
 
 UNKNOWN = {
     "softmax over channels": lambda: keras.layers.Activation("softmax"),
-    "recurrent": lambda: keras.layers.TimeDistributed(keras.layers.LSTM(5, return_sequences=True)),
     "BN over rows": lambda: keras.layers.BatchNormalization(axis=1),
 }
 
