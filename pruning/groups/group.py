@@ -72,7 +72,8 @@ class ChannelGroup:
 
     def emptied(self, mask: np.ndarray) -> str | None:
         """The first layer that a mask (channels,) would leave without channels."""
-        return next((m.layer for m in self.members if not np.append(mask, False)[m.index].any()), None)
+        weighted_first = sorted(self.members, key=lambda m: not m.axes)
+        return next((m.layer for m in weighted_first if not np.append(mask, False)[m.index].any()), None)
 
     def _sets(self) -> set[frozenset[int]]:
         """Channels that one layer makes or reads: it must keep at least one of them."""

@@ -128,13 +128,17 @@ def _run(call: Call, w: running.Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _of_units(layer: Any, units: tf.Tensor) -> Any:
-    """The layer with another number of units in its cells, which part gates by it; of the same weights."""
+    """The layer with another number of units in its cells, which part gates by it; of the same weights.
+
+    The fused kernels of both directions ask for numbers of units that are no tensors.
+    """
     other = object.__new__(type(layer))
     vars(other).update(vars(layer))
     for name in INSIDE & vars(layer).keys():
         vars(other)[name] = _of_units(getattr(layer, name), units)
-    if "units" in vars(layer):
-        vars(other)["units"] = units
+    vars(other).update(
+        {name: new for name, new in (("units", units), ("use_cudnn", False)) if name in vars(layer)}
+    )
     return other
 
 
