@@ -250,7 +250,8 @@ class _Walk:
             known |= {id(tensor): next(self._numbers) for tensor in node.outputs}
             self.calls.append(_call(node, name, known, training, whole))
             return
-        given = node.arguments.keras_tensors if inner.names is not None else _read_by(inner, node)
+        model = graph_of(node.operation)
+        given = node.arguments.keras_tensors if model is None else _read_by(model, node)
         inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, given, strict=True)}
         said = node.arguments.kwargs.get("training") if inner.names is None else mode_of(node)
         if inner.names is not None:

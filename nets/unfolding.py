@@ -84,9 +84,9 @@ def _inside(node: Any, training: bool | None) -> Inside | str:
         return "it has an activity regulariser"
     mode = mode_of(node) if training is None else training
     found = _of_any_batch(node, mode)
-    if isinstance(found, str) or mode is not None or not layer._call_has_training_arg:
+    if isinstance(found, str) or not layer._call_has_training_arg:
         return found
-    other = _of_any_batch(node, True)
+    other = _of_any_batch(node, not mode)  # whoever calls the model has the last word
     if isinstance(other, str) or _print_of(other) != _print_of(found):
         return "its call does something else in training"
     return found

@@ -5,6 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from secateur.pruning import Plan, compact, find_groups, mask
 from secateur.pruning.groups.analysis import analyse
@@ -46,7 +47,7 @@ def test_the_source_of_layers_is_run_as_it_is():
     class Halved(L.Layer):
         def call(self, x):
             self.stack = [frame.filename for frame in inspect.stack(0)]
-            return x / 2
+            return tf.divide(x, 2)  # no operation of Keras: the layer stays whole
 
     images = keras.Input((4,))
     halved = Halved()

@@ -186,7 +186,7 @@ def test_each_half_of_a_split_keeps_a_channel():
     (group,) = find_groups(model)
     assert group.best(np.arange(6), 1).tolist() == [0, 3]
     full = Plan.full([group])
-    with pytest.raises(UsageError, match="leaves 'split' without channels. Received: 3 of the 6 channels"):
+    with pytest.raises(UsageError, match="leaves 'right' without channels. Received: 3 of the 6 channels"):
         compact(model, full.replace("both", (0, 1, 2)))
     plan = full.replace("both", (1, 3, 4))
     assert distance(mask(model, plan)(BATCH), compact(model, plan)(BATCH)) <= TOLERANCE
