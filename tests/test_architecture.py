@@ -81,7 +81,7 @@ def test_arrows_point_down(room):
 
 
 INSIDE = {  # bottom up: a folder or file of a room imports itself and what stands before it
-    "pruning": "conventions rounding layers groups plan shrink count "
+    "pruning": "conventions rounding layers plan groups shrink count "
     "score choose latency planning search constrain",
     "coding": "entropy sharing int8 file",
 }

@@ -16,7 +16,7 @@ import tensorflow as tf
 from secateur.nets.graph import Call
 from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
-from secateur.pruning.count.profiling import macs_of
+from secateur.pruning.layers.profiling import macs_of
 from secateur.runs.errors import first_line
 
 Cost = Callable[[Convention, Call, int, int], tuple[int, int]]

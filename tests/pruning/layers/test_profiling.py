@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from secateur.pruning import complexity
-from secateur.pruning.count.profiling import profiled
+from secateur.pruning.layers.profiling import profiled
 from tests.helpers import toys, user_models
 
 L = keras.layers
