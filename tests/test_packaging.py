@@ -147,7 +147,7 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
     text = script.read_text().replace("\\\n   ", "")
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-56" for name in ("train_cifar", "test"))
+    train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-20" for name in ("train_cifar", "test"))
     for command in (
         "make lint",
         "make test",

@@ -52,6 +52,7 @@ def test_killed_in_the_training_it_ends_in_the_same_bits(programs, teacher, tmp_
     assert metrics(killed) == metrics(whole)
 
 
+@pytest.mark.slow
 def test_a_deeper_teacher_is_learnt_from_and_the_report_says_how(programs, teacher, tmp_path):
     """The parts of the loss in metrics.jsonl, by the weights in report.json, add up to the loss."""
     path = teacher("ResNet-14")
@@ -71,6 +72,7 @@ def test_a_deeper_teacher_is_learnt_from_and_the_report_says_how(programs, teach
     assert "It is as large" not in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_family_is_learnt_from(programs, teacher, tmp_path):
     """Gram matrices are of one size whatever a network's resolutions and widths are."""
     words = ["--distill", "kd+hap", "--train_epoch", 1, "--teacher", teacher("VGG-11")]

@@ -30,6 +30,7 @@ def widths(folder, criterion: str) -> dict[str, int]:
     return plan.widths()
 
 
+@pytest.mark.slow
 def test_l1_prunes_uniformly_without_search_or_bank(run):
     folder, report = run("--criterion", "l1", "--target_rate", 0.5, "--accum", 2)
     names = {path.name for path in folder.iterdir()}
@@ -62,6 +63,7 @@ def test_searching_stops_behind_the_slimmed_network(run):
     assert load_snapshot(folder / "slimmed_param.pkl").facts["normalisation"] == "bgr"
 
 
+@pytest.mark.slow
 def test_a_search_in_steps_of_eight_without_knowledge(run, published):
     options = ["--no-Knowledge", "--round_to", 8, "--bn", "batch", "--target_rate", 0.95]
     folder, report = run(*options, "--searching")

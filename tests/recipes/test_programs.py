@@ -60,7 +60,7 @@ OF_RESNET_56 = {  # parameters and MACs that Li et al. 2017 publish as percentag
 }
 # Run by `make test-slow`: steps, switches and choices by name are those of other runs, the numbers differ.
 SLOW = {"annealing", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8", "kesi"}
-SLOW |= {"kesi_steps", "lottery_admm", *OF_RESNET_56}
+SLOW |= {"kesi_small_rate", "kesi_steps", "kesi_weights", "lottery_admm", *OF_RESNET_56}
 OWN = """
 about = "mine"
 [[steps]]
@@ -358,6 +358,7 @@ def test_filters_that_become_zero_cannot_share(recipe, dense, tmp_path):
     assert done.code == 2 and "soft_train behind a step that shares" in done.err
 
 
+@pytest.mark.slow  # kills are those of test_interrupted
 def test_a_killed_run_goes_on_to_the_same_bits_and_begins_anew_with_another_rate(
     programs, recipe, ran, dense, tmp_path
 ):

@@ -45,6 +45,7 @@ def small_cifar10(data_dir, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_they_run_one_after_the_other_in_tensorflow_datasets_own_folder(programs, small_cifar10, tmp_path):
     cwd = tmp_path / "Secateur"
     cwd.mkdir()
