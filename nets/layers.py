@@ -24,7 +24,7 @@ def output_side(side: int | None, kernel_size: int, strides: int, padding: str) 
 class Masked(keras.Layer):
     """A layer whose last axis has a mask."""
 
-    MASKED = ("kernel", "bias", "gamma", "beta")
+    MASKED: tuple[str, ...] = ("kernel", "bias", "gamma", "beta")
 
     def folded(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Its weights, by name, as they act: switched-off channels are zero."""

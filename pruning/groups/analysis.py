@@ -90,8 +90,8 @@ class Analysis:
         seen = channels_last(call, *axes)
         ends = []
         for i, shape in ((0, seen.input_shapes[0]), (len(call.inputs), seen.shapes[0])):
-            rank = len(shape) - 1
-            axis = rank - 1 if axes[i] is None or axes[i] >= rank else axes[i]
+            rank, axis = len(shape) - 1, axes[i]
+            axis = rank - 1 if axis is None or axis >= rank else axis
             rows = self.parts[tensors[i]] if self.axis(tensors[i]) == axis else []
             ends.append(((shape[1:] or (1,))[-1] or 1, rows))  # one word has no size
         return seen, ends
@@ -200,8 +200,8 @@ def analyse(model: keras.Model, channel_statistics: bool = False) -> Analysis:
     analysis = Analysis(
         graph, [], left, found.slots(), state.of_tensor, parts, state.rows, tuple(state.reduced), heads
     )
-    for name, size, rows in own:
-        analysis.groups.append(ChannelGroup(name, size, tuple(rows), analysis, sites[name]))
+    for name, size, its in own:
+        analysis.groups.append(ChannelGroup(name, size, tuple(its), analysis, sites[name]))
     return analysis
 
 
