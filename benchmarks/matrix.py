@@ -70,6 +70,7 @@ def two_inputs() -> keras.Model:
 
 
 def application(name: str) -> Callable[[], keras.Model]:
+    """A model of keras.applications with random weights."""
     make = getattr(keras.applications, name)
     return lambda: make(weights=None, input_shape=(SIDE, SIDE, 3), classes=CLASSES)
 
@@ -173,6 +174,7 @@ def cell(model: str, recipe: str, folder: Path, limit: float) -> dict:
 
 
 def main() -> None:
+    """argv → a line for each cell, then the table and, of a whole matrix, the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 SIDES = (64, 71, 75, 96, 128, 224, 331)  # the first that a model takes
@@ -164,9 +164,8 @@ D_FINE = {
 }  # fmt: skip
 
 
-def keras_hub() -> dict[str, Callable[[], Any]]:
-    """Every vision backbone of keras-hub, and every task: classifier, segmenter, detector."""
-    models = importlib.import_module("keras_hub").models
+def _backbones(models: Any) -> dict[str, Callable[[], Any]]:
+    """Every vision backbone of keras-hub."""
 
     def backbone(name: str, **options: Any) -> Any:
         return getattr(models, f"{name}Backbone")(**options, **IMAGE)
@@ -177,7 +176,7 @@ def keras_hub() -> dict[str, Callable[[], Any]]:
     def hgnet(**more: Any) -> Any:
         return backbone("HGNetV2", **HGNET, **more)
 
-    backbones: Mapping[str, Callable[[], Any]] = {
+    return {
         "CSPNet": lambda: backbone("CSPNet", stem_filters=16, stem_kernel_size=3, stem_strides=1,
                                    stackwise_depth=[1, 2], stackwise_strides=[2, 2],
                                    stackwise_num_filters=[32, 64], block_type="dark_block", stage_type="csp",
@@ -221,6 +220,12 @@ def keras_hub() -> dict[str, Callable[[], Any]]:
                                    projection_filters=64),
         "DFine": lambda: backbone("DFine", backbone=hgnet(out_features=["stage3", "stage4"]), **D_FINE),
     }  # fmt: skip
+
+
+def keras_hub() -> dict[str, Callable[[], Any]]:
+    """Every vision backbone of keras-hub, and every task: classifier, segmenter, detector."""
+    models = importlib.import_module("keras_hub").models
+    backbones = _backbones(models)
     classes = {"num_classes": 5, "preprocessor": None}
 
     def task(name: str, of: str, **options: Any) -> Callable[[], Any]:

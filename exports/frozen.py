@@ -9,9 +9,8 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from secateur.exports.signature import Runner, alone, call, fixed_batch, in_batches, input_specs
-from secateur.nets.copies import config_of, flat_names, give_weights, remade, with_layers
+from secateur.nets.copies import config_of, flat_names, remade, with_same_weights
 from secateur.nets.graph import trace
-from secateur.nets.kernels import named_variables
 
 MIXED = "mixed_"  # policies of layers whose weights are float32 and whose products are not
 
@@ -54,11 +53,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         path: remade(layer, type(layer), _unmixed(config_of(layer)) | {"name": names[path]})
         for path, layer in graph.layers.items()
     }
-    twin = with_layers(model, graph, layers)
-    for path, layer in graph.layers.items():
-        if getattr(layer, "variables", ()):
-            give_weights(layers[path], {name: v.numpy() for name, v in named_variables(layer).items()})
-    return twin
+    return with_same_weights(model, graph, layers)
 
 
 def _unmixed(config: Any) -> Any:

@@ -40,6 +40,15 @@ def with_layers(model: keras.Model, graph: Graph, layers: Mapping[str, Any]) -> 
     return rebuilt(model, graph, run)
 
 
+def with_same_weights(model: keras.Model, graph: Graph, layers: Mapping[str, Any]) -> keras.Model:
+    """`with_layers`, where the other layers have the weights of the old ones."""
+    made = with_layers(model, graph, layers)
+    for path, layer in graph.layers.items():
+        if getattr(layer, "variables", ()):
+            give_weights(layers[path], {name: v.numpy() for name, v in named_variables(layer).items()})
+    return made
+
+
 def give_weights(layer: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Sets all variables of a layer, by the names of `named_variables`."""
     for name, variable in named_variables(layer).items():

@@ -6,9 +6,8 @@ from typing import Any
 
 import keras
 
-from secateur.nets.copies import copied, flat_names, give_weights, with_layers
+from secateur.nets.copies import copied, flat_names, with_same_weights
 from secateur.nets.graph import Graph, has_graph, trace
-from secateur.nets.kernels import named_variables
 from secateur.nets.unfolding import unrun, untouched
 from secateur.runs.errors import UsageError
 
@@ -53,10 +52,7 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
 def _copy(model: keras.Model, outer: keras.Model, graph: Graph) -> keras.Model:
     names = flat_names(graph)
     layers = {path: copied(layer, names[path]) for path, layer in graph.layers.items()}
-    made = with_layers(outer, graph, layers)
-    for path, layer in graph.layers.items():
-        if getattr(layer, "variables", ()):
-            give_weights(layers[path], {n: v.numpy() for n, v in named_variables(layer).items()})
+    made = with_same_weights(outer, graph, layers)
     if getattr(model, "compiled", False) and model.loss is not None:
         made.compile(loss=model.loss)
     return made

@@ -21,8 +21,8 @@ from secateur.pruning.layers.layout import channels_last, own_axis
 from secateur.pruning.layers.registry import Place
 from secateur.pruning.plan import Plan
 
-PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")
-Plane = tuple[np.ndarray, dict[int, np.ndarray]]
+PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")  # which have heads beside widths
+Plane = tuple[np.ndarray, dict[int, np.ndarray]]  # slots and labels of one run of the rules
 Rows = list[tuple[str, np.ndarray]]  # groups on an axis, and which channel is where
 Axes = Sequence[tuple[int, Rows]]  # sizes of axes, and the groups on each
 Parts = dict[int, Rows]  # tensor → those of the axis of its channels
@@ -128,15 +128,19 @@ class Analysis:
         return cuts
 
     def alive(self, tensor: int, masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Which positions of the axis of its channels are left; None where all are."""
-        slots = self.slots[self.labels[tensor]].reshape(-1)
-        if (slots < 0).all():
-            return None
-        return np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)[slots]
+        """Which positions of the axis of its channels are left by every plane; None where all are."""
+        alive, axis = self._alive(masks), self.axis(tensor)
+        planes = [slots[labels[tensor]] for slots, labels in self.planes]
+        kept = [alive[own.reshape(-1)] for own in planes if own.shape[axis] == own.size and (own >= 0).any()]
+        return np.logical_and.reduce(np.broadcast_arrays(*kept)) if kept else None
+
+    def _alive(self, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The masks of all groups in a row, for `slots`, with True for what stays."""
+        return np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)
 
     def sizes(self, tensor: int, shape: tuple, masks: Mapping[str, np.ndarray]) -> tuple[int | None, ...]:
         """What is left of a tensor of this shape (with batch) along each axis; None where that is no box."""
-        alive = np.concatenate([*(masks[g.name] for g in self.groups), np.array([True])]).astype(bool)
+        alive = self._alive(masks)
         left = [alive[slots[labels[tensor]]] for slots, labels in self.planes]
         kept = expanded(np.logical_and.reduce(np.broadcast_arrays(*left)), shape[1:])
         sizes = [

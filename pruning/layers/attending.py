@@ -15,9 +15,8 @@ from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.producers import QUANTISED, quantised, spread
 from secateur.pruning.layers.registry import Cut, Place, layer_class
 from secateur.pruning.layers.running import Weights, layer_itself
-from secateur.pruning.layers.silence import silent
+from secateur.pruning.layers.silence import NOT_ZERO, silent
 
-NOT_ZERO = "a removed channel is not zero there, and would count in its sums"
 HEADS, KEYS, VALUES = "heads", "keys", "values"  # parts of the layer that groups are named after
 
 
@@ -171,13 +170,11 @@ def _products(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nd
         return "its inputs are not channels alone"
     query, value, key = (*vectors, *vectors[1:2])[:3]
     state.unite(query, key)
-    zero = [
-        silent(state, t) for t in (call.inputs[0], call.inputs[-1])
-    ]  # of one layer's scores: a sum over …
+    zero = [silent(state, tensor) for tensor in (call.inputs[0], call.inputs[-1])]
     state.use(call, "consumer", {"axis": 0}, query)
     if getattr(call.layer, "scale", None) is not None and call.kind == "AdditiveAttention":
-        state.use(call, "consumer", {"scale": 0}, query)  # … scale · tanh(q + k)
-    elif not (any(zero) if getattr(call.layer, "score_mode", "") == "dot" else all(zero)):  # … q · k
+        state.use(call, "consumer", {"scale": 0}, query)  # a score is Σ scale · tanh(q + k)
+    elif not (any(zero) if getattr(call.layer, "score_mode", "") == "dot" else all(zero)):  # Σ q · k
         for vector in (query, key):
             state.lock(vector, f"{call.name}: {NOT_ZERO}")
     return [spread(call, value), np.full([1] * (len(call.shapes[-1]) - 1), state.fresh(1))][

@@ -20,10 +20,9 @@ from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.producers import QUANTISED, quantised
 from secateur.pruning.layers.registry import Cut, Place, layer_class
 from secateur.pruning.layers.running import Weights
-from secateur.pruning.layers.silence import silent
+from secateur.pruning.layers.silence import NOT_ZERO, silent
 
 ATTENTION = "ops.DotProductAttention"
-NOT_ZERO = "a removed channel is not zero there, and would count in its sums"
 NOT_UNDERSTOOD = "its equation is not understood"
 SEVERAL = "it has channels along several axes"
 MEETS = "its channels meet others that stay"  # or set a scale: without one Keras takes it from the width

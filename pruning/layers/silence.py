@@ -9,6 +9,7 @@ from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.running import BROKEN
 from secateur.runs.errors import UsageError
 
+NOT_ZERO = "a removed channel is not zero there, and would count in its sums"
 OTHER = 0.7  # a value of what is not removed
 
 

@@ -69,10 +69,10 @@ def picking(analysis: Analysis) -> dict[str, Callable]:
     return {
         call.name: partial(_picks, analysis, call, axis)
         for call in analysis.calls
-        if (known := find(call.kind))
-        and known.replace
-        and None in _open(analysis, call.inputs[0], call.input_shapes[0])[1:]
-        if picked(call, axis := analysis.axis(call.inputs[0])) is not None
+        if (known := find(call.kind)) and known.replace
+        for axis in [analysis.axis(call.inputs[0])]
+        if _open(analysis, call.inputs[0], call.input_shapes[0])[axis + 1] is None
+        and picked(call, axis) is not None
     }
 
 
