@@ -131,7 +131,8 @@ class Analysis:
         """Which positions of the axis of its channels are left by every plane; None where all are."""
         alive, axis = self._alive(masks), self.axis(tensor)
         planes = [slots[labels[tensor]] for slots, labels in self.planes]
-        kept = [alive[own.reshape(-1)] for own in planes if own.shape[axis] == own.size and (own >= 0).any()]
+        along = [own.reshape(-1) for own in planes if own.ndim and own.shape[axis] == own.size]
+        kept = [alive[own] for own in along if (own >= 0).any()]
         return np.logical_and.reduce(np.broadcast_arrays(*kept)) if kept else None
 
     def _alive(self, masks: Mapping[str, np.ndarray]) -> np.ndarray:
