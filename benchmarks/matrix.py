@@ -183,14 +183,18 @@ def main() -> None:
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     known = args.runs / "cells.json"
-    cells = read_json(known) if known.exists() else {}
+
+    def read() -> dict:
+        return read_json(known) if known.exists() else {}
+
     for model in args.models:
         for recipe in args.recipes:
             name = f"{model} / {recipe}"
-            if cells.get(name, {}).get("state") != "done":
-                cells[name] = cell(model, recipe, args.runs, args.limit)
-                write_json(known, cells)
-            print(f"{name}: {cells[name]}", flush=True)
+            if (found := read().get(name, {})).get("state") != "done":
+                found = cell(model, recipe, args.runs, args.limit)
+                write_json(known, read() | {name: found})  # others may have other models of it
+            print(f"{name}: {found}", flush=True)
+    cells = read()
     rows = [[r, *(cells.get(f"{m} / {r}", {}).get("state", "not tried") for m in MODELS)] for r in RECIPES]
     print(table(("recipe", *MODELS), rows))
     if set(args.models) == set(MODELS) and set(args.recipes) == set(RECIPES):
