@@ -14,11 +14,16 @@ from tests.helpers.forked import Programs
 
 REPO = Path(__file__).resolve().parents[1]
 COSTLY = ("published", "stripes")  # session's fixtures that take seconds: made in one worker only
+LONGEST = "recipes"  # whole runs
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file goes to one worker of pytest-xdist, and all files that use a costly fixture go to one."""
+    """A file goes to one worker of pytest-xdist, and all files that use a costly fixture go to one.
+
+    What takes longest begins first, so that both workers end at about the same time.
+    """
+    items.sort(key=lambda item: LONGEST not in item.path.parts)
     shared = {item.path: name for item in items for name in COSTLY if name in item.fixturenames}
     for item in items:
         group = shared.get(item.path, str(item.path.relative_to(REPO)))

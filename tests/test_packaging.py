@@ -179,3 +179,8 @@ def test_no_file_names_the_machine_it_was_made_on() -> None:
         if pattern:
             found.append(f"{name}: {pattern[0]}")
     assert not found
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one worker has all tests")
+def test_the_tests_of_a_file_go_to_one_worker(request) -> None:
+    assert request.node.nodeid.endswith("@tests/test_packaging.py")
