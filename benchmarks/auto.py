@@ -1,7 +1,9 @@
 """What `--minutes` gets out of a given time, beside one fixed plan for all of that time.
 
-    python -m benchmarks.auto --trained_param resnet20.safetensors --data_path DIR --runs RUNS --minutes 15
+    python -m benchmarks.auto --runs RUNS --minutes 15 -- --arch ResNet-20 --trained_param resnet20.safetensors \
+        --dataset CIFAR10 --data_path DIR
 
+Behind -- stands what `train_cifar.py` is told of the network and the images in every row.
 All rows end after the same minutes, report included, and train by the same schedule with the same teacher,
 but for "labels alone". Rows differ in the plan: what `auto` chooses, or one that is given. A search has all
 of the time for plans. Every run has a folder of its own under RUNS: what is finished is read. Nothing is
@@ -33,26 +35,21 @@ ROWS = {
 def main() -> None:
     """argv → runs → table and JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.auto", description=__doc__.splitlines()[0])
-    parser.add_argument("--trained_param", required=True, help="the network that all start from")
-    parser.add_argument("--arch", default="ResNet-20")
-    parser.add_argument("--dataset", default="CIFAR10")
-    parser.add_argument("--data_path")
     parser.add_argument("--runs", type=Path, required=True, help="a folder for all run folders")
     parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
     parser.add_argument("--keep_macs", type=float, nargs="+", default=[0.72, 0.5])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("words", nargs="+", metavar="-- OPTION", help="of train_cifar.py")
     args = parser.parse_args()
-    common = ["--trained_param", args.trained_param, "--arch", args.arch, "--dataset", args.dataset]
-    common += ["--data_path", args.data_path] if args.data_path else []
-    common += ["--minutes", f"{args.minutes:g}"]
-    rows = [
-        _row(name, keep, [*common, "--keep_macs", f"{keep:g}", *(["--set", *settings] if settings else [])],
-             args.runs / f"{slug(name)}-{keep:g}-{args.minutes:g}")
-        for keep in args.keep_macs
-        for name, settings in ROWS.items()
-    ]  # fmt: skip
+    rows = []
+    for keep in args.keep_macs:
+        for name in args.rows:
+            words = [*args.words, "--minutes", f"{args.minutes:g}", "--keep_macs", f"{keep:g}"]
+            words += ["--set", *ROWS[name]] if ROWS[name] else []
+            rows.append(_row(name, keep, words, args.runs / f"{slug(name)}-{keep:g}-{args.minutes:g}"))
     titles = ("", "keep_macs", "chosen", "MACs", "pruned %", "hold-out %", "test %", "epochs", "seconds")
-    print_table(f"{args.arch}, {args.minutes:g} minutes each", titles, [_cells(row) for row in rows])
-    save("auto", {"arch": args.arch, "dataset": args.dataset, "minutes": args.minutes, "rows": rows})
+    print_table(f"{args.minutes:g} minutes each", titles, [_cells(row) for row in rows])
+    save("auto", {"words": args.words, "minutes": args.minutes, "rows": rows})
 
 
 def _row(name: str, keep: float, words: list[str], folder: Path) -> dict:
