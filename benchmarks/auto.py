@@ -1,7 +1,6 @@
 """What `--minutes` gets out of a given time, beside one fixed plan for all of that time.
 
-    python -m benchmarks.auto --runs RUNS --minutes 15 -- --arch ResNet-20 --trained_param resnet20.safetensors \
-        --dataset CIFAR10 --data_path DIR
+    python -m benchmarks.auto --runs RUNS --minutes 15 -- --arch ResNet-20 --trained_param NET --data_path DIR
 
 Behind -- stands what `train_cifar.py` is told of the network and the images in every row.
 All rows end after the same minutes, report included, and train by the same schedule with the same teacher,
