@@ -46,9 +46,10 @@ def write_bank(
     images: np.ndarray,
     ids: np.ndarray,
     dtype: str = "float32",
+    rank: int = 2,
 ) -> str:
     """Writes the bytes of `bank_bytes`, all or none of them; returns the file's SHA-256."""
-    return write_atomic(path, bank_bytes(forwards, images, ids, dtype))
+    return write_atomic(path, bank_bytes(forwards, images, ids, dtype, rank))
 
 
 def bank_bytes(
@@ -56,11 +57,12 @@ def bank_bytes(
     images: np.ndarray,
     ids: np.ndarray,
     dtype: str = "float32",
+    rank: int = 2,
 ) -> memoryview:
     """Runs every teacher once on all images: the file of what they say.
 
     It is a `.npy` of the logits (n, classes, teachers), as EKG's is, with a second one behind it for the ids
-    of its rows.
+    of its rows. Of maps the logits are (n, h, w, classes, teachers), and so on.
 
     Args:
         forwards: images uint8 (n, h, w, c) → logits (n, classes), or (n, classes, several), in the order in
@@ -68,6 +70,7 @@ def bank_bytes(
         images: un-augmented.
         ids: (n,) different integers ≥ 0.
         dtype: of the logits on disk; "float16" halves the file and rounds to 3 digits.
+        rank: axes of one teacher's logits, that of images included.
 
     Raises `UsageError` for another type or for ids that do not fit, `DataError` for logits out of its range.
     """
@@ -77,7 +80,7 @@ def bank_bytes(
     columns = []
     for forward in tqdm(forwards, desc="memory bank", unit="teacher"):
         logits = np.asarray(forward(images))
-        columns.append(_within(logits.reshape(*logits.shape[:2], -1), dtype))
+        columns.append(_within(logits if logits.ndim > rank else logits[..., None], dtype))
     logits = np.concatenate(columns, -1)
     buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full
     np.save(buffer, logits)
@@ -121,7 +124,7 @@ class MemoryBank:
             raise DataError(
                 f"{path} is not a memory bank ({reason})\nDelete it and run the same command again"
             ) from error
-        fits = logits.ndim == 3 and len(logits) == len(ids) and logits.dtype.name in DTYPES
+        fits = logits.ndim > 2 and len(logits) == len(ids) and logits.dtype.name in DTYPES
         if not fits or not (own is None or np.array_equal(np.sort(own), np.sort(ids))):
             raise DataError(
                 f"{path} does not belong to this training set of {len(ids)} images. "

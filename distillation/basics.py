@@ -27,6 +27,27 @@ def bernoulli_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: fl
     return tf.reduce_sum(p * on + (1 - p) * off, -1)
 
 
+def side_by_side(teachers: tf.Tensor) -> tf.Tensor:
+    """What several teachers say, (b, …, teachers) → (b, teachers, …)."""
+    last = len(teachers.shape) - 1
+    return tf.transpose(teachers, [0, last, *range(1, last)])
+
+
+def divergence(
+    teacher: tf.Tensor, student: tf.Tensor, temperature: float, kind: str = "classes"
+) -> tf.Tensor:
+    """How far the student is from the teacher on each image, (b, k, …) → (b, k); either k may be 1.
+
+    KL of softened classes, for maps its mean over the positions; its sum over all labels, each of which a
+    sigmoid decides; the mean squared difference of numbers, which have no temperature.
+    """
+    if kind == "numbers":
+        each = tf.square(teacher - student)
+    else:
+        each = (bernoulli_divergence if kind == "labels" else kl_divergence)(teacher, student, temperature)
+    return tf.reduce_mean(each, [*range(2, len(each.shape))]) if len(each.shape) > 2 else each
+
+
 MEANS = ("logits", "softmax", "tempered")
 """What `mean_of` can average."""
 
@@ -35,12 +56,13 @@ def mean_of(logits: tf.Tensor, shares: tf.Tensor, how: str, temperature: float) 
     """Weighted mean of what several teachers say, as logits (b, classes).
 
     Args:
-        logits: (b, classes, teachers).
+        logits: (b, classes, teachers); with more axes between where the mean is of "logits".
         shares: (teachers,) or (b, teachers), not below 0, of sum 1.
         how: mean of their "logits" (EKG), of "softmax" (then softmax(result) is the mean), or of "tempered"
             ones (then softmax(result / temperature) is).
     """
-    shares = shares[..., None, :]
+    for _ in range(len(logits.shape) - 2):
+        shares = shares[..., None, :]
     if how == "logits":
         return tf.reduce_sum(logits * shares, -1)
     scale = temperature if how == "tempered" else 1.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from secateur.distillation.basics import MEANS, kl_divergence, mean_of, temperature_for
+from secateur.distillation.basics import MEANS, divergence, mean_of, side_by_side, temperature_for
 from secateur.distillation.ekg import kept_teachers
 from secateur.distillation.teachers import Outputs, Teacher
 from secateur.runs.errors import UsageError
@@ -16,15 +16,17 @@ from secateur.runs.suggest import require
 SCOPES = ("batch", "sample", "dataset")
 
 
-def kept_per_sample(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+def kept_per_sample(
+    bank: tf.Tensor, student: tf.Tensor, temperature: float, kind: str = "classes"
+) -> tf.Tensor:
     """`kept_teachers` for each sample alone: k stays where KL(M₀ ‖ M_k) < KL(M₀ ‖ student); M₀ always.
 
-    bank (b, classes, K), student (b, classes) → float mask (b, K).
+    bank (b, classes, K), student (b, classes) → float mask (b, K). `kind`: see `basics.divergence`.
     """
-    bank = tf.transpose(bank, [0, 2, 1])
-    distance = kl_divergence(bank[:, :1], bank, temperature)
-    of_student = kl_divergence(bank[:, 0], student, temperature)
-    kept = tf.cast(distance < of_student[:, None], tf.float32)
+    bank = side_by_side(bank)
+    distance = divergence(bank[:, :1], bank, temperature, kind)
+    of_student = divergence(bank[:, :1], student[:, None], temperature, kind)
+    kept = tf.cast(distance < of_student, tf.float32)
     return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[1])))
 
 
@@ -35,14 +37,17 @@ class Filtered:
         teacher: gives logits (b, classes, K), K > 1, the best first; its features are passed on.
         by: whether the divergences are summed over each "batch" (EKG's program), taken for each "sample", or
             were summed once over the "dataset" (EKG's poster).
-        mean: see `distillation.basics.mean_of`.
+        mean: see `distillation.basics.mean_of`; of other kinds than classes it is that of "logits".
         temperature: of the divergences; None takes EKG's, 4, and 10 from a thousand classes on.
         kept: for "dataset": (K,), 1 for those that stay, as `kept_teachers` finds them on the logits of the
             whole training set.
+        kind: of the logits, see `distillation.basics.divergence`.
 
     A batch is that of one replica, and one micro-batch with accumulation. Where the student has several
     views of each image, the mean of their logits is compared. Raises `UsageError` for wrong options.
     """
+
+    several = False
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Filtered:
         mean: str = "logits",
         temperature: float | None = None,
         kept: Sequence[float] | None = None,
+        kind: str = "classes",
     ) -> None:
         for option, value, valid in (("by", by, SCOPES), ("mean", mean, MEANS)):
             require(value, valid, "filter", option)
@@ -60,17 +66,18 @@ class Filtered:
                 "Pass kept_teachers(bank, student's logits, temperature) of the whole training set"
             )
         shape = teacher.symbols["logits"].shape
-        if len(shape) != 3:
+        if not teacher.several:
             raise UsageError(f"A filter chooses among several teachers. Received: logits of shape {shape}")
-        self.teacher, self.by, self.mean, self.temperature, self.kept = teacher, by, mean, temperature, kept
+        self.teacher, self.by, self.kind, self.kept, self.temperature = teacher, by, kind, kept, temperature
+        self.mean = mean if kind == "classes" else "logits"
         self.variables, self.convolutions = teacher.variables, teacher.convolutions
-        self.symbols = {**teacher.symbols, "logits": keras.KerasTensor(shape[:2])}
+        self.symbols = {**teacher.symbols, "logits": keras.KerasTensor(shape[:-1])}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes). `student`: its logits (v·b, classes), needed unless by "dataset"."""
         outputs = self.teacher(inputs, student)
         logits = outputs["logits"]
-        temperature = self.temperature or temperature_for(logits.shape[1])
+        temperature = self.temperature or temperature_for(logits.shape[-2])
         kept = self._kept(logits, student, temperature)
         shares = kept / tf.reduce_sum(kept, -1, keepdims=True)
         return {**outputs, "logits": mean_of(logits, shares, self.mean, temperature)}
@@ -80,6 +87,7 @@ class Filtered:
             return tf.constant(self.kept, tf.float32)
         if student is None:
             raise UsageError(f"A filter by {self.by!r} needs the student's logits. Received: student=None")
-        views = tf.reshape(student, [-1, logits.shape[0] or tf.shape(logits)[0], student.shape[-1]])
+        images = logits.shape[0] or tf.shape(logits)[0]
+        views = tf.reshape(student, tf.concat([[-1, images], tf.shape(student)[1:]], 0))
         keep = kept_teachers if self.by == "batch" else kept_per_sample
-        return keep(logits, tf.stop_gradient(tf.reduce_mean(views, 0)), temperature)
+        return keep(logits, tf.stop_gradient(tf.reduce_mean(views, 0)), temperature, self.kind)

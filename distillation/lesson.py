@@ -80,7 +80,8 @@ class Lesson(keras.Model):
         self.changes = Changes(moving, self.view, teacher.convolutions if teacher and moving else [])
         symbols = teacher.symbols if teacher else {}
         if self.terms and teacher:
-            check_teacher([loss for loss, _ in self.terms], kind, symbols, self.view.output)
+            compared = [loss for loss, _ in self.terms]
+            check_teacher(compared, kind, symbols, self.view.output, teacher.several)
         for loss, _ in self.terms:  # also those of Keras: it puts a page around what `call` raises
             sides = _of(loss, symbols, "teacher"), _of(loss, self.view.output, "student")
             if isinstance(loss, Loss):

@@ -77,21 +77,22 @@ def check_losses(losses: Sequence[Any], kind: str) -> None:
             )
 
 
-def check_teacher(losses: Sequence[Any], kind: str, teacher: Any, student: Any) -> None:
+def check_teacher(losses: Sequence[Any], kind: str, teacher: Any, student: Any, several: bool) -> None:
     """Raises `UsageError` where a loss would compare outputs of different sizes.
 
     Args:
         losses: ours, or Keras' own.
         kind: of the logits.
         teacher, student: symbolic outputs by name.
+        several: whether the last axis of the teacher's logits is that of teachers.
     """
     compared = [loss for loss in losses if not isinstance(loss, Loss) or loss.of_outputs]
     named = [loss for loss in compared if getattr(loss, "student_layer_name", None)]
     if kind == "own" or len(named) == len(compared):
         return
     t, s = tuple(teacher["logits"].shape), tuple(student["logits"].shape)
-    pairs = [(t[1], s[1])] if kind == "classes" else list(zip(t, s, strict=False))
-    if (kind != "classes" and len(t) != len(s)) or any(a and b and a != b for a, b in pairs):
+    t = t[:-1] if several else t
+    if len(t) != len(s) or any(a and b and a != b for a, b in zip(t, s, strict=True)):
         raise UsageError(
             f"Teacher and student need the same outputs. Received: {t} of the teacher, {s} of the student"
         )

@@ -2,6 +2,7 @@
 
     teacher(inputs, student=None) -> {"logits": (b, classes) or (b, classes, teachers), "stages": […], …}
 
+Of other tasks than classes the axes between are those of the student's logits, such as (b, h, w, classes).
 `inputs["images"]` is what networks read, `inputs["bank"]` (b, classes, teachers) are stored logits. Only
 filters look at the student. A loss cannot tell one teacher from another.
 """
@@ -31,8 +32,10 @@ class Teacher(Protocol):
         variables: Keras variables that it reads; nothing ever writes them.
         symbols: its outputs as symbolic tensors, so that losses can make their own weights beforehand.
         convolutions: its layers of that kind, see `distillation.pairing`; [] without a network at hand.
+        several: whether the last axis of its logits is that of teachers.
     """
 
+    several: bool
     variables: list[keras.Variable]
     symbols: Outputs
     convolutions: list[keras.layers.Layer]
@@ -48,6 +51,8 @@ class Live:
         model: see `view`; its weights are shared, not copied.
         reads, layers, more, kind: see `view`.
     """
+
+    several = False
 
     def __init__(
         self,
@@ -71,37 +76,49 @@ class Live:
 class Ensemble:
     """Several teachers side by side: logits (b, classes, teachers), features and kernels of the first.
 
-    Raises `UsageError` for none, and for different numbers of classes.
+    Raises `UsageError` for none, and for outputs of different sizes.
     """
+
+    several = True
 
     def __init__(self, members: Sequence[Teacher]) -> None:
         if not members:
             raise UsageError("An ensemble needs a member. Received: members=[]")
-        shapes = [member.symbols["logits"].shape for member in members]
-        classes = [shape[1] for shape in shapes if shape[1]]
-        if len(set(classes)) > 1:
-            raise UsageError(f"Teachers of one ensemble know the same classes. Received: classes={classes}")
+        forms = [
+            tuple(one.symbols["logits"].shape[1:-1] if one.several else one.symbols["logits"].shape[1:])
+            for one in members
+        ]
+        known = {form for form in forms if None not in form}
+        if len(known) > 1:
+            raise UsageError(f"Teachers of one ensemble know the same classes. Received: classes={forms}")
         self.members = list(members)
         self.variables = [variable for member in members for variable in member.variables]
-        count = len(members) if all(len(shape) == 2 for shape in shapes) else None
-        logits = keras.KerasTensor((None, max(classes, default=None), count))
+        count = None if any(member.several for member in members) else len(members)
+        logits = keras.KerasTensor((None, *(known or forms[:1]).pop(), count))
         self.symbols: Outputs = {**members[0].symbols, "logits": logits}
         self.convolutions = members[0].convolutions
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits (b, classes, teachers); members of several teachers stand one after the other."""
         outputs = [member(inputs, student) for member in self.members]
-        logits = [o["logits"] if len(o["logits"].shape) == 3 else o["logits"][..., None] for o in outputs]
+        said = zip(self.members, outputs, strict=True)
+        logits = [o["logits"] if member.several else o["logits"][..., None] for member, o in said]
         return {**outputs[0], "logits": tf.concat(logits, -1)}
 
 
 class Banked:
-    """Logits that were stored beforehand, from `inputs["bank"]` (b, classes, teachers)."""
+    """Logits that were stored beforehand, from `inputs["bank"]` (b, classes, teachers).
 
-    def __init__(self) -> None:
+    Args:
+        form: of what one teacher says of one image.
+    """
+
+    several = True
+
+    def __init__(self, form: Sequence[int | None] = (None,)) -> None:
         self.variables: list[keras.Variable] = []
         self.convolutions: list[keras.layers.Layer] = []
-        self.symbols: Outputs = {"logits": keras.KerasTensor((None, None, None))}
+        self.symbols: Outputs = {"logits": keras.KerasTensor((None, *form, None))}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes, teachers)."""

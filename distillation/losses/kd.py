@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from secateur.distillation.basics import MEANS, bernoulli_divergence, kl_divergence, mean_of
+from secateur.distillation.basics import MEANS, divergence, mean_of, side_by_side
 from secateur.distillation.loss import Loss
 from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
@@ -19,10 +19,10 @@ WAYS = ("kl", *MEANS)
 
 
 def mean_divergence(
-    teachers: tf.Tensor, weights: tf.Tensor, student: tf.Tensor, temperature: float
+    teachers: tf.Tensor, weights: tf.Tensor, student: tf.Tensor, temperature: float, kind: str = "classes"
 ) -> tf.Tensor:
     """Σ_k w_k · KL(σ_T(teacher k) ‖ σ_T(student)) per sample. (b, classes, teachers), (b, classes) → (b,)."""
-    each = kl_divergence(tf.transpose(teachers, [0, 2, 1]), student[:, None], temperature)
+    each = divergence(side_by_side(teachers), student[:, None], temperature, kind)
     return tf.linalg.matvec(each, weights)
 
 
@@ -38,7 +38,8 @@ class KD(Loss):
         temperature: T > 0.
         factor: "T2" as Hinton, HAP and KESI have it, "T" as EKG, or "1".
         mean: of several teachers: "kl" averages their divergences (KESI; the gradient is that of "tempered"),
-            the others average what they say: "logits" (EKG), "softmax", "tempered".
+            the others average what they say: "logits" (EKG), "softmax", "tempered". Of other tasks than
+            classes all of these are "logits".
         over_classes: divide by the number of classes too, as KESI's program does.
         weights: one for each teacher, not below 0, of any sum; None weighs all alike.
 
@@ -71,24 +72,19 @@ class KD(Loss):
         self.weights_of_teachers = weights
 
     def compare(self, teacher: tf.Tensor, student: tf.Tensor, kind: str = "classes") -> tf.Tensor:
-        """teacher (b, classes) or (b, classes, teachers), student (b, classes) → scalar.
+        """teacher as the student, or with an axis more, of teachers; student (b, classes) → scalar.
 
-        Of another `kind` than classes both are of one shape, (b, labels), (b, h, w, classes) and so on.
+        Of another `kind` than classes the student is (b, labels), (b, h, w, classes) and so on.
         """
-        if kind == "numbers":
-            return tf.reduce_mean(tf.square(teacher - student))
-        if kind != "classes":
-            divergence = kl_divergence if kind == "maps" else bernoulli_divergence
-            loss = tf.reduce_mean(divergence(teacher, student, self.temperature))
-            return self._scaled(loss, student)
-        if len(teacher.shape) == 2:
+        if len(teacher.shape) == len(student.shape):
             teacher = teacher[..., None]
         weights = self._shares(teacher)
         if self.mean != "kl":
-            teacher = mean_of(teacher, weights, self.mean, self.temperature)[..., None]
+            how = self.mean if kind == "classes" else "logits"
+            teacher = mean_of(teacher, weights, how, self.temperature)[..., None]
             weights = tf.ones(1)
-        loss = tf.reduce_mean(mean_divergence(teacher, weights, student, self.temperature))
-        return self._scaled(loss, student)
+        loss = tf.reduce_mean(mean_divergence(teacher, weights, student, self.temperature, kind))
+        return loss if kind == "numbers" else self._scaled(loss, student)
 
     def _scaled(self, loss: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
         loss = FACTORS[self.factor](self.temperature) * loss

@@ -244,21 +244,23 @@ def print_table(report: dict) -> None:
     if tried := report.get("tried"):
         print(f"\n{tried_table(tried)}")
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
-    print(_table("network", report["rows"], PRINTED))
+    metric = report.get("metric", "accuracy")
+    print(_table("network", report["rows"], PRINTED, metric))
     if not report["test_reads"]:
         print(held_out(report))
     if rows := report.get("files"):
-        print(_table("file", rows, FILE_COLUMNS))
+        print(_table("file", rows, FILE_COLUMNS, metric))
     if together := report.get("ensemble"):
         names = {"holdout_accuracy": "hold-out", "test_accuracy": "test"}
         found = [f"{name} {100 * together[key]:.2f} %" for key, name in names.items() if key in together]
         print(f"ensemble of {together['members']} (mean of softmax): {', '.join(found)}")
 
 
-def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]]) -> str:
+def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]], metric: str) -> str:
     columns = [column for column in columns if column[0] in rows[0]]
     cells = [[row["name"], *(_cell(row, rows[0], key, style) for key, _, style in columns)] for row in rows]
-    return table([first, *(title for _, title, _ in columns)], cells, wrap=12)
+    titles = [title.replace("accuracy", metric) for _, title, _ in columns]
+    return table([first, *titles], cells, wrap=12)
 
 
 def _cell(row: dict, first: dict, key: str, style: str) -> str:

@@ -55,7 +55,8 @@ class Bank(Step):
             forwards, facts = (
                 self._interim(context, state) if self.teachers == "interim" else self._whole(context, state)
             )
-            path.write_bytes(bank_bytes(forwards, train.images, train.ids, self.dtype))
+            rank = len(context.load(state.dense).output.shape)
+            path.write_bytes(bank_bytes(forwards, train.images, train.ids, self.dtype, rank))
             return facts
 
         path = context.step(state.name, f"{state.name}.npy", make)

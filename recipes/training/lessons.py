@@ -20,6 +20,7 @@ from secateur.distillation import (
     get_loss,
     kept_teachers,
 )
+from secateur.distillation.tasks import kind_of_logits
 from secateur.op_utils import make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.step import State
@@ -65,7 +66,8 @@ def taught(
     teacher = _teacher(context, options, () if answers else paths, bank, student) if losses else None
     if kept := getattr(teacher, "kept", None):
         facts |= {"kept_teachers": kept}
-    return Taught(Lesson(student, teacher, losses, options.label_weight), answers, facts)
+    lesson = Lesson(student, teacher, losses, options.label_weight, task=context.subject.task)
+    return Taught(lesson, answers, facts)
 
 
 def _teachers(context: RunContext, options: LearningOptions, state: State) -> tuple[Path, ...]:
@@ -91,25 +93,30 @@ def _teacher(
 
     A filter for the whole data set compares the teachers in the bank with the student as it is now.
     """
-    teacher = _live(context, options, paths) if paths else Banked()
+    task = context.subject.task
+    kind = kind_of_logits(task) if task else "classes"
+    teacher = _live(context, options, paths, kind) if paths else Banked(bank.logits.shape[1:-1])
     if (by := options.filter) == "none":
         return teacher
-    kept = _kept(context, bank, student, options.temperature) if by == "dataset" else None
-    return Filtered(teacher, by=by, mean=options.filter_mean, temperature=options.temperature, kept=kept)
+    kept = _kept(context, bank, student, options.temperature, kind) if by == "dataset" else None
+    how = {"by": by, "mean": options.filter_mean, "temperature": options.temperature, "kind": kind}
+    return Filtered(teacher, kept=kept, **how)
 
 
-def _live(context: RunContext, options: LearningOptions, paths: Sequence[Path]) -> Teacher:
+def _live(context: RunContext, options: LearningOptions, paths: Sequence[Path], kind: str) -> Teacher:
     reads = tuple(dict.fromkeys(get_loss(name).reads for name in options.losses))
-    live = [Live(context.load(path), reads) for path in paths]
+    live = [Live(context.load(path), reads, kind=kind) for path in paths]
     return Ensemble(live) if len(live) > 1 else live[0]
 
 
-def _kept(context: RunContext, bank: MemoryBank, student: keras.Model, temperature: float) -> list[float]:
+def _kept(
+    context: RunContext, bank: MemoryBank, student: keras.Model, temperature: float, kind: str
+) -> list[float]:
     """EKG's rule once for all training images, as its poster has it; prints who stays."""
     config, images = context.config, context.splits.train
     forward = make_forward(student, context.inputs, compile_=config.compile)
     own = forward(images.images, config.val_batch_size)
-    kept = kept_teachers(bank(images.ids), own, temperature).numpy().tolist()
+    kept = kept_teachers(bank(images.ids), own, temperature, kind).numpy().tolist()
     numbers = [str(i) for i, stays in enumerate(kept, 1) if stays]
     print(
         f"teachers nearer to the first than the student is: {', '.join(numbers)} of {len(kept)}", flush=True

@@ -83,7 +83,7 @@ def test_members_may_be_snapshots_paths_and_of_another_architecture(tmp_path):
 
 
 def test_networks_of_other_classes_are_no_ensemble():
-    with pytest.raises(UsageError, match=r"classes=\[5, 7\]"):
+    with pytest.raises(UsageError, match=r"\(5,\), \(7,\)"):
         ensemble([network(1), network(2, classes=7)])
     with pytest.raises(UsageError, match="needs a member"):
         ensemble([])

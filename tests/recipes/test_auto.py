@@ -246,6 +246,26 @@ def test_a_killed_run_goes_on_meets_both_budgets_and_says_what_it_tried(tmp_path
     assert found.report["test_reads"] == 1
 
 
+def test_a_model_of_numbers_is_pruned_in_a_given_time(monkeypatch):
+    """Its own loss chooses between plans and trains; the dense network teaches its numbers."""
+    images, _ = coloured()
+    shades = images.mean((1, 2)).astype(np.float32) / 100
+    classifier = network()
+    model = keras.Model(classifier.input, classifier.output)
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    model.fit(images, shades, epochs=4, batch_size=20, verbose=0)
+    monkeypatch.setattr("secateur.recipes.engine.run.Clock.of", CountedTime().clock)
+    given = {"keep_macs": 0.6, "minutes": 3.0, "time_seconds": 0.05, "batch_size": 20}
+    found = compress(
+        model, (images, shades), set=['auto.criteria=["l1", "taylor"]', "auto.searches=[]"], **given
+    )
+    assert complexity(found.model).macs <= 0.6 * complexity(model).macs
+    (chosen,) = [one for one in found.report["tried"] if one["chosen"]]
+    before, after = found.report["rows"]
+    assert found.report["metric"] == "R²" and after["holdout_accuracy"] >= chosen["holdout"]
+    assert found.report["taught"]["train"]["losses"][0]["name"] == "kd"
+
+
 def test_minutes_choose_the_recipe_and_others_refuse_them():
     assert choose(["--minutes", "3"]).recipe == choose(["--minutes=3"]).recipe == "auto"
     assert options_of(None, minutes=3.0).recipe == "auto" and options_of(None).recipe == "ekg"

@@ -236,21 +236,35 @@ def data(kind: str):
 @pytest.mark.parametrize(
     "kind, metric", [("numbers", "R²"), ("labels", "labels right"), ("maps", "pixels right")]
 )
-def test_models_that_are_no_classifiers_train_by_their_own_loss(kind, metric):
-    """A gradient criterion, a bank-free recipe of one round: pruned, fine-tuned, in the form it came."""
+def test_models_that_are_no_classifiers_learn_from_labels_and_from_several_teachers(kind, metric, capsys):
+    """A gradient criterion and the model's own loss; then the dense and the pruned network teach."""
     model, x, labels = data(kind)
     steps = ["prune_fixed.criterion=taylor", "rounds.times=1", "train.epochs=8", "train.learning_rate=0.02"]
     found = secateur.compress(
         model, (x, labels), recipe="kesi", keep_macs=0.6, batch_size=16, time_seconds=0.01,
-        set=[*steps, "distil.skip=true"],
+        set=[*steps, "distil.epochs=2", "distil.label_weight=1.0"],
     )  # fmt: skip
-    assert found.report["metric"] == metric
-    before, after = found.report["rows"][0], found.report["rows"][-1]
-    assert after["macs"] <= 0.6 * before["macs"]
+    found.show()
+    assert metric in " ".join(capsys.readouterr().out.split()), "in place of accuracy"
+    assert found.report["metric"] == metric and len(found.report["taught"]["distil"]["teachers"]) == 2
+    terms = found.report["epochs"][-1]
+    assert terms["unweighted_kd"] > 0 and np.isfinite(terms["loss"])
+    before, after, last = found.report["rows"]
+    assert last["macs"] <= 0.6 * before["macs"]
     assert after["holdout_accuracy"] > before["holdout_accuracy"], "it was not trained before"
     assert found.model.outputs[0].shape == model.outputs[0].shape
     if kind != "numbers":
         assert 0 <= float(found.model(x[:4]).numpy().min()), "shares, as they came"
+
+
+def test_a_bank_answers_for_teachers_of_maps():
+    model, x, labels = data("maps")
+    found = secateur.compress(
+        model, (x, labels), recipe="ekg", keep_macs=0.7, shorten=0.01, batch_size=16, time_seconds=0.01,
+        num_teacher=2, set=["search_ekg.step=0.1"],
+    )  # fmt: skip
+    assert len(found.report["bank"]["teachers"]) == 2
+    assert found.report["epochs"][-1]["unweighted_kd"] > 0
 
 
 def test_arrays_tf_data_and_folders_give_the_same_network(mine, tmp_path):
