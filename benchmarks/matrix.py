@@ -3,9 +3,10 @@
     python -m benchmarks.matrix --runs RUNS [--models MobileNetV2 …] [--recipes ekg …] [--limit SECONDS]
 
 The images are three kinds of stripes that this program draws, in a folder; the models train on them for a
-few epochs first. A cell is done when the recipe has ended in a plain Keras model at its budget of MACs, if it
-removes channels: `report.json` of its run says so. What is finished is read, what was killed goes on. A cell
-that cannot be names the reason. It says that things run, and nothing of how good they are.
+few epochs first. A run is killed in its second step, or later, and started again. A cell is done when the
+recipe has ended in a plain Keras model at its budget of MACs, if it removes channels: `report.json` of its run
+says so. What is finished is read, what did not end goes on. A cell that cannot be names the reason. It says
+that things run, and nothing of how good they are.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def cell(model: str, recipe: str, folder: Path, limit: float) -> dict:
     words = ["--model", str(trained(model, folder)), "--recipe", *RECIPES[recipe]]
     words += ["--data", str(photos(folder)), *SHORT, *budget, "--force", "--train_path", str(run)]
     command = [sys.executable, "train_cifar.py", *words]
+    killed = not run.exists() and _killed(command, run / "manifest.json")
     if not (run / "report.json").exists():
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
@@ -170,7 +172,20 @@ def cell(model: str, recipe: str, folder: Path, limit: float) -> dict:
     fits = recipe in UNPRUNED or kept <= BUDGET
     found = {"state": "done" if plain and fits else f"plain: {plain}, MACs {kept:.2f}", "macs": kept}
     accuracies = {name: row["holdout_accuracy"] for name, row in (("before", before), ("after", after))}
-    return found | accuracies | {"seconds": time.monotonic() - start}
+    return found | accuracies | {"seconds": time.monotonic() - start, "killed": killed}
+
+
+def _killed(command: list[str], manifest: Path) -> bool:
+    """Whether a run could be killed some seconds behind its first step; what failed before tells it again."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (manifest.exists() and read_json(manifest)["steps"]):
+        time.sleep(0.1)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return process.returncode < 0
 
 
 def main() -> None:
@@ -197,7 +212,7 @@ def main() -> None:
     cells = read()
     rows = [[r, *(cells.get(f"{m} / {r}", {}).get("state", "not tried") for m in MODELS)] for r in RECIPES]
     print(table(("recipe", *MODELS), rows))
-    if set(args.models) == set(MODELS) and set(args.recipes) == set(RECIPES):
+    if len(cells) == len(MODELS) * len(RECIPES):
         save("matrix", {"cells": cells, "budget": BUDGET, "side": SIDE, "cores": os.cpu_count()})
         print(RESULTS / "matrix.json")
 
