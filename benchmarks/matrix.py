@@ -4,8 +4,8 @@
 
 The images are three kinds of stripes that this program draws, in a folder; the models train on them for a
 few epochs first. A run is killed in its second step, or later, and started again. A cell is done when the
-recipe has ended in a plain Keras model at its budget of MACs, if it removes channels: `report.json` of its run
-says so. What is finished is read, what did not end goes on. A cell that cannot be names the reason. It says
+recipe has ended in a plain Keras model at its budget of MACs, if it removes channels, as report.json
+says. What is finished is read, what did not end goes on. A cell that cannot be names the reason. It says
 that things run, and nothing of how good they are.
 """
 
