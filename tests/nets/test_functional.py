@@ -46,7 +46,7 @@ def test_the_same_numbers_from_plain_layers_that_can_be_pruned(kind, tmp_path):
     assert difference == 0 if kind is not Weights else difference <= 1e-6 * np.abs(before).max()
     plan = make_plan(plain, "random", keep=0.5)
     masked, small = outputs(mask(plain, plan), batch), compact(plain, plan)
-    np.testing.assert_allclose(masked, outputs(small, batch), atol=1e-6 * np.abs(masked).max())
+    np.testing.assert_allclose(masked, outputs(small, batch), rtol=0, atol=2e-6 * np.abs(masked).max())
     assert small.count_params() < 0.6 * plain.count_params()
     small.save(tmp_path / "small.keras")
     assert np.array_equal(

@@ -78,7 +78,7 @@ def shortened(recipe: str) -> list[str]:
 
 WHOLE = {"baseline", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8",
          "fewest_bytes", "hap_quant", "kesi_weights", "lottery_weights", "distill"}  # fmt: skip
-QUICK = {"ekg", "kesi", "fewest_bytes", "sfp"}
+QUICK = {"ekg"}  # the others' steps run in test_programs, on a network of this project
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,7 @@ def test_what_does_not_go_together_is_said_in_two_lines(mine, tmp_path, more, sa
     assert len(str(caught.value).splitlines()) <= 2
 
 
+@pytest.mark.slow  # kills are those of test_interrupted, snapshots of such models those of the tests above
 def test_a_killed_run_on_ones_own_model_ends_in_the_same_bits(mine, programs, tmp_path):
     short = ["--set", "search_ekg.step=0.5", "--keep_macs", 0.7]
     whole = programs.run("train_cifar.py", *words(mine, "ekg", *short, "--train_path", "whole"), cwd=tmp_path)

@@ -61,6 +61,7 @@ OF_RESNET_56 = {  # parameters and MACs that Li et al. 2017 publish as percentag
 # Run by `make test-slow`: steps, switches and choices by name are those of other runs, the numbers differ.
 SLOW = {"annealing", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8", "kesi"}
 SLOW |= {"kesi_small_rate", "kesi_steps", "kesi_weights", "lottery_admm", *OF_RESNET_56}
+SLOW |= {"agp", "autocompress", "backward", "lottery_nni", "netadapt"}
 OWN = """
 about = "mine"
 [[steps]]
@@ -87,6 +88,42 @@ name = "again"
 epochs = 1
 teacher = "bank"
 filter = "sample"
+"""
+PARTS = """
+about = "what else the published ones are made of"
+[[steps]]
+kind = "dense"
+[[steps]]
+kind = "admm_train"
+epochs = 1
+sparsity = 0.2
+[[steps]]
+kind = "anneal"
+keep = 0.9
+cost = "params"
+tries = 2
+[[steps]]
+kind = "netadapt"
+keep = 0.8
+cost = "params"
+[[steps]]
+kind = "repeat"
+name = "rounds"
+times = 60
+until_macs = 0.6
+[[steps.steps]]
+kind = "prune_backward"
+criterion = "l1"
+keep = 0.7
+[[steps]]
+kind = "prune_ladder"
+ladder = "agp"
+criterion = "fpgm"
+coupling = "union"
+sparsity = 0.4
+[[steps]]
+kind = "reset"
+to = "dense"
 """
 
 
@@ -158,10 +195,11 @@ def test_every_published_recipe_is_run_here():
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A file with a recipe of one's own."""
-    path = tmp_path_factory.mktemp("own") / "own.toml"
-    path.write_text(OWN)
-    return path
+    """Files with recipes of one's own."""
+    folder = tmp_path_factory.mktemp("own")
+    for name, text in {"own": OWN, "parts": PARTS}.items():
+        (folder / f"{name}.toml").write_text(text)
+    return folder
 
 
 def looked_at(name: str) -> set[tuple[str, object]]:
@@ -175,7 +213,8 @@ def looked_at(name: str) -> set[tuple[str, object]]:
 
 
 def test_runs_that_are_slow_are_made_of_what_others_run(own):
-    fast = set().union(*(looked_at(name) for name in {*RUNS, *OF_RESNET_56, str(own)} - SLOW))
+    files = map(str, own.iterdir())
+    fast = set().union(*(looked_at(name) for name in {*RUNS, *OF_RESNET_56, *files} - SLOW))
     assert {name: looked_at(name) - fast for name in SLOW} == dict.fromkeys(SLOW, set())
 
 
@@ -304,7 +343,7 @@ def test_a_folder_goes_on_and_does_only_what_has_changed(ran, recipe, dense):
 
 def test_a_recipe_of_ones_own_runs_in_all_its_parts(recipe, dense, own):
     """Twice the epochs for half the MACs; a bank and a filter of teachers, as every recipe may have."""
-    folder, done = recipe(str(own), "--trained_param", dense)
+    folder, done = recipe(str(own / "own.toml"), "--trained_param", dense)
     assert done.code == 0, done.err[-2000:]
     report = read_json(folder / "report.json")
     first, *_, last = report["rows"]
@@ -315,8 +354,24 @@ def test_a_recipe_of_ones_own_runs_in_all_its_parts(recipe, dense, own):
     assert report["taught"]["again"]["filter"]["by"] == "sample"
     (epoch,) = epochs["again"]
     assert epoch["unweighted_kd"] > 0
-    _, done = recipe(str(own), "--trained_param", dense, "--set", "bank.skip=true")
+    _, done = recipe(str(own / "own.toml"), "--trained_param", dense, "--set", "bank.skip=true")
     assert done.code == 2 and "needs a step bank" in done.err
+
+
+def test_steps_of_many_recipes_follow_one_another(recipe, dense, own):
+    folder, done = recipe(str(own / "parts.toml"), "--trained_param", dense)
+    assert done.code == 0, done.err[-3000:]
+    assert plain(folder).count_params() > 0
+    names = [path.stem.removeprefix("snap_") for path in folder.glob("snap_*.pkl")]
+    cost = {name: complexity(nets.load_params(None, folder / f"snap_{name}.pkl")) for name in names}
+    whole, annealed, adapted = (cost[name].params for name in ("dense", "anneal", "netadapt"))
+    assert adapted <= 0.8 * whole < annealed <= 0.9 * whole
+    *_, before, last = (name for name in sorted(cost, key=lambda n: -cost[n].macs) if "backward" in name)
+    assert cost[last].macs <= 0.6 * cost["dense"].macs < cost[before].macs
+    first, last = arrays(folder, "dense"), arrays(folder, "reset")
+    keep = load_snapshot(folder / "snap_reset.pkl").plan["keep"]
+    kernel = first["BasicBlock0.0/conv1/kernel:0"][:, :, keep["conv"]][..., keep["BasicBlock0.0_conv1"]]
+    assert np.array_equal(kernel, last["BasicBlock0.0/conv1/kernel:0"])
 
 
 def test_shared_weights_stay_equal_under_every_training_that_moves_gradients(recipe, dense, tmp_path):

@@ -8,6 +8,7 @@ from secateur.__main__ import parse
 from secateur.recipes.commands import evaluate
 
 
+@pytest.mark.slow
 def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, capsys):
     """93.82 % with moving averages. The file needs its authors' order of the constants; that is found out."""
     pickled = data_dir / "weights" / "ekg_res56_cifar10.pkl"

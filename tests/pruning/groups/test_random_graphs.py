@@ -79,7 +79,7 @@ def hold(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=SLOW)
 
 
-@hold(150)
+@hold(60)
 @given(random_nets.nets(), SEEDS)
 def test_masked_is_compact_is_counted(net, seed):
     check(net, seed)
