@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from secateur.distillation.basics import MEANS, kl_divergence, mean_of, temperature_for
-from secateur.distillation.ekg import kept_teachers
 from secateur.distillation.teachers import Outputs, Teacher
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
@@ -16,16 +15,36 @@ from secateur.runs.suggest import require
 SCOPES = ("batch", "sample", "dataset")
 
 
+def kept_teachers(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """EKG's filter, per batch: teacher k stays while it is nearer to teacher 0 than the student is.
+
+    bank (b, classes, K), student (b, classes) → float mask (K,). Teacher 0 always stays. With several
+    replicas or micro-batches each of them filters on its own.
+    """
+    distance, of_student = _distances(bank, student, temperature)
+    return _nearer(tf.reduce_sum(distance, 0), tf.reduce_sum(of_student))
+
+
 def kept_per_sample(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
     """`kept_teachers` for each sample alone: k stays where KL(M₀ ‖ M_k) < KL(M₀ ‖ student); M₀ always.
 
     bank (b, classes, K), student (b, classes) → float mask (b, K).
     """
-    bank = tf.transpose(bank, [0, 2, 1])
-    distance = kl_divergence(bank[:, :1], bank, temperature)
-    of_student = kl_divergence(bank[:, 0], student, temperature)
-    kept = tf.cast(distance < of_student[:, None], tf.float32)
-    return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[1])))
+    distance, of_student = _distances(bank, student, temperature)
+    return _nearer(distance, of_student[:, None])
+
+
+def _distances(bank: tf.Tensor, student: tf.Tensor, temperature: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Divergences of teacher 0 from each teacher (b, K), and from the student (b,)."""
+    teachers = tf.transpose(bank, [0, 2, 1])
+    distance = kl_divergence(teachers[:, :1], teachers, temperature)
+    return distance, kl_divergence(teachers[:, 0], student, temperature)
+
+
+def _nearer(distance: tf.Tensor, of_student: tf.Tensor) -> tf.Tensor:
+    """1 for teachers (…, K) that are nearer than the student, and for teacher 0."""
+    kept = tf.cast(distance < of_student, tf.float32)
+    return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, distance.shape[-1])))
 
 
 class Filtered:
