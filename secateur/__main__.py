@@ -73,7 +73,7 @@ COMMANDS = {
     "int8": Command(
         "writes a model as a LiteRT file of whole numbers of 8 bits",
         f"{COMMANDS_OF}.options:Int8Options",
-        f"{COMMANDS_OF}.int8:run",
+        f"{COMMANDS_OF}.coding:int8",
     ),
     "report": Command(
         "writes the page of a report.json again, or one of its pictures as SVG",

@@ -15,8 +15,7 @@ from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.ending import ending_seconds
-from secateur.recipes.engine.files import lite_accuracy, lite_outputs
+from secateur.recipes.engine.files import ending_seconds, lite_accuracy, lite_outputs
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.recipes.training import schedules
