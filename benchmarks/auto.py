@@ -10,14 +10,13 @@ chosen by looking at the test images.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.common import print_table, save
-from benchmarks.run_tables import run, slug
+from benchmarks.run_tables import parser_of, run, slug, words_of
 from secateur.runs import cli, read_json, write_json
 
 ROWS = {
@@ -32,18 +31,12 @@ ROWS = {
 
 def main() -> None:
     """argv → runs → table and JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.auto", description=__doc__.splitlines()[0])
+    parser = parser_of("benchmarks.auto", __doc__)
     parser.add_argument("--trained_param", required=True, help="the network that all start from")
-    parser.add_argument("--arch", default="ResNet-20")
-    parser.add_argument("--dataset", default="CIFAR10")
-    parser.add_argument("--data_path")
-    parser.add_argument("--runs", type=Path, required=True, help="a folder for all run folders")
     parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
     parser.add_argument("--keep_macs", type=float, nargs="+", default=[0.72, 0.5])
     args = parser.parse_args()
-    common = ["--trained_param", args.trained_param, "--arch", args.arch, "--dataset", args.dataset]
-    common += ["--data_path", args.data_path] if args.data_path else []
-    common += ["--minutes", f"{args.minutes:g}"]
+    common = [*words_of(args, args.trained_param), "--minutes", f"{args.minutes:g}"]
     rows = [
         _row(name, keep, [*common, "--keep_macs", f"{keep:g}", *(["--set", *settings] if settings else [])],
              args.runs / f"{slug(name)}-{keep:g}-{args.minutes:g}")

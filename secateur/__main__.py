@@ -118,7 +118,7 @@ def parse(name: str, words: Sequence[str], prog: str = "secateur") -> Any:
     from secateur.recipes.engine.options import parse_into
 
     options = _named(COMMANDS[name].options)
-    return parse_into(options, words, prog=prog) if isinstance(options, type) else options(words, prog)
+    return parse_into(options, words, prog) if isinstance(options, type) else options(words, prog)
 
 
 def call(name: str, words: Sequence[str], prog: str) -> None:
