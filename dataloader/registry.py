@@ -31,7 +31,6 @@ class Dataset:
         flip: whether a mirrored image still belongs to its class.
         inspect: (data_path, download) → names of the classes and shape, where the data says them.
         tested: data_path → whether there is a test part; None: always.
-        classes: names of the labels; () where nobody named them.
     """
 
     num_classes: int | None
@@ -41,7 +40,6 @@ class Dataset:
     flip: bool = True
     inspect: Callable[[str | None, bool], tuple[list[str], Shape]] | None = None
     tested: Callable[[str | None], bool] | None = None
-    classes: tuple[str, ...] = ()
 
 
 def _normalisations(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
@@ -135,13 +133,13 @@ def open_dataset(
     as `find_dataset` does, and `DataError` where the data is not there.
     """
     entry = find_dataset(name)
-    classes, own, names = entry.num_classes, entry.shape, list(entry.classes)
+    classes, own = entry.num_classes, entry.shape
     if entry.inspect:
         names, found = entry.inspect(data_path, download)
         classes, own = len(names), own or found
     own = shape or own
     read = partial(entry.read, shape=own)
-    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None, classes=tuple(names))
+    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None)
 
 
 def facts_of(
@@ -162,9 +160,7 @@ def facts_of(
     entry = open_dataset(name, data_path, download, shape)
     classes, shape = entry.num_classes, entry.shape
     assert classes and shape  # `open_dataset` has asked the data
-    bare = Facts(
-        name, classes, shape, (0.0,), (1.0,), entry.flip, "", False, entry.classes, labelled=classes > 1
-    )
+    bare = Facts(name, classes, shape, (0.0,), (1.0,), entry.flip, "", labelled=classes > 1)
     return renormalised(bare, "given" if constants else normalisation, constants)
 
 

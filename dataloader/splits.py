@@ -86,7 +86,6 @@ class Facts:
         flip: whether a mirrored image still belongs to its class.
         normalisation: name of `mean` and `std` in the registry; "given" where the user said them.
         exchanged: whether the network reads blue, green, red, in the order of `mean` and `std`.
-        classes: names of the labels; () where nobody named them.
         colours: whether images are bytes of colours, which may be jittered; other numbers may not.
         labelled: whether the labels say anything of the images; else all are 0.
     """
@@ -99,7 +98,6 @@ class Facts:
     flip: bool = True
     normalisation: str = "rgb"
     exchanged: bool = False
-    classes: tuple[str, ...] = ()
     colours: bool = True
     labelled: bool = True
 

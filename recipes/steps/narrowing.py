@@ -89,7 +89,6 @@ class Narrowing(Cutting):
         raise NotImplementedError(type(self).__name__)
 
     def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
-        """`plan`."""
         return self.plan(context, state, model), {}
 
     def budgeted(
