@@ -82,7 +82,8 @@ def file_rows(
     lite |= {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
     ms = _milliseconds(context, lite, parts)
     rows = [
-        {"name": name, "bytes": len(data), "ms_litert": ms[name], **_lite_accuracies(context, data, parts)}
+        {"name": name, "bytes": len(data), "ms_litert": ms[name]}
+        | {f"{part}_accuracy": lite_accuracy(context, data, images) for part, images in parts.items()}
         for name, data in lite.items()
     ]
     return rows + [_decoded(context, path, parts) for path in files if path.suffix == ".kpz"]
@@ -115,10 +116,6 @@ def _milliseconds(
     batch = timed_batch(context, parts)
     calls = {name: partial(exports.litert_runner(data, len(batch[0])), *batch) for name, data in lite.items()}
     return least(calls, context.config.time_seconds)
-
-
-def _lite_accuracies(context: RunContext, data: bytes, parts: Mapping[str, Images]) -> dict[str, float]:
-    return {f"{name}_accuracy": lite_accuracy(context, data, part) for name, part in parts.items()}
 
 
 def _decoded(context: RunContext, path: Path, parts: Mapping[str, Images]) -> dict:
