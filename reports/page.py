@@ -12,8 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from secateur.reports import words
 from secateur.reports.costs import costs_rows, sentence
-from secateur.reports.sentences import summary
-from secateur.reports.words import UNWEIGHTED, clean, loss_options, ratio
+from secateur.reports.words import UNWEIGHTED, clean, loss_options, ratio, summary
 from secateur.runs.text import number
 
 Report = Mapping[str, Any]
