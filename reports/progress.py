@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,9 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from secateur.reports.drawing import AMBER, BLUE, COLOURS, GREEN, MONO, SOFT, figure
 from secateur.reports.panels import curves, hint, key, panel, set_unit, two_axes
-from secateur.reports.words import fit
-
-Report = Mapping[str, Any]
+from secateur.reports.words import Report, fit
 
 DASHED = (0, (2.5, 1.5))
 CURVES = (("hold-out", GREEN, "-"), ("training", BLUE, DASHED), ("learning rate", AMBER, "-"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Report = Mapping[str, Any]
+Report = Mapping[str, Any]  # report.json, or a part of it
 
 ILLEGAL = re.compile(
     "[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
@@ -51,17 +51,17 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def part_of(row: Mapping[str, Any]) -> str:
+def part_of(row: Report) -> str:
     """Which images a row's accuracy is of: "test", or "hold-out" where there are no test images."""
     return "hold-out" if "test_accuracy" not in row and "holdout_accuracy" in row else "test"
 
 
-def accuracy_of(row: Mapping[str, Any]) -> float | None:
+def accuracy_of(row: Report) -> float | None:
     """On these images."""
     return row.get("holdout_accuracy" if part_of(row) == "hold-out" else "test_accuracy")
 
 
-def ratio(row: Mapping[str, Any], first: Mapping[str, Any], key: str) -> str:
+def ratio(row: Report, first: Report, key: str) -> str:
     """What is left of `first[key]` in `row`, in whole per cent."""
     return f"{row[key] / first[key]:.0%}".replace("%", " %") if first.get(key) else "–"
 
@@ -80,7 +80,7 @@ def joined(words: Sequence[str]) -> str:
 CHOSEN = {"tried": "the plan and whether its training is kept", "rounded": "the better of two int8 files"}
 
 
-def held_out(report: Mapping[str, Any]) -> str:
+def held_out(report: Report) -> str:
     """Of which images accuracies are where there are no test images, and what those have chosen."""
     chosen = joined([what for key, what in CHOSEN.items() if report.get(key)])
     which = f", which chose {chosen}" if chosen else ""
@@ -170,7 +170,7 @@ OPTIONS: dict[str, Callable[[Any], str]] = {
 OF_SEVERAL = ("mean", "weights")  # options that one teacher alone leaves without effect
 
 
-def learning_text(learning: Mapping[str, Any]) -> str:
+def learning_text(learning: Report) -> str:
     """learning from res56.pkl (ResNet-56): cross-entropy ×1 + kd ×0.9 (T 4, T²)."""
     teachers = ", ".join(f"{teacher['file']} ({teacher['arch']})" for teacher in learning["teachers"])
     if not learning["losses"]:
@@ -178,7 +178,7 @@ def learning_text(learning: Mapping[str, Any]) -> str:
     return f"learning from {teachers}{filter_text(learning)}: {objective_text(learning)}"
 
 
-def objective_text(learning: Mapping[str, Any]) -> str:
+def objective_text(learning: Report) -> str:
     """cross-entropy ×1 + kd ×0.9 (T 4, T²) + hap ×700 (3 teacher blocks)."""
     parts = [f"cross-entropy ×{learning['label_weight']:g}"]
     parts += [_term(loss, learning) for loss in learning["losses"] if not loss["moves_kernels"]]
@@ -186,7 +186,7 @@ def objective_text(learning: Mapping[str, Any]) -> str:
     return " + ".join(parts) + "".join(f"; filters moved by {text}" for text in moves)
 
 
-def filter_text(learning: Mapping[str, Any]) -> str:
+def filter_text(learning: Report) -> str:
     """Which of the teachers count, behind a comma; nothing without a filter."""
     if not (chosen := learning.get("filter")):
         return ""
@@ -196,7 +196,7 @@ def filter_text(learning: Mapping[str, Any]) -> str:
     )
 
 
-def loss_options(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
+def loss_options(loss: Report, learning: Report) -> str:
     """T 4, T²; without what is off, and without what has no effect where one voice teaches."""
     several = len(learning["teachers"]) > 1 and not learning.get("filter")
     shown = [
@@ -207,7 +207,7 @@ def loss_options(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
     return ", ".join(_option(name, value) for name, value in shown)
 
 
-def _term(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
+def _term(loss: Report, learning: Report) -> str:
     options = loss_options(loss, learning)
     return f"{loss['name']} ×{loss['weight']:g}" + (f" ({options})" if options else "")
 
