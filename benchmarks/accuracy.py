@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.common import RESULTS, named_paths, portable, today
+from benchmarks.common import RESULTS, named_paths, portable, print_table, today
 from secateur.runs import UsageError, cli, read_json, write_json
 
 BEFORE, SLIM, AFTER = "baseline", "slimmed", "trained"
@@ -66,23 +66,6 @@ _COLUMNS = (
 )
 
 
-def markdown(rows: list[dict]) -> str:
-    """The table as README holds it, with commands, machine and date below."""
-    titles = [title for title, _ in _COLUMNS]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    lines += ["| " + " | ".join(_cell(style, row) for _, style in _COLUMNS) + " |" for row in rows]
-    machines = {
-        f"{m['processor']}, {m['cores']} cores, TensorFlow {m['tensorflow']}"
-        for m in (r["machine"] for r in rows)
-    }
-    lines += [
-        "",
-        "; ".join(sorted(machines)) + "; " + ", ".join(sorted({row["date"][:10] for row in rows})),
-        "",
-    ]
-    return "\n".join(lines + [f"- {row['system']}: `{row['command']}`" for row in rows])
-
-
 def _cell(style: str, row: dict) -> str:
     try:
         return style.format(**row)
@@ -91,7 +74,7 @@ def _cell(style: str, row: dict) -> str:
 
 
 def main() -> None:
-    """argv → Markdown and JSON."""
+    """argv → table and JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0]
     )
@@ -100,7 +83,8 @@ def main() -> None:
     rows = [collect(name, folder) for name, folder in named_paths("runs", args.runs).items()]
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS / "accuracy.json", {"date": today(), "rows": rows})
-    print(markdown(rows))
+    titles = [title for title, _ in _COLUMNS]
+    print_table("Finished runs", titles, [[_cell(style, row) for _, style in _COLUMNS] for row in rows])
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def named_paths(flag: str, pairs: Sequence[str]) -> dict[str, Path]:
     return {name: Path(path) for name, _, path in (pair.rpartition("=") for pair in pairs)}
 
 
-def busy(seconds: float = 1.0) -> float:
+def busy() -> float:
     """Share of all cores, in [0, 1], in use while this process sleeps; 0 where nothing tells."""
 
     def jiffies() -> tuple[int, int]:
@@ -120,7 +120,7 @@ def busy(seconds: float = 1.0) -> float:
 
     try:
         used, idle = jiffies()
-        time.sleep(seconds)
+        time.sleep(1.0)
         used, idle = (after - before for after, before in zip(jiffies(), (used, idle), strict=True))
     except OSError:
         return 0.0

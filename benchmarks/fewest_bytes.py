@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.common import packed, print_table, save
-from benchmarks.run_tables import run
+from benchmarks.run_tables import parser_of, run, words_of
 from secateur.runs import cli
 from secateur.runs.quiet import start_tensorflow
 
@@ -57,8 +57,7 @@ def _file(report: dict, name: str, title: str) -> dict:
 
 def rows_of(args: argparse.Namespace) -> list[dict]:
     """Makes or reads both runs, and measures every stage."""
-    common = ["--trained_param", args.pruned, "--arch", args.arch, "--dataset", args.dataset]
-    common += ["--data_path", args.data_path] if args.data_path else []
+    common = words_of(args, args.pruned)
     small, whole = args.runs / f"fewest_bytes-{args.epochs}", args.runs / "int8"
     settings = ["--set", f"train.epochs={args.epochs}"]
     shared = run(["--recipe", "fewest_bytes", *common, *settings], small)
@@ -81,15 +80,9 @@ def rows_of(args: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     """argv → runs → table and JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fewest_bytes", description=__doc__.splitlines()[0]
-    )
+    parser = parser_of("benchmarks.fewest_bytes", __doc__, "ResNet-56")
     parser.add_argument("--dense", required=True)
     parser.add_argument("--pruned", required=True, help="snapshot of the same network with fewer channels")
-    parser.add_argument("--arch", default="ResNet-56")
-    parser.add_argument("--dataset", default="CIFAR10")
-    parser.add_argument("--data_path")
-    parser.add_argument("--runs", type=Path, required=True, help="a folder for the two run folders")
     parser.add_argument("--epochs", type=int, default=2, help="of training shared weights")
     args = parser.parse_args()
     start_tensorflow()

@@ -10,12 +10,11 @@ chosen by looking at the test images.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from benchmarks.common import print_table, save
-from benchmarks.run_tables import percent, row, run, slug
+from benchmarks.run_tables import parser_of, percent, row, run, slug, words_of
 from secateur.runs import UsageError, cli
 
 PLAN = [str(Path(__file__).parent / "recipes" / "plan.toml"), "--set"]
@@ -63,22 +62,15 @@ RECIPES = {
 
 def main() -> None:
     """argv → runs → table and JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recipe_accuracy", description=__doc__.splitlines()[0]
-    )
+    parser = parser_of("benchmarks.recipe_accuracy", __doc__)
     parser.add_argument("--trained_param", required=True, help="the network that all start from")
-    parser.add_argument("--arch", default="ResNet-20")
-    parser.add_argument("--dataset", default="CIFAR10")
-    parser.add_argument("--data_path")
-    parser.add_argument("--runs", type=Path, required=True, help="a folder for all run folders")
     parser.add_argument("--train_images", type=int, default=12800, help="of each pass")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     if args.seeds < 1:
         raise UsageError(f"At least 1 seed. Received: seeds={args.seeds}")
-    common = ["--trained_param", args.trained_param, "--arch", args.arch, "--dataset", args.dataset]
-    common += ["--data_path", args.data_path] if args.data_path else []
-    common += ["--train_images", str(args.train_images), "--batch_size", "128", "--time_seconds", "1"]
+    common = [*words_of(args, args.trained_param), "--train_images", str(args.train_images)]
+    common += ["--batch_size", "128", "--time_seconds", "1"]
     reports = {
         (name, seed): run(["--recipe", *words[:1], *common, "--seed", str(seed), *words[1:]], folder)
         for seed in range(1, args.seeds + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -10,6 +11,22 @@ from pathlib import Path
 from secateur.runs import RunFolderError, read_json
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+def parser_of(module: str, about: str, arch: str = "ResNet-20") -> argparse.ArgumentParser:
+    """A command line with what every table asks for: network, data, and where the runs are."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about.splitlines()[0])
+    parser.add_argument("--arch", default=arch)
+    parser.add_argument("--dataset", default="CIFAR10")
+    parser.add_argument("--data_path")
+    parser.add_argument("--runs", type=Path, required=True, help="a folder for all run folders")
+    return parser
+
+
+def words_of(args: argparse.Namespace, trained_param: str) -> list[str]:
+    """The same as options of `train_cifar.py`, which start from a network."""
+    words = ["--trained_param", trained_param, "--arch", args.arch, "--dataset", args.dataset]
+    return [*words, "--data_path", args.data_path] if args.data_path else words
 
 
 def run(options: list[str], folder: Path) -> dict:

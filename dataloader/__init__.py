@@ -6,8 +6,7 @@ inside the compiled step. Importing this package imports neither TensorFlow nor 
 """
 
 from secateur.dataloader.batches import Batch, balanced_order, batches, epoch_order
-from secateur.dataloader.loader import load
-from secateur.dataloader.registry import DATASETS, Dataset
+from secateur.dataloader.registry import DATASETS, Dataset, load
 from secateur.dataloader.splits import Columns, Facts, Images, Splits, given_splits, split_indices
 
 __all__ = [

@@ -7,6 +7,7 @@ compiles the step or not. (Floats drawn directly differ between the two.)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -69,22 +70,12 @@ def augment(
     return jitter_colours(cropped, *_factors(draws[3:])) if colour else cropped
 
 
-def two_views(
-    images: tf.Tensor,
-    seed: tf.Tensor,
-    *,
-    pad: int = 4,
-    pad_mode: str = "reflect",
-    per_batch_crop: bool = False,
-    flip: bool = True,
-    colour: bool = True,
-) -> tf.Tensor:
+def two_views(images: tf.Tensor, seed: tf.Tensor, *, colour: bool = True, **options: Any) -> tf.Tensor:
     """Return two independent colour-jittered views, [2b, h, w, 3]: the first of all images, then the second.
 
     EKG's fine-tuning sees every image twice (specified with `per_batch_crop`: one offset per view and batch).
     Arguments as in `augment`.
     """
-    options = {"pad": pad, "pad_mode": pad_mode, "per_batch_crop": per_batch_crop, "flip": flip}
     views = [augment(images, fold_seed(seed, view), colour=colour, **options) for view in range(2)]
     return tf.concat(views, axis=0)
 

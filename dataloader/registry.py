@@ -1,4 +1,4 @@
-"""The data sets that `load` knows: one entry each, and the names of tensorflow-datasets behind "tfds:"."""
+"""`load`, and the data sets that it knows: one entry each, and tensorflow-datasets' behind "tfds:"."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from secateur.dataloader.pipelines import EXCHANGED, IMAGENET, PIXELS, Constants, normalisations_of
 from secateur.dataloader.sources import digits, folders, memory, tfds
-from secateur.dataloader.splits import Facts, Images
-from secateur.runs.errors import UsageError
+from secateur.dataloader.splits import Facts, Images, Splits, make_splits
+from secateur.runs.errors import DataError, UsageError
 from secateur.runs.registry import Registry
 from secateur.runs.suggest import require
 
@@ -31,7 +33,6 @@ class Dataset:
         flip: whether a mirrored image still belongs to its class.
         inspect: (data_path, download) → names of the classes and shape, where the data says them.
         tested: data_path → whether there is a test part; None: always.
-        classes: names of the labels; () where nobody named them.
     """
 
     num_classes: int | None
@@ -41,7 +42,6 @@ class Dataset:
     flip: bool = True
     inspect: Callable[[str | None, bool], tuple[list[str], Shape]] | None = None
     tested: Callable[[str | None], bool] | None = None
-    classes: tuple[str, ...] = ()
 
 
 def _normalisations(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
@@ -108,6 +108,54 @@ DATASETS: Registry[Dataset] = Registry(
 )
 
 
+def load(
+    name: str,
+    data_path: str | None = None,
+    normalisation: str = "rgb",
+    download: bool = True,
+    shape: Shape | None = None,
+    constants: Constants | None = None,
+) -> Splits:
+    """Load a data set and cut it into train, search, warm-up and hold-out images.
+
+    Only the training images are decoded here; the test images are when `Splits.test` is first used.
+
+    Args:
+        name: "DIGITS" (scikit-learn's 8×8 digits, upscaled; no files); of tensorflow-datasets "CIFAR10",
+            "CIFAR100", "IMAGENET" (imagenet2012), "tfds:NAME" or "tfds:NAME/CONFIG:VERSION"; from a folder
+            "TINY_IMAGENET", "CINIC10", "CINIC10_VALID" (validation images in the part of the test, as HAP
+            reports) and "folder". "NAME@64" brings images to 64×64 when they are read.
+        data_path: the folder of images, or the one that holds `cifar10/3.0.2` (a `data_dir` of
+            tensorflow-datasets); None = that library's default folder. It may be read-only when the data set
+            is in it.
+        normalisation: "rgb"; "bgr" for EKG's published weights, which were trained with the constants of red
+            and blue exchanged; "imagenet" for weights that were trained with the constants of ImageNet;
+            "kesi", "hap" or "sfp" for theirs, see `dataloader.pipelines`; or what a model reads: "0..255",
+            "0..1", "-1..1", "caffe", "torch".
+        download: fetch and prepare a missing data set (needs network once).
+        shape: (height, width, 1 or 3) that images are brought to; None = their own.
+        constants: mean and standard deviation of each channel on the 0–255 scale, instead of a name.
+
+    Raises:
+        UsageError: unknown name or normalisation.
+        DataError: missing and not to be had, damaged, or too small to split.
+    """
+    path = None if data_path is None else str(data_path)
+    facts = facts_of(name, normalisation, path, download, shape, constants)
+    entry = open_dataset(name, path, download, shape)
+    official_train = entry.read("train", path, download)
+    _check_labels(name, entry, official_train.labels)
+    tested = entry.tested is None or entry.tested(path)
+    return make_splits(official_train, partial(entry.read, "test", path, download) if tested else None, facts)
+
+
+def _check_labels(name: str, entry: Dataset, labels: np.ndarray) -> None:
+    """A class without a single image would not be noticed by the split."""
+    found = np.unique(labels)
+    if len(found) != entry.num_classes:
+        raise DataError(f"{name} has {entry.num_classes} classes. Received: images of {len(found)} classes")
+
+
 def find_dataset(name: str) -> Dataset:
     """Return the entry of a name, from the name alone: no file is read.
 
@@ -135,13 +183,13 @@ def open_dataset(
     as `find_dataset` does, and `DataError` where the data is not there.
     """
     entry = find_dataset(name)
-    classes, own, names = entry.num_classes, entry.shape, list(entry.classes)
+    classes, own = entry.num_classes, entry.shape
     if entry.inspect:
         names, found = entry.inspect(data_path, download)
         classes, own = len(names), own or found
     own = shape or own
     read = partial(entry.read, shape=own)
-    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None, classes=tuple(names))
+    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None)
 
 
 def facts_of(
@@ -162,9 +210,7 @@ def facts_of(
     entry = open_dataset(name, data_path, download, shape)
     classes, shape = entry.num_classes, entry.shape
     assert classes and shape  # `open_dataset` has asked the data
-    bare = Facts(
-        name, classes, shape, (0.0,), (1.0,), entry.flip, "", False, entry.classes, labelled=classes > 1
-    )
+    bare = Facts(name, classes, shape, (0.0,), (1.0,), entry.flip, "", labelled=classes > 1)
     return renormalised(bare, "given" if constants else normalisation, constants)
 
 

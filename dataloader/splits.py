@@ -86,7 +86,6 @@ class Facts:
         flip: whether a mirrored image still belongs to its class.
         normalisation: name of `mean` and `std` in the registry; "given" where the user said them.
         exchanged: whether the network reads blue, green, red, in the order of `mean` and `std`.
-        classes: names of the labels; () where nobody named them.
         colours: whether images are bytes of colours, which may be jittered; other numbers may not.
         labelled: whether the labels say anything of the images; else all are 0.
     """
@@ -99,7 +98,6 @@ class Facts:
     flip: bool = True
     normalisation: str = "rgb"
     exchanged: bool = False
-    classes: tuple[str, ...] = ()
     colours: bool = True
     labelled: bool = True
 
@@ -231,9 +229,7 @@ def make_splits(official_train: Images, read_test: Callable[[], Images] | None, 
     return Splits(**parts, facts=facts, _test=_LazyTest(read_test) if read_test else None)
 
 
-def given_splits(
-    train: Images, holdout: Images | None, test: Images | None, facts: Facts, seed: int = 1
-) -> Splits:
+def given_splits(train: Images, holdout: Images | None, test: Images | None, facts: Facts) -> Splits:
     """Images that are in memory already as `Splits`.
 
     `search` and `warmup` are of `train`, as in `split_indices`; without `holdout` that is cut off, too.
@@ -241,7 +237,7 @@ def given_splits(
     """
     labels = train.labels
     if labels.ndim > 1 or not np.issubdtype(labels.dtype, np.integer):
-        train = train.take(np.random.default_rng(seed).permutation(len(train)))
+        train = train.take(np.random.default_rng(_SHUFFLE_SEED).permutation(len(train)))
         labels = np.arange(len(train)) % max(1, min(facts.num_classes, len(train) // MIN_PER_CLASS))
     index = split_indices(labels)
     if holdout is not None:

@@ -3,12 +3,10 @@
 from secateur.distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
 from secateur.distillation.basics import cross_entropy, kl_divergence, labels_only
 from secateur.distillation.distiller import Distiller
-from secateur.distillation.ekg import kept_teachers
 from secateur.distillation.features import view
-from secateur.distillation.filters import Filtered, kept_per_sample
+from secateur.distillation.filters import Filtered, kept_per_sample, kept_teachers
 from secateur.distillation.lesson import Lesson, for_lesson, lesson_objective, lesson_terms
-from secateur.distillation.loss import Loss
-from secateur.distillation.registry import build, get_loss, list_losses, register
+from secateur.distillation.loss import Loss, build, get_loss, list_losses, register
 from secateur.distillation.teachers import Banked, Ensemble, Live, Teacher, ensemble
 
 __all__ = [

@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from secateur.distillation.features import OUTPUT
 from secateur.distillation.lesson import Lesson, Weighted, in_float32
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, build
 from secateur.distillation.moving import call_with
-from secateur.distillation.registry import build
 from secateur.distillation.teachers import Teacher
 from secateur.nets.task import Task
 

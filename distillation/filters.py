@@ -8,12 +8,23 @@ import keras
 import tensorflow as tf
 
 from secateur.distillation.basics import MEANS, divergence, mean_of, side_by_side, temperature_for
-from secateur.distillation.ekg import kept_teachers
 from secateur.distillation.teachers import Outputs, Teacher
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
 
 SCOPES = ("batch", "sample", "dataset")
+
+
+def kept_teachers(
+    bank: tf.Tensor, student: tf.Tensor, temperature: float, kind: str = "classes"
+) -> tf.Tensor:
+    """EKG's filter, per batch: teacher k stays while it is nearer to teacher 0 than the student is.
+
+    bank (b, classes, K), student (b, classes) → float mask (K,). Teacher 0 always stays. With several
+    replicas or micro-batches each of them filters on its own. `kind`: see `basics.divergence`.
+    """
+    distance, of_student = _distances(bank, student, temperature, kind)
+    return _nearer(tf.reduce_sum(distance, 0), tf.reduce_sum(of_student))
 
 
 def kept_per_sample(
@@ -23,11 +34,23 @@ def kept_per_sample(
 
     bank (b, classes, K), student (b, classes) → float mask (b, K). `kind`: see `basics.divergence`.
     """
-    bank = side_by_side(bank)
-    distance = divergence(bank[:, :1], bank, temperature, kind)
-    of_student = divergence(bank[:, :1], student[:, None], temperature, kind)
+    distance, of_student = _distances(bank, student, temperature, kind)
+    return _nearer(distance, of_student)
+
+
+def _distances(
+    bank: tf.Tensor, student: tf.Tensor, temperature: float, kind: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Divergences of teacher 0 from each teacher (b, K), and from the student (b, 1)."""
+    teachers = side_by_side(bank)
+    best = teachers[:, :1]
+    return tuple(divergence(best, other, temperature, kind) for other in (teachers, student[:, None]))
+
+
+def _nearer(distance: tf.Tensor, of_student: tf.Tensor) -> tf.Tensor:
+    """1 for teachers (…, K) that are nearer than the student, and for teacher 0."""
     kept = tf.cast(distance < of_student, tf.float32)
-    return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, bank.shape[1])))
+    return tf.stop_gradient(tf.maximum(kept, tf.one_hot(0, distance.shape[-1])))
 
 
 class Filtered:

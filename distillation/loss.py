@@ -1,4 +1,4 @@
-"""A loss between teacher and student, with the interface of `keras.distillation`."""
+"""A loss between teacher and student, with the interface of `keras.distillation`; all losses by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from secateur.nets.layers import FusedBatchNorm
 from secateur.runs.errors import UsageError
+from secateur.runs.registry import Registry
+from secateur.runs.suggest import nearest
 
 READS = ("logits", "stages", "blocks", "pooled")
 """What a loss may look at: logits (b, classes), or (b, classes, teachers) of several teachers; the maps
@@ -157,22 +159,6 @@ class Loss(keras.layers.Layer, keras.distillation.DistillationLoss):
         self.build_from(*(_output(m, name) for m, name in zip((teacher, student), names, strict=True)))
 
 
-class OwnBatchNorm(FusedBatchNorm):
-    """Batch normalisation over the last axis, of (b, c) or (b, h, w, c), inside a loss.
-
-    A model's call around the loss decides whether the batch's statistics are used and averaged. A loss
-    outside of any is training: in `keras.distillation.Distiller`, and in `stateless_call`, which runs a
-    model's `call` without what Keras knows of calls around a layer.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool = True) -> tf.Tensor:
-        """Normalised inputs, of their shape. The averages move in training."""
-        if len(inputs.shape) == 4:
-            return super().call(inputs, training)
-        outputs = super().call(inputs[:, None, None], training)  # the fused kernel takes maps
-        return tf.reshape(outputs, tf.shape(inputs))
-
-
 def _mean_logits(logits: Any) -> Any:
     """(b, classes) from (b, classes) or (b, classes, teachers), symbolic or not."""
     several = len(getattr(logits, "shape", ())) == 3
@@ -188,3 +174,55 @@ def _output(model: keras.Model, layer: str | None) -> Any:
 def _wants(cls: type[Loss], name: str) -> bool:
     compare: Callable = cls.compare
     return name in inspect.signature(compare).parameters
+
+
+# --- by name ------------------------------------------------------------------------------------------------
+
+LOSSES: Registry[type[Loss]] = Registry("loss", "losses", folder="secateur.distillation.losses")
+
+
+def register(cls: type[Loss]) -> type[Loss]:
+    """Class decorator: makes a loss known by its `key`. Raises `UsageError` for one that is taken."""
+    if not cls.key:
+        raise UsageError(f"A loss needs a key. Received: key='' of {cls.__qualname__}")
+    return LOSSES.register(cls, name=cls.key)
+
+
+def get_loss(key: str) -> type[Loss]:
+    """A registered loss. Raises `UsageError` with the nearest valid name."""
+    return LOSSES.find(key)
+
+
+def list_losses() -> list[str]:
+    """Names that `build` accepts."""
+    return sorted(LOSSES)
+
+
+def build(key: str, **options: Any) -> Loss:
+    """A loss by name: `build("kd", temperature=4)`. Raises `UsageError` for a name or an option unknown."""
+    cls = LOSSES.find(key)
+    valid = cls.option_names()
+    if wrong := next((name for name in options if name not in valid), None):
+        raise UsageError(
+            f"Unknown option of loss {key!r}. Received: {wrong}={options[wrong]!r}. {nearest(wrong, valid)}"
+        )
+    return cls(**options)
+
+
+# --- for losses with weights of their own -------------------------------------------------------------------
+
+
+class OwnBatchNorm(FusedBatchNorm):
+    """Batch normalisation over the last axis, of (b, c) or (b, h, w, c), inside a loss.
+
+    A model's call around the loss decides whether the batch's statistics are used and averaged. A loss
+    outside of any is training: in `keras.distillation.Distiller`, and in `stateless_call`, which runs a
+    model's `call` without what Keras knows of calls around a layer.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """Normalised inputs, of their shape. The averages move in training."""
+        if len(inputs.shape) == 4:
+            return super().call(inputs, training)
+        outputs = super().call(inputs[:, None, None], training)  # the fused kernel takes maps
+        return tf.reshape(outputs, tf.shape(inputs))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from secateur.reports.costs import of_older
 from secateur.reports.page import render, run_page
+from secateur.reports.words import Report
 from secateur.runs.errors import RunFolderError, UsageError
 from secateur.runs.files import read_json, write_atomic
 from secateur.runs.suggest import nearest
@@ -31,7 +32,7 @@ def run(options: Any) -> None:
     write_atomic(options.output or file.with_name(name), text.encode())
 
 
-def picture_file(report: Mapping[str, Any], name: str) -> str:
+def picture_file(report: Report, name: str) -> str:
     """The picture `name` as an SVG file that stands alone, in light colours on white.
 
     A page that shows an image lends it no style and may be dark: the file holds its colours and its ground.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from secateur.reports.words import percent, ratio
+from secateur.reports.words import Report, percent, ratio
 from secateur.runs.text import number
 
 COSTS = (
@@ -22,7 +22,7 @@ def costs_of(convention: str = "mac") -> tuple[tuple[str, str, str], ...]:
     return tuple((key, counted if key == "macs" else title, style) for key, title, style in COSTS)
 
 
-def costs_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def costs_rows(report: Report) -> list[tuple[str, str, str, str]]:
     """Title, before, after and what is left of each cost; none where the report has no costs."""
     if not report.get("costs"):
         return []
@@ -43,7 +43,7 @@ def sentence(rows: Sequence[tuple[str, str, str, str]]) -> str:
     return f"Keeps {', '.join(left)}."
 
 
-def of_older(report: Mapping[str, Any]) -> dict[str, Any]:
+def of_older(report: Report) -> dict[str, Any]:
     """A report of `python -m pruning` from when it had a page of its own, and costs were all rows."""
     (name, value), *_ = report["target"].items()
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from secateur.reports import words
 from secateur.reports.costs import costs_rows, sentence
-from secateur.reports.sentences import summary
-from secateur.reports.words import UNWEIGHTED, clean, loss_options, ratio
+from secateur.reports.words import UNWEIGHTED, Report, clean, loss_options, ratio, summary
 from secateur.runs.text import number
-
-Report = Mapping[str, Any]
 
 
 class Column(NamedTuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,9 +26,7 @@ from secateur.reports.drawing import (
 )
 from secateur.reports.panels import WIDTH, curves, hint, key, panel, set_range, two_axes
 from secateur.reports.progress import search, training
-from secateur.reports.words import accuracy_of, clean, fit, part_of, percent, short, si
-
-Report = Mapping[str, Any]
+from secateur.reports.words import Report, accuracy_of, clean, fit, part_of, percent, short, si
 
 ROW = 18  # pixels, of bars, one for each group
 COSTS = (

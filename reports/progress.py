@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,9 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from secateur.reports.drawing import AMBER, BLUE, COLOURS, GREEN, MONO, SOFT, figure
 from secateur.reports.panels import curves, hint, key, panel, set_unit, two_axes
-from secateur.reports.words import fit
-
-Report = Mapping[str, Any]
+from secateur.reports.words import Report, fit
 
 DASHED = (0, (2.5, 1.5))
 CURVES = (("hold-out", GREEN, "-"), ("training", BLUE, DASHED), ("learning rate", AMBER, "-"))
@@ -31,22 +29,18 @@ def training(report: Report) -> list[Figure]:
     phases: dict[str, list[Report]] = {}
     for row in report.get("epochs") or []:
         phases.setdefault(row["phase"], []).append(row)
-    drawn = [
-        draw(rows) for rows in phases.values() if len(rows) > 1 for draw in (_losses, _accuracies, _rates)
-    ]
+    draws = (
+        partial(_two_curves, "Loss", "mean per image", 1),
+        partial(_two_curves, "Accuracy", "% of the images", 100),
+        _rates,
+    )
+    drawn = [draw(rows) for rows in phases.values() if len(rows) > 1 for draw in draws]
     marks = [Line2D([], [], color=colour, ls=line, label=name) for name, colour, line in CURVES]
     return [key(marks), *drawn] if drawn else []
 
 
-def _losses(rows: Sequence[Report]) -> Figure:
-    return _two_curves(_epochs(rows, "Loss", "mean per image"), rows, "loss", 1)
-
-
-def _accuracies(rows: Sequence[Report]) -> Figure:
-    return _two_curves(_epochs(rows, "Accuracy", "% of the images"), rows, "accuracy", 100)
-
-
-def _two_curves(axes: Axes, rows: Sequence[Report], name: str, scale: int) -> Figure:
+def _two_curves(title: str, unit: str, scale: int, rows: Sequence[Report]) -> Figure:
+    axes, name = _epochs(rows, title, unit), title.lower()
     trained, held = ([row.get(key) for row in rows] for key in (name, f"holdout_{name}"))
     curves(axes, [row["step"] for row in rows], [(BLUE, DASHED, trained), (GREEN, "-", held)], scale)
     return axes.figure

@@ -1,10 +1,12 @@
-"""Numbers of a report as text, and what a network learns from in words. What is unknown is a dash."""
+"""A report in words: its numbers, what became of a network, what it learns from. Unknown is a dash."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+Report = Mapping[str, Any]  # report.json, or a part of it
 
 ILLEGAL = re.compile(
     "[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
@@ -49,17 +51,17 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def part_of(row: Mapping[str, Any]) -> str:
+def part_of(row: Report) -> str:
     """Which images a row's accuracy is of: "test", or "hold-out" where there are no test images."""
     return "hold-out" if "test_accuracy" not in row and "holdout_accuracy" in row else "test"
 
 
-def accuracy_of(row: Mapping[str, Any]) -> float | None:
+def accuracy_of(row: Report) -> float | None:
     """On these images."""
     return row.get("holdout_accuracy" if part_of(row) == "hold-out" else "test_accuracy")
 
 
-def ratio(row: Mapping[str, Any], first: Mapping[str, Any], key: str) -> str:
+def ratio(row: Report, first: Report, key: str) -> str:
     """What is left of `first[key]` in `row`, in whole per cent."""
     return f"{row[key] / first[key]:.0%}".replace("%", " %") if first.get(key) else "–"
 
@@ -78,11 +80,77 @@ def joined(words: Sequence[str]) -> str:
 CHOSEN = {"tried": "the plan and whether its training is kept", "rounded": "the better of two int8 files"}
 
 
-def held_out(report: Mapping[str, Any]) -> str:
+def held_out(report: Report) -> str:
     """Of which images accuracies are where there are no test images, and what those have chosen."""
     chosen = joined([what for key, what in CHOSEN.items() if report.get(key)])
     which = f", which chose {chosen}" if chosen else ""
     return f"There are no test images: accuracies are of images held out of the training{which}."
+
+
+# --- what became of a network, in one sentence --------------------------------------------------------------
+
+
+def summary(report: Report) -> str:
+    """First network → last network in one sentence; of a distillation what the student has learnt."""
+    rows = report.get("rows") or []
+    if not rows:
+        return "Nothing was measured."
+    sentence = _distilled(rows) if report.get("learning") else _change(rows) if rows[1:] else _alone(rows[0])
+    sentence += _bytes_left(report.get("files") or [])
+    return sentence.replace(" %", "\u00a0%")  # no line begins with the sign
+
+
+def _accuracy(row: Report) -> str:
+    return percent(accuracy_of(row))
+
+
+def _alone(row: Report) -> str:
+    return f"{row['params']:,} parameters, {si(row['macs'])} MACs, {part_of(row)} accuracy {_accuracy(row)}."
+
+
+def _change(rows: Sequence[Report]) -> str:
+    first, last = rows[0], rows[-1]
+    parts = [
+        f"{first['params']:,} → {last['params']:,} parameters ({ratio(last, first, 'params')})",
+        f"{si(first['macs'])} → {si(last['macs'])} MACs ({ratio(last, first, 'macs')})",
+    ]
+    if None not in (first.get("ms_litert"), last.get("ms_litert")):
+        times = f"{first['ms_litert']:.1f} → {last['ms_litert']:.1f} ms per batch of {last.get('batch')}"
+        parts.append(f"{times} on LiteRT ({ratio(last, first, 'ms_litert')})")
+    parts.append(f"{part_of(first)} accuracy {_accuracy(first).removesuffix(' %')} → {_accuracy(last)}")
+    tail = " (slimmed; not fine-tuned)" if last["name"] == "slimmed" else ""
+    return f"{', '.join(parts)}{tail}."
+
+
+def _distilled(rows: Sequence[Report]) -> str:
+    """What the student reaches, beside its teachers and itself before; its size, where that differs too."""
+    last, names = rows[-1], {"student": "student before"}
+    others = [f"{names.get(row['name'], row['name'])} {_accuracy(row)}" for row in rows[:-1]]
+    beside = f" ({', '.join(others)})" if others else ""
+    return f"The student reaches {_accuracy(last)} on the {part_of(last)} images{beside}. {_size(rows)}."
+
+
+def _size(rows: Sequence[Report]) -> str:
+    first, last = rows[0], rows[-1]
+    if first is last or first["name"] == "slimmed":
+        return f"It has {last['params']:,} parameters and {si(last['macs'])} MACs"
+    name = {"teacher": "the teacher", "student": "itself before"}.get(first["name"], first["name"])
+    if all(first[key] == last[key] for key in ("params", "macs")):
+        return f"It is as large as {name}: {last['params']:,} parameters, {si(last['macs'])} MACs"
+    parts = [
+        f"{last['params']:,} parameters ({ratio(last, first, 'params')})",
+        f"{si(last['macs'])} MACs ({ratio(last, first, 'macs')})",
+    ]
+    if None not in (first.get("ms_litert"), last.get("ms_litert")):
+        time = f"{last['ms_litert']:.1f} ms per batch of {last.get('batch')} on LiteRT"
+        parts.append(f"{time} ({ratio(last, first, 'ms_litert')})")
+    return f"Beside {name} it has {joined(parts)}"
+
+
+def _bytes_left(files: Sequence[Report]) -> str:
+    """Bytes of every file beside those of the first; "" without files."""
+    others = [f"{row['bytes']:,} as {row['name']} ({ratio(row, files[0], 'bytes')})" for row in files[1:]]
+    return f" Of {files[0]['bytes']:,} bytes in float32 there are left {joined(others)}." if files else ""
 
 
 # --- what a network learns from, of `learning` in report.json -----------------------------------------------
@@ -102,7 +170,7 @@ OPTIONS: dict[str, Callable[[Any], str]] = {
 OF_SEVERAL = ("mean", "weights")  # options that one teacher alone leaves without effect
 
 
-def learning_text(learning: Mapping[str, Any]) -> str:
+def learning_text(learning: Report) -> str:
     """learning from res56.pkl (ResNet-56): cross-entropy ×1 + kd ×0.9 (T 4, T²)."""
     teachers = ", ".join(f"{teacher['file']} ({teacher['arch']})" for teacher in learning["teachers"])
     if not learning["losses"]:
@@ -110,7 +178,7 @@ def learning_text(learning: Mapping[str, Any]) -> str:
     return f"learning from {teachers}{filter_text(learning)}: {objective_text(learning)}"
 
 
-def objective_text(learning: Mapping[str, Any]) -> str:
+def objective_text(learning: Report) -> str:
     """cross-entropy ×1 + kd ×0.9 (T 4, T²) + hap ×700 (3 teacher blocks)."""
     parts = [f"cross-entropy ×{learning['label_weight']:g}"]
     parts += [_term(loss, learning) for loss in learning["losses"] if not loss["moves_kernels"]]
@@ -118,7 +186,7 @@ def objective_text(learning: Mapping[str, Any]) -> str:
     return " + ".join(parts) + "".join(f"; filters moved by {text}" for text in moves)
 
 
-def filter_text(learning: Mapping[str, Any]) -> str:
+def filter_text(learning: Report) -> str:
     """Which of the teachers count, behind a comma; nothing without a filter."""
     if not (chosen := learning.get("filter")):
         return ""
@@ -128,7 +196,7 @@ def filter_text(learning: Mapping[str, Any]) -> str:
     )
 
 
-def loss_options(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
+def loss_options(loss: Report, learning: Report) -> str:
     """T 4, T²; without what is off, and without what has no effect where one voice teaches."""
     several = len(learning["teachers"]) > 1 and not learning.get("filter")
     shown = [
@@ -139,7 +207,7 @@ def loss_options(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
     return ", ".join(_option(name, value) for name, value in shown)
 
 
-def _term(loss: Mapping[str, Any], learning: Mapping[str, Any]) -> str:
+def _term(loss: Report, learning: Report) -> str:
     options = loss_options(loss, learning)
     return f"{loss['name']} ×{loss['weight']:g}" + (f" ({options})" if options else "")
 

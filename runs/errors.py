@@ -79,9 +79,9 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def first_line(error: BaseException | str, most: int = 240) -> str:
-    """The first line of an exception, `most` characters of it at most; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+def first_line(error: BaseException | str) -> str:
+    """The first line of an exception, 240 characters of it at most; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:240]
 
 
 def disk_error(error: OSError, path: object = None) -> RunFolderError | None:

@@ -8,15 +8,18 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from secateur.runs.errors import RunFolderError, UsageError, disk_errors, warn
+from secateur.runs.stubs import Refused
 
 TEMP_PREFIX = ".tmp-"
+MAX_BYTES = 2**31  # of a file with arrays
 
 
 def temporary(target: Path, suffix: str = "") -> Path:
@@ -70,6 +73,19 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, int]]:
+    """A file that may be foreign, and its size. Raises `Refused` for one that is not regular or too large."""
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise Refused("it is not a regular file")
+        if info.st_size > MAX_BYTES:
+            raise Refused(f"it has {info.st_size} bytes, more than 2 GiB")
+        yield file, info.st_size
 
 
 def sha256(path: str | os.PathLike) -> str:

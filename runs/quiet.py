@@ -1,10 +1,16 @@
-"""Start-up without noise: TensorFlow's C++ logs before any of its log levels is in force."""
+"""Start-up without noise: TensorFlow's C++ logs before any of its log levels is in force.
+
+Nothing here imports it by itself: a child of `multiprocessing` begins with `start_worker`.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,3 +59,26 @@ def quiet_tensorflow() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+# --- processes of `multiprocessing` -------------------------------------------------------------------------
+
+
+def end_with_parent() -> None:
+    """Leaves Ctrl-C to the parent process, and ends this one as soon as the parent is gone.
+
+    A parent that is killed tells nobody: the worker of a pool would wait for its next task for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def start_worker() -> None:
+    """`end_with_parent`, then TensorFlow is started silently."""
+    end_with_parent()
+    start_tensorflow()
+
+
+def _watch() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # sys.exit would end this thread alone

@@ -29,6 +29,9 @@ class _Machine:
         self.memo: list[Any] = []
         self.allowance = Allowance(size)
 
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
     def above_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marked.pop()
         return items
@@ -85,12 +88,8 @@ def _finished(key: str, value: Any) -> Any:
 # --- opcodes -----------------------------------------------------------------------------------------------
 
 
-def _push(machine: _Machine, argument: Any) -> None:
-    machine.stack.append(argument)
-
-
 def _new(make: Callable) -> Callable:
-    return lambda machine, argument: machine.stack.append(make())
+    return lambda machine, argument: machine.push(make())
 
 
 def _mark(machine: _Machine, argument: Any) -> None:
@@ -101,14 +100,9 @@ def _mark(machine: _Machine, argument: Any) -> None:
 def _tuple_of(size: int) -> Callable:
     def build(machine: _Machine, argument: Any) -> None:
         items = [machine.stack.pop() for _ in range(size)]
-        machine.stack.append(tuple(reversed(items)))
+        machine.push(tuple(reversed(items)))
 
     return build
-
-
-def _tuple(machine: _Machine, argument: Any) -> None:
-    items = machine.above_mark()
-    machine.stack.append(tuple(items))
 
 
 def _set(machine: _Machine, items: list) -> None:
@@ -127,32 +121,16 @@ def _set_one(machine: _Machine, argument: Any) -> None:
     _set(machine, [key, value])
 
 
-def _set_many(machine: _Machine, argument: Any) -> None:
-    _set(machine, machine.above_mark())
-
-
 def _extend(machine: _Machine, items: list) -> None:
     if type(machine.stack[-1]) is not list:
         raise Refused("it appends to something that is not a list")
     machine.stack[-1].extend(items)
 
 
-def _append(machine: _Machine, argument: Any) -> None:
-    _extend(machine, [machine.stack.pop()])
-
-
-def _append_many(machine: _Machine, argument: Any) -> None:
-    _extend(machine, machine.above_mark())
-
-
 def _resolve(machine: _Machine, module: Any, name: Any) -> None:
     if type(module) is not str or type(name) is not str or (module, name) not in STUBS:
         raise Refused(f"it names {short(module)} {short(name)}, which no array needs; nothing was executed")
-    machine.stack.append(STUBS[module, name])
-
-
-def _global(machine: _Machine, argument: str) -> None:
-    _resolve(machine, *argument.split(" ", 1))
+    machine.push(STUBS[module, name])
 
 
 def _stack_global(machine: _Machine, argument: Any) -> None:
@@ -165,7 +143,7 @@ def _reduce(machine: _Machine, argument: Any) -> None:
     if type(arguments) is not tuple or not any(stub is known for known in STUBS.values()):
         raise Refused("it calls something that is not a constructor of arrays")
     try:
-        machine.stack.append(stub(machine.allowance, *arguments))
+        machine.push(stub(machine.allowance, *arguments))
     except TypeError:
         raise Refused("it calls a constructor of arrays with the wrong arguments") from None
 
@@ -189,17 +167,13 @@ def _put(machine: _Machine, index: int | None) -> None:
     machine.memo.append(machine.stack[-1])
 
 
-def _get(machine: _Machine, index: int) -> None:
-    machine.stack.append(machine.memo[index])
-
-
 def _frame(machine: _Machine, size: int) -> None:
     if size > machine.allowance.left:
         raise Refused("it has a frame larger than the file")
 
 
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda machine, argument: None,
+    "PROTO": lambda machine, version: None,
     "FRAME": _frame,
     "MARK": _mark,
     "EMPTY_DICT": _new(dict),
@@ -208,21 +182,21 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "NONE": _new(lambda: None),
     "NEWTRUE": _new(lambda: True),
     "NEWFALSE": _new(lambda: False),
-    "TUPLE": _tuple,
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.above_mark())),
     "TUPLE1": _tuple_of(1),
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),
     "SETITEM": _set_one,
-    "SETITEMS": _set_many,
-    "APPEND": _append,
-    "APPENDS": _append_many,
-    "GLOBAL": _global,
+    "SETITEMS": lambda machine, _: _set(machine, machine.above_mark()),
+    "APPEND": lambda machine, _: _extend(machine, [machine.stack.pop()]),
+    "APPENDS": lambda machine, _: _extend(machine, machine.above_mark()),
+    "GLOBAL": lambda machine, names: _resolve(machine, *names.split(" ", 1)),
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,
     "BUILD": _build,
     **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _put),
-    **dict.fromkeys(["BINGET", "LONG_BINGET"], _get),
-    **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _push),
-    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"], _push),
-    **dict.fromkeys(["BININT", "BININT1", "BININT2", "BINFLOAT"], _push),
+    **dict.fromkeys(["BINGET", "LONG_BINGET"], lambda machine, index: machine.push(machine.memo[index])),
+    **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _Machine.push),
+    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"], _Machine.push),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2", "BINFLOAT"], _Machine.push),
 }

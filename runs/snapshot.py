@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from secateur.runs.errors import SnapshotError
-from secateur.runs.files import to_json, write_atomic
+from secateur.runs.files import MAX_BYTES, opened, to_json, write_atomic
 from secateur.runs.safe_pickle import read_pickle
 from secateur.runs.stubs import DTYPES, Refused
 from secateur.runs.torch_files import READERS
@@ -27,7 +26,6 @@ from secateur.runs.torch_files import READERS
 FORMAT = "secateur/1"
 HEAD = "__secateur__"
 FOREIGN_EXTRAS = ("__header__", "__version__", "__globals__")  # what scipy.io.loadmat left in EKG's pickle
-MAX_BYTES = 2**31
 _MARK = b"\nsha256:"
 _TRAILER = len(_MARK) + 64
 
@@ -80,8 +78,10 @@ def load_snapshot(path: str | os.PathLike) -> Snapshot:
         SnapshotError: missing, unreadable, truncated, changed by a single bit, or not a dictionary of arrays.
     """
     try:
+        with opened(path) as (file, size):
+            data = file.read(size)  # never read(MAX_BYTES): that allocates 2 GiB first
         reader = READERS.get(os.path.splitext(path)[1].lower())
-        return Snapshot(_arrays(reader(_read(path)), False)) if reader else _parse(_read(path))
+        return Snapshot(_arrays(reader(data), False)) if reader else _parse(data)
     except Refused as error:
         raise SnapshotError(
             f"{os.fspath(path)} is not a usable snapshot: {error}\n"
@@ -96,17 +96,6 @@ def load_snapshot(path: str | os.PathLike) -> Snapshot:
 
 
 # --- reading -----------------------------------------------------------------------------------------------
-
-
-def _read(path: str | os.PathLike) -> bytes:
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise Refused("it is not a regular file")
-        if info.st_size > MAX_BYTES:
-            raise Refused(f"it has {info.st_size} bytes, more than 2 GiB")
-        return file.read(info.st_size)  # never read(MAX_BYTES): that allocates 2 GiB first
 
 
 def _parse(data: bytes) -> Snapshot:

@@ -73,7 +73,7 @@ COMMANDS = {
     "int8": Command(
         "writes a model as a LiteRT file of whole numbers of 8 bits",
         f"{COMMANDS_OF}.options:Int8Options",
-        f"{COMMANDS_OF}.int8:run",
+        f"{COMMANDS_OF}.coding:int8",
     ),
     "report": Command(
         "writes the page of a report.json again, or one of its pictures as SVG",
@@ -118,7 +118,7 @@ def parse(name: str, words: Sequence[str], prog: str = "secateur") -> Any:
     from secateur.recipes.engine.options import parse_into
 
     options = _named(COMMANDS[name].options)
-    return parse_into(options, words, prog=prog) if isinstance(options, type) else options(words, prog)
+    return parse_into(options, words, prog) if isinstance(options, type) else options(words, prog)
 
 
 def call(name: str, words: Sequence[str], prog: str) -> None:

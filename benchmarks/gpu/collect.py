@@ -21,7 +21,7 @@ from benchmarks.common import command, print_table
 from secateur import nets
 from secateur.pruning import Plan, narrow
 from secateur.recipes.commands.evaluate import run as evaluate
-from secateur.recipes.engine.config import EvaluateConfig
+from secateur.recipes.engine.config import EvaluateOptions
 from secateur.runs import Snapshot, cli, load_snapshot, read_json, read_jsonl, save_snapshot, write_json
 
 Weights = dict[str, tuple[int, list[np.ndarray]]]  # run → epochs, parameters and statistics
@@ -90,7 +90,7 @@ def _in_short(log: Sequence[Mapping]) -> dict:
 
 def _tested(network: Mapping, path: Path, data_path: str | None) -> dict:
     options = {"arch": network["arch"], "dataset": network["dataset"], "data_path": data_path}
-    [row] = evaluate(EvaluateConfig(**options, trained_param=[str(path)]))
+    [row] = evaluate(EvaluateOptions(**options, trained_param=[str(path)]))
     return {
         "test_accuracy": row["accuracy"],
         "test_loss": row["loss"],

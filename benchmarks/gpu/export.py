@@ -359,7 +359,8 @@ class Export:
         name = run["name"].rpartition("-")[0]
         inputs = inputs_of(course, subject.context.splits.facts)
         params, stats = course.trained.trainable_variables, course.trained.non_trainable_variables
-        if [id(v) for v in [*params, *stats]] != [id(v) for v in _in_order(course.model)]:
+        own = [*course.model.trainable_variables, *course.model.non_trainable_variables]
+        if list(map(id, [*params, *stats])) != list(map(id, own)):
             raise UsageError(f"Losses with weights of their own are not exported. Received: {run['name']}")
         state = _floats([*params, *params, *stats])
         file = self.out / f"{name}.mlir.gz"
@@ -401,10 +402,6 @@ class Export:
         about = {"commit": _commit(), "command": command(), "tensorflow": tf.__version__}
         known = {"networks": self.networks, "programs": self.programs, "teachers": self.teachers}
         write_json(self.out / "runs.json", {**about, **known, "runs": rows})
-
-
-def _in_order(model: keras.Model) -> list[keras.Variable]:
-    return [*model.trainable_variables, *model.non_trainable_variables]
 
 
 def _commit() -> str:

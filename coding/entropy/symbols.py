@@ -17,21 +17,17 @@ CODECS = ("fixed", "huffman", "ans")
 
 @dataclass(frozen=True)
 class Coded:
-    """A stream at rest.
-
-    Attributes:
-        codec: one of `CODECS`.
-        data: the bytes.
-        entropy: of its symbols, in bits: Σ −log2(count / total), what no code of single symbols goes below.
-    """
+    """A stream at rest: one of `CODECS`, and its bytes."""
 
     codec: str
     data: bytes
-    entropy: float
 
 
 def entropy(counts: np.ndarray) -> float:
-    """Bits of a stream with these counts, order 0 (Shannon 1948): Σ count·log2(total / count)."""
+    """Bits of a stream with these counts, order 0 (Shannon 1948): Σ count·log2(total / count).
+
+    No code of single symbols goes below that.
+    """
     counts = np.asarray(counts, np.float64)
     counts = counts[counts > 0]
     return float((counts * np.log2(counts.sum() / counts)).sum())
@@ -49,9 +45,9 @@ def code(symbols: np.ndarray, size: int) -> Coded:
     coded = ans.encode(symbols, size)
     codec = min(sizes, key=sizes.get)
     if len(coded) <= sizes[codec]:
-        return Coded("ans", coded, entropy(counts))
+        return Coded("ans", coded)
     data = huffman.encode(symbols, size) if codec == "huffman" else pack_fixed(symbols, width_of(size))
-    return Coded(codec, data, entropy(counts))
+    return Coded(codec, data)
 
 
 def width_of(size: int) -> int:

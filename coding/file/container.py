@@ -13,15 +13,14 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from secateur.coding.file.reader import field, whole
+from secateur.runs import files
 from secateur.runs.errors import SnapshotError
-from secateur.runs.files import to_json
 from secateur.runs.stubs import Refused
 
 FORMAT = "kpz/1"
@@ -29,7 +28,6 @@ MAGIC = b"\x89KPZ\r\n\x1a\n"
 OTHERS = {b"PK\x03\x04": "a .keras file or another archive", b"\x80": "a pickle, as snapshots are"}
 START = len(MAGIC) + 4 + 32
 MAX_HEADER = 2**20
-MAX_FILE = 2**31
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Container:
 def write(file: BinaryIO, facts: dict, sections: Sequence[tuple[str, bytes]]) -> None:
     """Write a whole file: what `facts` say, JSON, and the sections by name."""
     listed = [[name, len(data), hashlib.sha256(data).hexdigest()] for name, data in sections]
-    header = to_json({"format": FORMAT, "facts": facts, "sections": listed}).encode()
+    header = files.to_json({"format": FORMAT, "facts": facts, "sections": listed}).encode()
     start = MAGIC + struct.pack("<I", len(header))
     file.write(start + hashlib.sha256(start + header).digest() + header)
     for _, data in sections:
@@ -83,9 +81,8 @@ def opened(path: str | os.PathLike) -> Iterator[Container]:
     """
     name = os.fspath(path)
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            yield _checked(file)
+        with files.opened(path) as (file, size):
+            yield _checked(file, size)
     except Refused as error:
         raise SnapshotError(
             f"{name} is not a usable .kpz file: {error}\ncopy it or encode the model again"
@@ -96,21 +93,16 @@ def opened(path: str | os.PathLike) -> Iterator[Container]:
         raise SnapshotError(f"{name} does not fit in memory\nclose other programs") from None
 
 
-def _checked(file: BinaryIO) -> Container:
-    info = os.fstat(file.fileno())
-    if not stat.S_ISREG(info.st_mode):
-        raise Refused("it is not a regular file")
-    if info.st_size > MAX_FILE:
-        raise Refused(f"it has {info.st_size} bytes, more than 2 GiB")
+def _checked(file: BinaryIO, end: int) -> Container:
     start = file.read(START)
     if len(start) < START or not start.startswith(MAGIC):
         known = next((kind for first, kind in OTHERS.items() if start.startswith(first)), None)
         raise Refused(f"it is {known}, which encode takes" if known else "it does not start like one")
-    size = whole(struct.unpack_from("<I", start, len(MAGIC))[0], min(MAX_HEADER, info.st_size - START))
+    size = whole(struct.unpack_from("<I", start, len(MAGIC))[0], min(MAX_HEADER, end - START))
     header = file.read(size)
     if hashlib.sha256(start[:-32] + header).digest() != start[-32:]:
         raise Refused("the digest of its header does not match, so it was damaged or changed")
-    return _container(file, header, info.st_size)
+    return _container(file, header, end)
 
 
 def _container(file: BinaryIO, header: bytes, end: int) -> Container:

@@ -90,16 +90,17 @@ def linear_edges(line: Line, k: int) -> np.ndarray:
     return lloyd(line, np.linspace(*line.points[[0, -1]], k))
 
 
-def lloyd(line: Line, centroids: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
-    """Edges after points and centroids have followed each other until nothing moves, or for `rounds`.
+def lloyd(line: Line, centroids: np.ndarray) -> np.ndarray:
+    """Edges after points and centroids have followed each other until nothing moves, or for `ROUNDS`.
 
     Args:
         line: with at least as many points as there are centroids.
         centroids: ascending (k,).
-        rounds: O(k·log n) each, since only edges move.
+
+    A round takes O(k·log n), since only edges move.
     """
     edges = line.nearest(centroids)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         centroids = _moved(line, edges, centroids)
         before, edges = edges, line.nearest(centroids)
         if np.array_equal(before, edges):

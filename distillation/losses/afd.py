@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss, OwnBatchNorm
+from secateur.distillation.loss import Loss, OwnBatchNorm, register
 from secateur.distillation.maps import adaptive_pool, energy, flat, mean_squares, unit
-from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
 
 

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.losses.sp import similarity_distance
 from secateur.distillation.maps import attention
-from secateur.distillation.registry import register
 
 
 @register

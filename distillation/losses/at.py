@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.maps import attention, to_smaller
-from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
 
 

@@ -8,9 +8,8 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.maps import unit
-from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
 
 

@@ -7,8 +7,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from secateur.distillation.basics import kl_divergence
-from secateur.distillation.loss import Loss
-from secateur.distillation.registry import register
+from secateur.distillation.loss import Loss, register
 from secateur.runs.errors import UsageError
 
 NEVER = -1e9  # a log-probability whose exponential is 0, and that stays finite in differences

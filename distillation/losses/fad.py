@@ -9,8 +9,7 @@ from typing import Any, ClassVar, NoReturn
 import keras
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
-from secateur.distillation.registry import register
+from secateur.distillation.loss import Loss, register
 from secateur.runs.errors import UsageError
 
 SLOPE = 0.2  # of the leaky ReLU before the softmax

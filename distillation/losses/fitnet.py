@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.maps import to_smaller
-from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.distillation.basics import MEANS, divergence, mean_of, side_by_side
-from secateur.distillation.loss import Loss
-from secateur.distillation.registry import register
+from secateur.distillation.loss import Loss, register
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from secateur.distillation.loss import register
 from secateur.distillation.losses.kd import KD
 from secateur.distillation.maps import unit_deviation
-from secateur.distillation.registry import register
 
 
 def standardise(logits: tf.Tensor) -> tf.Tensor:

@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.maps import adaptive_pool, attention, energy, flat, mean_squares, unit
-from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
 
 

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss, OwnBatchNorm
+from secateur.distillation.loss import Loss, OwnBatchNorm, register
 from secateur.distillation.maps import adaptive_pool, repeat_to
-from secateur.distillation.registry import register
 from secateur.runs.errors import UsageError
 
 LEVELS = (4, 2, 1)  # sides of HCL's pooled maps

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.maps import unit
-from secateur.distillation.registry import register
 
 EPSILON = 1e-12  # of a squared distance, below which two images count as one
 

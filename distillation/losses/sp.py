@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from secateur.distillation.loss import Loss
+from secateur.distillation.loss import Loss, register
 from secateur.distillation.maps import flat, similarity
-from secateur.distillation.registry import register
 
 
 def similarity_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ without, a plan and its network.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,23 +20,26 @@ from secateur.exports.signature import outputs, sample_inputs
 from secateur.exports.timing import Setup
 from secateur.pruning import Plan, compact, mask
 from secateur.pruning.choose.ranking import check_prunable
+from secateur.pruning.count.counting import unsized
 from secateur.pruning.count.tables import summary
-from secateur.pruning.groups.analysis import analyse
-from secateur.recipes.commands.options import PruneOptions
-from secateur.recipes.commands.places import check_criterion, check_places, check_sizes
+from secateur.pruning.groups.analysis import Analysis, analyse
+from secateur.pruning.score.registry import get_criterion
+from secateur.recipes.commands.options import NO_IMAGES, PruneOptions
 from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
 from secateur.recipes.commands.running import compact_of, plan_of, ran, training
-from secateur.recipes.engine.command import TIMED
-from secateur.recipes.engine.cutting import PlanOptions
+from secateur.recipes.engine import command
+from secateur.recipes.engine.cutting import TIMED, PlanOptions
 from secateur.recipes.engine.recipe import find_recipe
 from secateur.recipes.engine.subject import load_model
 from secateur.recipes.engine.timing import setup_for
 from secateur.recipes.steps.planning import Evidence, choose_plan
 from secateur.reports.words import percent
-from secateur.runs import warn, write_json
+from secateur.runs import RunFolderError, SnapshotError, UsageError, warn, write_json
+from secateur.runs.files import check_place
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
 SAMPLES = 4
+SUFFIXES = {"output": ".keras", "report": ".html", "save_plan": ".json"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Prun
 def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
     name, value = options.target
     if options.minutes:
-        _, auto, *after = find_recipe(TIMED).steps  # `ran` has its own dense network
+        _, auto, *after = find_recipe(command.TIMED).steps  # `ran` has its own dense network
         cut = auto | {name: value}
     else:
         cut = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
@@ -114,3 +118,49 @@ def write(options: PruneOptions, small: keras.Model) -> dict[str, Parity]:
         parities[name] = export(small, path, name)
         print(f"{path}: {parities[name]}")
     return parities
+
+
+# --- what is refused before any work ------------------------------------------------------------------------
+
+
+def check_criterion(options: PruneOptions) -> None:
+    """Raises `UsageError` for a criterion that does not exist, and for one that lacks its images."""
+    if get_criterion(options.criterion).needs_data and not options.data:
+        raise UsageError(f"This criterion {NO_IMAGES}, criterion={options.criterion}")
+
+
+def check_sizes(options: PruneOptions, model: keras.Model, analysis: Analysis) -> None:
+    """Raises `UsageError` for a budget that depends on sizes that are open."""
+    name, value = options.target
+    if name in ("keep_macs", *TIMED) and unsized(analysis):
+        shapes = ", ".join(str(tensor.shape) for tensor in model.inputs)
+        raise UsageError(
+            f"--{name} needs inputs of fixed size. Received: {name}={value}, inputs {shapes}\n"
+            "give --keep, --keep_params or --keep_bytes, or save the model with an Input of fixed size"
+        )
+
+
+def check_places(options: PruneOptions) -> None:
+    """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for a bad place.
+
+    That is a folder that takes no file, or a file that would take the place of one that is read, or of
+    another one that is written.
+    """
+    if not Path(options.model).is_file():
+        raise SnapshotError(f"There is no such file. Received: model={options.model}")
+    output = None if options.dry_run else options.output
+    written = {"output": output, "report": options.report, "save_plan": options.save_plan}
+    for name, path in written.items():
+        if path is not None:
+            check_place(path, SUFFIXES[name], name)
+    if options.report:
+        written["numbers of the report"] = str(Path(options.report).with_suffix(".json"))
+    taken = {os.path.realpath(options.model): "This is the model itself"}
+    if options.plan:
+        taken[os.path.realpath(options.plan)] = "This is the plan that is applied"
+    for name in ("output", "report", "numbers of the report", "save_plan"):
+        if (path := written.get(name)) is None:
+            continue
+        if place := taken.get(os.path.realpath(path)):
+            raise RunFolderError(f"{place}; choose another file. Received: {name}={path}")
+        taken[os.path.realpath(path)] = f"This file takes the {name}"

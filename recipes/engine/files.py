@@ -1,4 +1,4 @@
-"""Files of the last network for others to run: written, and measured for the report."""
+"""Files of the last network for others to run: written, measured for the report, and how long that takes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from secateur.dataloader import Images
 from secateur.exports import compare, litert_runner, to_litert
 from secateur.exports.parity import TOLERANCE
 from secateur.exports.signature import outputs, sample_inputs
-from secateur.exports.timing import least
+from secateur.exports.timing import least, seconds
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.step import State
 from secateur.runs import UsageError, warn
 from secateur.runs.errors import first_line
 
 TIMED_BATCH = 128  # images of a call
 PLAIN = "model.tflite"  # the network in float32
 COMPACT = "compact.keras"  # its plain layers, as its owner has them
+PAGE = 4.0  # seconds that pictures and page take
+NETWORKS = 2  # in the report: the dense one and the last
 
 
 def save_compact(context: RunContext, snapshot: Path) -> Path | None:
@@ -79,7 +82,8 @@ def file_rows(
     lite |= {path.name: path.read_bytes() for path in files if path.suffix == ".tflite"}
     ms = _milliseconds(context, lite, parts)
     rows = [
-        {"name": name, "bytes": len(data), "ms_litert": ms[name], **_lite_accuracies(context, data, parts)}
+        {"name": name, "bytes": len(data), "ms_litert": ms[name]}
+        | {f"{part}_accuracy": lite_accuracy(context, data, images) for part, images in parts.items()}
         for name, data in lite.items()
     ]
     return rows + [_decoded(context, path, parts) for path in files if path.suffix == ".kpz"]
@@ -114,11 +118,23 @@ def _milliseconds(
     return least(calls, context.config.time_seconds)
 
 
-def _lite_accuracies(context: RunContext, data: bytes, parts: Mapping[str, Images]) -> dict[str, float]:
-    return {f"{name}_accuracy": lite_accuracy(context, data, part) for name, part in parts.items()}
-
-
 def _decoded(context: RunContext, path: Path, parts: Mapping[str, Images]) -> dict:
     model = context.subject.bare(coding.decode(path))
     found = {f"{name}_accuracy": context.accuracy(model, part) for name, part in parts.items()}
     return {"name": path.name, "bytes": path.stat().st_size, "ms_litert": None, **found}
+
+
+def ending_seconds(context: RunContext, state: State) -> float:
+    """Seconds that files and report will take, from one evaluation and one conversion of the network.
+
+    The network is the dense one where there is one: the last one takes no longer. Test images are fetched
+    here, since that takes its time, too.
+    """
+    if (snapshot := state.dense) is None:
+        return PAGE + 2 * context.config.time_seconds
+    model, holdout = context.load(snapshot), context.splits.holdout
+    scale = context.splits.measured_count / len(holdout)
+    evaluated = seconds(lambda: context.accuracy(model, holdout))
+    converted = seconds(lambda: to_litert(context.subject.finished(model)))
+    report = NETWORKS * (scale * evaluated + 2 * converted)
+    return report + 2 * converted + 2 * context.config.time_seconds + PAGE

@@ -105,36 +105,22 @@ def explain(kind: type[Options], values: Mapping[str, Any], error: ValidationErr
     return f"{label} must be {wanted}. {received}"
 
 
-def parse_into(
-    kind: type[Kind],
-    argv: Sequence[str] | None,
-    *,
-    prog: str,
-    description: str = "",
-    defaults: Mapping[str, Any] | None = None,
-) -> Kind:
-    """Command line → options.
-
-    Args:
-        kind: their class.
-        argv: words; None = those of this process.
-        prog: how the program was called, for usage lines.
-        description: of the program (default: what the class says of itself).
-        defaults: of some fields, in place of their own.
+def parse_into(kind: type[Kind], words: Sequence[str], prog: str) -> Kind:
+    """Words of a command line → options; `prog` is how usage lines call the program.
 
     Raises `UsageError` for what cannot be understood; an unknown flag is answered with the nearest one.
     """
-    schemas, defaults = kind.model_json_schema()["properties"], defaults or {}
+    schemas = kind.model_json_schema()["properties"]
     firsts = {name: schema["first"] for name, schema in schemas.items() if "first" in schema}
-    parser = Parser(prog, *firsts.values(), description=description or inspect.cleandoc(kind.__doc__))
-    add_options(parser, kind, defaults)
-    words = joined(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog, *firsts.values(), description=inspect.cleandoc(kind.__doc__))
+    add_options(parser, kind, {})
+    words = joined(words)
     for name in firsts:
         if words and not words[0].startswith("-"):
             words = [f"--{name}", *words]
         elif not {f"--{name}", "-h", "--help"} & set(words):
             raise UsageError(f"Which {name}? It comes first: {prog} {firsts[name]} --flag value …")
-    return kind(**{**defaults, **vars(parser.parse_args(words))})
+    return kind(**vars(parser.parse_args(words)))
 
 
 def add_options(

@@ -14,7 +14,7 @@ from secateur.pruning.score.registry import get_criterion
 from secateur.pruning.search.ekg import check_reachable
 from secateur.pruning.search.settings import SearchSettings
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.ending import ending_seconds
+from secateur.recipes.engine.files import ending_seconds
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing, scoring

@@ -20,6 +20,7 @@ from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, Step, step
 from secateur.recipes.steps.searching import ekg_search
 from secateur.recipes.training.learning import BANKS
+from secateur.recipes.training.lessons import snapshots_of
 from secateur.runs import UsageError, load_snapshot
 
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -64,19 +65,11 @@ class Bank(Step):
 
     def _whole(self, context: RunContext, state: State) -> tuple[list[Forward], dict]:
         """Whole networks, with their moving averages."""
-        paths = {
-            "dense": [state.dense],
-            "ensemble": [*reversed(state.members), state.dense],
-            "files": [Path(path) for path in context.config.teacher] or [state.dense],
-        }[self.teachers]
-        config = context.config
-        forwards = [
-            partial(
-                make_forward(context.load(path), context.inputs, compile_=config.compile),
-                batch_size=config.val_batch_size,
-            )
-            for path in paths
+        config, paths = context.config, snapshots_of(context, state, self.teachers)
+        networks = [
+            make_forward(context.load(path), context.inputs, compile_=config.compile) for path in paths
         ]
+        forwards = [partial(network, batch_size=config.val_batch_size) for network in networks]
         return forwards, {"teachers": len(paths), "images": len(context.splits.train)}
 
     def _interim(self, context: RunContext, state: State) -> tuple[list[Forward], dict]:

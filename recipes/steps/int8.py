@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,12 +16,11 @@ from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
 from secateur.pruning import compact
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.ending import ending_seconds
-from secateur.recipes.engine.files import lite_accuracy, lite_outputs
+from secateur.recipes.engine.files import ending_seconds, lite_accuracy, lite_outputs
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
-from secateur.recipes.training import schedules
 from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.schedules import cosine
 from secateur.reports.words import percent
 from secateur.runs import warn
 
@@ -103,7 +103,7 @@ class Int8(Step):
             name=state.name,
             images=context.splits.train,
             epochs=self.epochs,
-            learning_rates=lambda steps: schedules.SCHEDULES.find("cosine")(self.learning_rate, steps),
+            learning_rates=partial(cosine, self.learning_rate),
             objective=context.objective,
             preprocess=context.augmented,
             weight_decay=0.0,

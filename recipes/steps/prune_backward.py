@@ -28,7 +28,6 @@ class PruneBackward(Narrowing):
             super().model_post_init(context)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`."""
         groups = backward(model)
         group = groups[(state.turn - 1) % len(groups)]
         widths = {group.name: group.size - removed(group.size, 1 - self.keep, "floor_kept")}

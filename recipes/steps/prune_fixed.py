@@ -30,7 +30,6 @@ class PruneFixed(Narrowing):
             _find(self.widths, start)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`."""
         if keep_macs := context.config.keep_macs:
             return self.budgeted(context, state, model, keep_macs, **self.scoring(context))
         return plan_of_widths(

@@ -42,7 +42,6 @@ class PruneLadder(Narrowing):
             )
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`."""
         sparsity = final_sparsity(context, state, self.sparsity)
         goal = find_ladder(self.ladder)(sparsity, state.turns)[state.turn - 1]
         if self.coupling == GROUP:

@@ -21,7 +21,6 @@ class PruneScales(Narrowing):
     max_drop: float = option(0.99, "largest ratio of its channels that a group loses", gt=0, le=1)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
-        """What stays of `model`."""
         scores = score_groups(model, self.criterion, normalise="none", **self.scoring(context))
         if keep_macs := context.config.keep_macs:
             how = {"allocation": "global", "max_drop": self.max_drop}

@@ -41,16 +41,13 @@ class Repeat(Step):
 
     @property
     def asks_bank(self) -> tuple[str, ...]:
-        """What its steps ask."""
         return tuple(kind for one in self.made for kind in one.asks_bank)
 
     @property
     def needs_bank(self) -> bool:
-        """Whether one of its steps does."""
         return any(one.needs_bank for one in self.made)
 
     def check(self, start: Start) -> None:
-        """Those of its steps."""
         for one in self.made:
             one.check(start)
 

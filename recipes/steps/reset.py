@@ -40,7 +40,6 @@ class Reset(NetworkStep):
             )
 
     def run(self, context: RunContext, state: State) -> State:
-        """snap_<name>.pkl."""
         if self.to == "none":
             return state
         given = context.subject.original is not None and not context.config.from_scratch

@@ -49,7 +49,6 @@ class SoftTrain(Train):
             )
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
-        """What the loop does to gradients, or after epochs."""
         if state.shared:
             raise UsageError(
                 "Filters that become zero cannot share weights with others. Received: "

@@ -22,5 +22,4 @@ class SparseTrain(Train):
     strength: float = option(1e-4, "of the penalty: 1e-4 for VGG-19, 1e-5 for ResNet-164", ge=0)
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
-        """What the loop does to gradients."""
         return {"adjust": self.held(state, model, trained, slimming(model, self.strength, trained))}

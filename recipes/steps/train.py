@@ -19,11 +19,11 @@ from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.ending import ending_seconds
+from secateur.recipes.engine.files import ending_seconds
 from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import NetworkStep, Start, State, step
-from secateur.recipes.steps.padding import widened
+from secateur.recipes.steps.narrowing import widened
 from secateur.recipes.training.learning import BANKS, LearningOptions
 from secateur.recipes.training.lessons import taught
 from secateur.recipes.training.loop import TrainingSpec, done_before, fit

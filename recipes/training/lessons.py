@@ -51,7 +51,7 @@ def taught(
     asked = options.teacher == "bank" or (state.bank_of == "files" and (options.needs_bank or stored))
     bank = MemoryBank.open(state.bank, context.splits.train.ids) if asked else None
     answers = bank if options.teacher == "bank" or stored else None
-    paths = _teachers(context, options, state)
+    paths = snapshots_of(context, state, options.teacher, options.own_start) if options.losses else ()
     if answers and not paths:
         who = [described(state.bank, f"{answers.logits.shape[-1]} teachers")]
     else:
@@ -70,16 +70,18 @@ def taught(
     return Taught(lesson, answers, facts)
 
 
-def _teachers(context: RunContext, options: LearningOptions, state: State) -> tuple[Path, ...]:
-    """Snapshots; none where a bank is the teacher, or nobody asks."""
-    trained = [path for path in state.members if options.own_start or path != state.network]
+def snapshots_of(context: RunContext, state: State, teacher: str, own_start: bool = True) -> tuple[Path, ...]:
+    """Of the teachers of that name, the last trained one first; none where that is a bank.
+
+    `own_start`: whether the network as it is now is one of an ensemble.
+    """
+    trained = [path for path in state.members if own_start or path != state.network]
     known = {
-        "bank": (),
         "dense": (state.dense,),
         "ensemble": (*reversed(trained), state.dense),
         "files": tuple(map(Path, context.config.teacher)) or (state.dense,),
     }
-    return known[options.teacher] if options.losses else ()
+    return known.get(teacher, ())
 
 
 def _teacher(

@@ -118,16 +118,13 @@ class _Course:
         for *metrics, steps in self._trainer.train(self._batches(until), seeds, rates, momenta):
             total += np.array(metrics) * steps
             count += steps
-            self._start_after_compiling()
+            if not self._compiled:
+                self._compiled, self._start = True, self._spec.now() - self._before
         self._steps += count
         return tuple((total / count).tolist())
 
     def _curves_now(self) -> np.ndarray:
         return self._curves[:, min(int(self.position() * RESOLUTION), RESOLUTION - 1)]
-
-    def _start_after_compiling(self) -> None:
-        if not self._compiled:
-            self._compiled, self._start = True, self._spec.now() - self._before
 
     def _batches(self, until: float) -> Iterator[dict[str, np.ndarray]]:
         """Batches from where the last round ended, at least one, until it is time."""

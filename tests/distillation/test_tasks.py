@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from secateur.distillation import Lesson, Live, build, for_lesson, lesson_objective, list_losses, view
-from secateur.distillation.registry import get_loss
+from secateur.distillation.loss import get_loss
 from secateur.nets.task import Task
 from secateur.op_utils import Trainer
 from secateur.runs.errors import UsageError

@@ -21,7 +21,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 # What programs import sooner or later, half a second of each child.
 IMPORTED = """
-    secateur.recipes.commands.evaluate secateur.recipes.commands.prune secateur.recipes.commands.int8
+    secateur.recipes.commands.evaluate secateur.recipes.commands.prune secateur.recipes.commands.coding
     secateur.recipes.engine.run ai_edge_litert.interpreter tensorboardX sklearn.datasets sklearn.cluster
 """.split()
 

@@ -34,7 +34,7 @@ def run(programs, folder, *words):
     return folder / "run", done
 
 
-@pytest.mark.slow  # kills are those of test_interrupted, weights of a loss in a checkpoint those of test_lesson
+@pytest.mark.slow  # kills are those of test_interrupted, weights of a loss those of test_lesson
 def test_killed_in_the_training_it_ends_in_the_same_bits(programs, teacher, tmp_path):
     """`afd` has weights of its own, which a checkpoint must hold too. Eight epochs: one is over at once."""
     words = ["--distill", "kd+afd", "--teacher", teacher("ResNet-8"), "--seed", 3, "--train_epoch", 8]

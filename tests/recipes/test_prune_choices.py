@@ -22,7 +22,7 @@ from secateur.pruning.planning import ALLOCATIONS
 from secateur.pruning.score.scores import REDUCTIONS, score_groups
 from secateur.pruning.shrink.weights import weights_of
 from secateur.recipes.commands.options import PruneOptions
-from secateur.recipes.commands.places import check_places
+from secateur.recipes.commands.prune import check_places
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.cutting import TIMED

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from secateur.reports.page import run_page
-from secateur.reports.sentences import summary
+from secateur.reports.words import summary
 from tests.helpers.pages import Page
 from tests.helpers.reports import full, learnt, learnt_by_slimmed
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from secateur.reports.page import run_page
-from secateur.reports.sentences import summary
+from secateur.reports.words import summary
 from tests.helpers.pages import EVIL, Page, hostile
 from tests.helpers.reports import full, minimal, parts_missing
 
