@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.reports.costs import of_older
 from secateur.reports.page import render, run_page
 from secateur.reports.words import Report
 from secateur.runs.errors import RunFolderError, UsageError
@@ -62,7 +61,7 @@ def _read(file: Path) -> dict:
         report = None
     if not isinstance(report, dict) or "rows" not in report:
         raise UsageError(f"this is not a report. Received: {file}\ngive a run's report.json")
-    return of_older(report) if "parities" in report and "costs" not in report else report
+    return report
 
 
 def _arranged(panels: Sequence) -> tuple[list[tuple[int, int]], int, int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from secateur.reports.words import Report, percent, ratio
+from secateur.reports.words import Report, ratio
 from secateur.runs.text import number
 
 COSTS = (
@@ -27,29 +26,13 @@ def costs_rows(report: Report) -> list[tuple[str, str, str, str]]:
     if not report.get("costs"):
         return []
     before, after = report["costs"]
-    rows = [
+    return [
         (title, number(before[key], style), number(after[key], style), ratio(after, before, key))
         for key, title, style in costs_of(report.get("convention", "mac"))
     ]
-    if "holdout_accuracy" in before:  # of older versions
-        right = (percent(row["holdout_accuracy"]) for row in (before, after))
-        rows.append(("accuracy on images held out", *right, ""))
-    return rows
 
 
 def sentence(rows: Sequence[tuple[str, str, str, str]]) -> str:
     """What is left, in one sentence."""
     left = [f"{share} of the {title}" for title, _, _, share in rows if share.endswith("%")]
     return f"Keeps {', '.join(left)}."
-
-
-def of_older(report: Report) -> dict[str, Any]:
-    """A report of `python -m pruning` from when it had a page of its own, and costs were all rows."""
-    (name, value), *_ = report["target"].items()
-    return {
-        "system": f"{name} {value}",
-        "config": {"arch": report["model"]},
-        **report,
-        "costs": report["rows"],
-        "rows": [],
-    }

@@ -210,11 +210,3 @@ def pruned() -> dict:
         "machine": minimal()["machine"],
         "date": "2026-01-02 03:04 UTC",
     }
-
-
-def pruned_of_older() -> dict:
-    """The same as versions wrote it whose program of pruning had a page of its own."""
-    report = pruned()
-    rows = zip(report.pop("costs"), (0.9912, 0.9634), strict=True)
-    report |= {"model": "stripes", "rows": [row | {"holdout_accuracy": right} for row, right in rows]}
-    return {key: value for key, value in report.items() if key not in ("system", "config")}

@@ -9,8 +9,7 @@ from secateur.__main__ import dispatch
 from secateur.reports.command import picture_file
 from secateur.reports.page import run_page
 from secateur.runs import UsageError
-from tests.helpers.pages import Page
-from tests.helpers.reports import full, pruned, pruned_of_older
+from tests.helpers.reports import full, pruned
 
 
 @pytest.mark.parametrize("report", [full(), pruned()])
@@ -18,16 +17,6 @@ def test_a_page_is_written_beside_its_report(report, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(report))
     dispatch(["report", str(tmp_path / "report.json")], "secateur")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == run_page(report)
-
-
-def test_an_older_report_of_pruning_has_all_its_numbers(tmp_path):
-    (tmp_path / "r.json").write_text(json.dumps(report := pruned_of_older()))
-    dispatch(["report", str(tmp_path / "r.json")], "secateur")
-    seen = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
-    for row in report["rows"]:
-        assert all(f"{row[key]:,}" in seen for key in ("params", "macs", "bytes"))
-        assert f"{100 * row['holdout_accuracy']:.2f} %" in seen
-    assert "stripes · keep_macs 0.4" in seen
 
 
 def test_a_picture_is_written_where_it_is_asked_for(tmp_path):
