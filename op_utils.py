@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader.augment import fold_seed
-from secateur.dataloader.splits import Columns
+from secateur.dataloader.splits import parts_of
 from secateur.runs.errors import TrainingError, UsageError, first_line, warn
 from secateur.runs.registry import Registry
 
@@ -465,8 +465,7 @@ def _images(batch: Mapping[str, np.ndarray]) -> int:
 
 def tensors(images: Any) -> Any:
     """Arrays, or `Columns` of several, as tensors in their structure."""
-    parts = images.parts if isinstance(images, Columns) else images
-    return keras.tree.map_structure(tf.convert_to_tensor, parts)
+    return keras.tree.map_structure(tf.convert_to_tensor, parts_of(images))
 
 
 def _any_number(tensor: tf.Tensor) -> tf.TensorSpec:
@@ -479,7 +478,7 @@ def _any_number(tensor: tf.Tensor) -> tf.TensorSpec:
 def make_forward(
     model: keras.Model, preprocess: Callable, batch_statistics: bool = False, compile_: bool | None = None
 ) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`.
+    """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`, or several outputs.
 
     With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as
     they are. The last batch is filled with the images before it: 16 left over would have statistics of 16.
@@ -503,8 +502,8 @@ def make_forward(
         for start in range(0, n, batch_size):
             first = max(0, n - batch_size) if start + batch_size > n else start
             found = traced(tensors(images[first : first + batch_size]))
-            rows.append(found.numpy()[start - first :])
-        return np.concatenate(rows)
+            rows.append(keras.tree.map_structure(lambda y: y.numpy()[start - first :], found))  # noqa: B023
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *rows)
 
     return forward
 

@@ -7,7 +7,7 @@ inside the compiled step. Importing this package imports neither TensorFlow nor 
 
 from secateur.dataloader.batches import Batch, balanced_order, batches, epoch_order
 from secateur.dataloader.registry import DATASETS, Dataset, load
-from secateur.dataloader.splits import Columns, Facts, Images, Splits, given_splits, split_indices
+from secateur.dataloader.splits import Columns, Facts, Images, Splits, given_splits, parts_of, split_indices
 
 __all__ = [
     "DATASETS",
@@ -22,5 +22,6 @@ __all__ = [
     "epoch_order",
     "load",
     "given_splits",
+    "parts_of",
     "split_indices",
 ]

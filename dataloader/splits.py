@@ -22,10 +22,10 @@ _SHUFFLE_SEED = 1
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What several inputs of a network read, side by side; it is sliced as one array is.
+    """What several inputs of a network read, or several outputs are compared with; sliced as one array is.
 
     Attributes:
-        parts: a tuple, list or dictionary of arrays with the same first axis, as the network takes them.
+        parts: a tuple, list or dictionary of arrays with the same first axis, as the network has them.
     """
 
     parts: Any
@@ -49,6 +49,11 @@ class Columns:
         return list(self.parts.values() if isinstance(self.parts, Mapping) else self.parts)
 
 
+def parts_of(rows: Any) -> Any:
+    """What a network or a loss takes: an array as it is, of `Columns` the arrays in their structure."""
+    return rows.parts if isinstance(rows, Columns) else rows
+
+
 @dataclass(frozen=True)
 class Images:
     """Labelled images in memory.
@@ -56,13 +61,14 @@ class Images:
     Attributes:
         images: uint8, [n, h, w, 3], RGB; or what else the user's own network reads, `Columns` where it has
             several inputs.
-        labels: int32, [n], 0 … classes − 1; or what else the user's own loss compares with.
+        labels: int32, [n], 0 … classes − 1; or what else the user's own loss compares with, `Columns` where
+            that is several arrays.
         ids: int64, [n], the position of each image in the official order of its split. It indexes a teacher's
             memory bank, whatever the order of a batch.
     """
 
     images: Any
-    labels: np.ndarray
+    labels: Any
     ids: np.ndarray
 
     def __len__(self) -> int:
@@ -236,7 +242,7 @@ def given_splits(train: Images, holdout: Images | None, test: Images | None, fac
     Images whose labels are no classes (numbers, several labels, maps) are drawn at random.
     """
     labels = train.labels
-    if labels.ndim > 1 or not np.issubdtype(labels.dtype, np.integer):
+    if isinstance(labels, Columns) or labels.ndim > 1 or not np.issubdtype(labels.dtype, np.integer):
         train = train.take(np.random.default_rng(_SHUFFLE_SEED).permutation(len(train)))
         labels = np.arange(len(train)) % max(1, min(facts.num_classes, len(train) // MIN_PER_CLASS))
     index = split_indices(labels)

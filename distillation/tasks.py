@@ -72,8 +72,9 @@ def check_losses(losses: Sequence[Any], kind: str) -> None:
     """Raises `UsageError` for a loss that compares logits, or reads labels, of other kinds than this."""
     for loss in losses:
         if isinstance(loss, Loss) and loss.of_outputs and kind not in loss.kinds:
+            what = "a loss of your own, or of several outputs" if kind == "own" else f"a task of {kind!r}"
             raise UsageError(
-                f"Loss {loss.key!r} compares outputs of {', '.join(loss.kinds)}. Received: a task of {kind!r}"
+                f"Loss {loss.key!r} compares outputs of {', '.join(loss.kinds)}. Received: {what}"
             )
 
 

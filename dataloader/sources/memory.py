@@ -18,8 +18,9 @@ def images_of(data: Any, rank: int = 4, what: str = "train") -> Images:
     """Return the images and labels of `data`, in its order, as arrays.
 
     Args:
-        data: (images, labels); images are an array, or a tuple, list or dictionary of arrays for several
-            inputs. Or a finite `tf.data.Dataset` of such pairs, batched or not; or a `keras.utils.PyDataset`.
+        data: (images, labels); each is an array, or a tuple, list or dictionary of arrays for several inputs
+            or outputs. Or a finite `tf.data.Dataset` of such pairs, batched or not; or a
+            `keras.utils.PyDataset`.
         rank: axes of a batch of the first input, which tells batches from single samples.
         what: what messages call it.
 
@@ -28,20 +29,20 @@ def images_of(data: Any, rank: int = 4, what: str = "train") -> Images:
     """
     rows = data if isinstance(data, tuple) and len(data) == 2 else _collected(data, rank, what)
     images, labels = _numbers(rows[0]), _labels(rows[1])
-    arrays = _flat(images)
-    if len({len(array) for array in (*arrays, labels)}) > 1 or not len(labels):
-        lengths = [len(array) for array in arrays]
-        raise DataError(f"As many images as labels are needed. Received: {what}, {lengths} and {len(labels)}")
-    columns = images if isinstance(images, np.ndarray) else Columns(images)
-    return Images(columns, labels, np.arange(len(labels), dtype=np.int64))
+    lengths = [[len(array) for array in _flat(side)] for side in (images, labels)]
+    if len({*lengths[0], *lengths[1]}) > 1 or not lengths[1][0]:
+        raise DataError(
+            f"As many images as labels are needed. Received: {what}, {' and '.join(map(str, lengths))}"
+        )
+    sides = (side if isinstance(side, np.ndarray) else Columns(side) for side in (images, labels))
+    return Images(*sides, np.arange(lengths[1][0], dtype=np.int64))
 
 
 def _collected(data: Any, rank: int, what: str) -> tuple[Any, Any]:
     batches = [batch[:2] for batch in _batches(data, rank, what)]
     if not batches:
         raise DataError(f"There is not a single image. Received: {what}")
-    images = [images for images, _ in batches]
-    return _joined(images), np.concatenate([np.asarray(labels) for _, labels in batches])
+    return tuple(_joined([batch[side] for batch in batches]) for side in (0, 1))
 
 
 def _batches(data: Any, rank: int, what: str) -> Iterator[tuple]:
@@ -92,8 +93,12 @@ def _numbers(images: Any) -> Any:
     return array if array.dtype == np.uint8 else array.astype(np.float32)
 
 
-def _labels(labels: Any) -> np.ndarray:
-    """One column of integers is a vector of classes; other numbers are float32."""
+def _labels(labels: Any) -> Any:
+    """One column of integers is a vector of classes; other numbers are float32. Arrays stay apart."""
+    if isinstance(labels, Mapping):
+        return {key: _labels(one) for key, one in labels.items()}
+    if isinstance(labels, tuple | list) and all(getattr(one, "shape", ()) for one in labels):
+        return [_labels(one) for one in labels]
     array = np.asarray(labels)
     if np.issubdtype(array.dtype, np.floating):
         return array.astype(np.float32)

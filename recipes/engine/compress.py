@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from secateur.dataloader import Facts, Images, Splits, given_splits
+from secateur.dataloader import Facts, Images, Splits, given_splits, parts_of
 from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
@@ -111,7 +111,7 @@ def _splits(
     read = {what: memory.images_of(data, rank, what) for what, data in given.items() if data is not None}
     images: Images = read["train"]
     outputs = subject.original.outputs[0].shape
-    subject.task.check(images.labels, outputs)
+    subject.task.check(parts_of(images.labels), outputs)
     facts = Facts(
         name=memory.NAME,
         num_classes=classes or max(2, outputs[-1] or 2),

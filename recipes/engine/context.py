@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur import nets
-from secateur.dataloader import Columns, Images, Splits
+from secateur.dataloader import Columns, Images, Splits, parts_of
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
@@ -119,8 +119,8 @@ class RunContext:
     def shown(self, images: Images) -> tuple[Any, np.ndarray]:
         """Images as a network reads them, which bytes become where they are sliced, and labels."""
         if getattr(images.images, "dtype", None) == np.uint8 and len(self.subject.input_shapes) < 2:
-            return Sliced(images.images, self.inputs), images.labels
-        return self.arrays(images.images), images.labels
+            return Sliced(images.images, self.inputs), parts_of(images.labels)
+        return self.arrays(images.images), parts_of(images.labels)
 
     def accuracy(self, model: keras.Model, images: Images, batch_statistics: bool = False) -> float | None:
         """Accuracy in [0, 1], with moving averages or with the BN statistics of each batch.

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from secateur import nets
-from secateur.dataloader import Columns, Facts
+from secateur.dataloader import Facts, parts_of
 from secateur.dataloader.views import as_read
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
@@ -121,8 +121,7 @@ class Subject:
 
         What is no batch of images, or one array for each input (`Columns`), is read as it is.
         """
-        if isinstance(images, Columns):
-            images = images.parts
+        images = parts_of(images)
         if not hasattr(images, "shape") or len(images.shape) != 4:
             return keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), images)
         images = as_read(images, facts)

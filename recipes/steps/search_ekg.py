@@ -93,7 +93,7 @@ class SearchEkg(Narrowing):
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
         searcher = ekg_search(context, context.load(state.network), self.settings(context.config.keep_macs))
-        reached = _resumed(context, state.name) or searcher.start()
+        reached = _resumed(context, state.name, searcher) or searcher.start()
         if done := len(reached.history) - 1:
             tqdm.write(f"search: continuing after step {done}")
         known = "".join(to_json(_line(searcher, interim)) + "\n" for interim in reached.history)
@@ -105,10 +105,10 @@ class SearchEkg(Narrowing):
                 reached = now
                 append_jsonl(context.folder.path("search.jsonl"), _line(searcher, reached.history[-1]))
                 facts = {"rates": dict(reached.rates), **_facts(reached)}
-                context.folder.save_checkpoint(state.name, {"teacher": reached.teacher}, facts)
+                context.folder.save_checkpoint(state.name, _arrays(reached), facts)
                 _show(bar, searcher, reached)
         facts = _facts(reached) | {"settings": vars(searcher.settings)}
-        save_snapshot(path, Snapshot({"teacher": reached.teacher}, facts=facts))
+        save_snapshot(path, Snapshot(_arrays(reached), facts=facts))
         steps = reached.history
         return {"steps": len(steps) - 1, "candidates": sum(one.candidates for one in steps)}
 
@@ -133,8 +133,18 @@ def _facts(state: SearchState) -> dict:
     return {"history": [interim.to_json() for interim in state.history]}
 
 
-def _resumed(context: RunContext, name: str) -> SearchState | None:
+def _arrays(state: SearchState) -> dict[str, np.ndarray]:
+    """The teacher's outputs; a name for each of several."""
+    outputs = keras.tree.flatten(state.teacher)
+    names = [f"teacher.{i}" for i in range(len(outputs))] if len(outputs) > 1 else ["teacher"]
+    return dict(zip(names, outputs, strict=True))
+
+
+def _resumed(context: RunContext, name: str, searcher: Searcher) -> SearchState | None:
     saved = context.folder.load_checkpoint(name)
     if saved is None:
         return None
-    return SearchState(saved.facts["rates"], np.array(saved.arrays["teacher"]), history_of(saved.facts))
+    start = searcher.start()
+    outputs = [np.array(saved.arrays[name]) for name in _arrays(start)]
+    teacher = keras.tree.pack_sequence_as(start.teacher, outputs)
+    return SearchState(saved.facts["rates"], teacher, history_of(saved.facts))

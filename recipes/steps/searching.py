@@ -8,7 +8,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from secateur.dataloader import Images
+from secateur.dataloader import Images, parts_of
 from secateur.dataloader.splits import equidistant
 from secateur.op_utils import make_reestimator
 from secateur.pruning.groups.analysis import analyse
@@ -58,7 +58,7 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
         return lambda: again(warmup[: batches * size], size)
 
     some = images.take(equidistant(len(images), _fitting(context, images)))
-    data = context.arrays(some.images), some.labels
+    data = context.arrays(some.images), parts_of(some.labels)
     task = context.subject.task
     return PlanScorer(model, data, prepare=prepare, metric=task.score if task else None)
 
@@ -66,7 +66,7 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
 def ekg_search(context: RunContext, model: keras.Model, settings: SearchSettings) -> Searcher:
     """EKG's search over a network: by the images that score candidates, and by the task."""
     images, reward = context.splits.search, Reward.of_task(context.subject.task)
-    return Searcher(model, context.arrays(images.images), images.labels, settings, reward)
+    return Searcher(model, context.arrays(images.images), parts_of(images.labels), settings, reward)
 
 
 def _fitting(context: RunContext, images: Images) -> int:

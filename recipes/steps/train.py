@@ -14,6 +14,7 @@ from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import tied
 from secateur.dataloader.sources.memory import NAME as MEMORY
 from secateur.distillation import for_lesson, lesson_terms
+from secateur.distillation.tasks import check_losses, kind_of_logits
 from secateur.op_utils import RULES, Adjust, Objective
 from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
@@ -24,7 +25,7 @@ from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import NetworkStep, Start, State, step
 from secateur.recipes.steps.narrowing import widened
-from secateur.recipes.training.learning import BANKS, LearningOptions
+from secateur.recipes.training.learning import BANKS, LearningOptions, losses_of
 from secateur.recipes.training.lessons import taught
 from secateur.recipes.training.loop import TrainingSpec, done_before, fit
 from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
@@ -87,7 +88,14 @@ class Train(LearningOptions, NetworkStep):
             self.check_files(config.teacher, self.label)
 
     def check(self, start: Start) -> None:
-        """A batch of its own must be possible."""
+        """A batch of its own must be possible, and its losses must compare what the network gives."""
+        if self.teacher != "none" and (task := start.subject.task):
+            losses = losses_of(self.settled(start.splits.facts.num_classes), 1, self.label)
+            try:
+                check_losses([loss for loss, _ in losses], kind_of_logits(task))
+            except UsageError as error:
+                alone = f"--set {self.label}.teacher=none {self.label}.label_weight=1"
+                raise UsageError(f"{error}\nLearn from labels alone: {alone}") from None
         if self.batch_size and self.images == "train":
             images = len(start.splits.train)
             check_batch(start.config, images, start.replicas, self.batch_size, f"{self.label}.batch_size")

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from secateur.dataloader import Columns, Images, balanced_order, batches, epoch_order
+from secateur.dataloader import Images, balanced_order, batches, epoch_order, parts_of
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
@@ -202,5 +202,4 @@ def _stream(spec: TrainingSpec, epoch: int, first: int = 0) -> Iterator[dict[str
     order = order[first * spec.batch_size :]
     for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
         more = spec.extra(batch.ids) if spec.extra else {}
-        images = batch.images.parts if isinstance(batch.images, Columns) else batch.images
-        yield {"images": images, "labels": batch.labels, **more}
+        yield {"images": parts_of(batch.images), "labels": parts_of(batch.labels), **more}

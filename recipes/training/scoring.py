@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from secateur.dataloader import Images
+from secateur.dataloader import Images, parts_of
 from secateur.distillation import cross_entropy
 from secateur.nets.task import Task
 
@@ -34,8 +35,11 @@ def score(
 
 def score_logits(logits: np.ndarray, labels: np.ndarray, task: Task | None = None) -> Score:
     """Loss and accuracy of logits (n, classes) against labels (n,), or what another task says of them."""
+    labels = parts_of(labels)
     if task:
-        return Score(float(task.loss(labels, logits)), task.score(labels, logits), len(labels))
+        return Score(
+            float(task.loss(labels, logits)), task.score(labels, logits), len(keras.tree.flatten(labels)[0])
+        )
     loss = float(tf.reduce_mean(cross_entropy(labels, logits)))
     return Score(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))
 
@@ -46,7 +50,8 @@ def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray, task: T
     Of another task than classes it is that of the mean output.
     """
     if task and (task.kind not in ("classes", "maps") or task.two):
-        return task.score(labels, np.mean(members, 0))
+        mean = keras.tree.map_structure(lambda *outputs: np.mean(outputs, 0), *members)
+        return task.score(parts_of(labels), mean)
     total = sum(_softmax(logits) for logits in members)
     return float(np.mean(total.argmax(-1) == labels))
 

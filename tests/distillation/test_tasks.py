@@ -261,7 +261,7 @@ CLASSES = net("labels")
         (CLASSES, CLASSES, RNG.random((N, 3)), "mse", r"numbers .* shape \(n, 4\). Received: \(8, 3\)"),
         (net("maps"), net("maps"), np.zeros((N, 8)), None, r"maps .*Received: \(8, 8\)"),
         (net("maps"), CLASSES, np.zeros((N, 8, 8)), None, r"same outputs. Received: \(None, 4\) of the"),
-        (CLASSES, CLASSES, RNG.random(N), lambda y, z: z, "'kd' compares .*Received: a task of 'own'"),
+        (CLASSES, CLASSES, RNG.random(N), lambda y, z: z, "'kd' compares .*Received: a loss of your own"),
         (net("labels", "sigmoid"), CLASSES, np.arange(N), None, "has no logits.*\n.*task="),
         (CLASSES, Live(CLASSES, kind="labels"), np.zeros((N, 8)), "mse", r"Received: \(8, 8\)"),
     ],

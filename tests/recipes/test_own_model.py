@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from functools import partial
 
 import keras
 import numpy as np
@@ -256,6 +257,22 @@ def test_models_that_are_no_classifiers_learn_from_labels_and_from_several_teach
     assert found.model.outputs[0].shape == model.outputs[0].shape
     if kind != "numbers":
         assert 0 <= float(found.model(x[:4]).numpy().min()), "shares, as they came"
+
+
+def test_a_model_of_several_outputs_is_searched_and_trained_by_its_losses(tmp_path):
+    model, x, means = data("numbers")
+    both = keras.Model(model.input, [model.output, layers.Dense(2, "softmax")(model.layers[-2].output)])
+    both.compile("adam", ["mse", "sparse_categorical_crossentropy"])
+    labels = [means, (means[:, 0] > 0).astype("int32")]
+    short = {"keep_macs": 0.7, "shorten": 0.01, "batch_size": 16, "time_seconds": 0.01}
+    run = partial(secateur.compress, both, (x, labels), recipe="ekg", folder=tmp_path / "run", **short)
+    alone = r"(?s)Loss 'kd' compares.*several outputs\nLearn from labels alone: --set fine_tune.teacher=none"
+    with pytest.raises(UsageError, match=alone):
+        run()
+    found = run(Knowledge=False, set=["search_ekg.step=0.2"])
+    assert [tuple(output.shape) for output in found.model.outputs] == [(None, 2), (None, 2)]
+    assert complexity(found.model).macs <= 0.7 * complexity(both).macs
+    assert found.report["metric"] == "−loss" and len(found.report["search"]) > 1
 
 
 def test_a_bank_answers_for_teachers_of_maps():
