@@ -87,13 +87,11 @@ class Evidence:
         }
         for part in parts(count, count if criterion.batches == "all" else self._batch_size or MOST):
             found = {n: measures[n](part, places, rng) for n in criterion.inputs if n in measures}
-            yield (
-                part.stop - part.start,
-                {
-                    p: {n: _filters(rows[i], p.axis) for n, rows in found.items()}
-                    for i, p in enumerate(places)
-                },
-            )
+            arrays = {
+                place: {name: _filters(rows[i], place.axis) for name, rows in found.items()}
+                for i, place in enumerate(places)
+            }
+            yield part.stop - part.start, arrays
 
     def _activations(
         self, part: slice, images: list[tf.Tensor], places: list[Place], criterion: Criterion

@@ -11,8 +11,8 @@ from secateur.pruning.score.registry import criterion
 def chip(activations: np.ndarray) -> np.ndarray:
     """Mean over images of ‖A‖_* − ‖A without row i‖_*, A (n, positions) (Sui et al. 2021, CHIP).
 
-    The nuclear norm ‖·‖_* is the sum of singular values. It takes n + 1 decompositions an image: a few hundred
-    images are enough (the authors' program takes five batches).
+    The nuclear norm ‖·‖_* is the sum of singular values. It takes n + 1 decompositions an image: a few
+    hundred images are enough (the authors' program takes five batches).
     """
     return np.mean([_independence(image.T) for image in activations.astype(np.float64)], 0)
 
