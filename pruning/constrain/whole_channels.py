@@ -172,7 +172,7 @@ class Growing:
         """Adds λ_k·w to gradients, see `shrink`."""
         return shrink(trained, self.groups, lambda number, _: self.strengths[number].value)
 
-    def growing(self, growth: float, ceiling: float = 1.0) -> Callable[[int], None]:
+    def grow(self, growth: float, ceiling: float = 1.0) -> Callable[[int], None]:
         """An `after_epoch`: λ_k ← min(λ_k + δ·u_k, τ) (Wang et al. 2021, Neural Pruning via Growing
         Regularization, arXiv 2012.09243).
 

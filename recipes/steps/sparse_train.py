@@ -64,6 +64,6 @@ class SparseTrain(Train):
         growing = Growing.of(model, self.strength, self.sparsity)
         return {
             "adjust": self.held(state, model, trained, growing.adjust(trained)),
-            "after_epoch": growing.growing(self.growth, self.ceiling),
+            "after_epoch": growing.grow(self.growth, self.ceiling),
             "kept": growing.strengths,
         }

@@ -106,7 +106,7 @@ def test_growing_adds_what_has_grown_to_the_chosen_channels():
         n = len(chosen)
         assert set(np.flatnonzero(chosen)) == set(np.argsort(energies[name])[: n // 2])
     assert not any(g.any() for g in added(growing.adjust(model), model).values())  # nothing yet
-    grow = growing.growing(0.2, ceiling=0.5)
+    grow = growing.grow(0.2, ceiling=0.5)
     for done, strength in ((1, 0.2), (2, 0.4), (3, 0.5), (4, 0.5)):
         grow(done)
         for chosen, found in zip(growing.chosen, growing.strengths, strict=True):
@@ -119,7 +119,7 @@ def test_growing_adds_what_has_grown_to_the_chosen_channels():
 def test_without_a_choice_all_grow_as_small_as_they_are():
     model = plain_net()
     growing = Growing.of(model, 0.1)
-    growing.growing(0.4)(1)
+    growing.grow(0.4)(1)
     for energies, found in zip(by_hand(model).values(), growing.strengths, strict=True):
         expected = 0.1 + 0.4 * (energies.max() - energies) / (energies.max() - energies.min())
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
@@ -140,7 +140,7 @@ def test_chosen_channels_end_near_zero_and_the_others_do_not():
     model = plain_net()
     growing = Growing.of(model, 0.0, sparsity=0.5)
     before = [energies_of(group).numpy() for group in growing.groups]
-    train(model, growing.adjust(model), 8, growing.growing(1.0, ceiling=2.0))
+    train(model, growing.adjust(model), 8, growing.grow(1.0, ceiling=2.0))
     for old, group, chosen in zip(before, growing.groups, growing.chosen, strict=True):
         left = energies_of(group).numpy() / old
         assert left[chosen == 1].max() < 0.2 * left[chosen == 0].min()
@@ -175,8 +175,8 @@ def test_a_student_is_pressed_inside_of_its_lesson():
         (lambda m: group_sparse(m, 1, -2.0), "alpha=-2.0"),
         (lambda m: Growing.of(m, -0.5), "strength=-0.5"),
         (lambda m: Growing.of(m, 0, sparsity=1.0), "sparsity=1.0"),
-        (lambda m: Growing.of(m).growing(-1), "growth=-1"),
-        (lambda m: Growing.of(m).growing(1, ceiling=-1), "ceiling=-1"),
+        (lambda m: Growing.of(m).grow(-1), "growth=-1"),
+        (lambda m: Growing.of(m).grow(1, ceiling=-1), "ceiling=-1"),
     ],
 )
 def test_what_is_no_penalty(make, received):
