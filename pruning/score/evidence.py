@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from math import ceil
 from typing import Any
 
 import keras
@@ -14,11 +16,13 @@ from secateur.nets.task import Task
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.score.batches import MOST, batches, fitting, parts
+from secateur.pruning.score.curvature import hessian_diagonal, signs, squared_slopes
 from secateur.pruning.score.places import Place, Seen, places_of
 from secateur.pruning.score.registry import Criterion
 from secateur.runs.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
+PROBES = 32  # random vectors behind an estimated Hessian, at least
 
 
 class Evidence:
@@ -57,28 +61,37 @@ class Evidence:
         array = (layer.folded(arrays) if hasattr(layer, "folded") else arrays)[place.weight]
         return _filters(array, place.axis)
 
-    def batches(self, places: list[Place], criterion: Criterion) -> Iterator[tuple[int, dict[Place, Arrays]]]:
+    def batches(
+        self, places: list[Place], criterion: Criterion, rng: np.random.Generator
+    ) -> Iterator[tuple[int, dict[Place, Arrays]]]:
         """Number of images, and for each place the arrays that data gives, batch by batch.
 
-        A criterion that sees "all" has one batch. Gradients by weights are means over a batch, of which no
+        A criterion that sees "all" has one batch. Derivatives by weights are means over a batch, of which no
         more is run at once than fits into `batches.MEMORY`; by default it has 128 images. Activations
         are there for the whole batch, so that by default it has as many images as fit, 128 at most.
         """
         _check_data(criterion, self._images, self._labels)
         if self._task and criterion.needs_labels:
             self._task.check(self._labels, self._analysis.graph.output_shapes[0])
-        count, fits = len(keras.tree.flatten(self._images)[0]), fitting(self._analysis, self._images)
+        count = len(keras.tree.flatten(self._images)[0])
         if criterion.source == "activations":
-            for part, images in batches(self._analysis, self._images, self._batch_size or fits):
+            size = self._batch_size or fitting(self._analysis, self._images)
+            for part, images in batches(self._analysis, self._images, size):
                 yield part.stop - part.start, self._activations(part, images, places, criterion)
             return
+        measures = {
+            "gradients": self._gradients,
+            "fisher": self._fisher,
+            "hessian": self._hessian,
+            "jacobian": self._jacobian,
+        }
         for part in parts(count, count if criterion.batches == "all" else self._batch_size or MOST):
-            chunks = batches(self._analysis, self._images, min(fits, self._batch_size or fits), part)
-            size, sums = part.stop - part.start, [0.0] * len(places)
-            for chunk, images in chunks:
-                self._add_gradients(sums, (chunk.stop - chunk.start) / size, chunk, images, places)
-            pairs = zip(places, sums, strict=True)
-            yield size, {p: {"gradients": _filters(g, p.axis)} for p, g in pairs}
+            found = {n: measures[n](part, places, rng) for n in criterion.inputs if n in measures}
+            arrays = {
+                place: {name: _filters(rows[i], place.axis) for name, rows in found.items()}
+                for i, place in enumerate(places)
+            }
+            yield part.stop - part.start, arrays
 
     def _activations(
         self, part: slice, images: list[tf.Tensor], places: list[Place], criterion: Criterion
@@ -96,17 +109,62 @@ class Evidence:
             for p, g in zip(places, found, strict=True)
         }
 
-    def _add_gradients(
-        self, sums: list, share: float, part: slice, images: list[tf.Tensor], places: list[Place]
-    ) -> None:
-        """Adds a share of those of the mean loss, one for each place, in the shape of its weight."""
-        watched = [self._named[p.layer][p.weight].value for p in places]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(watched)
-            loss = self._mean_loss(part, self._run(images))
-        for i, g in enumerate(tape.gradient(loss, watched, unconnected_gradients="zero")):
-            # An embedding's comes as slices. As arrays there is one of them beside the sums.
-            sums[i] = sums[i] + share * tf.convert_to_tensor(g).numpy()
+    def _gradients(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
+        """Those of the mean loss of a batch, one for each place, in the shape of its weight."""
+        watched, sums = self._watched(places), [0.0] * len(places)
+        for chunk, images in self._chunks(part):
+            share = (chunk.stop - chunk.start) / (part.stop - part.start)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(watched)
+                loss = self._mean_loss(chunk, self._run(images))
+            for i, g in enumerate(tape.gradient(loss, watched, unconnected_gradients="zero")):
+                # An embedding's comes as slices. As arrays there is one of them beside the sums.
+                sums[i] = sums[i] + share * tf.convert_to_tensor(g).numpy()
+        return sums
+
+    def _fisher(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
+        """Mean over images of their squared gradients: the diagonal of the empirical Fisher matrix."""
+        rows = ((images, self._tensors(one)) for one, images in self._chunks(part, 1))
+        return squared_slopes(self._loss_of, self._watched(places), rows)
+
+    def _jacobian(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
+        """Mean over images of (∂vᵀf/∂w)², v = ±1 at random for each image: expected Σ_c (∂f_c/∂w)²."""
+
+        def outputs(images: list[tf.Tensor]) -> list[tf.Tensor]:
+            values = self._run(images)
+            return [tf.cast(values[t], tf.float32) for t in self._analysis.graph.outputs]
+
+        def along(images: list[tf.Tensor], v: list[tf.Tensor]) -> tf.Tensor:
+            return sum(tf.reduce_sum(y * z) for y, z in zip(outputs(images), v, strict=True))
+
+        shapes = [y.shape for y in outputs(next(iter(self._chunks(part, 1)))[1])]
+        rows = (
+            (images, [tf.constant(signs(rng, shape)) for shape in shapes])
+            for _, images in self._chunks(part, 1)
+        )
+        return squared_slopes(along, self._watched(places), rows)
+
+    def _hessian(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
+        """Diagonal of that of the mean loss. What is drawn does not depend on the number run at once."""
+        cuts = list(parts(part.stop, MOST, part))
+        blocks = (
+            ((c.stop - c.start, (images, self._tensors(c))) for c, images in self._chunks(cut, twice=True))
+            for cut in cuts
+        )
+        probes = ceil(PROBES / len(cuts))
+        return hessian_diagonal(self._loss_of, self._watched(places), blocks, partial(signs, rng), probes)
+
+    def _watched(self, places: list[Place]) -> list[Any]:
+        return [self._named[p.layer][p.weight].value for p in places]
+
+    def _chunks(
+        self, part: slice, size: int | None = None, twice: bool = False
+    ) -> Iterator[tuple[slice, list[tf.Tensor]]]:
+        """Images of a batch, as many at a time as fit, or fit `twice`: for gradients of gradients."""
+        if size is None:
+            fits = fitting(self._analysis, self._images)
+            size = min(fits, self._batch_size or fits)
+        return batches(self._analysis, self._images, max(1, size // 2) if twice else size, part)
 
     def _maps(self, place: Place, tensor: tf.Tensor) -> np.ndarray:
         """(images, positions, n)."""
@@ -115,9 +173,18 @@ class Evidence:
         return array.reshape(len(array), -1, array.shape[-1])
 
     def _mean_loss(self, part: slice, values: dict[int, tf.Tensor]) -> tf.Tensor:
-        labels = keras.tree.map_structure(lambda y: y[part], self._labels)
+        return self._loss(keras.tree.map_structure(lambda y: y[part], self._labels), values)
+
+    def _loss_of(self, images: list[tf.Tensor], labels: Any) -> tf.Tensor:
+        return self._loss(labels, self._run(images))
+
+    def _loss(self, labels: Any, values: dict[int, tf.Tensor]) -> tf.Tensor:
         outputs = [values[t] for t in self._analysis.graph.outputs]
         return self._task.loss(labels, outputs[0] if len(outputs) == 1 else outputs)
+
+    def _tensors(self, part: slice) -> Any:
+        """Labels of some images."""
+        return keras.tree.map_structure(lambda y: tf.convert_to_tensor(y[part]), self._labels)
 
     def _run(
         self, images: list, tape: tf.GradientTape | None = None, keep: set[int] = frozenset()

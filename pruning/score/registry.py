@@ -17,11 +17,16 @@ from secateur.runs.suggest import nearest, require
 INPUTS = {
     "filters": ("weights", "(n, weights): the weights that make each channel"),
     "gradients": ("weights", "(n, weights): of the mean loss of a batch by those weights"),
+    "fisher": ("weights", "(n, weights): mean over images of the squared gradient of each one's loss"),
+    "hessian": ("weights", "(n, weights): diagonal of the Hessian of the mean loss, estimated"),
+    "jacobian": ("weights", "(n, weights): mean over images of Σ_outputs (∂output/∂w)², estimated"),
     "gamma": ("scales", "(n,): the scale of each channel in a normalisation"),
     "activations": ("activations", "(images, positions, n): behind the non-linearity"),
     "activation_gradients": ("activations", "(images, positions, n): of the mean loss by the activations"),
     "rng": ("", "a NumPy generator"),
 }
+OF_LOSS = ("gradients", "fisher", "hessian", "activation_gradients")
+OF_DATA = (*OF_LOSS, "jacobian", "activations")
 NORMALISERS = ("none", "mean", "max", "sum")
 BATCHES = ("all", "sum", "mean")
 OPTIONS = ("batches", "normalise", "roles")
@@ -56,12 +61,12 @@ class Criterion:
     @property
     def needs_data(self) -> bool:
         """Whether images must be run through the model."""
-        return not {"gradients", "activations", "activation_gradients"}.isdisjoint(self.inputs)
+        return not set(OF_DATA).isdisjoint(self.inputs)
 
     @property
     def needs_labels(self) -> bool:
         """Whether a loss must be computed."""
-        return not {"gradients", "activation_gradients"}.isdisjoint(self.inputs)
+        return not set(OF_LOSS).isdisjoint(self.inputs)
 
 
 def source_of(name: str) -> str:

@@ -59,7 +59,7 @@ def score_groups(
             share a score: "mean", "sum", "max", or that of the "first" one that has the channel.
         normalise: divide the scores of a group by the "mean", "max" or "sum" of their absolute values, or
             "none"; None is the criterion's own choice.
-        seed: of the random criterion.
+        seed: of the random criterion, and of the vectors behind estimates of `hessian` and `jacobian`.
 
     A group in which the criterion sees nothing (BN's scale, where there is no BN) is left out. Raises
     `UsageError` for unknown names, missing data, labels that do not fit the loss, or scores that are
@@ -149,7 +149,7 @@ def _scored(
         return {place: _score(criterion, inputs[place]) for place in places}
     parts = (
         (n, {place: _score(criterion, inputs[place] | seen) for place, seen in arrays.items()})
-        for n, arrays in evidence.batches(places, criterion)
+        for n, arrays in evidence.batches(places, criterion, rng)
     )
     return _together(parts, mean=criterion.batches == "mean")
 

@@ -1,25 +1,68 @@
-"""Training with a penalty on BN's scales: the first half of network slimming."""
+"""Training with a penalty that makes channels small, which a step that prunes removes afterwards."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 
 from secateur.pruning.constrain.gradients import slimming
+from secateur.pruning.constrain.whole_channels import ALPHA, Growing, group_sparse
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, step
 from secateur.recipes.steps.train import Train
+from secateur.runs import UsageError
+
+OF_GROWING = ("growth", "ceiling", "sparsity")
 
 
 @step("sparse_train")
 class SparseTrain(Train):
-    """Presses |γ| towards zero while it trains (Liu et al. 2017, equation 1)."""
+    """Presses BN's scales towards zero while it trains, or all weights of channels.
+
+    "scales" is network slimming (Liu et al. 2017, equation 1), "groups" group-norm sparse learning (Fang et
+    al. 2023), "growing" growing regularisation (Wang et al. 2021).
+    """
 
     widens: ClassVar[bool] = False
 
-    strength: float = option(1e-4, "of the penalty: 1e-4 for VGG-19, 1e-5 for ResNet-164", ge=0)
+    penalty: Literal["scales", "groups", "growing"] = option(
+        "scales", "on |γ| of BN; on channels, small ones more; on channels, more from epoch to epoch"
+    )
+    strength: float = option(
+        1e-4, "of the penalty: of scales 1e-4 for VGG-19, 1e-5 for ResNet-164; of growing: at first", ge=0
+    )
+    alpha: float = option(ALPHA, "of groups: the smallest channel is pressed 2^alpha times as hard", ge=0)
+    growth: float = option(
+        4e-3, "of growing: what an epoch adds, as 1e-4 after every 10 of 400 steps does", ge=0
+    )
+    ceiling: float = option(1.0, "of growing: largest strength", ge=0)
+    sparsity: float | None = option(
+        None, "of growing: ratio of each group that is pressed (default: all, as they are small)", gt=0, lt=1
+    )
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        others = {"scales": ("alpha", *OF_GROWING), "groups": OF_GROWING, "growing": ("alpha",)}[self.penalty]
+        fields = type(self).model_fields
+        if said := next((name for name in others if getattr(self, name) != fields[name].default), None):
+            raise UsageError(
+                f"This penalty has no {said}. Received: {self.label}.penalty={self.penalty!r}, "
+                f"{said}={getattr(self, said)}"
+            )
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
-        return {"adjust": self.held(state, model, trained, slimming(model, self.strength, trained))}
+        if self.penalty != "growing":
+            press = (
+                slimming(model, self.strength, trained)
+                if self.penalty == "scales"
+                else group_sparse(model, self.strength, self.alpha, trained)
+            )
+            return {"adjust": self.held(state, model, trained, press)}
+        growing = Growing.of(model, self.strength, self.sparsity)
+        return {
+            "adjust": self.held(state, model, trained, growing.adjust(trained)),
+            "after_epoch": growing.grow(self.growth, self.ceiling),
+            "kept": growing.strengths,
+        }

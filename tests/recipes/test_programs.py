@@ -43,6 +43,11 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "sfp": ("soft_train.epochs=2", (10, 20, 39)),
     "fpgm": ("soft_train.epochs=2", (10, 20, 39)),
     "slimming": ("sparse_train.epochs=1 train.epochs=1", None),
+    "group_sparse": ("sparse_train.epochs=1 sparse_train.alpha=2 train.epochs=1", None),
+    "growing": (
+        "sparse_train.epochs=2 sparse_train.growth=1 sparse_train.learning_rate=0.05 train.epochs=1",
+        (8, 16, 32),
+    ),
     "agp": ("rounds.times=2 train.epochs=1 finish.epochs=1", (10, 20, 39)),
     "netadapt": ("netadapt.keep=0.9 train.epochs=1", None),
     "annealing": ("anneal.tries=3 train.epochs=1", None),
@@ -235,6 +240,15 @@ def test_slimming_cuts_seventy_per_cent_of_all_channels(ran):
     widths = read_json(ran("slimming") / "report.json")["widths"]
     before, after = (sum(row[key] for row in widths) for key in ("before", "after"))
     assert 0.29 <= after / before <= 0.32  # no group may lose its last channel
+
+
+def test_growing_presses_the_half_that_is_cut(ran):
+    before, after = (arrays(ran("growing"), name) for name in ("dense", "sparse_train"))
+    for kernel in [name for name in before if name.endswith("conv1/kernel")]:
+        shares = []
+        for energies in (np.sort((a[kernel] ** 2).sum((0, 1, 2))) for a in (before, after)):
+            shares.append(energies[: len(energies) // 2].sum() / energies.sum())
+        assert shares[1] < 0.8 * shares[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ N, DEAD = 7, 4  # channels; the one that does nothing
 OURS = list_criteria()
 DETERMINISTIC = [name for name in OURS if "rng" not in get_criterion(name).inputs]
 USERS = ["by_decorator", "by_entry_point"]
+SIGNED = {"movement"}  # below 0 for what moves towards zero, which is worse than what is zero already
 
 
 def arrays(name: str, seed: int = 0) -> dict[str, np.ndarray]:
@@ -18,6 +19,9 @@ def arrays(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     made = {
         "filters": rng.normal(size=(N, 40)),
         "gradients": rng.normal(size=(N, 40)),
+        "fisher": rng.uniform(size=(N, 40)),
+        "hessian": rng.uniform(size=(N, 40)),  # as at a minimum of the loss
+        "jacobian": rng.uniform(size=(N, 40)),
         "gamma": rng.normal(size=N),
         "activations": np.maximum(rng.normal(size=(5, 6, N)), 0),
         "activation_gradients": rng.normal(size=(5, 6, N)),
@@ -88,7 +92,10 @@ def test_scores_move_with_their_channels(users, name):
 
 @deterministic
 def test_larger_means_keep(users, name):
-    found = score(name, arrays(name))
+    inputs = arrays(name)
+    if name in SIGNED:  # all other channels move away from zero
+        inputs["gradients"] = -np.sign(inputs["filters"]) * np.abs(inputs["gradients"])
+    found = score(name, inputs)
     assert found.argmin() == DEAD
 
 

@@ -16,6 +16,9 @@ BY_ACTIVATIONS = np.array([[[1, 9], [-2, 9]], [[5, 0.5], [0, 9]]], np.float32)
 INPUTS = {
     "filters": FILTERS,
     "gradients": GRADIENTS,
+    "fisher": np.array([[1, 0], [2, 1], [0.5, 3]], np.float32),
+    "hessian": np.array([[2, -1], [3, 1], [0.5, 3]], np.float32),
+    "jacobian": np.array([[1, 3], [2, 0], [1, 1]], np.float32),
     "gamma": np.array([-2, 0.5, 0], np.float32),
     "activations": ACTIVATIONS,
     "activation_gradients": BY_ACTIVATIONS,
@@ -38,6 +41,12 @@ GOLDEN = {
     "gate_taylor": [abs(1 - 4 + 0 + 0), abs(0 + 0 + 2 + 0)],
     "apoz": [3 / 4, 1 / 4],
     "mean_activation": [6 / 4, 4 / 4],
+    "obd": [(2 - 4) / 2, 9 / 2, 8 / 2],
+    "obd_c": [1 / 2, 9 / 2, 8 / 2],
+    "lfh": [5 * 4 / 2, 9 * 2 / 2, 16 * 2 / 2],
+    "movement": [-1, 3, 0],
+    # Nuclear norms √5 and 4 + 3 of the two maps: their rows are orthogonal, or one of them is 0.
+    "chip": [(SQRT5 + 3) / 2, (0 + 4) / 2],
     "nggm": [0.5 / 13, 1, 0],
     "g_gm_1": [39 * 1, 51 * 3, 38 * 1],
     "g_gm_2": [39 + 1, 51 + 3, 38 + 1],
