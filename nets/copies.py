@@ -72,7 +72,7 @@ def config_of(layer: Any) -> dict:
         return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     try:
         config = layer.get_config()
-    except NotImplementedError as error:
+    except Exception as error:  # whatever the layer's own code raises
         if not _foreign(type(layer)):  # Keras' own without options of their own, given an object for the type
             return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
         raise _uncopied(layer.name, type(layer)) from error
