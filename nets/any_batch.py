@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import keras
 from secateur.nets.nodes import in_order, node_of
 from secateur.nets.weighted import WeightsRefused
 
+PARTS = 4  # the most that are taken apart
 SPREAD = {"Tile": "repeats", "BroadcastTo": "shape", "Repeat": "repeats"}
 
 
@@ -18,34 +19,93 @@ def closed(shape: tuple, batch: int | None) -> tuple:
     return (batch, *shape[1:]) if batch and shape and shape[0] is None else shape
 
 
-def opened(nodes: list[Any], tensors: dict[int, Any], batch: int) -> tuple[list[Any], dict[int, Any]]:
-    """The calls once more on tensors of an open number of images.
+def stacks(node: Any) -> bool:
+    """Whether it puts few parts in front of the images, as queries, keys and values in one tensor."""
+    axes = getattr(node.operation, "axes", None)
+    if type(node.operation).__name__ != "Transpose" or not axes or axes[0] == 0 or min(axes) < 0:
+        return False
+    size = node.arguments.keras_tensors[0].shape[axes[0]]
+    return size is not None and size <= PARTS and axes[1] == 0
 
-    A weight that is repeated for every image, as a class token, stays one.
+
+def rewritten(
+    nodes: list[Any], tensors: dict[int, Any], made: list[Any], batch: int | None
+) -> tuple[list[Any], dict[int, Any]]:
+    """The calls once more, on tensors of an open number of images, which are along the first axis of all.
+
+    A weight that is repeated for every image, as a class token, stays one. Parts that a transpose puts in
+    front of the images are taken apart before it.
 
     Args:
         nodes: Keras' records of calls, producers first.
         tensors: id of an input → the new one.
-        batch: a prime that divides the number of images of the old inputs.
+        made: outputs.
+        batch: a prime that divides the number of images of the old inputs; None: that was open.
 
     Returns the new records, and id of an old tensor → the new one. Raises `WeightsRefused` where a call needs
     the number.
     """
-    found, data = [], {id(t) for t in tensors.values()}
+    try:
+        return _rewritten(nodes, dict(tensors), made, batch, stacks)
+    except _Together:
+        return _rewritten(nodes, dict(tensors), made, batch, lambda node: False)
+
+
+class _Together(Exception):
+    """Parts that are not taken apart behind the transpose that has put them in front."""
+
+
+def _rewritten(
+    nodes: list[Any], tensors: dict[int, Any], made: list[Any], batch: int | None, apart: Callable
+) -> tuple[list[Any], dict[int, Any]]:
+    found, data, parts = [], {id(t) for t in tensors.values()}, {}
     for node in nodes:
-        read = {id(t): tensors.get(id(t), t) for t in node.arguments.keras_tensors}
-        of_data = [id(t) in data for t in read.values()]
+        before = node.arguments.keras_tensors
+        read = {id(t): tensors.get(id(t), t) for t in before}
+        of_data = [isinstance(t, list) or id(t) in data for t in read.values()]
         args, kwargs = node.arguments.fill_in(read)
-        operation = _for_any(node, batch, any(of_data))
-        if type(operation).__name__ == "Concatenate" and any(of_data) and not all(of_data):
-            again = [joined(args[0], operation.axis, data)]
+        operation = node.operation
+        if any(id(t) in parts for t in before):
+            again = _each(node, parts[id(before[0])], batch)
+        elif any(of_data) and apart(node):
+            again = [_apart(next(iter(read.values())), operation.axes)]
         else:
-            again = keras.tree.flatten(operation(*args, **kwargs))
+            operation = _for_any(node, batch, any(of_data))
+            joins = type(operation).__name__ == "Concatenate" and any(of_data) and not all(of_data)
+            again = [joined(args[0], operation.axis, data)] if joins else operation(*args, **kwargs)
+            again = keras.tree.flatten(again)
+        parts |= {id(old): new for old, new in zip(node.outputs, again, strict=True) if isinstance(new, list)}
         tensors |= dict(zip(map(id, node.outputs), again, strict=True))
-        before = {id(t) for t in read.values()}
-        found += in_order(again, lambda t, before=before: None if id(t) in before else node_of(t))
+        again, seen = keras.tree.flatten(again), {id(t) for t in keras.tree.flatten([*read.values()])}
+        found += in_order(again, lambda t, seen=seen: None if id(t) in seen else node_of(t))
         data |= {id(t) for t in again if any(of_data)}
+    if any(id(t) in parts for t in made):
+        raise _Together
     return found, tensors
+
+
+def _apart(x: Any, axes: Sequence[int]) -> list[Any]:
+    """The parts of what `transpose` makes, each with the images in front."""
+    rest = [axis - (axis > axes[0]) for axis in axes[1:]]
+    return [keras.ops.transpose(part, rest) for part in keras.ops.unstack(x, axis=axes[0])]
+
+
+def _each(node: Any, parts: list[Any], batch: int | None) -> list[Any]:
+    """What a call makes of parts in a row. Raises `_Together` where it does not take them one by one."""
+    kind, operation = type(node.operation).__name__, node.operation
+    if kind == "Unstack" and operation.axis == 0:
+        return parts
+    if kind == "Reshape" and node.outputs[0].shape[0] == len(parts):
+        given = operation.newshape[1:]
+        shape = [-1 if batch and n and _counts(n, batch) else n for n in given]
+        if shape.count(-1) <= 1 and None not in shape:
+            return [[keras.ops.reshape(part, shape) for part in parts]]
+    if kind == "GetItem":
+        key = node.arguments.args[1] if len(node.arguments.args) > 1 else node.arguments.kwargs["key"]
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, int):
+            return [parts[first][tuple(rest)] if rest else parts[first]]
+    raise _Together
 
 
 def joined(parts: Sequence[Any], axis: int, data: Collection[int]) -> Any:
@@ -83,13 +143,13 @@ def counts_images(node: Any) -> bool:
     return own and any(isinstance(x, (tuple, list)) and any(n is None for n in x) for x in given)
 
 
-def _for_any(node: Any, batch: int, of_data: bool) -> Any:
+def _for_any(node: Any, batch: int | None, of_data: bool) -> Any:
     """The operation for any number of images. Raises `WeightsRefused` where that stands in its options."""
     operation, kind = node.operation, type(node.operation).__name__
     own = [x for name, x in vars(operation).items() if not name.startswith("_")]
     given = (own, node.arguments.args, node.arguments.kwargs)
     layer = isinstance(operation, keras.Layer)
-    if layer or not any(_counts(x, batch) for x in keras.tree.flatten(given)):
+    if layer or not batch or not any(_counts(x, batch) for x in keras.tree.flatten(given)):
         return operation
     if kind in SPREAD and not of_data:
         return _once(operation, batch)

@@ -15,6 +15,9 @@ from secateur.nets.graph import Call, Graph, rebuilt
 from secateur.nets.kernels import named_variables
 from secateur.runs.errors import UsageError
 
+ACTING = ("Dense", "EinsumDense", *FILTERS)
+"""Layers whose activation is the last that they do."""
+
 
 def flat_names(graph: Graph) -> dict[str, str]:
     """Path of a layer → its name in a model without nesting: its own where no other layer has the same."""
@@ -88,6 +91,25 @@ def config_of(layer: Any) -> dict:
 def _foreign(value: Any) -> bool:
     room = getattr(value, "__module__", None) or "keras"
     return callable(value) and not isinstance(value, keras.Layer) and room.partition(".")[0] != "keras"
+
+
+def with_operations(layer: Any) -> Any:
+    """What is called in place of a layer, so that Keras loads it without a function of somebody else.
+
+    The operations of an activation stand behind the layer. One that does not run on symbolic tensors stays.
+    """
+    function = getattr(layer, "activation", None)
+    alone = isinstance(layer, keras.layers.Activation)
+    if not _foreign(function) or not (alone or type(layer).__name__ in ACTING):
+        return layer
+    try:
+        function(keras.KerasTensor((None, 1)))
+    except Exception:  # whatever the function raises
+        return layer
+    if alone:
+        return lambda x, **_: function(x)
+    layer.activation = keras.activations.linear
+    return lambda *args, **kwargs: function(layer(*args, **kwargs))
 
 
 def remade(layer: Any, make: type, config: dict) -> Any:

@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.any_batch import closed, counts_images, opened
-from secateur.nets.dropping import as_dropout
+from secateur.nets.any_batch import closed, counts_images, rewritten, stacks
 from secateur.nets.nodes import in_order, node_of
+from secateur.nets.recognised import as_dropout, as_norm
 from secateur.nets.weighted import WeightsRefused, weighted
 from secateur.runs.errors import first_line
 
@@ -90,6 +90,8 @@ def _inside(node: Any, training: bool | None) -> Inside | str:
     layer = node.operation
     if layer.activity_regularizer is not None:
         return "it has an activity regulariser"
+    if not isinstance(norm := _tried(_norm, node), str):
+        return norm
     mode = mode_of(node) if training is None else training
     found = _tried(_of_any_batch, node, mode)
     if not layer._call_has_training_arg:
@@ -110,6 +112,16 @@ def _tried(function: Callable[..., Inside | str], *args: Any) -> Inside | str:
         return str(error)
     except Exception as error:  # whatever the layer's own code raises
         return unrun(error)
+
+
+def _norm(node: Any) -> Inside | str:
+    """The graph of a layer that is a normalisation over channels."""
+    read = node.arguments.keras_tensors
+    if len(read) == len(node.outputs) == 1:
+        x = keras.KerasTensor(read[0].shape, read[0].dtype)
+        if made := as_norm(node.operation, x):
+            return Inside([made], [x], made.outputs, {})
+    return "it is no normalisation"
 
 
 def _dropped(node: Any) -> Inside | str:
@@ -165,6 +177,7 @@ def _run(node: Any, training: bool | None, batch: int | None = None, windows: in
     layer, given = node.operation, node.arguments.keras_tensors
     fresh = {id(t): keras.KerasTensor(closed(t.shape, batch and batch * windows), t.dtype) for t in given}
     args, kwargs = node.arguments.fill_in(fresh)
+    kwargs = {name: x for name, x in kwargs.items() if name != "training"}  # Keras records it for all layers
     if layer._call_has_training_arg:
         kwargs = kwargs | {"training": training}
     stand_in, weights = _with_symbolic_weights(layer)
@@ -182,10 +195,10 @@ def _run(node: Any, training: bool | None, batch: int | None = None, windows: in
         return CONSTANT
     if not batch and any(map(counts_images, nodes)):
         raise WeightsRefused("its call needs the number of images")
-    if batch:
-        fresh_inputs = [keras.KerasTensor(t.shape, t.dtype) for t in given]
-        nodes, again = opened(nodes, dict(zip(map(id, inputs), fresh_inputs, strict=True)), batch)
-        made, inputs = [again.get(id(x), x) for x in made], fresh_inputs
+    if batch or any(map(stacks, nodes)):
+        opened = [keras.KerasTensor(t.shape, t.dtype) for t in given]
+        nodes, again = rewritten(nodes, dict(zip(map(id, inputs), opened, strict=True)), made, batch)
+        made, inputs = [again.get(id(x), x) for x in made], opened
     outputs = [x if own else None for x, own in zip(made, symbolic, strict=True)]
     calls = weighted(layer, nodes, inputs, [x for x in outputs if x is not None], weights)
     return Inside(calls, inputs, outputs, _attributes(layer))
@@ -274,7 +287,10 @@ def _tensors(layer: keras.Layer, args: tuple, kwargs: dict) -> Any:
     found, shapes = [], layer.compute_output_spec
 
     def of_tensors(*args: Any, **kwargs: Any) -> Any:
-        found.append(shapes(*args, **kwargs))
+        try:
+            found.append(shapes(*args, **kwargs))
+        except TypeError:  # one of somebody's own, that takes less than `call`
+            found.append(keras.Operation.compute_output_spec(layer, *args, **kwargs))
         tensors = [x for x in keras.tree.flatten(found[-1]) if x is not None]
         return found[-1] if len(tensors) == len(keras.tree.flatten(found[-1])) else tensors
 
