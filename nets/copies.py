@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call, Graph, rebuilt
-from secateur.nets.kernels import named_variables
+from secateur.nets.kernels import FILTERS, named_variables
 from secateur.runs.errors import UsageError
 
-ACTING = ("Dense", "EinsumDense", *FILTERS)
+ACTING = ("EinsumDense", *FILTERS)
 """Layers whose activation is the last that they do."""
 
 
