@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -77,15 +77,16 @@ def as_norm(layer: Any, x: Any) -> Weighted | None:
     return None
 
 
+def _value(weight: keras.Variable) -> Callable[[], np.ndarray]:
+    return lambda: keras.ops.convert_to_numpy(weight.value)
+
+
 def _epsilon(layer: Any, names: Sequence[str], numbers: np.ndarray) -> float:
     """What is added to the mean square, or variance, seen where this is small; two digits of it."""
     small = numbers * 1e-3
     square = small.var(-1) if "gamma" in names else (small**2).mean(-1)
-    made = _run(
-        layer,
-        [np.full(w.shape, n != "beta", "float32") for n, w in zip(names, layer.variables, strict=True)],
-        small,
-    )
+    ones = [np.full(w.shape, n != "beta", "float32") for n, w in zip(names, layer.variables, strict=True)]
+    made = _run(layer, ones, small)
     found = float(np.median(square / (made**2).mean(-1) - square))
     return float(f"{found:.1e}")
 
