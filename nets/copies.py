@@ -53,8 +53,15 @@ def with_same_weights(model: keras.Model, graph: Graph, layers: Mapping[str, Any
 
 
 def give_weights(layer: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Sets all variables of a layer, by the names of `named_variables`."""
+    """Sets all variables of a layer, by the names of `named_variables`.
+
+    Raises `UsageError` for a layer that has others than the one that the arrays are of.
+    """
     for name, variable in named_variables(layer).items():
+        if name not in arrays:
+            raise UsageError(
+                f"Layer {layer.name!r} cannot be copied: a new one has other weights. Received: {name!r}"
+            )
         variable.assign(arrays[name])
     if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
         layer.finalize_state()
