@@ -99,14 +99,16 @@ def _same(layer: Any, other: keras.Layer, names: Sequence[str], numbers: np.ndar
     for name, value in values.items():
         getattr(other, name).assign(value)
     for given in (numbers, numbers * 1e-2):
-        ours, theirs = keras.ops.convert_to_numpy(other(given)), _run(layer, list(values.values()), given)
-        if not np.allclose(ours, theirs, atol=SAME * np.abs(ours).max(), rtol=0):
-            return False
+        ours = keras.ops.convert_to_numpy(other(given))
+        for mode in [{"training": x} for x in (False, True)] if layer._call_has_training_arg else [{}]:
+            theirs = _run(layer, list(values.values()), given, **mode)
+            if not np.allclose(ours, theirs, atol=SAME * np.abs(ours).max(), rtol=0):
+                return False
     return True
 
 
-def _run(layer: Any, values: Sequence[np.ndarray], numbers: np.ndarray) -> np.ndarray:
+def _run(layer: Any, values: Sequence[np.ndarray], numbers: np.ndarray, **mode: bool) -> np.ndarray:
     """What the layer makes with these weights; it keeps its own."""
     tensors = [keras.ops.convert_to_tensor(value) for value in values]
     with keras.StatelessScope(list(zip(layer.variables, tensors, strict=True))):
-        return keras.ops.convert_to_numpy(layer.call(keras.ops.convert_to_tensor(numbers)))
+        return keras.ops.convert_to_numpy(layer.call(keras.ops.convert_to_tensor(numbers), **mode))

@@ -248,7 +248,9 @@ def _with_symbolic_weights(layer: Any) -> tuple[Any, dict[int, tuple[str, Any]]]
         if isinstance(value, keras.Model) and graph_of(value) is not None:
             return _called(value, value.call)
         if isinstance(value, keras.Layer) and value.weights:
-            return _called(value, lambda *args, **kwargs: _tensors(value, _symbolic(args, weights), kwargs))
+            return _called(
+                value, lambda *args, **kwargs: _tensors(value, _symbolic(args, kwargs, weights), kwargs)
+            )
         if isinstance(value, (list, tuple)) and any(map(_is_replaced, value)):
             return [replaced(f"{name}_{i}", x) for i, x in enumerate(value)]
         if isinstance(value, dict) and any(map(_is_replaced, value.values())):
@@ -265,7 +267,7 @@ def _is_replaced(value: Any) -> bool:
     return isinstance(value, (keras.Variable, keras.Layer))
 
 
-def _symbolic(args: tuple, weights: dict[int, tuple[str, Any]]) -> tuple:
+def _symbolic(args: tuple, kwargs: dict, weights: dict[int, tuple[str, Any]]) -> tuple:
     """The arguments; constants as symbolic tensors, noted beside the weights, where there is no other."""
 
     def of(x: Any) -> Any:
@@ -275,7 +277,7 @@ def _symbolic(args: tuple, weights: dict[int, tuple[str, Any]]) -> tuple:
         weights[id(tensor)] = ("", x)
         return tensor
 
-    if any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(args)):
+    if any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
         return args
     return keras.tree.map_structure(of, args)
 

@@ -28,6 +28,16 @@ class Embedded(L.Layer):
         return ops.concatenate([*tokens, x], axis=1) + self.places(self.numbers)
 
 
+class Rows(L.Layer):
+    """Needs to know the size of the image."""
+
+    def call(self, x):
+        return ops.max(ops.reshape(x, (-1, int(x.shape[1]) * x.shape[2], x.shape[3])), axis=1)
+
+    def compute_output_shape(self, shape):
+        return shape[0], shape[-1]
+
+
 class DropPath(L.Layer):
     """Python on `training`."""
 

@@ -137,3 +137,13 @@ def test_a_function_that_keras_does_not_know_is_written_as_operations(tmp_path):
     small = compact(secateur.functional(model, shapes))
     assert "fast_gelu" not in small.to_json()
     np.testing.assert_allclose(outputs(small, batch), outputs(model, batch), atol=1e-5)
+
+
+def test_a_model_of_open_size_is_unfolded_at_a_fixed_one():
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, L.Dense(3)(transformers.Rows()(L.Conv2D(8, 3)(images))))
+    assert any(isinstance(layer, transformers.Rows) for layer in secateur.functional(model).layers)
+    plain = secateur.functional(model, SHAPE)
+    assert plain.input_shape == (None, *SHAPE)
+    assert all(type(layer).__module__.startswith("keras.") for layer in plain.layers)
+    assert np.array_equal(outputs(plain, IMAGES), outputs(model, IMAGES))
