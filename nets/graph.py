@@ -14,13 +14,11 @@ from typing import Any
 import keras
 
 from secateur.nets.frames import over_frames
-from secateur.nets.nodes import in_order, node_of
+from secateur.nets.nodes import functional_of, graph_of, in_order, node_of
 from secateur.nets.unfolding import (
     CONSTANT,
     Inside,
-    functional_of,
     given_name,
-    graph_of,
     mode_of,
     unfold,
     untouched,

@@ -1,9 +1,25 @@
-"""Keras' records of calls, in order."""
+"""Keras' records of calls, and the graph that they are of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import keras
+
+
+def functional_of(model: Any) -> Any:
+    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
+    return getattr(model, "_functional", None) or model
+
+
+def graph_of(layer: Any) -> Any:
+    """The graph behind a model, None where there is none or where `call` has been replaced."""
+    functional = functional_of(layer)
+    if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
+        return None
+    own = type(functional).call.__module__.startswith("keras.")
+    return functional if own and type(layer).call.__module__.startswith("keras.") else None
 
 
 def node_of(tensor: Any) -> Any:

@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 
 from secateur.nets.any_batch import closed, counts_images, rewritten, stacks
-from secateur.nets.nodes import in_order, node_of
+from secateur.nets.nodes import graph_of, in_order, node_of
 from secateur.nets.recognised import as_dropout, as_norm
+from secateur.nets.stand_ins import KERAS_OWN, with_symbolic_weights
 from secateur.nets.weighted import WeightsRefused, weighted
 from secateur.runs.errors import first_line
 
 BATCHES = (7919, 7907)  # primes: a multiple of one is a multiple of the number of images
 WINDOWS = (1, 576)  # that the images are times these: a call on windows divides by their number
 CONSTANT = "its outputs do not come from its inputs alone"
-KERAS_OWN = ("_layers", "_tracker", "_metrics", "_trainable_variables", "_non_trainable_variables")
 READ = "_secateur_inside"  # on Keras' record of a call: what was read of it, for each mode of training
 
 
@@ -49,20 +48,6 @@ class Inside:
         """Ids of the tensors that a call reads, or that are outputs."""
         calls = (n.arguments.keras_tensors if hasattr(n, "arguments") else [n.read] for n in self.nodes)
         return {id(t) for tensors in (*calls, self.outputs) for t in tensors}
-
-
-def functional_of(model: Any) -> Any:
-    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
-    return getattr(model, "_functional", None) or model
-
-
-def graph_of(layer: Any) -> Any:
-    """The graph behind a model, None where there is none or where `call` has been replaced."""
-    functional = functional_of(layer)
-    if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
-        return None
-    own = type(functional).call.__module__.startswith("keras.")
-    return functional if own and type(layer).call.__module__.startswith("keras.") else None
 
 
 def unfold(node: Any, training: bool | None) -> Inside | str:
@@ -180,7 +165,7 @@ def _run(node: Any, training: bool | None, batch: int | None = None, windows: in
     kwargs = {name: x for name, x in kwargs.items() if name != "training"}  # Keras records it for all layers
     if layer._call_has_training_arg:
         kwargs = kwargs | {"training": training}
-    stand_in, weights = _with_symbolic_weights(layer)
+    stand_in, weights = with_symbolic_weights(layer)
     args, kwargs = keras.tree.map_structure(lambda x: _cast(layer, x), (args, kwargs))
     with keras.StatelessScope() as scope:
         made = [x for x in keras.tree.flatten(stand_in.call(*args, **kwargs)) if x is not None]
@@ -226,92 +211,6 @@ def _cast(layer: Any, x: Any) -> Any:
     ):
         return x
     return x if x.dtype == layer.compute_dtype else keras.ops.cast(x, layer.compute_dtype)
-
-
-def _with_symbolic_weights(layer: Any) -> tuple[Any, dict[int, tuple[str, Any]]]:
-    """The layer with symbolic tensors for its own weights, and id of such a tensor → (attribute, variable).
-
-    Operations of weights alone, as in a standardised kernel, leave nodes so, and inner layers that are called
-    on constants, as an embedding of all positions. Models inside of it leave those of their layers, for the
-    shapes that they are shown.
-    """
-    weights, known = {}, {}
-
-    def replaced(name: str, value: Any) -> Any:
-        if isinstance(value, keras.Variable):
-            if id(value) not in known:
-                half = layer.autocast and keras.backend.is_float_dtype(value.dtype)
-                dtype = layer.compute_dtype if half else value.dtype
-                known[id(value)] = keras.KerasTensor(value.shape, dtype)
-            weights[id(known[id(value)])] = (name, value)
-            return known[id(value)]
-        if isinstance(value, keras.Model) and graph_of(value) is not None:
-            return _called(value, value.call)
-        if isinstance(value, keras.Layer) and value.weights:
-            return _called(
-                value, lambda *args, **kwargs: _tensors(value, _symbolic(args, kwargs, weights), kwargs)
-            )
-        if isinstance(value, (list, tuple)) and any(map(_is_replaced, value)):
-            return [replaced(f"{name}_{i}", x) for i, x in enumerate(value)]
-        if isinstance(value, dict) and any(map(_is_replaced, value.values())):
-            return {key: replaced(f"{name}_{key}", x) for key, x in value.items()}
-        return value
-
-    own = {name: value for name, value in vars(layer).items() if name not in KERAS_OWN}
-    other = object.__new__(type(layer))
-    vars(other).update(vars(layer) | {name: replaced(name, value) for name, value in own.items()})
-    return other, weights
-
-
-def _is_replaced(value: Any) -> bool:
-    return isinstance(value, (keras.Variable, keras.Layer))
-
-
-def _symbolic(args: tuple, kwargs: dict, weights: dict[int, tuple[str, Any]]) -> tuple:
-    """The arguments; constants as symbolic tensors, noted beside the weights, where there is no other."""
-
-    def of(x: Any) -> Any:
-        if not keras.ops.is_tensor(x) and not isinstance(x, np.ndarray):
-            return x
-        tensor = keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
-        weights[id(tensor)] = ("", x)
-        return tensor
-
-    if any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
-        return args
-    return keras.tree.map_structure(of, args)
-
-
-def _tensors(layer: keras.Layer, args: tuple, kwargs: dict) -> Any:
-    """What the layer makes of symbolic tensors. Keras refuses a None beside these."""
-    if not any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
-        return layer(*args, **kwargs)
-    found, shapes = [], layer.compute_output_spec
-
-    def of_tensors(*args: Any, **kwargs: Any) -> Any:
-        try:
-            found.append(shapes(*args, **kwargs))
-        except TypeError:  # one of somebody's own, that takes less than `call`
-            found.append(keras.Operation.compute_output_spec(layer, *args, **kwargs))
-        tensors = [x for x in keras.tree.flatten(found[-1]) if x is not None]
-        return found[-1] if len(tensors) == len(keras.tree.flatten(found[-1])) else tensors
-
-    vars(layer)["compute_output_spec"] = of_tensors
-    try:
-        made = layer(*args, **kwargs)
-    finally:
-        del vars(layer)["compute_output_spec"]
-    tensors = iter(keras.tree.flatten(made))
-    return keras.tree.map_structure(lambda x: x if x is None else next(tensors), found[-1])
-
-
-def _called(layer: keras.Layer, call: Callable) -> keras.Layer:
-    """A stand-in for a layer, that does this when it is called."""
-    kind = type(layer)
-    made = type(kind.__name__, (kind,), {"__call__": lambda self, *args, **kwargs: call(*args, **kwargs)})
-    stand_in = object.__new__(made)
-    vars(stand_in).update(vars(layer))
-    return stand_in
 
 
 def given_name(operation: Any) -> str:

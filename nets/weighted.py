@@ -39,6 +39,7 @@ class Weighted:
         values: name of a weight → function that computes it from the variables as they are now.
         read, outputs: the symbolic tensors.
         name: attribute of the first weight; variables: all that go in, by which a layer is known again.
+        bias_shape: of the weight "bias"; () where there is none.
     """
 
     make: type
