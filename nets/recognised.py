@@ -69,10 +69,7 @@ def as_norm(layer: Any, x: Any) -> Weighted | None:
         config |= {"center": "beta" in names} if "gamma" in names else {}
         if config["epsilon"] > 0 and _same(layer, make(**config), names, numbers):
             made = keras.KerasTensor(x.shape, x.dtype)
-            values = {
-                n: (lambda w=w: keras.ops.convert_to_numpy(w.value))
-                for n, w in zip(names, weights, strict=True)
-            }
+            values = {name: _value(weight) for name, weight in zip(names, weights, strict=True)}
             return Weighted(make, config, values, x, [made], weights[0].name, list(weights), layer)
     return None
 
@@ -87,7 +84,8 @@ def _epsilon(layer: Any, names: Sequence[str], numbers: np.ndarray) -> float:
     square = small.var(-1) if "gamma" in names else (small**2).mean(-1)
     ones = [np.full(w.shape, n != "beta", "float32") for n, w in zip(names, layer.variables, strict=True)]
     made = _run(layer, ones, small)
-    found = float(np.median(square / (made**2).mean(-1) - square))
+    with np.errstate(all="ignore"):  # what is no normalisation may make zeros
+        found = float(np.median(square / (made**2).mean(-1) - square))
     return float(f"{found:.1e}")
 
 
