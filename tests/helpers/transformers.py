@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 L = keras.layers
@@ -36,6 +37,23 @@ class Rows(L.Layer):
 
     def compute_output_shape(self, shape):
         return shape[0], shape[-1]
+
+
+class Parts(L.Layer):
+    """Its configuration does not say how many parts it has."""
+
+    def __init__(self, parts=2, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = parts
+
+    def build(self, shape):
+        self.gains = [self.add_weight((), "ones", name=f"gain{i}") for i in range(self.parts)]
+
+    def call(self, x):
+        return tf.identity(x) * sum(self.gains)
+
+    def get_config(self):
+        return super().get_config()
 
 
 class DropPath(L.Layer):

@@ -147,3 +147,10 @@ def test_a_model_of_open_size_is_unfolded_at_a_fixed_one():
     assert plain.input_shape == (None, *SHAPE)
     assert all(type(layer).__module__.startswith("keras.") for layer in plain.layers)
     assert np.array_equal(outputs(plain, IMAGES), outputs(model, IMAGES))
+
+
+def test_a_copy_with_other_weights_is_refused_by_name():
+    images = keras.Input(SHAPE)
+    model = keras.Model(images, L.Dense(3)(L.Flatten()(transformers.Parts(1)(L.Conv2D(8, 3)(images)))))
+    with pytest.raises(UsageError, match="'parts' cannot be copied: a new one has other weights.*'gain1'"):
+        compact(model)
