@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from secateur.exports.frozen import freeze
+from secateur.exports.lowering import lowered
 from secateur.exports.signature import Runner, alone, in_batches
 from secateur.runs.errors import UsageError, first_line
 from secateur.runs.quiet import quiet_stderr
@@ -29,7 +30,7 @@ def to_litert(model: keras.Model) -> bytes:
 
 def converter_of(model: keras.Model) -> Any:
     """A converter of a model, any batch size. That of TensorFlow 2 would freeze what is frozen once more."""
-    frozen = freeze(model, None)
+    frozen = freeze(lowered(model), None)
     return tf.compat.v1.lite.TFLiteConverter(frozen.graph.as_graph_def(), frozen.inputs, frozen.outputs)
 
 

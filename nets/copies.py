@@ -12,8 +12,11 @@ import keras
 import numpy as np
 
 from secateur.nets.graph import Call, Graph, rebuilt
-from secateur.nets.kernels import named_variables
+from secateur.nets.kernels import FILTERS, named_variables
 from secateur.runs.errors import UsageError
+
+ACTING = ("EinsumDense", *FILTERS)
+"""Layers whose activation is the last that they do."""
 
 
 def flat_names(graph: Graph) -> dict[str, str]:
@@ -50,8 +53,15 @@ def with_same_weights(model: keras.Model, graph: Graph, layers: Mapping[str, Any
 
 
 def give_weights(layer: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Sets all variables of a layer, by the names of `named_variables`."""
+    """Sets all variables of a layer, by the names of `named_variables`.
+
+    Raises `UsageError` for a layer that has others than the one that the arrays are of.
+    """
     for name, variable in named_variables(layer).items():
+        if name not in arrays:
+            raise UsageError(
+                f"Layer {layer.name!r} cannot be copied: a new one has other weights. Received: {name!r}"
+            )
         variable.assign(arrays[name])
     if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
         layer.finalize_state()
@@ -72,7 +82,7 @@ def config_of(layer: Any) -> dict:
         return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     try:
         config = layer.get_config()
-    except NotImplementedError as error:
+    except Exception as error:  # whatever the layer's own code raises
         if not _foreign(type(layer)):  # Keras' own without options of their own, given an object for the type
             return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
         raise _uncopied(layer.name, type(layer)) from error
@@ -88,6 +98,25 @@ def config_of(layer: Any) -> dict:
 def _foreign(value: Any) -> bool:
     room = getattr(value, "__module__", None) or "keras"
     return callable(value) and not isinstance(value, keras.Layer) and room.partition(".")[0] != "keras"
+
+
+def with_operations(layer: Any) -> Any:
+    """What is called in place of a layer, so that Keras loads it without a function of somebody else.
+
+    The operations of an activation stand behind the layer. One that does not run on symbolic tensors stays.
+    """
+    function = getattr(layer, "activation", None)
+    alone = isinstance(layer, keras.layers.Activation)
+    if not _foreign(function) or not (alone or type(layer).__name__ in ACTING):
+        return layer
+    try:
+        function(keras.KerasTensor((None, 1)))
+    except Exception:  # whatever the function raises
+        return layer
+    if alone:
+        return lambda x, **_: function(x)
+    layer.activation = keras.activations.linear
+    return lambda *args, **kwargs: function(layer(*args, **kwargs))
 
 
 def remade(layer: Any, make: type, config: dict) -> Any:

@@ -23,7 +23,8 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
         model: subclassed, functional or Sequential; it stays as it is.
         input_shape: of one example, without the batch axis: (32, 32, 3). Several inputs are a list or a
             dictionary of shapes, in the form in which `call` takes them; an input of another type than
-            float32 is a `keras.Input`. None: what the model was built with.
+            float32 is a `keras.Input`. None: what the model was built with. A functional model with inputs of
+            open size is made one of this size, at which more layers can be unfolded.
 
     Returns a model with the loss that `model` was compiled with; `model` itself where it is functional and
     there is nothing to unfold. Its outputs are the same to the last bit, or to 1e-6 where operations with
@@ -31,8 +32,9 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
     unfolded, and for one without a known input shape.
     """
     if has_graph(model):
-        graph = trace(model)
-        return _copy(model, model, graph) if graph.unfolded else model
+        fixed = model if input_shape is None else _of_size(model, _inputs(input_shape))
+        graph = trace(fixed)
+        return _copy(model, fixed, graph) if graph.unfolded else fixed
     if not isinstance(model, keras.Model):
         raise UsageError(f"This takes a Keras model. Received: {type(model).__name__}")
     inputs = _inputs(_built_with(model) if input_shape is None else input_shape)
@@ -47,6 +49,15 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
     if whole := next((call.whole for call in graph.calls if call.layer is model), ""):
         raise _refused(model, whole)
     return _copy(model, outer, graph.without_prefix(f"{model.name}/"))
+
+
+def _of_size(model: keras.Model, inputs: Any) -> keras.Model:
+    """A copy of a functional model for these inputs; the model itself where it has such."""
+    if [x.shape for x in keras.tree.flatten(inputs)] == [x.shape for x in model.inputs]:
+        return model
+    with untouched(model):
+        outer = keras.Model(inputs, model(inputs), name=model.name)
+        return _copy(model, outer, trace(outer).without_prefix(f"{model.name}/"))
 
 
 def _copy(model: keras.Model, outer: keras.Model, graph: Graph) -> keras.Model:

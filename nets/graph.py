@@ -14,12 +14,11 @@ from typing import Any
 import keras
 
 from secateur.nets.frames import over_frames
+from secateur.nets.nodes import functional_of, graph_of, in_order, node_of
 from secateur.nets.unfolding import (
+    CONSTANT,
     Inside,
-    functional_of,
     given_name,
-    graph_of,
-    in_order,
     mode_of,
     unfold,
     untouched,
@@ -246,6 +245,10 @@ class _Walk:
         ):
             return
         inner, whole = _inside(node, training)
+        if inner and any(
+            m is None and id(t) in part.read for t, m in zip(node.outputs, inner.outputs, strict=True)
+        ):
+            inner, whole = None, CONSTANT
         if inner is None:
             known |= {id(tensor): next(self._numbers) for tensor in node.outputs}
             self.calls.append(_call(node, name, known, training, whole))
@@ -258,7 +261,8 @@ class _Walk:
             self.unfolded[name] = None
         inside = self.read(inner, f"{name}/", inside, said if training is None else training)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
-            known[id(tensor)] = inside[id(made)]
+            if made is not None:
+                known[id(tensor)] = inside[id(made)]
 
     def _read_frames(self, node: Any, name: str, known: dict[int, int], training: bool | None) -> bool:
         """Lists what a model or composite layer does to every frame; False where it stays whole."""
@@ -362,11 +366,11 @@ def _inside(node: Any, training: bool | None) -> tuple[Inside | None, str]:
 def _graph_inside(model: Any) -> Inside:
     own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
 
-    def node_of(tensor: Any) -> Any:
-        return node if id(node := _node(tensor)) in own else None
+    def inner(tensor: Any) -> Any:
+        return node if id(node := node_of(tensor)) in own else None
 
     ends = (*model.inputs, *reversed(model.outputs))  # an input may be unused
-    return Inside(in_order(ends, node_of), model.inputs, model.outputs)
+    return Inside(in_order(ends, inner), model.inputs, model.outputs)
 
 
 def _read_by(inner: Any, node: Any) -> list[Any]:
@@ -382,11 +386,6 @@ def _read_by(inner: Any, node: Any) -> list[Any]:
             f"{node.operation.name!r} has {len(names)} inputs. Received: a call with {len(read)} tensors"
         )
     return read[: len(names)]  # as Keras does
-
-
-def _node(tensor: Any) -> Any:
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
 
 
 def _call(node: Any, name: str, known: dict[int, int], training: bool | None, whole: str) -> Call:

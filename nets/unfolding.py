@@ -6,19 +6,25 @@ Nothing stays behind on the layer: Keras' records of these calls are taken off i
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
+from secateur.nets.any_batch import closed, counts_images, rewritten, stacks
+from secateur.nets.nodes import graph_of, in_order, node_of
+from secateur.nets.recognised import as_dropout, as_norm
+from secateur.nets.stand_ins import KERAS_OWN, with_symbolic_weights
 from secateur.nets.weighted import WeightsRefused, weighted
 from secateur.runs.errors import first_line
 
 BATCHES = (7919, 7907)  # primes: a multiple of one is a multiple of the number of images
-KERAS_OWN = ("_layers", "_tracker", "_metrics", "_trainable_variables", "_non_trainable_variables")
+WINDOWS = (1, 576)  # that the images are times these: a call on windows divides by their number
+CONSTANT = "its outputs do not come from its inputs alone"
 READ = "_secateur_inside"  # on Keras' record of a call: what was read of it, for each mode of training
 
 
@@ -28,7 +34,7 @@ class Inside:
 
     Attributes:
         nodes: Keras' records of calls, and operations with weights; producers before consumers.
-        inputs, outputs: symbolic tensors.
+        inputs, outputs: symbolic tensors; None for an output that is a constant.
         names: id of an inner layer → the attribute that holds it; None: layers have names of their own.
     """
 
@@ -37,19 +43,11 @@ class Inside:
     outputs: list[Any]
     names: Mapping[int, str] | None = field(default=None)
 
-
-def functional_of(model: Any) -> Any:
-    """What holds the graph: a Sequential wraps a functional model that it built; others are themselves."""
-    return getattr(model, "_functional", None) or model
-
-
-def graph_of(layer: Any) -> Any:
-    """The graph behind a model, None where there is none or where `call` has been replaced."""
-    functional = functional_of(layer)
-    if not isinstance(functional, keras.Model) or not getattr(functional, "_nodes_by_depth", None):
-        return None
-    own = type(functional).call.__module__.startswith("keras.")
-    return functional if own and type(layer).call.__module__.startswith("keras.") else None
+    @functools.cached_property
+    def read(self) -> set[int]:
+        """Ids of the tensors that a call reads, or that are outputs."""
+        calls = (n.arguments.keras_tensors if hasattr(n, "arguments") else [n.read] for n in self.nodes)
+        return {id(t) for tensors in (*calls, self.outputs) for t in tensors}
 
 
 def unfold(node: Any, training: bool | None) -> Inside | str:
@@ -61,13 +59,8 @@ def unfold(node: Any, training: bool | None) -> Inside | str:
     """
     known = vars(node).setdefault(READ, {})
     if training not in known:
-        try:
-            with untouched(node.operation):
-                known[training] = _inside(node, training)
-        except WeightsRefused as error:
-            known[training] = str(error)
-        except Exception as error:  # whatever the layer's own code raises
-            known[training] = unrun(error)
+        with untouched(node.operation):
+            known[training] = _inside(node, training)
     return known[training]
 
 
@@ -82,14 +75,51 @@ def _inside(node: Any, training: bool | None) -> Inside | str:
     layer = node.operation
     if layer.activity_regularizer is not None:
         return "it has an activity regulariser"
+    if not isinstance(norm := _tried(_norm, node), str):
+        return norm
     mode = mode_of(node) if training is None else training
-    found = _of_any_batch(node, mode)
-    if isinstance(found, str) or not layer._call_has_training_arg:
+    found = _tried(_of_any_batch, node, mode)
+    if not layer._call_has_training_arg:
         return found
-    other = _of_any_batch(node, not mode)  # whoever calls the model has the last word
-    if isinstance(other, str) or _print_of(other) != _print_of(found):
+    other = _tried(_of_any_batch, node, not mode)  # whoever calls the model has the last word
+    if not isinstance(found, str) and not isinstance(other, str) and _print_of(other) == _print_of(found):
+        return found
+    dropped = _tried(_dropped, node)
+    if not isinstance(dropped, str):
+        return dropped
+    return found if isinstance(found, str) else dropped
+
+
+def _tried(function: Callable[..., Inside | str], *args: Any) -> Inside | str:
+    try:
+        return function(*args)
+    except WeightsRefused as error:
+        return str(error)
+    except Exception as error:  # whatever the layer's own code raises
+        return unrun(error)
+
+
+def _norm(node: Any) -> Inside | str:
+    """The graph of a layer that is a normalisation over channels."""
+    read = node.arguments.keras_tensors
+    if len(read) == len(node.outputs) == 1:
+        x = keras.KerasTensor(read[0].shape, read[0].dtype)
+        if made := as_norm(node.operation, x):
+            return Inside([made], [x], made.outputs, {})
+    return "it is no normalisation"
+
+
+def _dropped(node: Any) -> Inside | str:
+    """The graph of a layer that is a Dropout: it does nothing but in training."""
+    read, dropout = node.arguments.keras_tensors, None
+    if len(read) == len(node.outputs) == 1:
+        with contextlib.suppress(Exception):  # whatever the layer's own code raises
+            dropout = as_dropout(node.operation, read[0])
+    if dropout is None:
         return "its call does something else in training"
-    return found
+    x = keras.KerasTensor(read[0].shape, read[0].dtype)
+    made = dropout(x)
+    return Inside([node_of(made)], [x], [made], {})
 
 
 def _of_any_batch(node: Any, training: bool | None) -> Inside | str:
@@ -99,9 +129,18 @@ def _of_any_batch(node: Any, training: bool | None) -> Inside | str:
     except Exception:
         if all(t.shape and t.shape[0] is not None for t in node.arguments.keras_tensors):
             raise
-        first, second = (_run(node, training, batch) for batch in BATCHES)
-        same = isinstance(first, str) or isinstance(second, str) or _print_of(first) == _print_of(second)
-        return first if same else "its call computes with the number of images"
+    for windows in WINDOWS:
+        try:
+            first, second = (_run(node, training, batch, windows) for batch in BATCHES)
+        except WeightsRefused:
+            raise
+        except Exception:
+            if windows == WINDOWS[-1]:
+                raise
+        else:
+            break
+    same = isinstance(first, str) or isinstance(second, str) or _print_of(first) == _print_of(second)
+    return first if same else "its call computes with the number of images"
 
 
 def mode_of(node: Any) -> bool | None:
@@ -111,82 +150,43 @@ def mode_of(node: Any) -> bool | None:
     return None if own is not None and said == own.default else said
 
 
-def _run(node: Any, training: bool | None, batch: int | None = None) -> Inside | str:
+def _run(node: Any, training: bool | None, batch: int | None = None, windows: int = 1) -> Inside | str:
     """The graph of a layer's `call` for the arguments of `node`; in words why there is none.
 
     Args:
         node: Keras' record of the call.
         training: what the layer is told.
-        batch: number of images that the layer is shown where it is open; the graph is of any number.
+        batch, windows: where the number of images is open the layer is shown their product; the graph is of
+            any number.
     """
     layer, given = node.operation, node.arguments.keras_tensors
-    fresh = {id(t): keras.KerasTensor(_closed(t.shape, batch), t.dtype) for t in given}
+    fresh = {id(t): keras.KerasTensor(closed(t.shape, batch and batch * windows), t.dtype) for t in given}
     args, kwargs = node.arguments.fill_in(fresh)
+    kwargs = {name: x for name, x in kwargs.items() if name != "training"}  # Keras records it for all layers
     if layer._call_has_training_arg:
         kwargs = kwargs | {"training": training}
-    stand_in, weights = _with_symbolic_weights(layer)
+    stand_in, weights = with_symbolic_weights(layer)
     args, kwargs = keras.tree.map_structure(lambda x: _cast(layer, x), (args, kwargs))
     with keras.StatelessScope() as scope:
-        made = keras.tree.flatten(stand_in.call(*args, **kwargs))
+        made = [x for x in keras.tree.flatten(stand_in.call(*args, **kwargs)) if x is not None]
     if scope.state_mapping:
         return "its call changes variables"
     inputs = [fresh[id(t)] for t in given]
-    nodes = in_order([x for x in made if isinstance(x, keras.KerasTensor)], _node)
+    nodes = in_order([x for x in made if isinstance(x, keras.KerasTensor)], node_of)
+    symbolic = [isinstance(x, keras.KerasTensor) for x in made]
     reached = {id(t) for n in nodes for t in n.outputs}.union(map(id, inputs))
-    if len(made) != len(node.outputs) or any(id(x) not in reached for x in made):
-        return "its outputs do not come from its inputs alone"
-    if not batch and any(map(_counts_images, nodes)):
+    alone = all(id(x) in reached for x, own in zip(made, symbolic, strict=True) if own)
+    if len(made) != len(node.outputs) or not alone or not any(symbolic):
+        return CONSTANT
+    if not batch and any(map(counts_images, nodes)):
         raise WeightsRefused("its call needs the number of images")
-    if batch:
+    if batch or any(map(stacks, nodes)):
         opened = [keras.KerasTensor(t.shape, t.dtype) for t in given]
-        nodes, made = _opened(nodes, dict(zip(map(id, inputs), opened, strict=True)), made, batch)
-        inputs = opened
-    return Inside(weighted(layer, nodes, inputs, made, weights), inputs, made, _attributes(layer))
-
-
-def _closed(shape: tuple, batch: int | None) -> tuple:
-    return (batch, *shape[1:]) if batch and shape and shape[0] is None else shape
-
-
-def _opened(nodes: list[Any], tensors: dict[int, Any], made: list[Any], batch: int) -> tuple[list, list]:
-    """The calls once more on tensors of an open number of images; `tensors`: id of the old one → new one."""
-    found = []
-    for node in nodes:
-        read = {id(t): tensors.get(id(t), t) for t in node.arguments.keras_tensors}
-        args, kwargs = node.arguments.fill_in(read)
-        again = keras.tree.flatten(_for_any(node, batch)(*args, **kwargs))
-        tensors |= dict(zip(map(id, node.outputs), again, strict=True))
-        found.append(_node(again[0]))
-    return found, [tensors[id(t)] for t in made]
-
-
-def _counts_images(node: Any) -> bool:
-    """Whether the open number of images stands among the sizes that an operation was given."""
-    given = [*vars(node.operation).values(), *node.arguments.args, *node.arguments.kwargs.values()]
-    own = not isinstance(node.operation, keras.Layer) and type(node.operation).__name__ != "GetItem"
-    return own and any(isinstance(x, (tuple, list)) and any(n is None for n in x) for x in given)
-
-
-def _for_any(node: Any, batch: int) -> Any:
-    """The operation for any number of images. Raises `WeightsRefused` where that stands in its options."""
-    operation = node.operation
-    own = [x for name, x in vars(operation).items() if not name.startswith("_")]
-    given = (own, node.arguments.args, node.arguments.kwargs)
-    layer = isinstance(operation, keras.Layer)
-    if layer or not any(_counts(x, batch) for x in keras.tree.flatten(given)):
-        return operation
-    shape = [-1 if _counts(n, batch) else n for n in node.outputs[0].shape]
-    if type(operation).__name__ != "Reshape" or shape.count(-1) > 1 or None in shape:
-        raise WeightsRefused(f"its call needs the number of images (ops.{type(operation).__name__})")
-    return type(operation)(tuple(shape))
-
-
-def _counts(value: Any, batch: int) -> bool:
-    """Whether a number, or the size of a constant, is a multiple of the number of images."""
-    if isinstance(value, keras.KerasTensor):
-        return False
-    sizes = [value] if isinstance(value, int) else list(getattr(value, "shape", None) or ())
-    return any(isinstance(n, int) and n > 0 and n % batch == 0 for n in sizes)
+        nodes, again = rewritten(nodes, dict(zip(map(id, inputs), opened, strict=True)), made, batch)
+        made, inputs = [again.get(id(x), x) for x in made], opened
+    outputs = [x if own else None for x, own in zip(made, symbolic, strict=True)]
+    calls = weighted(layer, nodes, inputs, [x for x in outputs if x is not None], weights)
+    return Inside(calls, inputs, outputs, _attributes(layer))
 
 
 def _print_of(inside: Inside) -> list[tuple]:
@@ -211,50 +211,6 @@ def _cast(layer: Any, x: Any) -> Any:
     ):
         return x
     return x if x.dtype == layer.compute_dtype else keras.ops.cast(x, layer.compute_dtype)
-
-
-def _with_symbolic_weights(layer: Any) -> tuple[Any, dict[int, tuple[str, Any]]]:
-    """The layer with symbolic tensors for its own weights, and id of such a tensor → (attribute, variable).
-
-    Operations of weights alone, as in a standardised kernel, leave nodes so. Models inside of it leave those
-    of their layers, for the shapes that they are shown.
-    """
-    other, weights, known = object.__new__(type(layer)), {}, {}
-
-    def replaced(name: str, value: Any) -> Any:
-        if isinstance(value, keras.Variable):
-            if id(value) not in known:
-                half = layer.autocast and keras.backend.is_float_dtype(value.dtype)
-                dtype = layer.compute_dtype if half else value.dtype
-                known[id(value)] = keras.KerasTensor(value.shape, dtype)
-            weights[id(known[id(value)])] = (name, value)
-            return known[id(value)]
-        if isinstance(value, keras.Model) and graph_of(value) is not None:
-            return _called_as_its_layers(value)
-        if isinstance(value, (list, tuple)) and any(map(_is_replaced, value)):
-            return [replaced(f"{name}_{i}", x) for i, x in enumerate(value)]
-        if isinstance(value, dict) and any(map(_is_replaced, value.values())):
-            return {key: replaced(f"{name}_{key}", x) for key, x in value.items()}
-        return value
-
-    own = {name: value for name, value in vars(layer).items() if name not in KERAS_OWN}
-    vars(other).update(vars(layer) | {name: replaced(name, value) for name, value in own.items()})
-    return other, weights
-
-
-def _is_replaced(value: Any) -> bool:
-    return isinstance(value, (keras.Variable, keras.Model))
-
-
-def _called_as_its_layers(model: keras.Model) -> keras.Model:
-    """A stand-in whose call is the model's `call`, so that its layers are called one by one."""
-    kind = type(model)
-    made = type(
-        kind.__name__, (kind,), {"__call__": lambda self, *args, **kwargs: self.call(*args, **kwargs)}
-    )
-    stand_in = object.__new__(made)
-    vars(stand_in).update(vars(model))
-    return stand_in
 
 
 def given_name(operation: Any) -> str:
@@ -300,29 +256,3 @@ def untouched(layer: Any) -> Iterator[None]:
     finally:
         for one, inbound, outbound in before:
             del one._inbound_nodes[inbound:], one._outbound_nodes[outbound:]
-
-
-def in_order(tensors: Iterable[Any], node_of: Callable[[Any], Any]) -> list[Any]:
-    """The calls behind symbolic tensors, producers first; `node_of` a tensor of the outside is None."""
-    order, done = [], set()
-    stack = [node for tensor in tensors if (node := node_of(tensor)) is not None]
-    while stack:  # depth first without recursion: ResNet-1202 is deeper than Python's stack
-        node = stack[-1]
-        read = (node_of(tensor) for tensor in node.arguments.keras_tensors)
-        waiting = [n for n in read if n is not None and id(n) not in done]
-        if waiting:
-            stack.extend(reversed(waiting))
-            continue
-        stack.pop()
-        if id(node) not in done:
-            done.add(id(node))
-            order.append(node)
-    return order
-
-
-def _node(tensor: Any) -> Any:
-    """Keras' record of the call that made a tensor; None for what a graph begins with."""
-    history = getattr(tensor, "_keras_history", None)
-    if history is None or history.operation is None:
-        return None
-    return history.operation._inbound_nodes[history.node_index]

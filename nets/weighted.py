@@ -39,6 +39,7 @@ class Weighted:
         values: name of a weight → function that computes it from the variables as they are now.
         read, outputs: the symbolic tensors.
         name: attribute of the first weight; variables: all that go in, by which a layer is known again.
+        bias_shape: of the weight "bias"; () where there is none.
     """
 
     make: type
@@ -49,6 +50,7 @@ class Weighted:
     name: str
     variables: list[Any]
     operation: Any
+    bias_shape: tuple = ()
 
     def layer(self, name: str) -> keras.Layer:
         """A layer with the weights of now, called once on a symbolic tensor."""
@@ -122,7 +124,8 @@ class _Values:
         if isinstance(tensor, keras.Variable):
             return keras.ops.convert_to_tensor(tensor.value)
         if id(tensor) in self._weights:
-            return keras.ops.cast(self._weights[id(tensor)][1].value, tensor.dtype)
+            held = self._weights[id(tensor)][1]
+            return keras.ops.cast(getattr(held, "value", held), tensor.dtype)
         node, place = self._made_by[id(tensor)]
         read = {id(t): self.of(t) for t in node.arguments.keras_tensors}
         args, kwargs = node.arguments.fill_in(read)
@@ -133,12 +136,13 @@ class _Values:
         if isinstance(tensor, keras.Variable):
             return [(re.sub(r"\W", "_", tensor.name), tensor)]
         if id(tensor) in self._weights:
-            return [self._weights[id(tensor)]]
+            return [row for row in [self._weights[id(tensor)]] if _is_variable(row[1])]
         if id(tensor) not in self._made_by:
             return []
         node, _ = self._made_by[id(tensor)]
         inner = [*node.arguments.keras_tensors, *filter(_is_variable, keras.tree.flatten(_arguments(node)))]
-        return [row for one in inner for row in self.behind(one)]
+        own = [(node.operation.name, v) for v in getattr(node.operation, "variables", ())]
+        return own + [row for one in inner for row in self.behind(one)]
 
 
 def _is_variable(x: Any) -> bool:
@@ -239,6 +243,10 @@ class _Operation:
 
         by_channel = len(axes) == 1
         joins = before and "bias" not in before.values and (by_channel or "equation" in before.config)
+        if before and not minus and before.bias_shape == wide:  # a class token, and its position
+            token = before.values["bias"]
+            before.values["bias"] = lambda: token() + bias()
+            return self._instead_of(before)
         if not joins or (minus and not self.first):
             size = self.x.shape[-1]
             sign = -1 if minus and not self.first else 1
@@ -253,7 +261,10 @@ class _Operation:
             before.config["bias_axes"] = "".join(out[a] for a in axes if wide[a - axes[0]] > 1 or a == last)
         else:
             before.config["use_bias"] = True
-        before.values["bias"] = bias
+        before.values["bias"], before.bias_shape = bias, wide
+        return self._instead_of(before)
+
+    def _instead_of(self, before: Weighted) -> Weighted:
         before.outputs = list(self.node.outputs)
         before.variables += [v for v in self.variables if all(v is not known for known in before.variables)]
         return before

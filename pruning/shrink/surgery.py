@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.copies import copied, flat_names, give_weights, remade, with_layers
+from secateur.nets.copies import copied, flat_names, give_weights, remade, with_layers, with_operations
 from secateur.nets.graph import Call, kind_of, trace
 from secateur.pruning.groups.analysis import Analysis, analysis_for
 from secateur.pruning.layers import Cut, find, own, plain, with_mask
@@ -119,7 +119,8 @@ def _shrink(
             make = plain if stock else with_mask if alive else own
             config = make(call.layer)
             layers[call.name] = _resized(call, names[call.name], weights, analysis, masks, pads, config)
-    return _finish(model, with_layers(model, analysis.graph, layers), weights, layers, pads)
+    called = {path: with_operations(layer) for path, layer in layers.items()} if stock else layers
+    return _finish(model, with_layers(model, analysis.graph, called), weights, layers, pads)
 
 
 def channel_paddings(analysis: Analysis, masks: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:

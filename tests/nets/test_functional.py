@@ -6,20 +6,24 @@ import pytest
 
 import secateur
 from secateur.__main__ import call
-from secateur.pruning import compact, make_plan, mask
+from secateur.pruning import compact, find_groups, make_plan, mask
 from secateur.pruning.constrain.soft import soften
 from secateur.runs.errors import UsageError
 from secateur.runs.registry import import_file
+from tests.helpers import transformers
 from tests.helpers.subclassed import REFUSED, SHAPE, UNFOLDED, Weights
+from tests.helpers.transformers import Tokens, Windows
 
 L = keras.layers
 RNG = np.random.default_rng(0)
+MODELS = UNFOLDED | {Tokens: SHAPE, Windows: SHAPE}
+WEIGHTED = (Weights, Tokens, Windows)  # whose operations with weights are layers
 IMAGES = RNG.normal(size=(3, *SHAPE)).astype(np.float32)
 
 
 def made(kind: type):
     """(Model with trained weights, what it reads, its shapes)."""
-    shapes = UNFOLDED[kind]
+    shapes = MODELS[kind]
     batch = {name: IMAGES + i for i, name in enumerate(shapes)} if isinstance(shapes, dict) else IMAGES
     model = kind()
     model(batch)
@@ -34,7 +38,7 @@ def outputs(model, batch, **mode):
     return np.concatenate([np.ravel(x) for x in keras.tree.flatten(model(batch, **mode))])
 
 
-@pytest.mark.parametrize("kind", UNFOLDED)
+@pytest.mark.parametrize("kind", MODELS)
 def test_the_same_numbers_from_plain_layers_that_can_be_pruned(kind, tmp_path):
     model, batch, shapes = made(kind)
     records = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
@@ -43,7 +47,7 @@ def test_the_same_numbers_from_plain_layers_that_can_be_pruned(kind, tmp_path):
     assert records == [len(layer._inbound_nodes) for layer in model._flatten_layers()]
     assert all(type(layer).__module__.startswith("keras.") for layer in plain.layers)
     difference = np.abs(before - outputs(plain, batch)).max()
-    assert difference == 0 if kind is not Weights else difference <= 1e-6 * np.abs(before).max()
+    assert difference == 0 if kind not in WEIGHTED else difference <= 1e-6 * np.abs(before).max()
     plan = make_plan(plain, "random", keep=0.5)
     masked, small = outputs(mask(plain, plan), batch), compact(plain, plan)
     np.testing.assert_allclose(masked, outputs(small, batch), rtol=0, atol=2e-6 * np.abs(masked).max())
@@ -96,3 +100,57 @@ def test_weights_that_operations_read_are_not_held_in_place():
     around = keras.Model(images, model(images))
     with pytest.raises(UsageError, match="'weights/scaled/gamma'\ntake the model that secateur.functional"):
         soften(around, make_plan(around, keep=0.5))
+
+
+def test_tokens_and_positions_are_one_bias_among_zeros_that_training_moves():
+    model, _, shapes = made(Tokens)
+    plain = secateur.functional(model, shapes)
+    (places,) = (layer for layer in plain.layers if isinstance(layer, L.EinsumDense))
+    embedded = model.embedded
+    tokens = np.concatenate([np.ravel(embedded.first), np.ravel(embedded.second)]).reshape(2, -1)
+    expected = np.array(embedded.places.embeddings)
+    expected[:2] += tokens
+    np.testing.assert_allclose(places.bias, expected, atol=1e-7)
+    assert places.trainable
+
+
+def test_a_dropped_path_is_a_dropout_of_whole_images():
+    model, _, shapes = made(Tokens)
+    drops = [x for x in secateur.functional(model, shapes).layers if isinstance(x, L.Dropout)]
+    assert {(x.rate, x.noise_shape) for x in drops} == {(transformers.RATE, (None, 1, 1))}
+
+
+def test_a_norm_by_hand_is_that_of_keras():
+    model, _, shapes = made(Tokens)
+    norms = [x for x in secateur.functional(model, shapes).layers if isinstance(x, L.RMSNormalization)]
+    assert [x.epsilon for x in norms] == [1e-6] * 4
+
+
+def test_heads_and_widths_of_stacked_queries_go():
+    model, _, shapes = made(Windows)
+    groups = find_groups(secateur.functional(model, shapes))
+    assert [(group.name, group.size) for group in groups] == [("stem", 8), ("qkv", 4), ("qkv:heads", 2)]
+
+
+def test_a_function_that_keras_does_not_know_is_written_as_operations(tmp_path):
+    model, batch, shapes = made(Tokens)
+    small = compact(secateur.functional(model, shapes))
+    assert "fast_gelu" not in small.to_json()
+    np.testing.assert_allclose(outputs(small, batch), outputs(model, batch), atol=1e-5)
+
+
+def test_a_model_of_open_size_is_unfolded_at_a_fixed_one():
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, L.Dense(3)(transformers.Rows()(L.Conv2D(8, 3)(images))))
+    assert any(isinstance(layer, transformers.Rows) for layer in secateur.functional(model).layers)
+    plain = secateur.functional(model, SHAPE)
+    assert plain.input_shape == (None, *SHAPE)
+    assert all(type(layer).__module__.startswith("keras.") for layer in plain.layers)
+    assert np.array_equal(outputs(plain, IMAGES), outputs(model, IMAGES))
+
+
+def test_a_copy_with_other_weights_is_refused_by_name():
+    images = keras.Input(SHAPE)
+    model = keras.Model(images, L.Dense(3)(L.Flatten()(transformers.Parts(1)(L.Conv2D(8, 3)(images)))))
+    with pytest.raises(UsageError, match="'parts' cannot be copied: a new one has other weights.*'gain1'"):
+        compact(model)
