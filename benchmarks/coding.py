@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import packed, print_summary, print_table, save, summary, take_turns, timed
 from secateur.runs import UsageError, cli
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 STREAM = 2_000_000  # symbols
 MB = 1e6

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from secateur.dataloader.registry import facts_of
 from secateur.runs import UsageError, warn, write_json
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 from secateur.runs.text import table
 
 _CIFAR10 = facts_of("CIFAR10", "rgb")

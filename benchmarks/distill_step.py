@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
 from secateur.runs import UsageError, cli
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 if TYPE_CHECKING:  # TensorFlow starts in main, quietly
     import keras

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.common import packed, print_table, save
 from benchmarks.run_tables import parser_of, run, words_of
 from secateur.runs import cli
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 
 def weights_of(path: str | Path) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.common import MEAN, STD, named_paths, print_summary, save, summary, take_turns, timed
 from secateur.runs import UsageError, cli, read_json
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 DENSE = "dense"
 MULTIPLE = 8

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.common import print_table, save
 from secateur.runs import UsageError, cli
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 ARCH, CRITERION = "ResNet-20", "l1"
 IMAGES = 6400  # of CIFAR-10 that a pruned network is trained on: minutes, not hours

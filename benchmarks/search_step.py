@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.common import print_table, save, timed
 from secateur.runs import UsageError, cli, load_snapshot
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 if TYPE_CHECKING:
     from benchmarks.literal import Literal

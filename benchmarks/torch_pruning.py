@@ -24,7 +24,7 @@ from collections.abc import Callable
 from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
 from benchmarks.worker import Worker, serve
 from secateur.runs import UsageError, cli
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 KEEP, CLASSES, SIDE = 0.45, 10, 32
 NETS = ("ResNet-56", "VGG-16")

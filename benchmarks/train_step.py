@@ -19,7 +19,7 @@ from collections.abc import Callable
 from benchmarks.common import MEAN, STD, print_summary, save, summary, take_turns, timed
 from benchmarks.worker import Worker, serve
 from secateur.runs import UsageError, cli
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 
 BATCH, SHAPE, CLASSES = 128, (32, 32, 3), 10
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4

@@ -26,7 +26,7 @@ from benchmarks.common import RESULTS, save
 from benchmarks.zoos import ZOOS
 from secateur.runs import UsageError, cli, read_json
 from secateur.runs.errors import SecateurError, first_line
-from secateur.runs.quiet import start_tensorflow
+from secateur.runs.start import start_tensorflow
 from secateur.runs.suggest import nearest
 
 KEEP = 0.5

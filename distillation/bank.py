@@ -80,6 +80,11 @@ def bank_bytes(
     columns = []
     for forward in tqdm(forwards, desc="memory bank", unit="teacher"):
         logits = np.asarray(forward(images))
+        if logits.ndim not in (rank, rank + 1):
+            raise UsageError(
+                f"Logits of a teacher have {rank} axes, of several ones {rank + 1}: give rank. "
+                f"Received: shape={logits.shape}, rank={rank}"
+            )
         columns.append(_within(logits if logits.ndim > rank else logits[..., None], dtype))
     logits = np.concatenate(columns, -1)
     buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full

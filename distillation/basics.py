@@ -27,7 +27,7 @@ def bernoulli_divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: fl
     return tf.reduce_sum(p * on + (1 - p) * off, -1)
 
 
-def side_by_side(teachers: tf.Tensor) -> tf.Tensor:
+def teachers_first(teachers: tf.Tensor) -> tf.Tensor:
     """What several teachers say, (b, …, teachers) → (b, teachers, …)."""
     last = len(teachers.shape) - 1
     return tf.transpose(teachers, [0, last, *range(1, last)])
@@ -38,8 +38,8 @@ def divergence(
 ) -> tf.Tensor:
     """How far the student is from the teacher on each image, (b, k, …) → (b, k); either k may be 1.
 
-    KL of softened classes, for maps its mean over the positions; its sum over all labels, each of which a
-    sigmoid decides; the mean squared difference of numbers, which have no temperature.
+    "classes": KL at the temperature; "maps": its mean over the positions; "labels": the sum of the KL of each
+    sigmoid; "numbers": the mean squared difference, without a temperature.
     """
     if kind == "numbers":
         each = tf.square(teacher - student)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from secateur.distillation.basics import MEANS, divergence, mean_of, side_by_side, temperature_for
+from secateur.distillation.basics import MEANS, divergence, mean_of, teachers_first, temperature_for
 from secateur.distillation.teachers import Outputs, Teacher
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
@@ -42,7 +42,7 @@ def _distances(
     bank: tf.Tensor, student: tf.Tensor, temperature: float, kind: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Divergences of teacher 0 from each teacher (b, K), and from the student (b, 1)."""
-    teachers = side_by_side(bank)
+    teachers = teachers_first(bank)
     best = teachers[:, :1]
     return tuple(divergence(best, other, temperature, kind) for other in (teachers, student[:, None]))
 

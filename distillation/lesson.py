@@ -83,9 +83,9 @@ class Lesson(keras.Model):
             compared = [loss for loss, _ in self.terms]
             check_teacher(compared, kind, symbols, self.view.output, teacher.several)
         for loss, _ in self.terms:  # also those of Keras: it puts a page around what `call` raises
-            sides = _of(loss, symbols, "teacher"), _of(loss, self.view.output, "student")
             if isinstance(loss, Loss):
-                loss.build_from(*sides, kind)
+                heard = self._heard(loss, symbols)
+                loss.build_from(_of(loss, heard, "teacher"), _of(loss, self.view.output, "student"), kind)
         self.built = True
 
     @property
@@ -147,9 +147,19 @@ class Lesson(keras.Model):
             labels, images: as `Loss.compute_loss` takes them.
         """
         for term, _ in self.terms:
-            sides = _of(term, taught, "teacher"), _of(term, student, "student")
+            sides = _of(term, self._heard(term, taught), "teacher"), _of(term, student, "student")
             value = term.compute_loss(*sides, labels=labels, images=images, kind=self.kind)
             yield tf.cast(value, tf.float32)
+
+    def _heard(self, loss: Any, taught: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a loss reads of the teacher: the mean of several ones' logits, unless it compares each.
+
+        Our losses of classes take that mean themselves, also in Keras' own Distiller.
+        """
+        each = isinstance(loss, Loss) and (loss.several or self.kind == "classes")
+        if each or not (self.teacher and self.teacher.several) or "logits" not in taught:
+            return taught
+        return {**taught, "logits": keras.ops.mean(taught["logits"], -1)}
 
     @property
     def learner(self) -> keras.Model:

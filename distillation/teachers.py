@@ -84,25 +84,26 @@ class Ensemble:
     def __init__(self, members: Sequence[Teacher]) -> None:
         if not members:
             raise UsageError("An ensemble needs a member. Received: members=[]")
-        forms = [
+        shapes = [
             tuple(one.symbols["logits"].shape[1:-1] if one.several else one.symbols["logits"].shape[1:])
             for one in members
         ]
-        known = {form for form in forms if None not in form}
-        if len(known) > 1:
-            raise UsageError(f"Teachers of one ensemble know the same classes. Received: classes={forms}")
+        ranks, axes = {len(shape) for shape in shapes}, list(zip(*shapes, strict=False))
+        if len(ranks) > 1 or any(len({*sizes} - {None}) > 1 for sizes in axes):
+            raise UsageError(f"Teachers of one ensemble need the same outputs. Received: {shapes}")
+        shape = [next((size for size in sizes if size), None) for sizes in axes]
         self.members = list(members)
         self.variables = [variable for member in members for variable in member.variables]
         count = None if any(member.several for member in members) else len(members)
-        logits = keras.KerasTensor((None, *(known or forms[:1]).pop(), count))
+        logits = keras.KerasTensor((None, *shape, count))
         self.symbols: Outputs = {**members[0].symbols, "logits": logits}
         self.convolutions = members[0].convolutions
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits (b, classes, teachers); members of several teachers stand one after the other."""
         outputs = [member(inputs, student) for member in self.members]
-        said = zip(self.members, outputs, strict=True)
-        logits = [o["logits"] if member.several else o["logits"][..., None] for member, o in said]
+        pairs = zip(self.members, outputs, strict=True)
+        logits = [o["logits"] if member.several else o["logits"][..., None] for member, o in pairs]
         return {**outputs[0], "logits": tf.concat(logits, -1)}
 
 
@@ -110,15 +111,15 @@ class Banked:
     """Logits that were stored beforehand, from `inputs["bank"]` (b, classes, teachers).
 
     Args:
-        form: of what one teacher says of one image.
+        shape: of one teacher's logits of one image.
     """
 
     several = True
 
-    def __init__(self, form: Sequence[int | None] = (None,)) -> None:
+    def __init__(self, shape: Sequence[int | None] = (None,)) -> None:
         self.variables: list[keras.Variable] = []
         self.convolutions: list[keras.layers.Layer] = []
-        self.symbols: Outputs = {"logits": keras.KerasTensor((None, *form, None))}
+        self.symbols: Outputs = {"logits": keras.KerasTensor((None, *shape, None))}
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes, teachers)."""

@@ -18,8 +18,8 @@ from secateur.exports.parity import compare
 from secateur.exports.signature import Runner, alone, outputs, sample_inputs
 from secateur.nets.graph import functional_of
 from secateur.runs.errors import SnapshotError
-from secateur.runs.quiet import quiet_stderr
 from secateur.runs.registry import Registry
+from secateur.runs.start import quiet_stderr
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from secateur.exports.litert import converted, converter_of
 from secateur.runs.errors import UsageError
-from secateur.runs.quiet import quiet_stderr
+from secateur.runs.start import quiet_stderr
 from secateur.runs.suggest import require
 
 NUMBERS = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}

@@ -17,7 +17,7 @@ from secateur.exports.frozen import freeze
 from secateur.exports.lowering import lowered
 from secateur.exports.signature import Runner, alone, in_batches
 from secateur.runs.errors import UsageError, first_line
-from secateur.runs.quiet import quiet_stderr
+from secateur.runs.start import quiet_stderr
 
 
 def to_litert(model: keras.Model) -> bytes:

@@ -127,7 +127,7 @@ def call(name: str, words: Sequence[str], prog: str) -> None:
         return
     command = COMMANDS[name]
     if command.tensorflow:
-        from secateur.runs.quiet import start_tensorflow
+        from secateur.runs.start import start_tensorflow
 
         start_tensorflow()
     _named(command.run)(options)
@@ -142,8 +142,8 @@ def _without_imports(words: Sequence[str]) -> list[str]:
         if flag != IMPORT:
             rest.append(word)
             continue
-        from secateur.runs.quiet import start_tensorflow
         from secateur.runs.registry import import_file
+        from secateur.runs.start import start_tensorflow
 
         start_tensorflow()  # silently, before the file does
         import_file(file if equals else next(left, ""))

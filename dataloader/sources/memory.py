@@ -28,9 +28,10 @@ def images_of(data: Any, rank: int = 4, what: str = "train") -> Images:
     for data without labels, without end, or whose arrays differ in length.
     """
     rows = data if isinstance(data, tuple) and len(data) == 2 else _collected(data, rank, what)
-    images, labels = _numbers(rows[0]), _labels(rows[1])
+    images = _numbers(rows[0])
+    labels = _labels(rows[1], len(_flat(images)[0]))
     lengths = [[len(array) for array in _flat(side)] for side in (images, labels)]
-    if len({*lengths[0], *lengths[1]}) > 1 or not lengths[1][0]:
+    if len({*lengths[0], *lengths[1]}) > 1 or not any(lengths[1]):
         raise DataError(
             f"As many images as labels are needed. Received: {what}, {' and '.join(map(str, lengths))}"
         )
@@ -93,12 +94,16 @@ def _numbers(images: Any) -> Any:
     return array if array.dtype == np.uint8 else array.astype(np.float32)
 
 
-def _labels(labels: Any) -> Any:
-    """One column of integers is a vector of classes; other numbers are float32. Arrays stay apart."""
+def _labels(labels: Any, count: int) -> Any:
+    """One column of integers is a vector of classes; other numbers are float32.
+
+    Arrays for several outputs stay apart; a list of as many arrays as images is one for each of these.
+    """
     if isinstance(labels, Mapping):
-        return {key: _labels(one) for key, one in labels.items()}
-    if isinstance(labels, tuple | list) and all(getattr(one, "shape", ()) for one in labels):
-        return [_labels(one) for one in labels]
+        return {key: _labels(one, count) for key, one in labels.items()}
+    if isinstance(labels, tuple | list) and all(len(getattr(one, "shape", ())) for one in labels):
+        if labels and len(labels) != count:
+            return [_labels(one, count) for one in labels]
     array = np.asarray(labels)
     if np.issubdtype(array.dtype, np.floating):
         return array.astype(np.float32)

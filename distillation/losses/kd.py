@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from secateur.distillation.basics import MEANS, divergence, mean_of, side_by_side
+from secateur.distillation.basics import MEANS, divergence, mean_of, teachers_first
 from secateur.distillation.loss import Loss, register
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
@@ -20,8 +20,8 @@ WAYS = ("kl", *MEANS)
 def mean_divergence(
     teachers: tf.Tensor, weights: tf.Tensor, student: tf.Tensor, temperature: float, kind: str = "classes"
 ) -> tf.Tensor:
-    """Σ_k w_k · KL(σ_T(teacher k) ‖ σ_T(student)) per sample. (b, classes, teachers), (b, classes) → (b,)."""
-    each = divergence(side_by_side(teachers), student[:, None], temperature, kind)
+    """Σ_k w_k · `divergence` of teacher k and the student, per sample. (b, …, teachers), (b, …) → (b,)."""
+    each = divergence(teachers_first(teachers), student[:, None], temperature, kind)
     return tf.linalg.matvec(each, weights)
 
 
@@ -37,8 +37,8 @@ class KD(Loss):
         temperature: T > 0.
         factor: "T2" as Hinton, HAP and KESI have it, "T" as EKG, or "1".
         mean: of several teachers: "kl" averages their divergences (KESI; the gradient is that of "tempered"),
-            the others average what they say: "logits" (EKG), "softmax", "tempered". Of other tasks than
-            classes all of these are "logits".
+            the others average what they say: "logits" (EKG), "softmax", "tempered". Outside of classes the
+            last two act as "logits".
         over_classes: divide by the number of classes too, as KESI's program does.
         weights: one for each teacher, not below 0, of any sum; None weighs all alike.
 
@@ -71,10 +71,7 @@ class KD(Loss):
         self.weights_of_teachers = weights
 
     def compare(self, teacher: tf.Tensor, student: tf.Tensor, kind: str = "classes") -> tf.Tensor:
-        """teacher as the student, or with an axis more, of teachers; student (b, classes) → scalar.
-
-        Of another `kind` than classes the student is (b, labels), (b, h, w, classes) and so on.
-        """
+        """student (b, classes), (b, labels), (b, h, w, classes) …; teacher alike, or (…, teachers)."""
         if len(teacher.shape) == len(student.shape):
             teacher = teacher[..., None]
         weights = self._shares(teacher)

@@ -1,4 +1,4 @@
-"""Second derivatives as criteria ask for them: squared slopes image by image, and the Hessian's diagonal.
+"""Second derivatives as criteria ask for them: squared gradients image by image, and the Hessian's diagonal.
 
 A scalar is a function of two nested structures of tensors; it is compiled once for all calls.
 """
@@ -20,13 +20,13 @@ def signs(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     return rng.choice(np.array([-1, 1], np.float32), tuple(shape))
 
 
-def squared_slopes(scalar: Scalar, weights: Sequence[Any], rows: Iterable[Row]) -> list[np.ndarray]:
+def squared_gradients(scalar: Scalar, weights: Sequence[Any], rows: Iterable[Row]) -> list[np.ndarray]:
     """Mean over rows of (∂ scalar / ∂ weight)², one array for each weight, in its shape."""
-    slopes = tf.function(lambda *row: _slopes(scalar, weights, *row), autograph=False)
+    gradients = tf.function(lambda *row: _gradients(scalar, weights, *row), autograph=False)
     sums, count = [0.0] * len(weights), 0
     for row in rows:
         count += 1
-        for i, slope in enumerate(slopes(*row)):
+        for i, slope in enumerate(gradients(*row)):
             sums[i] = sums[i] + np.square(slope.numpy())
     return [total / np.float32(count) for total in sums]
 
@@ -54,8 +54,8 @@ def hessian_diagonal(
     def product(images: Any, labels: Any, z: list[tf.Tensor]) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            slopes = _slopes(loss, weights, images, labels)
-            along = sum(tf.reduce_sum(g * v) for g, v in zip(slopes, z, strict=True))
+            gradients = _gradients(loss, weights, images, labels)
+            along = sum(tf.reduce_sum(g * v) for g, v in zip(gradients, z, strict=True))
         return _dense(tape.gradient(along, weights, unconnected_gradients="zero"))
 
     compiled = tf.function(product, autograph=False, reduce_retracing=True)
@@ -70,7 +70,7 @@ def hessian_diagonal(
     return [total / np.float32(count * probes) for total in sums]
 
 
-def _slopes(scalar: Scalar, weights: Sequence[Any], *row: Any) -> list[tf.Tensor]:
+def _gradients(scalar: Scalar, weights: Sequence[Any], *row: Any) -> list[tf.Tensor]:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         value = scalar(*row)

@@ -16,13 +16,13 @@ from secateur.nets.task import Task
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.score.batches import MOST, batches, fitting, parts
-from secateur.pruning.score.curvature import hessian_diagonal, signs, squared_slopes
+from secateur.pruning.score.curvature import hessian_diagonal, signs, squared_gradients
 from secateur.pruning.score.places import Place, Seen, places_of
 from secateur.pruning.score.registry import Criterion
 from secateur.runs.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
-PROBES = 32  # random vectors behind an estimated Hessian, at least
+PROBES = 32  # behind an estimated Hessian, for all blocks of images together
 
 
 class Evidence:
@@ -40,7 +40,7 @@ class Evidence:
     ) -> None:
         self._analysis, self._layers = analysis, analysis.graph.layers
         self._images, self._labels = data if isinstance(data, tuple) else (data, None)
-        if isinstance(self._labels, list) and not np.ndim(self._labels[0]):  # and not one array per output
+        if isinstance(self._labels, list) and not any(map(np.ndim, self._labels)):  # no array per output
             self._labels = np.array(self._labels)
         self._task, self._batch_size = task, batch_size
         self._named = {
@@ -125,7 +125,7 @@ class Evidence:
     def _fisher(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
         """Mean over images of their squared gradients: the diagonal of the empirical Fisher matrix."""
         rows = ((images, self._tensors(one)) for one, images in self._chunks(part, 1))
-        return squared_slopes(self._loss_of, self._watched(places), rows)
+        return squared_gradients(self._loss_of, self._watched(places), rows)
 
     def _jacobian(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
         """Mean over images of (∂vᵀf/∂w)², v = ±1 at random for each image: expected Σ_c (∂f_c/∂w)²."""
@@ -142,7 +142,7 @@ class Evidence:
             (images, [tf.constant(signs(rng, shape)) for shape in shapes])
             for _, images in self._chunks(part, 1)
         )
-        return squared_slopes(along, self._watched(places), rows)
+        return squared_gradients(along, self._watched(places), rows)
 
     def _hessian(self, part: slice, places: list[Place], rng: np.random.Generator) -> list[np.ndarray]:
         """Diagonal of that of the mean loss. What is drawn does not depend on the number run at once."""

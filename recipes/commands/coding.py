@@ -97,6 +97,9 @@ def inspect(options: InspectOptions) -> None:
 
 def int8(options: Int8Options) -> None:
     """Writes the better file on the hold-out; prints bytes, accuracy there and milliseconds."""
+    from secateur.recipes.commands.running import ran  # TensorFlow, which `inspect` goes without
+    from secateur.recipes.engine.subject import load_model
+
     check_places(options.file, options.output, ".tflite")
     if Path(options.file).suffix == ".kpz":
         raise SnapshotError(
@@ -111,9 +114,6 @@ def int8(options: Int8Options) -> None:
         "kind": "int8", "samples": options.samples, "numbers": options.numbers, "tolerance": 0.0,
         "epochs": options.finetune_epochs, "learning_rate": options.learning_rate,
     }  # fmt: skip
-    from secateur.recipes.commands.running import ran
-    from secateur.recipes.engine.subject import load_model
-
     with ran(options, "int8", options.file, load_model(options.file), [table]) as (folder, report):
         make_atomic(options.output, lambda temp: shutil.copyfile(folder / "int8.tflite", temp))
     found = report["rounded"]["int8"]

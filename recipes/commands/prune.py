@@ -28,7 +28,7 @@ from secateur.recipes.commands.options import NO_IMAGES, PruneOptions
 from secateur.recipes.commands.report import costs_table, measure, widths_table, write_report
 from secateur.recipes.commands.running import compact_of, plan_of, ran, training
 from secateur.recipes.engine import command
-from secateur.recipes.engine.cutting import TIMED, PlanOptions
+from secateur.recipes.engine.cutting import TIMED_BUDGETS, PlanOptions
 from secateur.recipes.engine.recipe import find_recipe
 from secateur.recipes.engine.subject import load_model
 from secateur.recipes.engine.timing import setup_for
@@ -74,7 +74,7 @@ def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Prun
 def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
     name, value = options.target
     if options.minutes:
-        _, auto, *after = find_recipe(command.TIMED).steps  # `ran` has its own dense network
+        _, auto, *after = find_recipe(command.TIMED_RECIPE).steps  # `ran` has its own dense network
         cut = auto | {name: value}
     else:
         cut = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
@@ -132,7 +132,7 @@ def check_criterion(options: PruneOptions) -> None:
 def check_sizes(options: PruneOptions, model: keras.Model, analysis: Analysis) -> None:
     """Raises `UsageError` for a budget that depends on sizes that are open."""
     name, value = options.target
-    if name in ("keep_macs", *TIMED) and unsized(analysis):
+    if name in ("keep_macs", *TIMED_BUDGETS) and unsized(analysis):
         shapes = ", ".join(str(tensor.shape) for tensor in model.inputs)
         raise UsageError(
             f"--{name} needs inputs of fixed size. Received: {name}={value}, inputs {shapes}\n"

@@ -17,7 +17,7 @@ from secateur.pruning.count.costs import bytes_of, parameters
 from secateur.pruning.count.counting import unsized
 from secateur.pruning.groups.analysis import analyse
 from secateur.recipes.commands.options import PruneOptions
-from secateur.recipes.engine.cutting import TIMED
+from secateur.recipes.engine.cutting import TIMED_BUDGETS
 from secateur.recipes.engine.report import left_whole, plan_widths, when_and_where
 from secateur.reports.costs import costs_of
 from secateur.reports.page import run_page
@@ -56,7 +56,7 @@ def _milliseconds(
     try:
         return setup.milliseconds(models, seconds=2.0)
     except (UsageError, ValueError, RuntimeError) as error:
-        if options.target[0] in TIMED:
+        if options.target[0] in TIMED_BUDGETS:
             raise
         warn(f"milliseconds are not measured: {first_line(error)}")
         return dict.fromkeys(models)

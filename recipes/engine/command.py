@@ -25,7 +25,7 @@ from secateur.runs.suggest import nearest
 
 FLAG = "--recipe"
 OF_NETS = ("arch", "head", "stem", "shortcut", "dropout")  # options that a model of one's own has no use for
-USUAL, TIMED = "ekg", "auto"  # without --recipe, and without it but with --minutes
+USUAL, TIMED_RECIPE = "ekg", "auto"  # without --recipe, and without it but with --minutes
 LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
 
 
@@ -56,7 +56,7 @@ def options_of(recipe: str | None, **given: Any) -> RunOptions:
     Without a recipe it is `auto` where there are minutes, else `ekg`. Raises `UsageError` for an unknown
     recipe or option, with the nearest valid name.
     """
-    recipe = recipe or (TIMED if given.get("minutes") else USUAL)
+    recipe = recipe or (TIMED_RECIPE if given.get("minutes") else USUAL)
     file = _recipe(recipe)
     names = {one: name for name, flag in file.flags.items() for one in (name, flag.alias) if one}
     chosen = {names[name]: value for name, value in given.items() if name in names}
@@ -136,7 +136,7 @@ def _hinted(error: UsageError, recipe: RecipeFile) -> UsageError:
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """The name behind the last `--recipe`, and the other words."""
     timed = any(word.partition("=")[0] == "--minutes" for word in words)
-    name, rest = TIMED if timed else USUAL, []
+    name, rest = TIMED_RECIPE if timed else USUAL, []
     while words:
         word = words.pop(0)
         if word == FLAG and not words:

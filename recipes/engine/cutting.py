@@ -10,7 +10,7 @@ from secateur.recipes.engine.options import NameIn, Options, option
 from secateur.runs.errors import UsageError
 
 TARGETS = ("keep", "keep_macs", "keep_params", "keep_bytes", "keep_ms", "max_ms")
-TIMED = ("keep_ms", "max_ms")
+TIMED_BUDGETS = ("keep_ms", "max_ms")
 OF_SCORES = ("criterion", "reduce", "normalise")
 LIMITS = ("round_to", "min_channels", "max_drop", "ignore")
 OF_WIDTHS = ("allocation", "fill", *LIMITS)
@@ -71,7 +71,7 @@ class PlanOptions(CutOptions):
             known = ", ".join(f"{flag}{name}" for name in names)
             raise UsageError(f"Give one of {known}. Received: {' and '.join(given) or 'none'}")
         name, value = self.target
-        if name in TIMED and not (self.fill or self.allocation):
+        if name in TIMED_BUDGETS and not (self.fill or self.allocation):
             raise UsageError(
                 "--no-fill needs an --allocation where milliseconds are measured. "
                 f"Received: {flag}{name} {value:g}"

@@ -253,7 +253,8 @@ def print_table(report: dict) -> None:
     if together := report.get("ensemble"):
         names = {"holdout_accuracy": "hold-out", "test_accuracy": "test"}
         found = [f"{name} {100 * together[key]:.2f} %" for key, name in names.items() if key in together]
-        print(f"ensemble of {together['members']} (mean of softmax): {', '.join(found)}")
+        mean = "softmax" if metric == "accuracy" else "outputs"
+        print(f"ensemble of {together['members']} (mean of {mean}): {', '.join(found)}")
 
 
 def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]], metric: str) -> str:

@@ -43,7 +43,7 @@ from secateur.runs import (
     read_json,
     sha256,
 )
-from secateur.runs.quiet import quiet_tensorflow
+from secateur.runs.start import quiet_tensorflow
 from secateur.runs.suggest import nearest
 
 ENDING = ("compact", "litert", "report")

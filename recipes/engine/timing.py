@@ -16,7 +16,7 @@ import keras
 import secateur.nets.layers  # noqa: F401 - for the child, which reads our own nets from files: Keras must know them
 from secateur.exports.timing import Setup
 from secateur.runs.errors import UsageError, first_line
-from secateur.runs.quiet import start_worker
+from secateur.runs.start import start_worker
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class Bank(Step):
             forwards, facts = (
                 self._interim(context, state) if self.teachers == "interim" else self._whole(context, state)
             )
-            rank = len(context.load(state.dense).output.shape)
+            own = context.subject.original
+            rank = len(own.outputs[0].shape) if own is not None else 2
             path.write_bytes(bank_bytes(forwards, train.images, train.ids, self.dtype, rank))
             return facts
 

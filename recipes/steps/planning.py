@@ -16,7 +16,7 @@ from secateur.pruning.choose.targets import Target
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.planning import fit_plan
 from secateur.pruning.score.scores import score_groups
-from secateur.recipes.engine.cutting import LIMITS, TIMED, PlanOptions
+from secateur.recipes.engine.cutting import LIMITS, TIMED_BUDGETS, PlanOptions
 from secateur.runs import RunFolderError, SnapshotError, UsageError, read_json
 from secateur.runs.errors import first_line
 from secateur.runs.text import table
@@ -65,7 +65,7 @@ def choose_plan(
         return plan, curves
     limits = {name: getattr(options, name) for name in LIMITS}
     allocation = curves if options.allocation == "sensitivity" else options.allocation
-    if target[0] in TIMED:
+    if target[0] in TIMED_BUDGETS:
         ranking = Ranking.of(analysis, scores, Limits(**limits | {"ignore": tuple(options.ignore)}))
         return _timed(model, analysis, ranking, target, allocation, options, setup), curves
     how = {"analysis": analysis, "allocation": allocation, "convention": options.convention, **limits}

@@ -92,8 +92,9 @@ class SearchEkg(Narrowing):
         }
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
-        searcher = ekg_search(context, context.load(state.network), self.settings(context.config.keep_macs))
-        reached = _resumed(context, state.name, searcher) or searcher.start()
+        model = context.load(state.network)
+        searcher = ekg_search(context, model, self.settings(context.config.keep_macs))
+        reached = _resumed(context, state.name, model) or searcher.start()
         if done := len(reached.history) - 1:
             tqdm.write(f"search: continuing after step {done}")
         known = "".join(to_json(_line(searcher, interim)) + "\n" for interim in reached.history)
@@ -136,15 +137,17 @@ def _facts(state: SearchState) -> dict:
 def _arrays(state: SearchState) -> dict[str, np.ndarray]:
     """The teacher's outputs; a name for each of several."""
     outputs = keras.tree.flatten(state.teacher)
-    names = [f"teacher.{i}" for i in range(len(outputs))] if len(outputs) > 1 else ["teacher"]
-    return dict(zip(names, outputs, strict=True))
+    return dict(zip(_names(len(outputs)), outputs, strict=True))
 
 
-def _resumed(context: RunContext, name: str, searcher: Searcher) -> SearchState | None:
+def _names(outputs: int) -> list[str]:
+    return [f"teacher.{i}" for i in range(outputs)] if outputs > 1 else ["teacher"]
+
+
+def _resumed(context: RunContext, name: str, model: keras.Model) -> SearchState | None:
     saved = context.folder.load_checkpoint(name)
     if saved is None:
         return None
-    start = searcher.start()
-    outputs = [np.array(saved.arrays[name]) for name in _arrays(start)]
-    teacher = keras.tree.pack_sequence_as(start.teacher, outputs)
+    outputs = [np.array(saved.arrays[key]) for key in _names(len(model.outputs))]
+    teacher = keras.tree.pack_sequence_as(model.output, outputs)
     return SearchState(saved.facts["rates"], teacher, history_of(saved.facts))

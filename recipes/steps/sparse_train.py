@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 
 import keras
 
+from secateur.pruning.constrain.channel_penalty import ALPHA, Growing, group_sparse
 from secateur.pruning.constrain.gradients import slimming
-from secateur.pruning.constrain.whole_channels import ALPHA, Growing, group_sparse
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, step
+from secateur.recipes.steps.narrowing import final_sparsity
 from secateur.recipes.steps.train import Train
 from secateur.runs import UsageError
 
@@ -28,28 +29,28 @@ class SparseTrain(Train):
     widens: ClassVar[bool] = False
 
     penalty: Literal["scales", "groups", "growing"] = option(
-        "scales", "on |γ| of BN; on channels, small ones more; on channels, more from epoch to epoch"
+        "scales", "|γ| of BN; all weights of channels, small channels more; the same, more each epoch"
     )
     strength: float = option(
         1e-4, "of the penalty: of scales 1e-4 for VGG-19, 1e-5 for ResNet-164; of growing: at first", ge=0
     )
     alpha: float = option(ALPHA, "of groups: the smallest channel is pressed 2^alpha times as hard", ge=0)
     growth: float = option(
-        4e-3, "of growing: what an epoch adds, as 1e-4 after every 10 of 400 steps does", ge=0
+        4e-3, "of growing: added after each epoch (published: 1e-4 after 10 steps, 4e-3 in 400)", ge=0
     )
     ceiling: float = option(1.0, "of growing: largest strength", ge=0)
     sparsity: float | None = option(
-        None, "of growing: ratio of each group that is pressed (default: all, as they are small)", gt=0, lt=1
+        None, "of growing: ratio of each group that is pressed (default: all, by their smallness)", gt=0, lt=1
     )
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         others = {"scales": ("alpha", *OF_GROWING), "groups": OF_GROWING, "growing": ("alpha",)}[self.penalty]
         fields = type(self).model_fields
-        if said := next((name for name in others if getattr(self, name) != fields[name].default), None):
+        if other := next((name for name in others if getattr(self, name) != fields[name].default), None):
             raise UsageError(
-                f"This penalty has no {said}. Received: {self.label}.penalty={self.penalty!r}, "
-                f"{said}={getattr(self, said)}"
+                f"This penalty has no {other}. Received: {self.label}.penalty={self.penalty!r}, "
+                f"{other}={getattr(self, other)}\nleave {other} out, or choose another penalty"
             )
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
@@ -60,7 +61,8 @@ class SparseTrain(Train):
                 else group_sparse(model, self.strength, self.alpha, trained)
             )
             return {"adjust": self.held(state, model, trained, press)}
-        growing = Growing.of(model, self.strength, self.sparsity)
+        sparsity = self.sparsity and final_sparsity(context, state, self.sparsity)
+        growing = Growing.of(model, self.strength, sparsity)
         return {
             "adjust": self.held(state, model, trained, growing.adjust(trained)),
             "after_epoch": growing.grow(self.growth, self.ceiling),

@@ -94,7 +94,8 @@ class Train(LearningOptions, NetworkStep):
             try:
                 check_losses([loss for loss, _ in losses], kind_of_logits(task))
             except UsageError as error:
-                alone = f"--set {self.label}.teacher=none {self.label}.label_weight=1"
+                values = ["teacher=none", "label_weight=1", *(["views=1"] if self.views > 1 else [])]
+                alone = f"--set {' '.join(f'{self.label}.{value}' for value in values)}"
                 raise UsageError(f"{error}\nLearn from labels alone: {alone}") from None
         if self.batch_size and self.images == "train":
             images = len(start.splits.train)

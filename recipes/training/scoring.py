@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,7 +34,7 @@ def score(
     return score_logits(forward(images.images, batch_size), images.labels, task)
 
 
-def score_logits(logits: np.ndarray, labels: np.ndarray, task: Task | None = None) -> Score:
+def score_logits(logits: Any, labels: Any, task: Task | None = None) -> Score:
     """Loss and accuracy of logits (n, classes) against labels (n,), or what another task says of them."""
     labels = parts_of(labels)
     if task:
@@ -44,7 +45,7 @@ def score_logits(logits: np.ndarray, labels: np.ndarray, task: Task | None = Non
     return Score(loss, float(np.mean(logits.argmax(1) == labels)), len(labels))
 
 
-def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray, task: Task | None = None) -> float:
+def ensemble_accuracy(members: Sequence[Any], labels: Any, task: Task | None = None) -> float:
     """Accuracy in [0, 1] of the sum of probabilities; `members` are logits (n, classes) by network.
 
     Of another task than classes it is that of the mean output.

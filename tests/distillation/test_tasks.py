@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from secateur.distillation import Lesson, Live, build, for_lesson, lesson_objective, list_losses, view
+from secateur.distillation import (
+    Lesson,
+    Live,
+    Loss,
+    build,
+    ensemble,
+    for_lesson,
+    lesson_objective,
+    list_losses,
+    view,
+)
 from secateur.distillation.loss import get_loss
 from secateur.nets.task import Task
 from secateur.op_utils import Trainer
@@ -272,3 +282,36 @@ def test_what_a_lesson_cannot_be_of_is_named(student, teacher, labels, task, mes
         found = Lesson(student, teacher, [(build("kd"), 1.0)], task=task)
         found({"images": IMAGES, "labels": labels})
     assert len(str(error.value).splitlines()) <= 2
+
+
+class Distance(Loss):
+    """A loss of one's own, of numbers, which compares with one teacher."""
+
+    kinds = ("numbers",)
+
+    def compare(self, teacher, student):
+        assert len(teacher.shape) == len(student.shape)
+        return tf.reduce_mean(tf.square(teacher - student))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [Distance(), keras.distillation.LogitsDistillation(1.0, keras.losses.MeanSquaredError())],
+)
+def test_several_teachers_of_numbers_have_one_voice_for_who_does_not_tell_them_apart(loss):
+    student, *teachers = (net("numbers", seed=seed) for seed in range(3))
+    task = Task.of(student, "mse")
+    both = ensemble(teachers, kind="numbers")
+    found = Lesson(student, both, [(loss, 1.0)], 0.0, task=task)(inputs("numbers"))["loss"]
+    mean = np.mean([teacher(IMAGES) for teacher in teachers], 0)
+    np.testing.assert_allclose(found, np.mean((mean - student(IMAGES)) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers", "maps"])
+def test_several_teachers_are_as_far_as_each_alone_in_the_mean(kind):
+    student, *teachers = (net(kind, seed=seed) for seed in range(3))
+    task = Task.of(student, SAID[kind])
+    kd = build("kd", weights=[1.0, 3.0])
+    both = Lesson(student, ensemble(teachers, kind=kind), [(kd, 1.0)], 0.0, task=task)(inputs(kind))["loss"]
+    alone = [Lesson(student, t, [(build("kd"), 1.0)], 0.0, task=task)(inputs(kind))["loss"] for t in teachers]
+    np.testing.assert_allclose(both, np.average(alone, weights=[1, 3]), rtol=1e-5)

@@ -115,7 +115,7 @@ class Programs:
 
 
 def _serve() -> None:
-    from secateur.runs.quiet import start_tensorflow
+    from secateur.runs.start import start_tensorflow
 
     start_tensorflow()
     for name in IMPORTED:

@@ -25,7 +25,7 @@ from secateur.recipes.commands.options import PruneOptions
 from secateur.recipes.commands.prune import check_places
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.cutting import TIMED
+from secateur.recipes.engine.cutting import TIMED_BUDGETS
 from secateur.recipes.engine.step import State
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.steps.planning import Evidence, choose_plan, read_plan
@@ -125,7 +125,7 @@ def test_choices_are_those_of_the_library():
             PruneOptions(**base, **{name: "neither"})
         assert str(caught.value).endswith(f"Valid: {', '.join(choices)}")
         assert all(PruneOptions(**base, **{name: choice}) for choice in choices)
-    assert TIMED == MEASURED  # options are read before TensorFlow is there
+    assert TIMED_BUDGETS == MEASURED  # options are read before TensorFlow is there
 
 
 @pytest.mark.parametrize(

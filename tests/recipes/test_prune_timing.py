@@ -20,7 +20,7 @@ REPO = Path(__file__).resolve().parents[2]
 PARENT = """
 import multiprocessing, os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from secateur.runs.quiet import end_with_parent
+from secateur.runs.start import end_with_parent
 pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
 child = pool.submit(os.getpid).result()
 os.kill(child, signal.SIGINT)

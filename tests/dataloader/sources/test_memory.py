@@ -53,10 +53,21 @@ def test_bytes_stay_bytes_and_labels_what_they_are():
     assert found.labels.tolist() == several.tolist()
 
 
+def test_labels_of_several_outputs_stay_apart_and_rows_in_a_list_are_one_array():
+    found = images_of((X, [Y, X[:, 0, 0]]))
+    assert isinstance(found.labels, Columns) and len(found) == len(X)
+    first, second = found.take(np.array([3, 1])).labels.parts
+    assert first.tolist() == Y[[3, 1], 0].tolist() and second.dtype == np.float32
+    masks = [image[..., 0] > 0 for image in X]
+    np.testing.assert_array_equal(images_of((X, masks)).labels, np.array(masks))
+
+
 @pytest.mark.parametrize(
     "data, said",
     [
         ((X, Y[:4]), r"As many images as labels.*\[10\] and .4"),
+        ((X, []), r"As many images as labels.*\[10\] and"),
+        ((X, {}), r"As many images as labels.*\[10\] and"),
         (rows().repeat(), "no end"),
         (tf.data.Dataset.from_tensor_slices(X), "Pairs of images and labels"),
         (7, "tf.data.Dataset.*int"),

@@ -68,8 +68,8 @@ def test_a_seed_is_an_estimate(linear):
         np.testing.assert_array_equal(one, same)
 
 
-def test_the_hessian_in_a_convolutional_network_is_that_of_keras_own_gradients():
-    """Second differences of the loss along single weights; ReLU has a kink, a softplus has none."""
+def test_obd_in_a_convolutional_network_is_the_diagonal_of_the_whole_hessian():
+    """That of two tapes, one in the other; a softplus, as ReLU has a kink."""
     x = keras.Input((6, 6, 2))
     y = L.Conv2D(2, 3, activation="softplus", name="conv")(x)
     model = toys.randomised(keras.Model(x, L.Dense(3, name="logits")(L.GlobalAveragePooling2D()(y))))

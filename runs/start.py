@@ -1,6 +1,6 @@
 """Start-up without noise: TensorFlow's C++ logs before any of its log levels is in force.
 
-Nothing here imports it by itself: a child of `multiprocessing` begins with `start_worker`.
+Importing this file does not import TensorFlow: a child of `multiprocessing` begins with `start_worker`.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from secateur.distillation import Lesson, build, labels_only
 from secateur.op_utils import Trainer
-from secateur.pruning.constrain.whole_channels import (
+from secateur.pruning.constrain.channel_penalty import (
     Growing,
-    energies_of,
     group_sparse,
+    group_weights,
     smallness,
-    whole_channels,
+    squared_norms_of,
 )
 from secateur.pruning.score.scores import score_groups
 from secateur.runs import UsageError
@@ -43,24 +43,24 @@ def by_hand(model):
 def test_a_channel_is_what_makes_scales_and_reads_it():
     model = plain_net()
     expected = by_hand(model)
-    for group, energies in zip(whole_channels(model), expected.values(), strict=True):
-        np.testing.assert_allclose(energies_of(group), energies, rtol=1e-5)
+    for group, squared_norms in zip(group_weights(model), expected.values(), strict=True):
+        np.testing.assert_allclose(squared_norms_of(group), squared_norms, rtol=1e-5)
 
 
 def test_these_are_the_scores_of_depgraph():
     """`group_l2` adds up the same weights."""
     model = small_resnet()
     scores = score_groups(model, "group_l2", reduce="sum", normalise="none")
-    for group, expected in zip(whole_channels(model), scores.values(), strict=True):
-        np.testing.assert_allclose(energies_of(group), expected, rtol=1e-5)
+    for group, expected in zip(group_weights(model), scores.values(), strict=True):
+        np.testing.assert_allclose(squared_norms_of(group), expected, rtol=1e-5)
 
 
 def test_group_sparse_adds_the_gradient_of_its_penalty():
     model, strength, alpha, scale = plain_net(), 0.3, 3.0, 0.25
     found = added(group_sparse(model, strength, alpha), model, scale)
-    energies = by_hand(model)
     lam = {
-        name: strength * 2 ** (alpha * (e.max() - e) / (e.max() - e.min())) for name, e in energies.items()
+        name: strength * 2 ** (alpha * (e.max() - e) / (e.max() - e.min()))
+        for name, e in by_hand(model).items()
     }
     weights = {v.path: v.numpy() for v in model.trainable_variables}
     ones = np.ones(16)[:, None]  # 4 × 4 pixels behind the pooling
@@ -78,8 +78,8 @@ def test_group_sparse_adds_the_gradient_of_its_penalty():
 
 
 def test_the_smallest_channel_is_pressed_two_to_the_alpha_times_as_hard():
-    energies = tf.constant([3.0, 1.0, 2.0])
-    np.testing.assert_allclose(2 ** (4 * smallness(energies)), [1, 16, 4])
+    squared_norms = tf.constant([3.0, 1.0, 2.0])
+    np.testing.assert_allclose(2 ** (4 * smallness(squared_norms)), [1, 16, 4])
     np.testing.assert_array_equal(smallness(tf.ones(3)), np.zeros(3))  # nothing to tell apart
 
 
@@ -101,10 +101,10 @@ def test_channels_of_a_scaled_network_are_pressed_alike():
 def test_growing_adds_what_has_grown_to_the_chosen_channels():
     model = plain_net()
     growing = Growing.of(model, 0.0, sparsity=0.5)
-    energies = by_hand(model)
-    for name, chosen in zip(energies, growing.chosen, strict=True):
+    squared_norms = by_hand(model)
+    for name, chosen in zip(squared_norms, growing.chosen, strict=True):
         n = len(chosen)
-        assert set(np.flatnonzero(chosen)) == set(np.argsort(energies[name])[: n // 2])
+        assert set(np.flatnonzero(chosen)) == set(np.argsort(squared_norms[name])[: n // 2])
     assert not any(g.any() for g in added(growing.adjust(model), model).values())  # nothing yet
     grow = growing.grow(0.2, ceiling=0.5)
     for done, strength in ((1, 0.2), (2, 0.4), (3, 0.5), (4, 0.5)):
@@ -120,8 +120,10 @@ def test_without_a_choice_all_grow_as_small_as_they_are():
     model = plain_net()
     growing = Growing.of(model, 0.1)
     growing.grow(0.4)(1)
-    for energies, found in zip(by_hand(model).values(), growing.strengths, strict=True):
-        expected = 0.1 + 0.4 * (energies.max() - energies) / (energies.max() - energies.min())
+    for squared_norms, found in zip(by_hand(model).values(), growing.strengths, strict=True):
+        expected = 0.1 + 0.4 * (squared_norms.max() - squared_norms) / (
+            squared_norms.max() - squared_norms.min()
+        )
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
 
 
@@ -139,10 +141,10 @@ def train(model, adjust, steps, after):
 def test_chosen_channels_end_near_zero_and_the_others_do_not():
     model = plain_net()
     growing = Growing.of(model, 0.0, sparsity=0.5)
-    before = [energies_of(group).numpy() for group in growing.groups]
+    before = [squared_norms_of(group).numpy() for group in growing.groups]
     train(model, growing.adjust(model), 8, growing.grow(1.0, ceiling=2.0))
     for old, group, chosen in zip(before, growing.groups, growing.chosen, strict=True):
-        left = energies_of(group).numpy() / old
+        left = squared_norms_of(group).numpy() / old
         assert left[chosen == 1].max() < 0.2 * left[chosen == 0].min()
 
 
@@ -150,7 +152,7 @@ def test_training_tells_small_channels_from_large_ones():
     model, free = plain_net(), plain_net()
     train(model, group_sparse(model, 0.05), 8, lambda done: None)
     train(free, None, 8, lambda done: None)
-    pressed, wide = (np.concatenate([energies_of(g) for g in whole_channels(m)]) for m in (model, free))
+    pressed, wide = (np.concatenate([squared_norms_of(g) for g in group_weights(m)]) for m in (model, free))
     assert pressed.sum() < 0.9 * wide.sum()
     assert np.median(pressed / wide) < 0.7
 
@@ -188,3 +190,11 @@ def test_a_model_without_channels_is_refused():
     inputs = keras.Input((3,))
     with pytest.raises(UsageError, match="Received: 0 groups"):
         group_sparse(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 1e-4)
+
+
+def test_biases_of_attention_are_left_alone():
+    x = inputs = keras.Input((5, 8))
+    x = keras.layers.MultiHeadAttention(2, 4, name="mha")(x, x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    paths = {part.variable.path for group in group_weights(model) for part in group.parts}
+    assert "mha/value/kernel" in paths and not any("bias" in path for path in paths)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,19 +21,19 @@ from secateur.pruning.groups.analysis import analyse
 from secateur.runs.errors import UsageError
 
 ALPHA = 4.0  # DepGraph's
-BESIDE = ("bias", "beta")  # what no penalty presses
+UNPENALISED = ("bias", "beta")  # what no penalty presses
 Strengths = Callable[[int, tf.Tensor], tf.Tensor]  # number of a group, its ‖w_k‖² (size,) → λ (size,)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ChannelWeight:
     """A weight that channels of a group lie in: along `axis`, and which one at each position (−1: none)."""
 
     variable: keras.Variable
     axis: int
     channels: np.ndarray
 
-    def energies(self, value: tf.Tensor, size: int) -> tf.Tensor:
+    def squared_norms(self, value: tf.Tensor, size: int) -> tf.Tensor:
         """Σ w² of each of `size` channels."""
         across = [axis for axis in range(len(value.shape)) if axis != self.axis]
         rows = tf.reduce_sum(tf.square(tf.cast(value, tf.float32)), across)
@@ -42,42 +43,44 @@ class Part:
         """Values of channels (size,) in a shape that multiplies the weight."""
         shape = [-1 if axis == self.axis else 1 for axis in range(len(self.variable.shape))]
         none = tf.zeros([1], values.dtype)
-        places = np.where(self.channels < 0, values.shape[0], self.channels)
-        return tf.reshape(tf.gather(tf.concat([values, none], 0), places), shape)
+        positions = np.where(self.channels < 0, values.shape[0], self.channels)
+        return tf.reshape(tf.gather(tf.concat([values, none], 0), positions), shape)
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class GroupWeights:
     """The channels of a group, everywhere."""
 
     size: int
-    parts: tuple[Part, ...]
+    parts: tuple[ChannelWeight, ...]
 
-    def energies(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
+    def squared_norms(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """‖w_k‖² of each channel, float32 (size,), from one value for each part."""
-        return sum(part.energies(value, self.size) for part, value in zip(self.parts, values, strict=True))
+        return sum(
+            part.squared_norms(value, self.size) for part, value in zip(self.parts, values, strict=True)
+        )
 
 
-def whole_channels(model: keras.Model) -> list[Whole]:
+def group_weights(model: keras.Model) -> list[GroupWeights]:
     """Of every group of a functional model, in the order of its groups."""
     analysis = analyse(model)
     analysis.graph.check_in_place()
     layers = analysis.graph.layers
     return [
-        Whole(
+        GroupWeights(
             group.size,
             tuple(
-                Part(variable, member.axes[name], member.index)
+                ChannelWeight(variable, member.axes[name], member.index)
                 for member in group.members
                 for name, variable in named_variables(layers[member.layer]).items()
-                if name in member.axes and name not in BESIDE and variable.trainable
+                if name in member.axes and name.partition("#")[0] not in UNPENALISED and variable.trainable
             ),
         )
         for group in analysis.groups
     ]
 
 
-def shrink(trained: keras.Model, groups: Sequence[Whole], strengths: Strengths) -> Adjust:
+def penalise(trained: keras.Model, groups: Sequence[GroupWeights], strengths: Strengths) -> Adjust:
     """Adds λ_k·w to the gradients of all weights of channel k.
 
     `trained` is what the trainer moves. A weight of two groups, which it makes and reads, shrinks for both.
@@ -85,30 +88,32 @@ def shrink(trained: keras.Model, groups: Sequence[Whole], strengths: Strengths) 
     """
     place = {id(variable): i for i, variable in enumerate(trained.trainable_variables)}
     moved = [
-        Whole(group.size, tuple(part for part in group.parts if id(part.variable) in place))
+        GroupWeights(group.size, tuple(part for part in group.parts if id(part.variable) in place))
         for group in groups
     ]
     if not any(group.parts for group in moved):
         raise UsageError(f"Model {trained.name!r} trains no channels. Received: {len(groups)} groups")
 
-    def adjust(gradients, parameters, scale):
+    def adjust(
+        gradients: Sequence[tf.Tensor], parameters: Sequence[tf.Tensor], scale: Any
+    ) -> list[tf.Tensor]:
         gradients = list(gradients)
         for number, group in enumerate(moved):
-            places = [place[id(part.variable)] for part in group.parts]
-            if not places:
+            indices = [place[id(part.variable)] for part in group.parts]
+            if not indices:
                 continue
-            found = scale * strengths(number, group.energies([parameters[i] for i in places]))
-            for i, part in zip(places, group.parts, strict=True):
+            found = scale * strengths(number, group.squared_norms([parameters[i] for i in indices]))
+            for i, part in zip(indices, group.parts, strict=True):
                 gradients[i] += tf.cast(part.along(found), parameters[i].dtype) * parameters[i]
         return gradients
 
     return adjust
 
 
-def smallness(energies: tf.Tensor) -> tf.Tensor:
+def smallness(squared_norms: tf.Tensor) -> tf.Tensor:
     """(max − I) / (max − min): 0 for the largest channel, 1 for the smallest; zeros where all are equal."""
-    largest, smallest = tf.reduce_max(energies), tf.reduce_min(energies)
-    return tf.math.divide_no_nan(largest - energies, largest - smallest)
+    largest, smallest = tf.reduce_max(squared_norms), tf.reduce_min(squared_norms)
+    return tf.math.divide_no_nan(largest - squared_norms, largest - smallest)
 
 
 def group_sparse(
@@ -128,10 +133,10 @@ def group_sparse(
     Raises `UsageError` for numbers out of range and for a model without trained channels.
     """
     _check(strength=strength, alpha=alpha)
-    return shrink(
+    return penalise(
         trained or model,
-        whole_channels(model),
-        lambda _, energies: strength * 2 ** (alpha * smallness(energies)),
+        group_weights(model),
+        lambda _, squared_norms: strength * 2 ** (alpha * smallness(squared_norms)),
     )
 
 
@@ -145,7 +150,7 @@ class Growing:
         chosen: which channels of each group are pressed; empty: all, each as much as it is small.
     """
 
-    groups: tuple[Whole, ...]
+    groups: tuple[GroupWeights, ...]
     strengths: tuple[keras.Variable, ...]
     chosen: tuple[np.ndarray, ...] = ()
 
@@ -160,8 +165,8 @@ class Growing:
         _check(strength=start)
         if sparsity is not None and not 0 < sparsity < 1:
             raise UsageError(f"A sparsity lies between 0 and 1. Received: sparsity={sparsity}")
-        groups = tuple(whole_channels(model))
-        chosen = () if sparsity is None else tuple(_smallest(energies_of(g), sparsity) for g in groups)
+        groups = tuple(group_weights(model))
+        chosen = () if sparsity is None else tuple(_smallest(squared_norms_of(g), sparsity) for g in groups)
         first = chosen or [np.ones(group.size) for group in groups]
         strengths = [
             keras.Variable(np.float32(start) * pressed, trainable=False, dtype="float32") for pressed in first
@@ -169,8 +174,8 @@ class Growing:
         return cls(groups, tuple(strengths), chosen)
 
     def adjust(self, trained: keras.Model) -> Adjust:
-        """Adds λ_k·w to gradients, see `shrink`."""
-        return shrink(trained, self.groups, lambda number, _: self.strengths[number].value)
+        """Adds λ_k·w to gradients, see `penalise`."""
+        return penalise(trained, self.groups, lambda number, _: self.strengths[number].value)
 
     def grow(self, growth: float, ceiling: float = 1.0) -> Callable[[int], None]:
         """An `after_epoch`: λ_k ← min(λ_k + δ·u_k, τ) (Wang et al. 2021, Neural Pruning via Growing
@@ -187,21 +192,21 @@ class Growing:
 
         def after_epoch(done: int) -> None:
             for i, (group, strength) in enumerate(zip(self.groups, self.strengths, strict=True)):
-                pressed = self.chosen[i] if self.chosen else smallness(energies_of(group)).numpy()
+                pressed = self.chosen[i] if self.chosen else smallness(squared_norms_of(group)).numpy()
                 grown = strength.numpy() + growth * pressed
                 strength.assign(np.minimum(grown, np.maximum(ceiling, strength.numpy())))
 
         return after_epoch
 
 
-def energies_of(group: Whole) -> tf.Tensor:
+def squared_norms_of(group: GroupWeights) -> tf.Tensor:
     """‖w_k‖² as the weights are now."""
-    return group.energies([tf.convert_to_tensor(part.variable.value) for part in group.parts])
+    return group.squared_norms([tf.convert_to_tensor(part.variable.value) for part in group.parts])
 
 
-def _smallest(energies: tf.Tensor, sparsity: float) -> np.ndarray:
-    found = np.zeros(len(energies), np.float32)
-    found[np.argsort(energies.numpy(), kind="stable")[: int(sparsity * len(energies))]] = 1
+def _smallest(squared_norms: tf.Tensor, sparsity: float) -> np.ndarray:
+    found = np.zeros(len(squared_norms), np.float32)
+    found[np.argsort(squared_norms.numpy(), kind="stable")[: int(sparsity * len(squared_norms))]] = 1
     return found
 
 
