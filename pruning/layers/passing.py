@@ -18,7 +18,7 @@ from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
 LINEAR = (
     "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
     "SpatialDropout3D", "ActivityRegularization", "Identity", "StochasticDepth", "ops.Negative",
-    "ops.Copy", "ops.Cast", "ops.SaturateCast", "ops.StopGradient",
+    "ops.Copy", "ops.Cast", "ops.SaturateCast", "ops.StopGradient", "ops.ZerosLike",
 )  # fmt: skip
 SPATIAL = (
     *(f"{name}{rank}" for rank in ("1D", "2D", "3D")

@@ -31,6 +31,7 @@ from secateur.runs import load_snapshot, read_json, write_json
 from secateur.runs.text import number, table
 
 PAGE = "report.html"
+IN_PERCENT = ("accuracy", "labels right", "pixels right", "R²")  # metrics
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 
@@ -131,14 +132,21 @@ def _tried(fact: dict) -> list[dict]:
     return [one | {"chosen": one["name"] == fact["chosen"]} for one in fact["tried"]]
 
 
-def tried_table(tried: Sequence[dict]) -> str:
+def measured(value: float | None, metric: str) -> str:
+    """A metric in words: shares, and R², in percent."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if metric in IN_PERCENT else f"{value:.4f}"
+
+
+def tried_table(tried: Sequence[dict], metric: str = "accuracy") -> str:
     """A line for each plan that was tried."""
     titles = ("plan", "MACs", "hold-out after pruning", "seconds", "")
     cells = [
         (
             one["name"],
             number(one["macs"], ","),
-            "–" if one["holdout"] is None else f"{100 * one['holdout']:.2f} %",
+            measured(one["holdout"], metric),
             f"{one['seconds']:.1f}",
             "chosen" if one["chosen"] else one["reason"],
         )
@@ -241,10 +249,10 @@ def _row(
 
 def print_table(report: dict) -> None:
     """Before and after, a row per network, a ratio to the first behind each cost."""
-    if tried := report.get("tried"):
-        print(f"\n{tried_table(tried)}")
-    print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     metric = report.get("metric", "accuracy")
+    if tried := report.get("tried"):
+        print(f"\n{tried_table(tried, metric)}")
+    print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED, metric))
     if not report["test_reads"]:
         print(held_out(report))
@@ -252,21 +260,25 @@ def print_table(report: dict) -> None:
         print(_table("file", rows, FILE_COLUMNS, metric))
     if together := report.get("ensemble"):
         names = {"holdout_accuracy": "hold-out", "test_accuracy": "test"}
-        found = [f"{name} {100 * together[key]:.2f} %" for key, name in names.items() if key in together]
-        mean = "softmax" if metric == "accuracy" else "outputs"
+        found = [
+            f"{name} {measured(together[key], metric)}" for key, name in names.items() if key in together
+        ]
+        mean = "softmax" if metric in ("accuracy", "pixels right") else "outputs"
         print(f"ensemble of {together['members']} (mean of {mean}): {', '.join(found)}")
 
 
 def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]], metric: str) -> str:
     columns = [column for column in columns if column[0] in rows[0]]
-    cells = [[row["name"], *(_cell(row, rows[0], key, style) for key, _, style in columns)] for row in rows]
+    cells = [
+        [row["name"], *(_cell(row, rows[0], key, style, metric) for key, _, style in columns)] for row in rows
+    ]
     titles = [title.replace("accuracy", metric) for _, title, _ in columns]
     return table([first, *titles], cells, wrap=12)
 
 
-def _cell(row: dict, first: dict, key: str, style: str) -> str:
+def _cell(row: dict, first: dict, key: str, style: str, metric: str) -> str:
+    if key.endswith("accuracy"):
+        return measured(row[key], metric)
     if row[key] is None:
         return "–"
-    if key.endswith("accuracy"):
-        return style.format(100 * row[key])
     return style.format(row[key]) + ("" if row is first else f" ({ratio(row, first, key)})")

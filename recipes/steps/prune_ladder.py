@@ -61,6 +61,9 @@ def _widths(state: State, model: keras.Model, goal: float) -> dict[str, int]:
 
 
 def _sizes(model: keras.Model) -> dict[str, int]:
-    """Layer → weights of its kernel, of convolutions that make channels; depthwise ones pass them on."""
+    """Layer → weights of its kernel, of convolutions whose channels may go; depthwise ones pass them on."""
+    members = [member for group in find_groups(model) for member in group.members]
+    makers = {member.layer for member in members if member.role == "producer"}
     kernels = [kernel for kernel in convolution_kernels(model) if len(kernel.filters) == 1]
-    return {kernel.name.partition("/")[0]: kernel.value.size for kernel in kernels}
+    sizes = {kernel.name.partition("/")[0]: kernel.value.size for kernel in kernels}
+    return {layer: size for layer, size in sizes.items() if layer in makers}

@@ -96,7 +96,9 @@ class Train(LearningOptions, NetworkStep):
             except UsageError as error:
                 values = ["teacher=none", "label_weight=1", *(["views=1"] if self.views > 1 else [])]
                 alone = f"--set {' '.join(f'{self.label}.{value}' for value in values)}"
-                raise UsageError(f"{error}\nLearn from labels alone: {alone}") from None
+                raise UsageError(
+                    f"{error}\nTake a loss of features, as at, or labels alone: {alone}"
+                ) from None
         if self.batch_size and self.images == "train":
             images = len(start.splits.train)
             check_batch(start.config, images, start.replicas, self.batch_size, f"{self.label}.batch_size")

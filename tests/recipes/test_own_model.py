@@ -259,7 +259,7 @@ def test_models_that_are_no_classifiers_learn_from_labels_and_from_several_teach
         assert 0 <= float(found.model(x[:4]).numpy().min()), "shares, as they came"
 
 
-def test_a_model_of_several_outputs_is_searched_and_trained_by_its_losses(tmp_path):
+def test_a_model_of_several_outputs_is_searched_and_trained_by_its_losses(tmp_path, capsys):
     model, x, means = data("numbers")
     both = keras.Model(model.input, [model.output, layers.Dense(2, "softmax")(model.layers[-2].output)])
     both.compile("adam", ["mse", "sparse_categorical_crossentropy"])
@@ -268,11 +268,13 @@ def test_a_model_of_several_outputs_is_searched_and_trained_by_its_losses(tmp_pa
     run = partial(secateur.compress, both, (x, labels), recipe="ekg", folder=tmp_path / "run", **short)
     with pytest.raises(UsageError, match="(?s)Loss 'kd' compares.*of several outputs") as error:
         run()
-    alone = str(error.value).partition("Learn from labels alone: --set ")[2].split()
+    alone = str(error.value).partition("labels alone: --set ")[2].split()
     found = run(set=[*alone, "search_ekg.step=0.2"])
     assert [tuple(output.shape) for output in found.model.outputs] == [(None, 2), (None, 2)]
     assert complexity(found.model).macs <= 0.7 * complexity(both).macs
     assert found.report["metric"] == "−loss" and len(found.report["search"]) > 1
+    found.show()
+    assert f"{found.report['rows'][-1]['holdout_accuracy']:.4f}" in capsys.readouterr().out, "no share"
 
 
 def test_a_bank_answers_for_teachers_of_maps():
