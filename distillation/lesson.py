@@ -83,9 +83,10 @@ class Lesson(keras.Model):
             compared = [loss for loss, _ in self.terms]
             check_teacher(compared, kind, symbols, self.view.output, teacher.several)
         for loss, _ in self.terms:  # also those of Keras: it puts a page around what `call` raises
+            heard = self._heard(loss, symbols)
+            sides = _of(loss, heard, "teacher"), _of(loss, self.view.output, "student")
             if isinstance(loss, Loss):
-                heard = self._heard(loss, symbols)
-                loss.build_from(_of(loss, heard, "teacher"), _of(loss, self.view.output, "student"), kind)
+                loss.build_from(*sides, kind)
         self.built = True
 
     @property
