@@ -280,6 +280,7 @@ def test_a_plan_of_resnet_56_ends_in_the_published_counts(name, recipe, resnet_5
     assert (last["params"], last["macs"]) == (params, macs)
 
 
+@pytest.mark.slow  # zeros under every optimizer and the penalty of weights: tests/pruning/constrain
 def test_weights_that_went_stay_away(ran):
     """KESI's weight track: exactly the same zeros after training with momentum, decay and a teacher."""
     before, after = (arrays(ran("kesi_weights"), name) for name in ("prune_weights-1", "distil"))
