@@ -502,7 +502,7 @@ def make_forward(
         for start in range(0, n, batch_size):
             first = max(0, n - batch_size) if start + batch_size > n else start
             found = traced(tensors(images[first : first + batch_size]))
-            rows.append(keras.tree.map_structure(lambda y: y.numpy()[start - first :], found))  # noqa: B023
+            rows.append(keras.tree.map_structure(lambda y, skip=start - first: y.numpy()[skip:], found))
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *rows)
 
     return forward

@@ -110,16 +110,21 @@ def _alone(row: Report) -> str:
 
 def _change(rows: Sequence[Report]) -> str:
     first, last = rows[0], rows[-1]
-    parts = [
-        f"{first['params']:,} → {last['params']:,} parameters ({ratio(last, first, 'params')})",
-        f"{si(first['macs'])} → {si(last['macs'])} MACs ({ratio(last, first, 'macs')})",
-    ]
-    if None not in (first.get("ms_litert"), last.get("ms_litert")):
-        times = f"{first['ms_litert']:.1f} → {last['ms_litert']:.1f} ms per batch of {last.get('batch')}"
-        parts.append(f"{times} on LiteRT ({ratio(last, first, 'ms_litert')})")
+    parts = _costs(first, last, both=True)
     parts.append(f"{part_of(first)} accuracy {_accuracy(first).removesuffix(' %')} → {_accuracy(last)}")
     tail = " (slimmed; not fine-tuned)" if last["name"] == "slimmed" else ""
     return f"{', '.join(parts)}{tail}."
+
+
+def _costs(first: Report, last: Report, both: bool) -> list[str]:
+    """Each cost of the last network, behind that of the first if `both`, and what part of it that is."""
+    shown = [("params", "{:,}".format, "parameters"), ("macs", si, "MACs")]
+    if None not in (first.get("ms_litert"), last.get("ms_litert")):
+        shown.append(("ms_litert", "{:.1f}".format, f"ms per batch of {last.get('batch')} on LiteRT"))
+    return [
+        f"{f'{text(first[key])} → ' if both else ''}{text(last[key])} {unit} ({ratio(last, first, key)})"
+        for key, text, unit in shown
+    ]
 
 
 def _distilled(rows: Sequence[Report]) -> str:
@@ -137,14 +142,7 @@ def _size(rows: Sequence[Report]) -> str:
     name = {"teacher": "the teacher", "student": "itself before"}.get(first["name"], first["name"])
     if all(first[key] == last[key] for key in ("params", "macs")):
         return f"It is as large as {name}: {last['params']:,} parameters, {si(last['macs'])} MACs"
-    parts = [
-        f"{last['params']:,} parameters ({ratio(last, first, 'params')})",
-        f"{si(last['macs'])} MACs ({ratio(last, first, 'macs')})",
-    ]
-    if None not in (first.get("ms_litert"), last.get("ms_litert")):
-        time = f"{last['ms_litert']:.1f} ms per batch of {last.get('batch')} on LiteRT"
-        parts.append(f"{time} ({ratio(last, first, 'ms_litert')})")
-    return f"Beside {name} it has {joined(parts)}"
+    return f"Beside {name} it has {joined(_costs(first, last, both=False))}"
 
 
 def _bytes_left(files: Sequence[Report]) -> str:

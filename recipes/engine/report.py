@@ -16,6 +16,7 @@ import tensorflow as tf
 from secateur import exports
 from secateur.dataloader import Images
 from secateur.exports.timing import least, processor
+from secateur.nets.task import METRICS
 from secateur.op_utils import make_forward
 from secateur.pruning import Plan, complexity
 from secateur.pruning.groups.analysis import analyse
@@ -31,7 +32,7 @@ from secateur.runs import load_snapshot, read_json, write_json
 from secateur.runs.text import number, table
 
 PAGE = "report.html"
-IN_PERCENT = ("accuracy", "labels right", "pixels right", "R²")  # metrics
+IN_PERCENT = [name for kind, name in METRICS.items() if kind != "own"]
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
 
@@ -263,7 +264,7 @@ def print_table(report: dict) -> None:
         found = [
             f"{name} {measured(together[key], metric)}" for key, name in names.items() if key in together
         ]
-        mean = "softmax" if metric in ("accuracy", "pixels right") else "outputs"
+        mean = "softmax" if metric in (METRICS["classes"], METRICS["maps"]) else "outputs"
         print(f"ensemble of {together['members']} (mean of {mean}): {', '.join(found)}")
 
 
