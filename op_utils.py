@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader.augment import fold_seed
+from secateur.dataloader.batches import in_parts
 from secateur.dataloader.splits import parts_of
 from secateur.runs.errors import TrainingError, UsageError, first_line, warn
 from secateur.runs.registry import Registry
@@ -498,11 +499,12 @@ def make_forward(
         # One trace for every number of images: hold-out and test split are of two sizes.
         spec = keras.tree.map_structure(_any_number, tensors(images[:1]))
         traced = logits.get_concrete_function(spec)
+        starts, rest = range(0, n, batch_size), max(0, n - batch_size)
+        parts = [np.arange(min(start, rest), min(start + batch_size, n)) for start in starts]
         rows = []
-        for start in range(0, n, batch_size):
-            first = max(0, n - batch_size) if start + batch_size > n else start
-            found = traced(tensors(images[first : first + batch_size]))
-            rows.append(keras.tree.map_structure(lambda y, skip=start - first: y.numpy()[skip:], found))
+        for start, index, part in zip(starts, parts, in_parts(images, parts), strict=True):
+            found = traced(tensors(part))
+            rows.append(keras.tree.map_structure(lambda y, skip=start - index[0]: y.numpy()[skip:], found))
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *rows)
 
     return forward
@@ -553,16 +555,17 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
         count = max(1, len(images) // batch_size)
         size = min(len(images), count * batch_size)
         edges = np.cumsum([0, *(len(part) for part in np.array_split(range(size), count))])
-        parts = [tensors(images[a:b]) for a, b in itertools.pairwise(edges)]
-        spec = keras.tree.map_structure(_any_number, parts[0])  # one trace for batches of all sizes
+        parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        first = tensors(images[parts[0]])
+        spec = keras.tree.map_structure(_any_number, first)  # one trace for batches of all sizes
         traced = averages.get_concrete_function(spec, tf.TensorSpec((), tf.float32))
         zero, one = tf.constant(0.0), tf.constant(1.0)
         if not calls:
-            ends = zip(traced(parts[0], zero), traced(parts[0], one), moving, strict=True)
+            ends = zip(traced(first, zero), traced(first, one), moving, strict=True)
             calls.extend(_updates(np.median(b - a), momentum) for a, b, (_, momentum) in ends)
         total = [np.zeros(v.shape) for v, _ in moving]
         for part in parts:
-            for i, found in enumerate(traced(part, zero)):
+            for i, found in enumerate(traced(tensors(images[part]), zero)):
                 total[i] += found.numpy()
         for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
             if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from secateur.dataloader.sources.stored import Stored
 from secateur.dataloader.splits import Images
 from secateur.runs.errors import DataError, UsageError
 
@@ -62,11 +63,21 @@ def batches(
             f"Received: {count} images, batch_size={batch_size}"
         )
     stop = count - count % batch_size if drop_remainder else count
-    return _slices(images, batch_size, order, stop)
+    order = np.arange(stop) if order is None else order[:stop]
+    return _batches(images, batch_size, order)
 
 
-def _slices(images: Images, batch_size: int, order: np.ndarray | None, stop: int) -> Iterator[Batch]:
-    for start in range(0, stop, batch_size):
-        end = min(start + batch_size, stop)
-        index = slice(start, end) if order is None else order[start:end]
-        yield Batch(images.images[index], images.labels[index], images.ids[index])
+def _batches(images: Images, batch_size: int, order: np.ndarray) -> Iterator[Batch]:
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for index, part in zip(parts, in_parts(images.images, parts), strict=True):
+        yield Batch(part, images.labels[index], images.ids[index])
+
+
+def in_parts(rows: Any, parts: Sequence[np.ndarray]) -> Iterator[Any]:
+    """Yield the rows at each of some lists of positions, all as long as the first, or the last one shorter.
+
+    What is stored in files is decoded while the rows before are worked on.
+    """
+    if isinstance(rows, Stored):
+        return rows.take(np.concatenate(parts)).walk(len(parts[0]))
+    return (rows[index] for index in parts)

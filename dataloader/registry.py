@@ -28,7 +28,7 @@ class Dataset:
         num_classes: number of labels; None where only the data says it.
         shape: (height, width, 3) of one image; None as above.
         read: (part, data_path, download, shape=) → Images in official order, brought to `shape`; part is
-            "train" or "test".
+            "train" or "test". With `stream=True`, where that is asked for, they stay in their files.
         normalisations: name → (mean, std) on the 0–255 scale.
         flip: whether a mirrored image still belongs to its class.
         inspect: (data_path, download) → names of the classes and shape, where the data says them.
@@ -115,10 +115,12 @@ def load(
     download: bool = True,
     shape: Shape | None = None,
     constants: Constants | None = None,
+    stream: bool = False,
 ) -> Splits:
     """Load a data set and cut it into train, search, warm-up and hold-out images.
 
-    Only the training images are decoded here; the test images are when `Splits.test` is first used.
+    Only the training images are decoded here; the test images are when `Splits.test` is first used. Images
+    that do not fit in memory stay in their files and are decoded each time they are needed.
 
     Args:
         name: "DIGITS" (scikit-learn's 8×8 digits, upscaled; no files); of tensorflow-datasets "CIFAR10",
@@ -135,6 +137,7 @@ def load(
         download: fetch and prepare a missing data set (needs network once).
         shape: (height, width, 1 or 3) that images are brought to; None = their own.
         constants: mean and standard deviation of each channel on the 0–255 scale, instead of a name.
+        stream: leave images in their files that would fit, too.
 
     Raises:
         UsageError: unknown name or normalisation.
@@ -143,6 +146,8 @@ def load(
     path = None if data_path is None else str(data_path)
     facts = facts_of(name, normalisation, path, download, shape, constants)
     entry = open_dataset(name, path, download, shape)
+    if stream:
+        entry = replace(entry, read=partial(entry.read, stream=True))
     official_train = entry.read("train", path, download)
     _check_labels(name, entry, official_train.labels)
     tested = entry.tested is None or entry.tested(path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.dataloader.sources.stored import Stored
 from secateur.runs.errors import DataError
 
 SEARCH_PER_CLASS = 32
@@ -56,11 +57,11 @@ def parts_of(rows: Any) -> Any:
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images in memory.
+    """Labelled images.
 
     Attributes:
-        images: uint8, [n, h, w, 3], RGB; or what else the user's own network reads, `Columns` where it has
-            several inputs.
+        images: uint8, [n, h, w, 3], RGB, in memory or `Stored`; or what else the user's own network reads,
+            `Columns` where it has several inputs.
         labels: int32, [n], 0 … classes − 1; or what else the user's own loss compares with, `Columns` where
             that is several arrays.
         ids: int64, [n], the position of each image in the official order of its split. It indexes a teacher's
@@ -75,8 +76,9 @@ class Images:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> Images:
-        """Return the images at `index` (integers, [k]) in that order, as copies."""
-        return Images(self.images[index], self.labels[index], self.ids[index])
+        """Return the images at `index` (integers, [k]) in that order, as copies, or in their files."""
+        images = self.images.take(index) if isinstance(self.images, Stored) else self.images[index]
+        return Images(images, self.labels[index], self.ids[index])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secateur.runs.errors import DataError
+from secateur.runs.errors import DataError, warn
 
 Shape = tuple[int, int, int]
 
@@ -64,8 +64,8 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(f"An image cannot be decoded: replace it or remove it. Received: {path}") from error
 
 
-def check_memory(label: str, count: int, shape: Shape, available: int | None = None) -> None:
-    """Raise `DataError` where `count` images do not fit in memory twice: cutting them into splits copies.
+def fits_memory(label: str, count: int, shape: Shape, available: int | None = None) -> bool:
+    """Whether `count` images fit in memory twice, for cutting them into splits copies; else a warning.
 
     `available` is in bytes; None = what this machine has.
     """
@@ -73,10 +73,11 @@ def check_memory(label: str, count: int, shape: Shape, available: int | None = N
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     needed = 2 * count * math.prod(shape)
     if needed > available:
-        raise DataError(
-            f"{label} at {shape[0]}×{shape[1]} takes {needed / 1e9:.0f} GB of memory, this machine has "
-            f"{available / 1e9:.0f}. Received: {count} images\nTake them smaller: --dataset {label}@64"
+        warn(
+            f"{count} images of {label} at {shape[0]}×{shape[1]} take {needed / 1e9:.0f} GB of memory, this "
+            f"machine has {available / 1e9:.0f}: they are read from their files while they are needed"
         )
+    return needed <= available
 
 
 def _resized(image, shape: Shape):

@@ -22,11 +22,12 @@ def read(
     download: bool = True,
     *,
     shape: tuple[int, int, int] = (SIDE, SIDE, 3),
+    stream: bool = False,
 ) -> Images:
     """Return the "train" or "test" digits: uint8 [n, *shape], all channels equal.
 
-    The test part is the last fifth (rounded down) of each class in scikit-learn's order. `data_path` and
-    `download` are there for the registry and have no effect: the images lie in the installed package.
+    The test part is the last fifth (rounded down) of each class in scikit-learn's order. `data_path`,
+    `download` and `stream` are there for the registry: the images lie in the installed package.
     """
     from sklearn.datasets import load_digits
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from secateur.dataloader.sources.decoding import Shape, check_memory, decode_files, image_size
+from secateur.dataloader.sources.decoding import Shape, decode_files, fits_memory, image_size
+from secateur.dataloader.sources.stored import Stored
 from secateur.dataloader.splits import Images
 from secateur.runs.errors import DataError
 
@@ -25,7 +26,14 @@ _TESTS = ("test", "val", "valid", "validation")
 
 
 def read(
-    label: str, layout: Layout, part: str, data_path: str | None, download: bool = True, *, shape: Shape
+    label: str,
+    layout: Layout,
+    part: str,
+    data_path: str | None,
+    download: bool = True,
+    *,
+    shape: Shape,
+    stream: bool = False,
 ) -> Images:
     """Return the "train" or "test" images of a folder, in alphabetical order of class and file.
 
@@ -36,12 +44,14 @@ def read(
         data_path: the folder.
         download: has no effect; nothing is ever downloaded into someone's folder.
         shape: (height, width, 3) that all images are brought to (`decoding.fitted`).
+        stream: leave them in their files, as is done with what does not fit in memory.
 
     Raises `DataError`: a folder that is missing or of another layout, an image that cannot be decoded.
     """
     files, labels, _ = layout(label, _root(label, data_path), part)
-    check_memory(label, len(files), shape)
-    return Images(decode_files(files, shape), labels.astype(np.int32), np.arange(len(files), dtype=np.int64))
+    stream = stream or not fits_memory(label, len(files), shape)
+    images = Stored.of_files(files, shape) if stream else decode_files(files, shape)
+    return Images(images, labels.astype(np.int32), np.arange(len(files), dtype=np.int64))
 
 
 def inspect(

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from secateur.dataloader.sources.decoding import Shape, check_memory, fitted
+from secateur.dataloader.sources import records
+from secateur.dataloader.sources.decoding import Shape, fits_memory, fitted
+from secateur.dataloader.sources.stored import Stored
 from secateur.dataloader.splits import Images
 from secateur.runs.errors import DataError, UsageError
 from secateur.runs.suggest import closest, nearest
@@ -64,6 +66,7 @@ def read(
     download: bool = True,
     *,
     shape: Shape,
+    stream: bool = False,
     label: str | None = None,
     tests: tuple[str, ...] = _TESTS,
 ) -> Images:
@@ -73,11 +76,11 @@ def read(
     where rows have one, else as they lie in the prepared files.
 
     Args:
+        stream: leave them in their files, as is done with what does not fit in memory.
         label: the name in messages; None = "tfds:" and the name.
         Others: as in `inspect`; `download` prepares what is missing.
 
-    Raises `DataError`: missing and not to be had, damaged, unlabelled, or too large for the memory. One line,
-    with the remedy.
+    Raises `DataError`: missing and not to be had, damaged or unlabelled. One line, with the remedy.
     """
     import tensorflow as tf
 
@@ -87,7 +90,7 @@ def read(
         _prepare(label, builder, download)
     split = part if part == "train" else next((one for one in tests if one in builder.info.splits), part)
     try:
-        return _decode(label, builder, split, shape)
+        return _images(label, builder, split, shape, stream)
     except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError) as error:
         raise _damaged(label, str(builder.data_path), error) from error
 
@@ -108,23 +111,45 @@ def official_numbers(ids: np.ndarray) -> np.ndarray:
 # --- images -------------------------------------------------------------------------------------------------
 
 
-def _decode(label: str, builder, split: str, shape: Shape) -> Images:
+def _images(label: str, builder, split: str, shape: Shape, stream: bool) -> Images:
     """Return the images of a split, in official order."""
     if split not in builder.info.splits:
         raise ValueError(f"there is no split {split}")
     total = builder.info.splits[split].num_examples
-    check_memory(label, total, shape)
+    read = _stored if stream or not fits_memory(label, total, shape) else _decoded
+    images, labels, ids = read(label, builder, split, shape)
+    if len(labels) != total:
+        raise ValueError(f"{len(labels)} of {total} {split} images are there")
+    if labels.min() < 0:
+        raise ValueError(f"the images of split {split} have no labels")
+    order = _official_order(ids)
+    taken = images.take(order) if isinstance(images, Stored) else images[order]
+    return Images(taken, labels[order], np.arange(total, dtype=np.int64))
+
+
+def _decoded(label: str, builder, split: str, shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return images, labels and id strings as they lie in the files."""
+    total = builder.info.splits[split].num_examples
     images, labels, ids, done = np.empty((total, *shape), np.uint8), np.empty(total, np.int32), [], 0
     for part in _with_progress(_chunks(builder, split, shape), total, f"{label} {split}"):
         stop = done + len(part[1])
         images[done:stop], labels[done:stop] = part[:2]
         ids, done = [*ids, part[2]], stop
-    if done != total:
-        raise ValueError(f"{done} of {total} {split} images are there")
-    if labels.min() < 0:
-        raise ValueError(f"the images of split {split} have no labels")
-    order = _official_order(np.concatenate(ids))
-    return Images(images[order], labels[order], np.arange(total, dtype=np.int64))
+    return images[:done], labels[:done], np.concatenate(ids)
+
+
+def _stored(label: str, builder, split: str, shape: Shape) -> tuple[Stored, np.ndarray, np.ndarray]:
+    """Return the same with images that stay in their files."""
+    kind = builder.info.file_format.value
+    if kind != "tfrecord":
+        raise ValueError(f"files of {kind} cannot be read image by image, those of tfrecord can")
+    files = [Path(path) for path in builder.info.splits[split].filepaths]
+    total, pieces, parts = builder.info.splits[split].num_examples, [], []
+    for number, part in enumerate(_with_progress(records.index(files, *features_of(builder)), total, label)):
+        pieces.append(np.insert(part[0], 0, number, axis=1))
+        parts.append(part[1:])
+    labels, ids = zip(*parts, strict=True)
+    return Stored(files, np.concatenate(pieces), shape), np.concatenate(labels), np.concatenate(ids)
 
 
 def _chunks(builder, split: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

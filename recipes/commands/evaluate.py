@@ -63,7 +63,7 @@ class _Read:
         name, constants = normalisation_of(config.normalisation, snapshot), config.constants
         if not constants and name == "given":
             constants = tuple(known["mean"]), tuple(known["std"])
-        splits = _splits(config.dataset, config.data_path, name, subject.shape, constants)
+        splits = _splits(config.dataset, config.data_path, name, subject.shape, constants, config.stream)
         subject.check_classes(splits.facts.num_classes, config.dataset)
         view = Pipeline(name, crop=known.get("crop"), resize=known.get("resize"))
         return cls(path, subject.bare(model), subject, splits, view)
@@ -80,9 +80,9 @@ class _Read:
 
 
 @functools.lru_cache(maxsize=4)
-def _splits(dataset: str, data_path: str | None, normalisation: str, shape, constants) -> dataloader.Splits:
+def _splits(dataset: str, data_path: str | None, normalisation: str, shape, constants, stream):
     """Read once for all snapshots that are shown the same."""
-    return dataloader.load(dataset, data_path, normalisation, shape=shape, constants=constants)
+    return dataloader.load(dataset, data_path, normalisation, shape=shape, constants=constants, stream=stream)
 
 
 def _row(path: str, model: keras.Model, found: Score) -> dict:

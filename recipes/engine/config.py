@@ -14,7 +14,7 @@ from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pip
 from secateur.recipes.engine.options import NameIn, Options, option
 from secateur.runs.errors import UsageError
 
-VOLATILE = ("gpu_id", "tpu", "do_log", "compile", "train_path", "data_path", "data", "setting", "force")
+VOLATILE = "gpu_id tpu do_log compile train_path data_path data stream setting force".split()
 """Options that may differ when a run continues; device and XLA change the last bits. `val_batch_size` is none
 of them: teachers and re-estimated averages use the BN statistics of batches of that size."""
 
@@ -26,6 +26,9 @@ class ImageOptions(Options):
         None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"
     )
     data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
+    stream: bool = option(
+        False, "decode images from their files while they are needed, as is done where memory is too small"
+    )
     val_batch_size: int = option(256, "images per batch of evaluation", ge=1)
     normalisation: Literal["auto", "rgb", "bgr", "imagenet", *NORMALISATIONS, *PIXELS] = option(
         "auto",

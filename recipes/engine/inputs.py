@@ -52,7 +52,12 @@ def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, i
         except UsageError as error:
             raise DataError(str(error)) from error
     splits = dataloader.load(
-        config.dataset, config.data_path, normalisation, shape=shape, constants=config.constants
+        config.dataset,
+        config.data_path,
+        normalisation,
+        shape=shape,
+        constants=config.constants,
+        stream=config.stream,
     )
     return splits.first(config.train_images) if config.train_images else splits
 

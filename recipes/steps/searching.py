@@ -51,11 +51,12 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
 
     `batches` of training images say what those averages are.
     """
-    warmup, size = context.splits.warmup.images, context.config.val_batch_size
+    size = context.config.val_batch_size
+    warmup = context.splits.warmup.images[: batches * size]
 
     def prepare(copy: keras.Model) -> Callable[[], None]:
         again = make_reestimator(copy, context.inputs)
-        return lambda: again(warmup[: batches * size], size)
+        return lambda: again(warmup, size)
 
     some = images.take(equidistant(len(images), _fitting(context, images)))
     data = context.arrays(some.images), parts_of(some.labels)
@@ -66,6 +67,7 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
 def ekg_search(context: RunContext, model: keras.Model, settings: SearchSettings) -> Searcher:
     """EKG's search over a network: by the images that score candidates, and by the task."""
     images, reward = context.splits.search, Reward.of_task(context.subject.task)
+    images = images.take(np.arange(min(len(images), _fitting(context, images))))  # they are shuffled
     return Searcher(model, context.arrays(images.images), parts_of(images.labels), settings, reward)
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from secateur import dataloader
 from secateur.dataloader import batches, epoch_order
+from secateur.dataloader.sources.stored import Stored
 from secateur.distillation import labels_only
 from secateur.op_utils import pure_gradients
 from secateur.recipes.engine.config import RunOptions
@@ -45,12 +46,12 @@ def constant(steps: int) -> np.ndarray:
     return np.full(steps, 0.05, np.float32)
 
 
-def train(folder, digits, learning_rates=constant, epochs=3) -> tuple[keras.Model, list]:
+def train(folder, digits, learning_rates=constant, epochs=3, images=None) -> tuple[keras.Model, list]:
     model = network()
     with run_in(folder, digits) as context:
         spec = TrainingSpec(
             name="phase",
-            images=digits.warmup,
+            images=images or digits.warmup,
             epochs=epochs,
             learning_rates=learning_rates,
             objective=labels_only,
@@ -71,6 +72,21 @@ def test_it_learns_and_logs_every_epoch(tmp_path, digits):
     held = score(lambda x, n: model((x - 77.85) / np.float32(82.3)).numpy(), digits.holdout, 64)
     assert held.accuracy == pytest.approx(rows[-1]["holdout_accuracy"])
     assert held.count == len(digits.holdout)
+
+
+def test_images_in_their_files_train_the_same_weights_and_averages(tmp_path, digits):
+    """Bit for bit, with a hold-out whose last batch is smaller; no image is decoded before it is needed."""
+    files = []
+    for i, image in enumerate(digits.warmup.images):
+        files.append(tmp_path / f"{i}.png")
+        files[-1].write_bytes(tf.io.encode_png(image).numpy())
+    stored = dataclasses.replace(digits.warmup, images=Stored.of_files(files, (32, 32, 3)))
+    (one, rows), (other, again) = (
+        train(tmp_path / name, dataclasses.replace(digits, holdout=images), epochs=2, images=images)
+        for name, images in (("memory", digits.warmup), ("files", stored))
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+    assert [row["holdout_loss"] for row in rows] == [row["holdout_loss"] for row in again]
 
 
 def test_a_phase_that_diverges_keeps_its_last_good_epoch(tmp_path, digits):
