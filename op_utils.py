@@ -10,6 +10,7 @@ export it to other runtimes, and the tests hold `Trainer` against it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -175,6 +176,38 @@ def steps_per_call() -> int:
     return 20 if _accelerated() else 1
 
 
+# --- fewer bits ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
+    """`compute_in` for what is traced within; afterwards the layers are as they were."""
+    before = [(layer, layer.dtype_policy) for layer in model._flatten_layers()]
+    try:
+        compute_in(dtype, model)
+        yield
+    finally:
+        for layer, policy in before:
+            layer.dtype_policy = policy
+
+
+def compute_in(dtype: str, model: keras.Model) -> None:
+    """Layers that compute in float32 do so in `dtype`, a policy of Keras, as "mixed_bfloat16".
+
+    Weights stay float32. So do layers that do not cast what they read, as our batch normalisation, which takes
+    maps of any type. Outputs may be of few bits: `Trainer` and `make_forward` cast them.
+    """
+    for layer in model._flatten_layers():
+        plain = layer.autocast and layer.dtype_policy.name == "float32"
+        if plain and not isinstance(layer, keras.Model):  # which would round the images
+            layer.dtype_policy = dtype
+
+
+def as_float32(outputs: Any) -> Any:
+    """Numbers of fewer bits as float32, in their structure; integers and truth values as they are."""
+    return keras.tree.map_structure(lambda y: tf.cast(y, tf.float32) if y.dtype.is_floating else y, outputs)
+
+
 # --- the step as a pure function ----------------------------------------------------------------------------
 
 
@@ -212,8 +245,8 @@ def pure_gradients(
             outputs, new_stats, extra = model.stateless_call(
                 params, stats, inputs, training=True, return_losses=True
             )
-            loss, *others = objective(outputs, batch)
-            loss = tf.add_n([loss, *extra]) if extra else loss
+            loss, *others = objective(as_float32(outputs), batch)
+            loss = tf.add_n([loss, *as_float32(extra)]) if extra else loss
             scaled = loss * loss_scale
         grads = tape.gradient(scaled, params, unconnected_gradients="zero")
         return grads, new_stats, tf.stack([loss, *others])
@@ -489,10 +522,9 @@ def make_forward(
     def logits(images):
         x = preprocess(images)
         if not batch_statistics:
-            return model(x, training=False)
-        return model.stateless_call(
-            model.trainable_variables, model.non_trainable_variables, x, training=True
-        )[0]
+            return as_float32(model(x, training=False))
+        own = model.trainable_variables, model.non_trainable_variables
+        return as_float32(model.stateless_call(*own, x, training=True)[0])
 
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)

@@ -9,11 +9,12 @@ import keras
 import tensorflow as tf
 
 from secateur.distillation.features import OUTPUT
-from secateur.distillation.lesson import Lesson, Weighted, in_float32
+from secateur.distillation.lesson import Lesson, Weighted
 from secateur.distillation.loss import Loss, build
 from secateur.distillation.moving import call_with
 from secateur.distillation.teachers import Teacher
 from secateur.nets.task import Task
+from secateur.op_utils import as_float32
 
 Asked: TypeAlias = str | keras.distillation.DistillationLoss
 
@@ -82,7 +83,7 @@ class Distiller(keras.Model):
         """The loss of a batch; `y_pred` is what `call` returned."""
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        student = {**y_pred, "logits": in_float32(y_pred["logits"])}
+        student = {**y_pred, "logits": as_float32(y_pred["logits"])}
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # their losses are added up
         extra = sum(self.losses, 0.0) / replicas  # of regularisers
         label = 0.0

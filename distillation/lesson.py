@@ -23,7 +23,7 @@ from secateur.distillation.tasks import (
 )
 from secateur.distillation.teachers import Live, Teacher
 from secateur.nets.task import Task
-from secateur.op_utils import Batch
+from secateur.op_utils import Batch, as_float32
 from secateur.runs.errors import UsageError
 
 Weighted = tuple[keras.distillation.DistillationLoss, float]
@@ -114,7 +114,7 @@ class Lesson(keras.Model):
         float32 (1 + losses that are added,). Raises `UsageError` for labels of another shape or type.
         """
         student = call_with(self.view, self.changes.kernels(), inputs["images"], training)
-        student = {**student, "logits": in_float32(student["logits"])}
+        student = as_float32(student)
         logits = student["logits"]
         rows = keras.tree.flatten(logits)[0]
         labels = keras.tree.map_structure(lambda y: per_view(y, rows), inputs["labels"])
@@ -132,7 +132,7 @@ class Lesson(keras.Model):
         """What the teacher says of inputs, for each view in the student's logits; {} where nobody asks."""
         if not (self.teacher and self.terms):
             return {}
-        found, rows = dict(self.teacher(inputs, logits)), keras.tree.flatten(logits)[0]
+        found, rows = as_float32(dict(self.teacher(inputs, logits))), keras.tree.flatten(logits)[0]
         return {**found, "logits": keras.tree.map_structure(lambda z: per_view(z, rows), found["logits"])}
 
     def compare(
@@ -170,11 +170,6 @@ class Lesson(keras.Model):
     def settle(self) -> None:
         """Writes kernels that a loss moves into the student, where training ends; else does nothing."""
         self.changes.settle()
-
-
-def in_float32(logits: Any) -> Any:
-    """Logits of one output or several."""
-    return keras.tree.map_structure(lambda z: tf.cast(z, tf.float32), logits)
 
 
 def per_view(values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

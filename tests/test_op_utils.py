@@ -30,6 +30,29 @@ def difference(a: dict, b: dict) -> float:
     return max(float(np.abs(a[k] - b[k]).max()) for k in a)
 
 
+# --- fewer bits ---------------------------------------------------------------------------------------------
+
+
+def test_steps_in_bfloat16_are_those_in_float32_to_its_eight_bits():
+    """Kernels, momenta and averages stay float32; the model is as before when it is over."""
+    found = {}
+    for dtype in ("float32", "mixed_bfloat16"):
+        model = network("live")
+        with op_utils.computing_in(dtype, model):
+            inner = model(read(data(1)[0], None)).dtype
+            trainer = trainer_of(model)
+            metrics = train(trainer, data(4))
+            logits = make_forward(model, lambda x: read({"images": x}, None))(data(1)[0]["images"])
+        assert inner == dtype.removeprefix("mixed_") and logits.dtype == np.float32
+        assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+        assert {array.dtype.name for array in trainer.state().values()} == {"float32"}
+        found[dtype] = np.array(metrics)[:, 0], logits, trainer.state()
+    (exact, right, state), (fewer, near, moved) = found.values()
+    np.testing.assert_allclose(fewer, exact, rtol=0.02)
+    assert 0 < np.abs(near - right).max() < 0.05 * np.ptp(right)
+    assert 0 < difference(moved, state) < 0.05
+
+
 # --- devices, replicas, micro-batches ----------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from secateur.dataloader import Columns, Images, Splits, parts_of
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
-from secateur.op_utils import Batch, make_forward, reestimate_batch_norm
+from secateur.op_utils import Batch, compute_in, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
 from secateur.recipes.engine.clock import Clock
@@ -91,6 +91,12 @@ class RunContext:
         """The network of a snapshot, as it is worked on."""
         model = nets.load_params(None, path)
         return model if hasattr(model, "spec") else self.subject.working(model)
+
+    def teacher(self, path: Path) -> keras.Model:
+        """The same, to be listened to: it computes in the run's type."""
+        model = self.load(path)
+        compute_in(self.config.dtype, model)
+        return model
 
     def save(self, path: Path, model: keras.Model, plan: Plan | None = None) -> dict:
         """Writes a snapshot; returns facts for the manifest."""

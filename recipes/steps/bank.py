@@ -68,7 +68,7 @@ class Bank(Step):
         """Whole networks, with their moving averages."""
         config, paths = context.config, snapshots_of(context, state, self.teachers)
         networks = [
-            make_forward(context.load(path), context.inputs, compile_=config.compile) for path in paths
+            make_forward(context.teacher(path), context.inputs, compile_=config.compile) for path in paths
         ]
         forwards = [partial(network, batch_size=config.val_batch_size) for network in networks]
         return forwards, {"teachers": len(paths), "images": len(context.splits.train)}

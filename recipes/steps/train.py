@@ -15,7 +15,7 @@ from secateur.coding.sharing.share import tied
 from secateur.dataloader.sources.memory import NAME as MEMORY
 from secateur.distillation import for_lesson, lesson_terms
 from secateur.distillation.tasks import check_losses, kind_of_logits
-from secateur.op_utils import RULES, Adjust, Objective
+from secateur.op_utils import RULES, Adjust, Objective, computing_in
 from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
 from secateur.recipes.engine.config import RunOptions
@@ -157,6 +157,10 @@ class Train(LearningOptions, NetworkStep):
 
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
         """Trains `model` in place, beside its teachers if it has any; returns facts on these."""
+        with computing_in(context.config.dtype, model):
+            return self._trained(context, state, model, spec)
+
+    def _trained(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
         if self.teacher == "none":
             fit(context, model, replace(spec, **self.kept_equal(context, state, model, model)))
             return {}

@@ -107,7 +107,7 @@ def _teacher(
 
 def _live(context: RunContext, options: LearningOptions, paths: Sequence[Path], kind: str) -> Teacher:
     reads = tuple(dict.fromkeys(get_loss(name).reads for name in options.losses))
-    live = [Live(context.load(path), reads, kind=kind) for path in paths]
+    live = [Live(context.teacher(path), reads, kind=kind) for path in paths]
     return Ensemble(live) if len(live) > 1 else live[0]
 
 

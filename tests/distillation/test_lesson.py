@@ -5,8 +5,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from secateur.distillation import Banked, Filtered, Lesson, Live, build, lesson_objective, lesson_terms
-from secateur.op_utils import Trainer
+from secateur.distillation import (
+    Banked,
+    Filtered,
+    Lesson,
+    Live,
+    build,
+    get_loss,
+    lesson_objective,
+    lesson_terms,
+    list_losses,
+)
+from secateur.op_utils import Trainer, computing_in
 from secateur.runs import UsageError
 from tests.helpers.lessons import batches, lesson, network, read
 
@@ -26,6 +36,24 @@ def test_without_losses_it_is_cross_entropy():
     expected = -log_p[np.arange(len(logits)), inputs["labels"]].mean()
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-6)
+
+
+def test_networks_of_fewer_bits_are_compared_in_float32():
+    """Every loss that is added, to bfloat16's eight bits; a layer of a loss keeps its type."""
+    keys = [key for key in list_losses() if not get_loss(key).moves_kernels]
+    student, teacher, inputs, found = network(1), network(2), inputs_of(batches(1)[0]), []
+    for dtype in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        both = Lesson(student, teacher, [(build(key), 1.0) for key in keys])
+        with computing_in(dtype, student), computing_in(dtype, teacher):
+            found.append(both(inputs))
+    exact, fewer = found
+    assert {one.dtype for one in fewer.values()} == {tf.float32}
+    assert 0 < np.abs(fewer["logits"] - exact["logits"]).max() < 0.05
+    near = np.isclose(fewer["terms"], exact["terms"], rtol=0.1, atol=1e-2)
+    assert near.all(), dict(
+        zip(np.array(both.term_names)[~near], (fewer["terms"] - exact["terms"]).numpy()[~near])
+    )
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():
