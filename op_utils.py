@@ -194,8 +194,8 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
 def compute_in(dtype: str, model: keras.Model) -> None:
     """Layers that compute in float32 do so in `dtype`, a policy of Keras, as "mixed_bfloat16".
 
-    Weights stay float32. So do layers that do not cast what they read, as our batch normalisation, which takes
-    maps of any type. Outputs may be of few bits: `Trainer` and `make_forward` cast them.
+    Weights stay float32. So do layers that do not cast what they read, as our batch normalisation, which
+    takes maps of any type. Outputs may be of few bits: `Trainer` and `make_forward` cast them.
     """
     for layer in model._flatten_layers():
         plain = layer.autocast and layer.dtype_policy.name == "float32"

@@ -180,9 +180,7 @@ class FusedBatchNorm(Masked):
         gamma_initializer: str | keras.Initializer = "ones",
         **kwargs,
     ) -> None:
-        super().__init__(
-            autocast=False, **kwargs
-        )  # weights and statistics are float32, whatever the maps are
+        super().__init__(autocast=False, **kwargs)  # weights are float32, whatever the maps are
         self.momentum, self.epsilon = momentum, epsilon
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
 

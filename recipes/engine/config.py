@@ -14,7 +14,7 @@ from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pip
 from secateur.recipes.engine.options import NameIn, Options, option
 from secateur.runs.errors import UsageError
 
-VOLATILE = "gpu_id tpu do_log compile train_path data_path data stream setting force".split()
+VOLATILE = "gpu_id tpu do_log save_minutes compile train_path data_path data stream setting force".split()
 """Options that may differ when a run continues; device and XLA change the last bits. `val_batch_size` is none
 of them: teachers and re-estimated averages use the BN statistics of batches of that size."""
 
@@ -129,6 +129,7 @@ class RunOptions(Common, OwnOptions):
         "float32", "of what trainings and teachers compute; weights, losses and reports are float32 always"
     )
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
+    save_minutes: float = option(10.0, "minutes between two checkpoints within an epoch", gt=0)
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
     time_seconds: float = option(3.0, "seconds in which the report times its networks, on each backend", gt=0)

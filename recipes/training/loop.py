@@ -73,7 +73,9 @@ class TrainingSpec:
 def fit(
     context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
 ) -> None:
-    """Trains in place. Every round ends in a checkpoint; after a kill the round under way is done again.
+    """Trains in place. Every round ends in a checkpoint, and with --save_minutes it has some within.
+
+    After a kill it goes on from the last one, with the same bits.
 
     `scored` is the network that the holdout is shown, where `model` is more than that.
     Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop being finite.
@@ -82,7 +84,7 @@ def fit(
     trainer = _trainer(context, model, spec)
     first = _resume(context, trainer, spec)
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
-    rounds = _epochs(trainer, spec, first["epoch"], config.do_log)
+    rounds = _epochs(context, trainer, spec, first)
     if spec.until is not None:
         rounds = timed_rounds(trainer, spec, first, partial(_stream, spec))
     number = first["epoch"]
@@ -114,11 +116,12 @@ def done_before(context: RunContext, name: str, what: str = "epoch") -> float:
     return saved.facts.get(what, 0) if saved else 0
 
 
-def _epochs(trainer: Trainer, spec: TrainingSpec, first: int, do_log: int) -> Iterator[Round]:
+def _epochs(context: RunContext, trainer: Trainer, spec: TrainingSpec, begun: dict) -> Iterator[Round]:
     per_epoch = len(spec.images) // spec.batch_size
     curves = curves_of(spec, per_epoch * spec.epochs)
-    for epoch in range(first, spec.epochs):
-        metrics = _epoch(trainer, spec, epoch, per_epoch, curves, do_log)
+    for epoch in range(begun["epoch"], spec.epochs):
+        metrics = _epoch(context, trainer, spec, begun | {"epoch": epoch}, per_epoch, curves)
+        begun = {}
         yield Round(metrics, float(curves[0, (epoch + 1) * per_epoch - 1]))
 
 
@@ -145,18 +148,23 @@ def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> dict:
         trainer.restore(saved.arrays)
         for name, variable in _kept(spec).items():
             variable.assign(saved.arrays[name])
-        tqdm.write(f"{spec.name}: continuing after epoch {done}")
+        within = f", step {saved.facts['step']}" if "step" in saved.facts else ""
+        tqdm.write(f"{spec.name}: continuing after epoch {done}{within}")
     context.log.truncate(spec.name, done)
     return dict(saved.facts) if saved else {"epoch": 0}
 
 
 def _finished(trainer: Trainer, spec: TrainingSpec, done: int) -> dict[str, np.ndarray]:
     """The state of a checkpoint, after `after_epoch`, which is never shown weights that are not finite."""
-    state = trainer.state()
+    state = _state(trainer, spec)
     if spec.after_epoch:
         spec.after_epoch(done)
-        state = trainer.state()
-    return state | {name: keras.ops.convert_to_numpy(v) for name, v in _kept(spec).items()}
+        state = _state(trainer, spec)
+    return state
+
+
+def _state(trainer: Trainer, spec: TrainingSpec) -> dict[str, np.ndarray]:
+    return trainer.state() | {name: keras.ops.convert_to_numpy(v) for name, v in _kept(spec).items()}
 
 
 def _kept(spec: TrainingSpec) -> Mapping[str, keras.Variable]:
@@ -172,24 +180,31 @@ def _diverging(spec: TrainingSpec, epoch: int) -> Iterator[None]:
 
 
 def _epoch(
+    context: RunContext,
     trainer: Trainer,
     spec: TrainingSpec,
-    epoch: int,
+    begun: Mapping,
     per_epoch: int,
     curves: np.ndarray,
-    do_log: int,
 ) -> tuple[float, ...]:
-    start, total, count = epoch * per_epoch, np.zeros(2 + len(spec.terms)), 0
-    seeds = ((spec.seed, step) for step in range(start, start + per_epoch))
-    label = f"{spec.name} {epoch + 1}/{spec.epochs}"
-    with tqdm(total=per_epoch, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
-        for *metrics, steps in trainer.train(_stream(spec, epoch), seeds, *curves[:, start:]):
+    """Mean metrics of an epoch; `begun` has its number, and "step" and "total" where it is half done."""
+    epoch, count, config = begun["epoch"], begun.get("step", 0), context.config
+    total, first = np.array(begun.get("total", np.zeros(2 + len(spec.terms)))), epoch * per_epoch
+    seeds = ((spec.seed, step) for step in range(first + count, first + per_epoch))
+    label, saved = f"{spec.name} {epoch + 1}/{spec.epochs}", time.monotonic()
+    stream = _stream(spec, epoch, count)
+    with tqdm(total=per_epoch, initial=count, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
+        for *metrics, steps in trainer.train(stream, seeds, *curves[:, first + count :]):
             total += np.array(metrics) * steps
             count += steps
-            if count % do_log < steps or count >= per_epoch:
+            if count % config.do_log < steps or count >= per_epoch:
                 loss, accuracy = total[:2] / count
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update(steps)
+            if count < per_epoch and time.monotonic() - saved > 60 * config.save_minutes:
+                facts = {"epoch": epoch, "step": count, "total": total.tolist()}
+                context.checkpoint(spec.name, _state(trainer, spec), facts)
+                saved = time.monotonic()
     return tuple((total / count).tolist())
 
 

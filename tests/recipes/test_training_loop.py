@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import keras
@@ -18,6 +19,7 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.recipe import find_recipe
 from secateur.recipes.engine.step import State, make_step
+from secateur.recipes.training import loop
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score, score_logits
 from secateur.runs import MetricsLog, RunFolder, TrainingError
@@ -36,8 +38,8 @@ def network() -> keras.Model:
 
 
 @contextlib.contextmanager
-def run_in(folder, digits) -> Iterator[RunContext]:
-    config, strategy = RunOptions(dataset="DIGITS", pipeline="ekg"), tf.distribute.get_strategy()
+def run_in(folder, digits, **options) -> Iterator[RunContext]:
+    config, strategy = RunOptions(dataset="DIGITS", pipeline="ekg", **options), tf.distribute.get_strategy()
     with RunFolder(folder, {}) as opened, MetricsLog(opened, tensorboard=False) as log:
         yield RunContext(config, opened, log, digits, strategy)
 
@@ -46,9 +48,11 @@ def constant(steps: int) -> np.ndarray:
     return np.full(steps, 0.05, np.float32)
 
 
-def train(folder, digits, learning_rates=constant, epochs=3, images=None) -> tuple[keras.Model, list]:
+def train(
+    folder, digits, learning_rates=constant, epochs=3, images=None, **options
+) -> tuple[keras.Model, list]:
     model = network()
-    with run_in(folder, digits) as context:
+    with run_in(folder, digits, **options) as context:
         spec = TrainingSpec(
             name="phase",
             images=images or digits.warmup,
@@ -87,6 +91,29 @@ def test_images_in_their_files_train_the_same_weights_and_averages(tmp_path, dig
     )
     assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
     assert [row["holdout_loss"] for row in rows] == [row["holdout_loss"] for row in again]
+
+
+def test_it_goes_on_within_an_epoch_with_the_same_bits(tmp_path, digits, monkeypatch):
+    """Stopped in the fourth of five steps of the second epoch, with a checkpoint behind every step."""
+    whole, rows = train(tmp_path / "whole", digits)
+    steps, real = itertools.count(), loop.batches
+
+    def stopped(*args, **options):
+        for batch in real(*args, **options):
+            if next(steps) == 2 * (len(digits.warmup) // 100) - 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(loop, "batches", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", digits, save_minutes=1e-9)
+    seen = next(steps)
+    parts, again = train(tmp_path / "parts", digits, save_minutes=1e-9)
+    assert (
+        next(steps) - seen - 1 == len(digits.warmup) // 100 + 2
+    )  # of the second, and the third
+    assert all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in again]
 
 
 def test_a_phase_that_diverges_keeps_its_last_good_epoch(tmp_path, digits):
