@@ -121,6 +121,11 @@ def crop_and_flip(
     return cropped * inside
 
 
+def jitter(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Change the colours of each image by what it draws of the published ranges; see `jitter_colours`."""
+    return jitter_colours(images, *_factors(draw_integers(fold_seed(seed, -1), 3, tf.shape(images)[0])))
+
+
 def jitter_colours(
     images: tf.Tensor, shift: tf.Tensor, contrast: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:

@@ -99,7 +99,7 @@ DATASETS: Registry[Dataset] = Registry(
         "IMAGENET": Dataset(  # its test images have no labels
             1000,
             (224, 224, 3),
-            partial(tfds.read, "imagenet2012", label="IMAGENET", tests=("validation",)),
+            partial(tfds.read, "imagenet2012", label="IMAGENET", tests=("validation",), middle=True),
             _normalisations(*IMAGENET),
         ),
         "folder": replace(_folder("folder", folders.classes_layout, None, None), tested=folders.has_tests),

@@ -6,7 +6,15 @@ import math
 
 import tensorflow as tf
 
-from secateur.dataloader.augment import BITS, augment, draw_integers, normalise, two_views
+from secateur.dataloader.augment import (
+    BITS,
+    augment,
+    draw_integers,
+    fold_seed,
+    jitter,
+    normalise,
+    two_views,
+)
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.splits import Facts
 
@@ -27,7 +35,9 @@ def training_view(images: tf.Tensor, seed: tf.Tensor, pipeline: Pipeline, facts:
     """
     flip = facts.flip and pipeline.flip
     if pipeline.crop:
-        return random_resized_crop(images, seed, pipeline.crop, flip)
+        seeds = [fold_seed(seed, view) for view in range(pipeline.views)] if pipeline.views > 1 else [seed]
+        views = tf.concat([random_resized_crop(images, one, pipeline.crop, flip) for one in seeds], 0)
+        return jitter(views, seed) if pipeline.views > 1 and facts.colours else views
     options = {"pad": pipeline.pad, "pad_mode": pipeline.pad_mode, "per_batch_crop": pipeline.per_batch_crop}
     if pipeline.views == 2:
         return two_views(images, seed, flip=flip, colour=facts.colours, **options)

@@ -13,6 +13,8 @@ from secateur.runs.errors import DataError, warn
 
 Shape = tuple[int, int, int]
 
+FOR_CROPS = 256
+"""Side of ImageNet's images where crops of 224 are taken of them."""
 _CHUNK = 256
 """Images decoded between two copies into the array."""
 
@@ -39,16 +41,21 @@ def decode_files(paths: Sequence[Path], shape: Shape) -> np.ndarray:
     return images
 
 
-def fitted(encoded, shape: Shape):
+def fitted(encoded, shape: Shape, middle: bool = False):
     """Return one PNG, JPEG, BMP or GIF (its first frame), a string tensor, as uint8 of `shape`.
 
     `shape` has one channel, or three, which grey images have equal. Another size is brought to `shape` once,
-    here, with the aspect not kept: bilinear, with anti-aliasing where it shrinks, rounded.
+    here: bilinear, with anti-aliasing where it shrinks, rounded. The aspect is not kept, or with `middle` the
+    middle is taken of an image whose shorter side is 8/7 of the wanted one (256 for 224, as ImageNet is
+    evaluated), or at `FOR_CROPS`, of which crops are taken later, as long.
     """
     import tensorflow as tf
 
     image = tf.io.decode_image(encoded, shape[2], expand_animations=False)
     image.set_shape([None, None, shape[2]])
+    if middle:
+        side = max(shape[:2])
+        image = _middle(image, shape, side if side == FOR_CROPS else round(side * 8 / 7))
     same = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
     resized = tf.cond(same, lambda: image, lambda: _resized(image, shape))
     return tf.ensure_shape(resized, shape)
@@ -80,10 +87,20 @@ def fits_memory(label: str, count: int, shape: Shape, available: int | None = No
     return needed <= available
 
 
-def _resized(image, shape: Shape):
+def _middle(image, shape: Shape, shorter: int):
+    """Cut `shape` out of the middle of an image whose shorter side is `shorter`, which is not below it."""
     import tensorflow as tf
 
-    resized = tf.image.resize(image, shape[:2], antialias=True)
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    sides = tf.cast(tf.maximum(sides * (shorter / tf.reduce_min(sides)) + 1e-6, shape[:2]), tf.int32)
+    top, left = tf.unstack((sides - shape[:2]) // 2)
+    return _resized(image, sides)[top : top + shape[0], left : left + shape[1]]
+
+
+def _resized(image, sides):
+    import tensorflow as tf
+
+    resized = tf.image.resize(image, sides[:2], antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 

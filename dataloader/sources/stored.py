@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,14 @@ class Stored:
     Attributes:
         files: where encoded images lie, PNG, JPEG, BMP or GIF.
         pieces: int64 (n, 3): number of the file, first byte, number of bytes or `WHOLE`.
-        one: (height, width, 1 or 3) that images are brought to, as `decoding.fitted` does.
+        one: (height, width, 1 or 3) that images are brought to.
+        middle: whether their middle is taken, see `decoding.fitted`.
     """
 
     files: Sequence[Path]
     pieces: np.ndarray
     one: Shape
+    middle: bool = False
 
     dtype = np.dtype(np.uint8)
 
@@ -56,7 +58,7 @@ class Stored:
 
     def take(self, index: slice | np.ndarray) -> Stored:
         """Return the images at `index`, still in their files."""
-        return Stored(self.files, self.pieces[index], self.one)
+        return replace(self, pieces=self.pieces[index])
 
     def walk(self, size: int) -> Iterator[np.ndarray]:
         """Yield all images in their order, `size` at a time, decoded on all cores ahead of their use.
@@ -69,7 +71,7 @@ class Stored:
             return
         rows = tf.data.Dataset.from_tensor_slices(self.pieces).batch(_AT_ONCE)
         rows = rows.map(lambda part: tf.numpy_function(self._encoded, [part], tf.string), tf.data.AUTOTUNE)
-        rows = rows.unbatch().map(lambda data: fitted(data, self.one), tf.data.AUTOTUNE)
+        rows = rows.unbatch().map(self._decoded, tf.data.AUTOTUNE)
         done = 0
         try:
             for part in rows.batch(size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
@@ -80,6 +82,9 @@ class Stored:
                 "An image cannot be read or decoded: replace it or remove it. "
                 f"Received: {self.take(slice(done, None))._first_bad()}"
             ) from error
+
+    def _decoded(self, encoded):
+        return fitted(encoded, self.one, self.middle)
 
     def _encoded(self, pieces: np.ndarray) -> np.ndarray:
         """Bytes of some images, object (k,)."""
@@ -97,7 +102,7 @@ class Stored:
         for piece in self.pieces:
             name = f"{self.files[piece[0]]}" + (f", byte {piece[1]}" if piece[2] != WHOLE else "")
             try:
-                fitted(self._encoded(piece[None])[0], self.one)
+                self._decoded(self._encoded(piece[None])[0])
             except (tf.errors.OpError, OSError, ValueError):
                 return name
         return f"{self.files[self.pieces[0, 0]]}"

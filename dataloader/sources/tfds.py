@@ -22,6 +22,7 @@ SIDE = 224
 
 _TESTS = ("test", "validation", "valid", "val")
 _CHUNK = 256
+Fit = tuple[Shape, bool]  # arguments of `fitted`
 _PROBE_SECONDS = 10
 
 
@@ -69,6 +70,7 @@ def read(
     stream: bool = False,
     label: str | None = None,
     tests: tuple[str, ...] = _TESTS,
+    middle: bool = False,
 ) -> Images:
     """Return the "train" or "test" images, brought to `shape` (`decoding.fitted`).
 
@@ -78,6 +80,7 @@ def read(
     Args:
         stream: leave them in their files, as is done with what does not fit in memory.
         label: the name in messages; None = "tfds:" and the name.
+        middle: see `decoding.fitted`.
         Others: as in `inspect`; `download` prepares what is missing.
 
     Raises `DataError`: missing and not to be had, damaged or unlabelled. One line, with the remedy.
@@ -90,7 +93,7 @@ def read(
         _prepare(label, builder, download)
     split = part if part == "train" else next((one for one in tests if one in builder.info.splits), part)
     try:
-        return _images(label, builder, split, shape, stream)
+        return _images(label, builder, split, stream, (shape, middle))
     except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError) as error:
         raise _damaged(label, str(builder.data_path), error) from error
 
@@ -111,13 +114,13 @@ def official_numbers(ids: np.ndarray) -> np.ndarray:
 # --- images -------------------------------------------------------------------------------------------------
 
 
-def _images(label: str, builder, split: str, shape: Shape, stream: bool) -> Images:
+def _images(label: str, builder, split: str, stream: bool, fit: Fit) -> Images:
     """Return the images of a split, in official order."""
     if split not in builder.info.splits:
         raise ValueError(f"there is no split {split}")
     total = builder.info.splits[split].num_examples
-    read = _stored if stream or not fits_memory(label, total, shape) else _decoded
-    images, labels, ids = read(label, builder, split, shape)
+    read = _stored if stream or not fits_memory(label, total, fit[0]) else _decoded
+    images, labels, ids = read(label, builder, split, fit)
     if len(labels) != total:
         raise ValueError(f"{len(labels)} of {total} {split} images are there")
     if labels.min() < 0:
@@ -127,18 +130,18 @@ def _images(label: str, builder, split: str, shape: Shape, stream: bool) -> Imag
     return Images(taken, labels[order], np.arange(total, dtype=np.int64))
 
 
-def _decoded(label: str, builder, split: str, shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _decoded(label: str, builder, split: str, fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images, labels and id strings as they lie in the files."""
     total = builder.info.splits[split].num_examples
-    images, labels, ids, done = np.empty((total, *shape), np.uint8), np.empty(total, np.int32), [], 0
-    for part in _with_progress(_chunks(builder, split, shape), total, f"{label} {split}"):
+    images, labels, ids, done = np.empty((total, *fit[0]), np.uint8), np.empty(total, np.int32), [], 0
+    for part in _with_progress(_chunks(builder, split, fit), total, f"{label} {split}"):
         stop = done + len(part[1])
         images[done:stop], labels[done:stop] = part[:2]
         ids, done = [*ids, part[2]], stop
     return images[:done], labels[:done], np.concatenate(ids)
 
 
-def _stored(label: str, builder, split: str, shape: Shape) -> tuple[Stored, np.ndarray, np.ndarray]:
+def _stored(label: str, builder, split: str, fit: Fit) -> tuple[Stored, np.ndarray, np.ndarray]:
     """Return the same with images that stay in their files."""
     kind = builder.info.file_format.value
     if kind != "tfrecord":
@@ -149,10 +152,10 @@ def _stored(label: str, builder, split: str, shape: Shape) -> tuple[Stored, np.n
         pieces.append(np.insert(part[0], 0, number, axis=1))
         parts.append(part[1:])
     labels, ids = zip(*parts, strict=True)
-    return Stored(files, np.concatenate(pieces), shape), np.concatenate(labels), np.concatenate(ids)
+    return Stored(files, np.concatenate(pieces), *fit), np.concatenate(labels), np.concatenate(ids)
 
 
-def _chunks(builder, split: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _chunks(builder, split: str, fit: Fit) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield (images, labels, id strings), 256 rows at a time; the ids are empty where rows have none."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -163,7 +166,7 @@ def _chunks(builder, split: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.
 
     def decode(row):
         number = row["id"] if "id" in row and row["id"].dtype == tf.string else tf.constant("")
-        return fitted(row[image], shape), row[label], number
+        return fitted(row[image], *fit), row[label], number
 
     yield from rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(_CHUNK).as_numpy_iterator()
 

@@ -54,6 +54,19 @@ def test_every_pipeline_shows_images_of_one_size(name):
     assert seen.shape == (2 * pipeline.views, *tested.shape[1:])
 
 
+def test_two_views_of_crops_are_two_crops_of_each_image_in_other_colours():
+    """Of a grey ramp every crop shows another part; without colours no more than that differs."""
+    pipeline = replace(PIPELINES.find("imagenet"), crop=16, views=2)
+    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 4, (3, 32, 32, 3))
+    seen, plain = (
+        views.training_view(ramp, tf.constant([1, 1]), pipeline, replace(FACTS, colours=colours)).numpy()
+        for colours in (True, False)
+    )
+    assert seen.shape == plain.shape == (6, 16, 16, 3)
+    assert len({tuple(image[:, 0, 0]) for image in plain}) == 6 and plain.min() >= 0 and plain.max() <= 124
+    assert all(np.abs(one - other).max() > 1 for one, other in zip(seen, plain, strict=True))
+
+
 def test_zero_padding_is_black_and_reflection_is_not():
     images, seed = random_images(64), tf.constant([3, 1])
     zero, reflected = (views.training_view(images, seed, PIPELINES.find(n), FACTS) for n in ("kesi", "ekg"))

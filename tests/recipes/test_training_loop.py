@@ -109,9 +109,7 @@ def test_it_goes_on_within_an_epoch_with_the_same_bits(tmp_path, digits, monkeyp
         train(tmp_path / "parts", digits, save_minutes=1e-9)
     seen = next(steps)
     parts, again = train(tmp_path / "parts", digits, save_minutes=1e-9)
-    assert (
-        next(steps) - seen - 1 == len(digits.warmup) // 100 + 2
-    )  # of the second, and the third
+    assert next(steps) - seen - 1 == len(digits.warmup) // 100 + 2  # of the second, and the third
     assert all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True))
     assert [row["loss"] for row in rows] == [row["loss"] for row in again]
 

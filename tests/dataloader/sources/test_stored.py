@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from secateur import dataloader
 from secateur.dataloader import batches
+from secateur.dataloader.sources.decoding import FOR_CROPS, fitted
 from secateur.dataloader.sources.stored import Stored
 from secateur.runs.errors import DataError
 
@@ -89,6 +90,22 @@ def test_real_images_are_found_in_real_files(cifar10, data_dir):
     some = np.random.default_rng(0).permutation(len(files.train))[:500]
     assert np.array_equal(files.train.labels, cifar10.train.labels)
     assert np.array_equal(files.train.images[some], cifar10.train.images[some])
+
+
+def test_of_images_in_the_shape_of_imagenet_the_middle_is_taken():
+    """Of 40×60 pixels brought to 64×96 the columns 20 to 75 for 56, and for crops of all 256 rows of 384."""
+    ramp = np.broadcast_to(np.arange(60, dtype=np.uint8)[None, :, None] * 4, (40, 60, 3))
+    encoded = tf.io.encode_png(ramp)
+    for side, shorter in ((56, 64), (FOR_CROPS, FOR_CROPS)):
+        row = fitted(encoded, (side, side, 3), middle=True).numpy()[0, :, 0]
+        long = shorter * 60 // 40
+        whole = tf.image.resize(ramp, (shorter, long), antialias=True).numpy()[0, :, 0]
+        first = (long - side) // 2
+        assert np.array_equal(row, np.round(whole[first : first + side]))
+    upright = tf.io.encode_png(ramp.transpose(1, 0, 2))
+    assert np.array_equal(
+        fitted(upright, (56, 56, 3), True), fitted(encoded, (56, 56, 3), True).numpy().transpose(1, 0, 2)
+    )
 
 
 def test_what_cannot_be_decoded_is_named_when_it_is_met(folder, tmp_path):
