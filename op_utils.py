@@ -130,8 +130,15 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
             () is the first one, if there is one.
         tpu: address of a TPU, "local" on a TPU machine, or None.
 
-    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU.
+    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and where
+    `TF_CONFIG` names several workers: each would train by itself.
     """
+    workers = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    if len(workers.get("worker", ())) > 1:
+        raise UsageError(
+            "One host trains: unset TF_CONFIG, and give its GPUs by --gpu_id. "
+            f"Received: TF_CONFIG of {len(workers['worker'])} workers"
+        )
     if tpu:
         return _tpu_strategy(tpu)
     if not gpu_ids:

@@ -1,5 +1,6 @@
 """The train step however it is divided, its pure twin, and evaluation."""
 
+import json
 import re
 
 import keras
@@ -51,6 +52,13 @@ def test_steps_in_bfloat16_are_those_in_float32_to_its_eight_bits():
     np.testing.assert_allclose(fewer, exact, rtol=0.02)
     assert 0 < np.abs(near - right).max() < 0.05 * np.ptp(right)
     assert 0 < difference(moved, state) < 0.05
+
+
+def test_several_workers_are_refused_instead_of_training_apart(monkeypatch):
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(UsageError, match="TF_CONFIG of 2 workers"):
+        make_strategy(())
 
 
 # --- devices, replicas, micro-batches ----------------------------------------------------------------------
