@@ -160,6 +160,50 @@ def _group(name: str, values: Sequence[float], found: Report, top: float) -> Fig
     return axes.figure
 
 
+# --- landscapes ---------------------------------------------------------------------------------------------
+
+
+def landscapes(report: Report) -> list[Figure]:
+    """For each step the loss on its plane, and the density of the Hessian's eigenvalues."""
+    found = (report.get("landscapes") or {}).items()
+    drawn = [(name, one, draw) for name, one in found for key, draw in _OF_LANDSCAPES.items() if key in one]
+    return [draw(name, one) for name, one, draw in drawn]
+
+
+def _plane(name: str, found: Report) -> Figure:
+    """Contours of the loss, evenly apart in its logarithm: a plane reaches over many powers of ten."""
+    at, values = found["at"], np.maximum(np.array(found["plane"], float), 1e-12)
+    low, high = float(values.min()), float(values.max())
+    label = f"Loss around {name}: {found['loss']:.3g} in the middle, {low:.3g} to {high:.3g} on the plane"
+    axes = two_axes(f"Loss around {name}", "along a direction", "along another", label)
+    for level in np.geomspace(low, max(high, low * 1.001), 10)[1:-1]:
+        line = axes.contour(at, at, values.T, levels=[level], colors=COLOURS["green"], linewidths=1.5)
+        hint(line, f"loss {level:.3g}")
+    axes.grid(False)
+    (dot,) = axes.plot(0, 0, "o", color=AMBER, mew=0)
+    hint(dot, f"the network: {found['loss']:.4g}")
+    return axes.figure
+
+
+def _density(name: str, found: Report) -> Figure:
+    """Shares of the Hessian's directions over their eigenvalues, the mean over all probes."""
+    values, shares = (np.array(found[key], float) for key in ("values", "shares"))
+    label = f"Eigenvalues of {name}: {found['smallest']:.3g} to {found['largest']:.3g}"
+    axes = two_axes(f"Eigenvalues, {name}", "eigenvalue", "share of directions", label)
+    axes.set_yscale("log")
+    axes.set_ylim(1e-7, 2)
+    axes.set_yticks([1e-6, 1e-4, 1e-2, 1])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    for value, share in zip(values.ravel(), shares.ravel() / len(shares), strict=True):
+        if share > 1e-7:
+            (mark,) = axes.plot([value, value], [1e-7, share], color=BLUE, lw=1.5)
+            hint(mark, f"{value:.4g}: {share:.2g}")
+    return axes.figure
+
+
+_OF_LANDSCAPES = {"plane": _plane, "values": _density}
+
 PICTURES: dict[str, Callable[[Report], list[Figure]]] = {
-    function.__name__: function for function in (widths, search, training, costs, sensitivity)
+    function.__name__: function for function in (widths, search, training, costs, sensitivity, landscapes)
 }

@@ -75,6 +75,12 @@ COMMANDS = {
         f"{COMMANDS_OF}.options:Int8Options",
         f"{COMMANDS_OF}.coding:int8",
     ),
+    "landscape": Command(
+        "measures how smooth the loss is around a network",
+        "secateur.recipes.engine.command:of_landscape",
+        "secateur.recipes.engine.run:run",
+        interrupted=INTERRUPTED,
+    ),
     "report": Command(
         "writes the page of a report.json again, or one of its pictures as SVG",
         f"{COMMANDS_OF}.options:ReportOptions",

@@ -82,7 +82,7 @@ def test_arrows_point_down(room):
 
 INSIDE = {  # bottom up: a folder or file of a room imports itself and what stands before it
     "pruning": "conventions rounding layers plan groups shrink count "
-    "score choose latency planning search constrain",
+    "score choose latency planning search constrain landscape",
     "coding": "entropy sharing int8 file",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from secateur.recipes.engine.config import RunOptions
@@ -26,6 +27,7 @@ from secateur.runs.suggest import nearest
 FLAG = "--recipe"
 OF_NETS = ("arch", "head", "stem", "shortcut", "dropout")  # options that a model of one's own has no use for
 USUAL, TIMED_RECIPE = "ekg", "auto"  # without --recipe, and without it but with --minutes
+SNAPSHOTS = (".pkl", ".safetensors", ".pth", ".th")
 LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
 
 
@@ -48,6 +50,12 @@ def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | N
         raise _hinted(error, recipe) from None
     chosen = {flag: given.pop(flag) for flag in recipe.flags if flag in given}
     return _together(recipe, name, chosen, given)
+
+
+def of_landscape(words: Sequence[str], prog: str) -> RunOptions | None:
+    """The same for `secateur landscape`: a recipe; its first word may be a snapshot, or one's own model."""
+    start = ["--trained_param"] if words and Path(words[0]).suffix in SNAPSHOTS else []
+    return choose([FLAG, "landscape", *start, *words], prog)
 
 
 def options_of(recipe: str | None, **given: Any) -> RunOptions:

@@ -104,6 +104,7 @@ def _measure(
         "untouched": left_whole(context.subject.original) if context.subject.original is not None else [],
         "learning": given[-1] if given else None,
         "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
+        "landscapes": {name: fact["landscape"] for name, fact in facts.items() if "landscape" in fact},
         "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
         "tried": next((_tried(fact) for fact in facts.values() if "tried" in fact), []),
         "clock": {"minutes": config.minutes, "seconds": context.clock.used} if context.clock else None,

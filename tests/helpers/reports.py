@@ -13,6 +13,12 @@ KERNEL = {
     "kernel": "conv/kernel", "bits": 3, "weights": 432, "zeros": 0, "distinct": 431, "values": 8,
     "error": 0.01234, "bytes": 187.6,
 }  # fmt: skip
+LANDSCAPE = {
+    "images": 128, "loss": 0.1, "metric": 0.97, "radius": 0.05, "noise": 0.0123,
+    "smallest": -0.75, "largest": 35.6, "condition": 0.0211, "errors": [0.01, 0.02],
+    "values": [[-0.75, 0.0, 35.6]], "shares": [[0.1, 0.8, 0.1]],
+    "at": [-1.0, 0.0, 1.0], "plane": [[4.0, 2.0, 3.0], [1.0, 0.1, 1.5], [3.0, 2.5, 5.0]],
+}  # fmt: skip
 TAUGHT = {
     "label_weight": 0.0,
     "losses": [{"name": "kd", "weight": 1.0, "moves_kernels": False, "options": {"temperature": 5.0}}],
@@ -129,6 +135,7 @@ def full() -> dict:
         "rounded": {"int8": {"float32": 0.9555, "rounded": 0.9412, "trained": 0.9511}},
         "shared": {"share": [KERNEL]},
         "taught": {"distil": TAUGHT},
+        "landscapes": {"landscape": LANDSCAPE},
         "sensitivity": {
             "ratios": [0.25, 0.5],
             "whole": 0.9412,

@@ -51,6 +51,7 @@ def boxes(root: ElementTree.Element) -> list[tuple[float, ...]]:
         (full(), "sensitivity", 2),
         (full(), "costs", 3),
         (full(), "training", 1 + 2 * 3),
+        (full(), "landscapes", 2),
     ],
 )
 def test_panels_lie_side_by_side_on_white(report, name, count):

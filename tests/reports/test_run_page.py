@@ -124,11 +124,11 @@ def test_pictures_have_a_description_and_figures_a_caption(whole):
     page = Page(whole)
     pictures = [attributes for tag, attributes in page.attributes if tag == "svg"]
     assert (
-        sum(p["class"] == "panel" for p in pictures) == 2 + 2 + 1 + 2 * 3 + 3
-    )  # stages, sensitivity, search, phases, costs
+        sum(p["class"] == "panel" for p in pictures) == 2 + 2 + 1 + 2 + 2 * 3 + 3
+    )  # stages, sensitivity, search, landscape, phases, costs
     assert sum(p["class"] == "key" for p in pictures) == 3  # colours of widths, of teachers, of the curves
     assert all(p["role"] == "img" and len(p["aria-label"]) > 10 for p in pictures)
-    assert page.tags.count("figure") == page.tags.count("figcaption") == 7
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 8
 
 
 def test_no_text_of_a_run_becomes_markup(whole):
