@@ -73,7 +73,7 @@ def _row(name: str, keep: float, words: list[str], folder: Path) -> dict:
 
 def _timed(words: list[str], folder: Path) -> tuple[dict, dict]:
     """A report, and seconds by the wall and of all processors, which are kept beside it."""
-    kept = folder.with_suffix(".times.json")
+    kept = folder.with_name(f"{folder.name}.times.json")
     if not kept.exists():
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         run(words, folder)

@@ -54,11 +54,11 @@ class LossAt:
         return [known.get(id(v), (-1,) if len(v.shape) > 1 else ()) for v in trained]
 
     def __call__(self, weights: Sequence[np.ndarray]) -> tuple[float, float]:
-        """Mean loss and metric over all images, float64."""
+        """Mean loss and metric over all images."""
         total, params = np.zeros(2), [tf.convert_to_tensor(w, v.dtype) for w, v in self._paired(weights)]
         for images, labels, count in self._batches():
             total += count * np.array([float(x) for x in self._value(params, images, labels)])
-        loss, metric = total / self._used
+        loss, metric = (total / self._used).tolist()
         return loss, metric
 
     def hessian_times(self, vector: np.ndarray, weights: Sequence[np.ndarray] | None = None) -> np.ndarray:
