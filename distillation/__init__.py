@@ -1,6 +1,6 @@
 """What to learn from: teachers and losses."""
 
-from secateur.distillation.bank import MemoryBank, bank_bytes, choose_teachers, write_bank
+from secateur.distillation.bank import MemoryBank, bank_into, choose_teachers, write_bank
 from secateur.distillation.basics import cross_entropy, kl_divergence, labels_only
 from secateur.distillation.distiller import Distiller
 from secateur.distillation.features import view
@@ -19,7 +19,7 @@ __all__ = [
     "Loss",
     "MemoryBank",
     "Teacher",
-    "bank_bytes",
+    "bank_into",
     "build",
     "choose_teachers",
     "cross_entropy",

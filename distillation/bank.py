@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tokenize  # NumPy reads the header of a file with it
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -40,6 +42,10 @@ def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
 DTYPES = ("float32", "float16")
 
 
+PIECE = 2**14
+"""Images that every teacher says something of before it is written: no more logits are in memory at once."""
+
+
 def write_bank(
     path: str | Path,
     forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
@@ -48,37 +54,70 @@ def write_bank(
     dtype: str = "float32",
     rank: int = 2,
 ) -> str:
-    """Writes the bytes of `bank_bytes`, all or none of them; returns the file's SHA-256."""
-    return write_atomic(path, bank_bytes(forwards, images, ids, dtype, rank))
+    """Writes a file by `bank_into`, all or nothing of it; returns its SHA-256."""
+    return write_atomic(path, lambda file: bank_into(file, forwards, images, ids, dtype, rank))
 
 
-def bank_bytes(
+def bank_into(
+    file: BinaryIO,
     forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
     images: np.ndarray,
     ids: np.ndarray,
     dtype: str = "float32",
     rank: int = 2,
-) -> memoryview:
-    """Runs every teacher once on all images: the file of what they say.
+    batch_size: int = 1,
+) -> None:
+    """Runs every teacher once on all images and writes what they say, piece by piece.
 
     It is a `.npy` of the logits (n, classes, teachers), as EKG's is, with a second one behind it for the ids
     of its rows. Of maps the logits are (n, h, w, classes, teachers), and so on.
 
     Args:
+        file: to write to.
         forwards: images uint8 (n, h, w, c) → logits (n, classes), or (n, classes, several), in the order in
             which they are to be found; see `op_utils.make_forward`.
         images: un-augmented.
         ids: (n,) different integers ≥ 0.
         dtype: of the logits on disk; "float16" halves the file and rounds to 3 digits.
         rank: axes of one teacher's logits, that of images included.
+        batch_size: of the teachers, where they use the statistics of batches: no piece ends within one.
 
     Raises `UsageError` for another type or for ids that do not fit, `DataError` for logits out of its range.
     """
     require(dtype, DTYPES, "type of a bank", "dtype")
     if len(ids) != len(images) or len(np.unique(ids)) < len(ids):
         raise UsageError(f"Each of {len(images)} images needs an id of its own. Received: {len(ids)} ids")
+    edges = _edges(len(ids), batch_size)
+    with tqdm(total=len(forwards) * (len(edges) - 1), desc="memory bank", unit="teacher") as bar:
+        for start, stop in itertools.pairwise(edges):
+            part = images if stop - start == len(ids) else images[start:stop]
+            logits = _said(forwards, part, dtype, rank, bar.update)
+            if start == 0:
+                shape = (len(ids), *logits.shape[1:])
+                head = {"descr": logits.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, head)
+            file.write(logits.tobytes())  # NumPy's own writer hides that the disk is full
+    rows = io.BytesIO()
+    np.save(rows, np.asarray(ids, np.int64))
+    file.write(rows.getbuffer())
+
+
+def _edges(count: int, batch_size: int) -> list[int]:
+    """Where pieces of whole batches begin and end; the last one is not shorter than a batch."""
+    size = max(1, PIECE // batch_size) * batch_size
+    return [0, *(start for start in range(size, count, size) if start <= count - batch_size), count]
+
+
+def _said(
+    forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
+    images: np.ndarray,
+    dtype: str,
+    rank: int,
+    tick: Callable[[], object],
+) -> np.ndarray:
+    """(n, …, teachers)."""
     columns = []
-    for forward in tqdm(forwards, desc="memory bank", unit="teacher"):
+    for forward in forwards:
         logits = np.asarray(forward(images))
         if logits.ndim not in (rank, rank + 1):
             raise UsageError(
@@ -86,11 +125,8 @@ def bank_bytes(
                 f"Received: shape={logits.shape}, rank={rank}"
             )
         columns.append(_within(logits if logits.ndim > rank else logits[..., None], dtype))
-    logits = np.concatenate(columns, -1)
-    buffer = io.BytesIO()  # straight to a file, NumPy hides that the disk is full
-    np.save(buffer, logits)
-    np.save(buffer, np.asarray(ids, np.int64))
-    return buffer.getbuffer()
+        tick()
+    return np.concatenate(columns, -1)
 
 
 def _within(logits: np.ndarray, dtype: str) -> np.ndarray:

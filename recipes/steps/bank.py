@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from secateur.distillation import bank_bytes, choose_teachers
+from secateur.distillation import bank_into, choose_teachers
 from secateur.distillation.bank import DTYPES
 from secateur.op_utils import make_forward
 from secateur.pruning.search.ekg import history_of
@@ -58,7 +58,9 @@ class Bank(Step):
             )
             own = context.subject.original
             rank = len(own.outputs[0].shape) if own is not None else 2
-            path.write_bytes(bank_bytes(forwards, train.images, train.ids, self.dtype, rank))
+            size = context.config.val_batch_size
+            with open(path, "wb") as file:
+                bank_into(file, forwards, train.images, train.ids, self.dtype, rank, size)
             return facts
 
         path = context.step(state.name, f"{state.name}.npy", make)

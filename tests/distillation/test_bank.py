@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from secateur.distillation import MemoryBank, choose_teachers, write_bank
+from secateur.distillation import MemoryBank, bank_into, choose_teachers, write_bank
 from secateur.runs import DataError, UsageError
 
 # --- choice ------------------------------------------------------------------------------------------------
@@ -155,6 +155,28 @@ def test_what_is_written_is_found_by_id_in_any_order(tmp_path, dtype, tolerance)
         found = bank(IDS[[4, 4, 2]])
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected[[4, 4, 2]], rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_pieces_make_the_same_file(tmp_path, monkeypatch, batch_size):
+    """Of batches by their statistics too: none is cut in two, the last one is filled in its own piece."""
+
+    def of_batches(images):
+        starts = [max(0, min(i, len(images) - batch_size)) for i in range(0, len(images), batch_size)]
+        parts = [says(0)(images[start : start + batch_size]) for start in starts]
+        made = [part - part.mean(0) for part in parts]
+        return np.concatenate(
+            [m[i - s :] for m, i, s in zip(made, range(0, len(images), batch_size), starts, strict=True)]
+        )
+
+    whole = np.stack([says(1)(IMAGES), of_batches(IMAGES)], -1)
+    monkeypatch.setattr("secateur.distillation.bank.PIECE", 2)
+    with open(tmp_path / "bank.npy", "wb") as file:
+        bank_into(file, [says(1), of_batches], IMAGES, IDS, batch_size=batch_size)
+    np.save(tmp_path / "whole.npy", whole)
+    data, expected = ((tmp_path / name).read_bytes() for name in ("bank.npy", "whole.npy"))
+    assert data[: len(expected)] == expected
+    np.testing.assert_array_equal(MemoryBank.open(tmp_path / "bank.npy", IDS)(IDS), whole)
 
 
 def test_several_teachers_at_once_stand_in_their_place(tmp_path):
