@@ -1,8 +1,9 @@
-"""The jobs of `benchmarks.torch_pruning` for Torch-Pruning. Needs torch and torch_pruning only."""
+"""The jobs of `benchmarks.torch_pruning` for Torch-Pruning. Needs torch and torch_pruning, or timm too."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import time
 from collections.abc import Callable
@@ -13,12 +14,21 @@ from torch import nn
 
 from benchmarks.torch_resnet import resnet56
 
-SIDE = 32
+SIDE, SIDE_OF_TIMM = 32, 64
+TIMM = {
+    "MobileNetV2": "mobilenetv2_100",
+    "ResNet50": "resnet50",
+    "DenseNet121": "densenet121",
+    "EfficientNetB0": "efficientnet_b0",
+    "ConvNeXtTiny": "convnext_tiny",
+}
 VGG16 = (64, 64, "pool", 128, 128, "pool", *(256,) * 3, "pool", *(512,) * 3, "pool", *(512,) * 3, "pool")
 
 
 def torch_net(name: str, classes: int) -> nn.Module:
     """The same network in PyTorch."""
+    if name in TIMM:
+        return importlib.import_module("timm").create_model(TIMM[name], pretrained=False).eval()
     if name == "ResNet-56":
         return resnet56(classes).eval()
     layers, width = [], 3
@@ -34,7 +44,8 @@ def torch_net(name: str, classes: int) -> nn.Module:
 def job(name: str, classes: int, keep: float, steps: int) -> Callable[[], dict]:
     """One run: seconds and the share of operations kept. It works in place; copying is not timed."""
     torch.set_num_threads(os.cpu_count())
-    model, example = torch_net(name, classes), torch.randn(1, 3, SIDE, SIDE)
+    side = SIDE_OF_TIMM if name in TIMM else SIDE
+    model, example = torch_net(name, classes), torch.randn(1, 3, side, side)
     prune(copy.deepcopy(model), example, 0.5, keep, 1)  # warms up
     ratio = _ratio(model, example, keep) if steps == 1 else 1.0
 
@@ -58,7 +69,7 @@ def prune(net: nn.Module, example: torch.Tensor, ratio: float, keep: float, step
         global_pruning=True,
         pruning_ratio=ratio,
         iterative_steps=steps,
-        ignored_layers=[net[-1]],
+        ignored_layers=[net.get_classifier() if hasattr(net, "get_classifier") else net[-1]],
     )
     kept = 1.0
     for _ in range(steps):
