@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def picture_file(report: Report, name: str) -> str:
 
 
 def _read(file: Path) -> dict:
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(f"there is no such report. Received: {file}\ngive a run's report.json")
     try:
         report = read_json(file)
