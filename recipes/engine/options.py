@@ -169,9 +169,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""
-        if message.startswith("unrecognized arguments: --"):
+        if re.match(r"unrecognized arguments: --\w", message):
             flag = message.split()[2].split("=")[0]
             if found := closest(flag, self._option_string_actions):
+                message = f"{message}. Did you mean {found!r}?"
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
+            if found := closest(wrong[1], re.findall(r"'(.*?)'", wrong[2])):
                 message = f"{message}. Did you mean {found!r}?"
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
