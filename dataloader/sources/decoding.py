@@ -35,7 +35,8 @@ def decode_files(
     regular = np.array([os.path.isfile(path) for path in paths])
     images, sound = np.empty((int(regular.sum()), *shape), np.uint8), np.zeros(len(paths), bool)
     tried = np.flatnonzero(regular)
-    rows = tf.data.Dataset.from_tensor_slices((tried, [str(paths[i]) for i in tried]))
+    names = tf.constant([str(paths[i]) for i in tried], tf.string, (len(tried),))
+    rows = tf.data.Dataset.from_tensor_slices((tried, names))
     rows = rows.map(lambda i, path: (i, fitted(tf.io.read_file(path), shape)), tf.data.AUTOTUNE)
     for numbers, part in rows.ignore_errors().batch(_CHUNK).as_numpy_iterator():
         done = int(sound.sum())

@@ -8,9 +8,10 @@ import pytest
 
 from secateur import coding, nets
 from secateur.pruning import compact
+from secateur.recipes.engine.compress import compress
 from secateur.recipes.engine.inputs import load_fitting
 from secateur.recipes.engine.subject import load_model
-from secateur.runs import SecateurError, Snapshot, SnapshotError, load_snapshot, save_snapshot
+from secateur.runs import SecateurError, Snapshot, SnapshotError, UsageError, load_snapshot, save_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,16 @@ def test_weights_that_are_not_finite_are_refused_by_name(net, model, tmp_path, v
     for load in (load_model, lambda path: nets.load_params(None, path)):
         with pytest.raises(SnapshotError, match="'conv/kernel' is not finite"):
             load(str(tmp_path / ("own.keras" if load is load_model else "own.pkl")))
+
+
+def test_arguments_of_python_are_checked_as_options_are(model):
+    images, labels = np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)
+    with pytest.raises(UsageError, match="must name a file or a folder"):
+        compress(model, (images, labels), folder="")
+    other = keras.models.clone_model(model)
+    other.set_weights([np.full_like(array, np.nan) for array in model.get_weights()])
+    with pytest.raises(SnapshotError, match="the model: 'conv/kernel' is not finite"):
+        compress(other, (images, labels))
 
 
 @pytest.mark.parametrize(

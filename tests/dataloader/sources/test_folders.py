@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from secateur import dataloader
-from secateur.dataloader.sources.decoding import check_memory
+from secateur.dataloader.sources.decoding import check_memory, decode_files
 from secateur.runs.errors import DataError, UsageError
 
 
@@ -181,6 +181,13 @@ def test_a_class_without_a_single_image_is_no_class(tmp_path):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="12 of 12 images"):
         dataloader.load("folder", str(tmp_path), skip_bad=True)
+    for path in tmp_path.glob("train/*/*"):
+        path.unlink()
+        path.symlink_to("nowhere")
+    with pytest.raises(DataError, match="12 of 12 images"):
+        dataloader.load("folder@8", str(tmp_path))
+    with pytest.raises(DataError, match="12 of 12 images"):
+        decode_files([*tmp_path.glob("train/*/*")], (8, 8, 3), skip_bad=True)
 
 
 @pytest.mark.parametrize("name", ["folder", "TINY_IMAGENET", "CINIC10"])
