@@ -431,8 +431,11 @@ class Trainer:
         metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), rates)
         loss, *others = metrics.numpy().tolist()
         if not np.isfinite(loss):
+            steps = " to ".join(map(str, dict.fromkeys([seeds[0][1] + 1, seeds[-1][1] + 1])))
+            weight = f"; {name} is not finite either" if (name := self._diverged()) else ""
             raise TrainingError(
-                f"The loss is no longer finite. Received: loss={loss} at learning rate {learning_rates[-1]:g}"
+                f"The loss is no longer finite in step {steps}{weight}. "
+                f"Received: loss={loss} at learning rate {learning_rates[-1]:g}"
             )
         return loss, *others, len(waiting)
 
@@ -486,10 +489,17 @@ class Trainer:
         Raises `TrainingError` when a weight is no longer finite: the last step of an epoch can diverge after
         its loss was measured, and a checkpoint of that could never be continued.
         """
+        if name := self._diverged():
+            raise TrainingError(f"The weights are no longer finite, {name} is the first; they are not saved")
         arrays = [np.asarray(keras.ops.convert_to_numpy(v)) for v in self._variables()]
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise TrainingError("The weights are no longer finite; they are not saved")
         return {f"{i:04d}": array for i, array in enumerate(arrays)}
+
+    def _diverged(self) -> str | None:
+        """The path of the first weight, or value of the optimizer, that is not finite."""
+        for variable in self._variables():
+            if not np.isfinite(np.asarray(keras.ops.convert_to_numpy(variable))).all():
+                return variable.path
+        return None
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Puts the weights, momenta or moments, and Adam's count of steps of `state` back."""

@@ -33,6 +33,7 @@ class Dataset:
         flip: whether a mirrored image still belongs to its class.
         inspect: (data_path, download) → names of the classes and shape, where the data says them.
         tested: data_path → whether there is a test part; None: always.
+        files: whether each image is a file, which `read` leaves out with skip_bad=True where it is damaged.
     """
 
     num_classes: int | None
@@ -42,6 +43,7 @@ class Dataset:
     flip: bool = True
     inspect: Callable[[str | None, bool], tuple[list[str], Shape]] | None = None
     tested: Callable[[str | None], bool] | None = None
+    files: bool = False
 
 
 def _normalisations(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
@@ -57,6 +59,7 @@ def _folder(label: str, layout: folders.Layout, classes: int | None, shape: Shap
         partial(folders.read, label, layout),
         _normalisations(*normalisations_of(label).get("hap", IMAGENET)),
         inspect=partial(folders.inspect, label, layout, shape),
+        files=True,
     )
 
 
@@ -116,6 +119,7 @@ def load(
     shape: Shape | None = None,
     constants: Constants | None = None,
     stream: bool = False,
+    skip_bad: bool = False,
 ) -> Splits:
     """Load a data set and cut it into train, search, warm-up and hold-out images.
 
@@ -138,16 +142,20 @@ def load(
         shape: (height, width, 1 or 3) that images are brought to; None = their own.
         constants: mean and standard deviation of each channel on the 0–255 scale, instead of a name.
         stream: leave images in their files that would fit, too.
+        skip_bad: leave out the files of a folder that cannot be read or decoded, with a warning; `skipped` of
+            the splits counts them.
 
     Raises:
-        UsageError: unknown name or normalisation.
+        UsageError: unknown name or normalisation, `skip_bad` for images that are no files.
         DataError: missing and not to be had, damaged, or too small to split.
     """
     path = None if data_path is None else str(data_path)
     facts = facts_of(name, normalisation, path, download, shape, constants)
     entry = open_dataset(name, path, download, shape)
-    if stream:
-        entry = replace(entry, read=partial(entry.read, stream=True))
+    if skip_bad and not entry.files:
+        raise UsageError(f"Only files of a folder can be left out. Received: skip_bad, dataset={name!r}")
+    asked = {"stream": stream, "skip_bad": skip_bad}
+    entry = replace(entry, read=partial(entry.read, **{key: True for key, value in asked.items() if value}))
     official_train = entry.read("train", path, download)
     _check_labels(name, entry, official_train.labels)
     tested = entry.tested is None or entry.tested(path)

@@ -66,11 +66,13 @@ class Images:
             that is several arrays.
         ids: int64, [n], the position of each image in the official order of its split. It indexes a teacher's
             memory bank, whatever the order of a batch.
+        skipped: of a whole split, files that could not be read and were left out.
     """
 
     images: Any
     labels: Any
     ids: np.ndarray
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,6 +141,7 @@ class Splits:
         warmup: up to 256 images a class of `train` that warm a network up (EKG's D_sub), shuffled.
         holdout: up to 256 images a class that choose between epochs and hyper-parameters, in official order.
         facts: classes, shape and normalisation.
+        skipped_train: files of the official training images that could not be read and were left out.
     """
 
     train: Images
@@ -147,6 +150,7 @@ class Splits:
     holdout: Images
     facts: Facts
     _test: _LazyTest | None = field(repr=False, compare=False)
+    skipped_train: int = 0
 
     @property
     def test(self) -> Images:
@@ -167,6 +171,13 @@ class Splits:
     def measured_count(self) -> int:
         """How many images `measured` has. They are fetched from disk for that, and nobody looks at them."""
         return len(self.holdout) + (len(self._test.fetch()) if self._test else 0)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Files that could not be read and were left out, by part; of "test" once that has been read."""
+        read = self._test._images if self._test else None
+        found = {"train": self.skipped_train, "test": read.skipped if read else 0}
+        return {part: count for part, count in found.items() if count}
 
     def first(self, count: int) -> Splits:
         """The same with the first `count` training images, and of `warmup` those that are among them."""
@@ -234,7 +245,8 @@ def make_splits(official_train: Images, read_test: Callable[[], Images] | None, 
     None where there are no test images.
     """
     parts = {name: official_train.take(index) for name, index in split_indices(official_train.labels).items()}
-    return Splits(**parts, facts=facts, _test=_LazyTest(read_test) if read_test else None)
+    test = _LazyTest(read_test) if read_test else None
+    return Splits(**parts, facts=facts, _test=test, skipped_train=official_train.skipped)
 
 
 def given_splits(train: Images, holdout: Images | None, test: Images | None, facts: Facts) -> Splits:

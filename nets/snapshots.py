@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,24 @@ def snapshot_of(model: keras.Model, facts: Mapping | None = None, plan: dict | N
     return Snapshot(arrays=arrays, spec=model.spec.to_json(), plan=plan, facts=dict(facts or {}))
 
 
+def check_finite(arrays: Mapping[str, np.ndarray], label: str) -> None:
+    """Raises `SnapshotError` for the first array with a NaN or an infinity: all that it feeds is NaN."""
+    for name, array in arrays.items():
+        if not array.dtype.name.startswith(("float", "bfloat")) or np.isfinite(array).all():
+            continue
+        count = int(np.isnan(array).sum())
+        infinite = int(np.isinf(array).sum())
+        raise SnapshotError(
+            f"{label}: {name!r} is not finite, {count} NaN and {infinite} infinite numbers of {array.size}. "
+            "Take weights from before its training diverged"
+        )
+
+
+def check_finite_model(model: keras.Model, label: str) -> None:
+    """The same for the weights of a model; `label` is its file's name."""
+    check_finite({v.path: v.numpy() for v in model.weights}, label)
+
+
 def load_params(
     model: keras.Model | None, source: str | Path | Snapshot, label: str = "snapshot"
 ) -> keras.Model:
@@ -61,16 +80,18 @@ def load_params(
         source: path or `Snapshot`.
         label: what errors call a `Snapshot`; a path has its own name.
 
-    Raises `SnapshotError` naming the first array that is missing or does not fit.
+    Raises `SnapshotError` naming the first array that is missing, does not fit or is not finite.
     """
     snapshot = source if isinstance(source, Snapshot) else load_snapshot(source)
     label = label if isinstance(source, Snapshot) else str(source)
+    check_finite(snapshot.arrays, label)
     if is_torch(snapshot.arrays):
         snapshot = from_torch(snapshot.arrays, label)
     if snapshot.spec and GRAPH in snapshot.spec:
         return _functional(model, snapshot, label)
     if model is None:
         spec = _described(snapshot.spec, label) if snapshot.spec else spec_from_arrays(snapshot.arrays, label)
+        _check_sizes(spec, snapshot.arrays, label)
         model = _build_fitting(spec, label)
     elif snapshot.spec and hasattr(model, "spec"):
         _check_alike(model.spec, _described(snapshot.spec, label), label)
@@ -111,6 +132,18 @@ def _described(spec: Mapping, label: str) -> NetSpec:
         return NetSpec.from_json(spec)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"{label}: its spec cannot be used ({error}). Received: spec={spec}") from error
+
+
+def _check_sizes(spec: NetSpec, arrays: Mapping[str, np.ndarray], label: str) -> None:
+    """Of a network that is larger than all arrays nothing is built: its weights might fill the memory."""
+    most = max([len(arrays), *(side for array in arrays.values() for side in array.shape)])
+    named = {"arch": re.findall(r"\d+", str(spec.arch)), "widths": spec.widths.values()}
+    for key, values in (named | {"num_classes": [spec.num_classes]}).items():
+        for value in values:
+            if isinstance(value, bool | float) or not str(value).isdigit() or int(value) > most:
+                raise SnapshotError(
+                    f"{label}: its spec is not that of its arrays. Received: {key} of {str(value)[:60]!r}"
+                )
 
 
 def _check_alike(own: NetSpec, described: NetSpec, label: str) -> None:

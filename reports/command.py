@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from secateur.reports.page import render, run_page
 from secateur.reports.words import Report
-from secateur.runs.errors import RunFolderError, UsageError
+from secateur.runs.errors import RunFolderError, UsageError, first_line
 from secateur.runs.files import read_json, write_atomic
 from secateur.runs.suggest import nearest
 
@@ -27,7 +30,13 @@ def run(options: Any) -> None:
     file = Path(options.report)
     report = _read(file)
     name = f"{options.picture}.svg" if options.picture else file.with_suffix(".html").name
-    text = picture_file(report, options.picture) if options.picture else run_page(report)
+    try:
+        text = picture_file(report, options.picture) if options.picture else run_page(report)
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise UsageError(
+            f"no run has written this report ({first_line(error)}). Received: {file}\n"
+            "give a run's report.json"
+        ) from error
     write_atomic(options.output or file.with_name(name), text.encode())
 
 
@@ -53,7 +62,7 @@ def picture_file(report: Report, name: str) -> str:
 
 
 def _read(file: Path) -> dict:
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(f"there is no such report. Received: {file}\ngive a run's report.json")
     try:
         report = read_json(file)

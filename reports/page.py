@@ -124,7 +124,16 @@ _TEMPLATES.globals |= {
 _TEMPLATES.filters |= {
     **{
         name: getattr(words, name)
-        for name in ("duration", "percent", "si", "joined", "held_out", "learning_text", "filter_text")
+        for name in (
+            "duration",
+            "percent",
+            "si",
+            "joined",
+            "held_out",
+            "left_out",
+            "learning_text",
+            "filter_text",
+        )
     },
     "accuracy": words.accuracy_of,
     "part": words.part_of,

@@ -87,6 +87,13 @@ def held_out(report: Report) -> str:
     return f"There are no test images: accuracies are of images held out of the training{which}."
 
 
+def left_out(report: Report) -> str:
+    """How many image files could not be read and are missing, by part; "" where there are none."""
+    found = report.get("skipped") or {}
+    parts = joined([f"{count} of {part}" for part, count in found.items()])
+    return f"Image files that could not be read were left out: {parts}." if found else ""
+
+
 # --- what became of a network, in one sentence --------------------------------------------------------------
 
 

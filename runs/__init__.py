@@ -6,6 +6,7 @@ Plain NumPy: importing this package imports neither TensorFlow nor TensorBoard.
 from secateur.runs.errors import (
     EXIT_CODES,
     DataError,
+    OutOfMemoryError,
     RunFolderError,
     SecateurError,
     SnapshotError,
@@ -32,6 +33,7 @@ __all__ = [
     "EXIT_CODES",
     "DataError",
     "MetricsLog",
+    "OutOfMemoryError",
     "RunFolder",
     "RunFolderError",
     "SecateurError",

@@ -5,25 +5,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 EXIT_CODES: dict[int, str] = {
     0: "finished",
     1: "a defect of the program (the traceback says where)",
     2: "a flag or value that cannot be used",
     3: "the data set is missing, unreadable or too small",
-    4: "a snapshot is missing, damaged, foreign or does not fit the network",
+    4: "a snapshot or model file is missing, damaged, foreign or does not fit the network",
     5: "the run folder is unwritable, busy, full or holds another run",
     6: "training diverged (the loss is not finite)",
-    130: "interrupted; the same command continues the run",
+    7: "the memory of the machine or of its accelerator ran out",
+    129: "the terminal was closed (SIGHUP); the same command continues the run",
+    130: "interrupted (Ctrl-C); the same command continues the run",
     141: "the reader of the output went away",
+    143: "terminated (SIGTERM); the same command continues the run",
 }
 
 LOG_SECONDS = "10"  # between two states of a progress bar where it cannot be drawn over
 INTERRUPTED = "interrupted: run the same command again to continue"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError"}  # the latter is TensorFlow's, not imported here
 _UNWRITABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -74,6 +81,16 @@ class TrainingError(SecateurError):
     exit_code = 6
 
 
+class OutOfMemoryError(SecateurError):
+    """The memory of the machine or of its accelerator ran out."""
+
+    exit_code = 7
+
+
+class Stopped(BaseException):  # no `Exception`: like Ctrl-C it must pass everything that handles errors
+    """SIGTERM or SIGHUP; `args` has the number. The stack is unwound, so that no temporary file stays."""
+
+
 def warn(message: str) -> None:
     """Print one `warning:` line on stderr."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
@@ -120,33 +137,96 @@ def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
         interrupted: what to print after Ctrl-C, one line.
 
     `sys.exit(cli(main))` is the last line of every program. Unexpected exceptions pass, with their
-    traceback; so does the `SystemExit` of argparse (code 2).
+    traceback; so does the `SystemExit` of argparse (code 2). SIGTERM and SIGHUP unwind as Ctrl-C does,
+    unless the parent has them ignored.
     """
+    _replace_closed_streams()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", LOG_SECONDS)
     try:
-        code = main() or 0
-        sys.stdout.flush()
-        return code
+        with _unwound_by(signal.SIGTERM, signal.SIGHUP):
+            code = main() or 0
+            sys.stdout.flush()
+            return code
     except SecateurError as error:
         return _report(error)
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        _say(interrupted)
         return 130
+    except Stopped as stopped:
+        _say(interrupted)
+        return 128 + stopped.args[0]
     except BrokenPipeError:
         _silence_stdout()
         return 141
-    except OSError as error:
-        # Only a full disk: another OSError that got this far is our own defect and keeps its traceback.
-        if error.errno not in _FULL:
+    except Exception as error:
+        # Another exception that got this far is our own defect and keeps its traceback.
+        if known := _out_of_memory(error):
+            return _report(known)
+        if not isinstance(error, OSError) or error.errno not in _FULL:
             raise
         _silence_stdout()
         return _report(disk_error(error))
 
 
-def _report(error: SecateurError) -> int:
+def _out_of_memory(error: Exception) -> OutOfMemoryError | None:
+    """What the user should read where an allocation failed: Python's, NumPy's, TensorFlow's."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if not names & _OUT_OF_MEMORY and getattr(error, "errno", None) != errno.ENOMEM:
+        return None
+    return OutOfMemoryError(
+        f"the memory ran out ({first_line(error)[:120]})\n"
+        "lower --batch_size or --val_batch_size, raise --accum, take fewer or smaller images "
+        "(--train_images, --dataset NAME@SIDE), or close other programs"
+    )
+
+
+@contextlib.contextmanager
+def _unwound_by(*signals: signal.Signals) -> Iterator[None]:
+    """Signals that would end the process at once raise `Stopped` inside of the block."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    free = threading.current_thread() is threading.main_thread()  # Python allows no other to set handlers
+    taken = [one for one in signals if free and signal.getsignal(one) is signal.SIG_DFL]
+    for one in taken:
+        signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in taken:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def _replace_closed_streams() -> None:
+    """A standard stream that the parent has closed leads nowhere from here on.
+
+    Left closed its number goes to the next file that is opened, and what native code prints goes into that.
+    Characters that a stream cannot encode are escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))
+        if number and getattr(getattr(sys, name), "errors", "") == "strict":
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"error: {error}", file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
+
+
+def _report(error: SecateurError) -> int:
+    _say(f"error: {error}")
     return error.exit_code
 
 

@@ -24,7 +24,7 @@ MAX_BYTES = 2**31  # of a file with arrays
 
 def temporary(target: Path, suffix: str = "") -> Path:
     """A name beside `target` that nothing has. Raises `RunFolderError` where there is no such folder."""
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise RunFolderError(
             f"the folder of a file to write does not exist. Received: path={target}\nmake the folder first"
         )
@@ -115,7 +115,8 @@ def write_json(path: str | os.PathLike, value: Any) -> str:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file. Raises RunFolderError when it is not JSON (`write_json` never leaves such a file)."""
     try:
-        return json.loads(Path(path).read_bytes())
+        with opened(path) as (file, size):
+            return json.loads(file.read(size))
     except (ValueError, RecursionError) as error:
         raise RunFolderError(
             f"{path} is damaged: {str(error)[:80]}\nrestore it, or choose another --train_path"
@@ -142,20 +143,29 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
         data = data[file.write(data) :]
 
 
-def read_jsonl(path: str | os.PathLike) -> list[dict]:
-    """Return the rows of a JSONL file, [] when it is absent; lines cut short by a kill are left out."""
+def read_jsonl(
+    path: str | os.PathLike, is_row: Callable[[dict], bool] | None = None, quiet: bool = False
+) -> list[dict]:
+    """Return the rows of a JSONL file, [] when it is absent.
+
+    Lines cut short by a kill, and those that `is_row` does not take, are left out with a warning, unless
+    `quiet`.
+    """
     if not os.path.exists(path):
         return []
-    rows = []
+    rows, broken = [], []
     for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict):
+        if isinstance(row, dict) and (is_row is None or is_row(row)):
             rows.append(row)
         else:
-            warn(f"{path}, line {number} is incomplete and is left out")
+            broken.append(number)
+    if broken and not quiet:
+        more = f" and {len(broken) - 1} more are" if broken[1:] else " is"
+        warn(f"{path}, line {broken[0]}{more} incomplete or no row, and left out")
     return rows
 
 
@@ -163,8 +173,10 @@ def check_place(path: str | os.PathLike, suffix: str, name: str) -> None:
     """Raises `UsageError` for a file of another ending, `RunFolderError` in a folder that takes none."""
     if Path(path).suffix != suffix:
         raise UsageError(f"The file needs the ending {suffix}. Received: {name}={path}")
+    if os.path.islink(os.path.realpath(path)):
+        raise RunFolderError(f"This symbolic link leads to itself. Received: {name}={path}")
     folder = Path(path).absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise RunFolderError(
             f"There is no such folder, or nothing may be written there. Received: {name}={path}"
         )

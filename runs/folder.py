@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -54,7 +58,7 @@ class RunFolder:
             self._lock = _locked(self._path / LOCK)
         except OSError as error:
             raise RunFolderError(
-                f"{self._path} cannot be a run folder ({error.strerror})\n"
+                f"{self._path} cannot be a run folder ({_reason(self._path, error)})\n"
                 "free space, change permissions or choose another --train_path"
             ) from error
         try:
@@ -79,12 +83,18 @@ class RunFolder:
         return self._path / name
 
     def write(self, name: str, data: bytes | Callable[[BinaryIO], None]) -> str:
-        """Write a file of the run atomically; return its SHA-256."""
-        return write_atomic(self._ours(name), data)
+        """Write a file of the run atomically, unless it has these bytes; return its SHA-256.
+
+        A run that is complete must need no space when it is repeated.
+        """
+        path = self._ours(name)
+        if isinstance(data, bytes) and path.is_file() and path.read_bytes() == data:
+            return hashlib.sha256(data).hexdigest()
+        return write_atomic(path, data)
 
     def write_json(self, name: str, value: Any) -> str:
-        """Write a file of the run as indented JSON, atomically; return its SHA-256."""
-        return write_json(self._ours(name), value)
+        """Write a file of the run as indented JSON, as `write` does; return its SHA-256."""
+        return self.write(name, (to_json(value, indent=2) + "\n").encode())
 
     def _ours(self, name: str) -> Path:
         if name in self._manifest["found"]:
@@ -212,17 +222,33 @@ class RunFolder:
             self._lock.release()
 
 
+def _reason(path: Path, error: OSError) -> str:
+    """Why there can be no folder: the system says "File exists" of a link that leads nowhere, too."""
+    if error.errno != errno.EEXIST:
+        return str(error.strerror)
+    return "it is a symbolic link to nothing, or to itself" if path.is_symlink() else "it is a file"
+
+
+def damaged(path: str | os.PathLike, reason: str = "") -> RunFolderError:
+    """What is said of a file of the folder that a run has not left as it is."""
+    what = f": {reason}" if reason else ""
+    return RunFolderError(f"{os.fspath(path)} is damaged{what}\nrestore it, or choose another --train_path")
+
+
 def _checked_manifest(path: Path) -> dict:
     manifest = read_json(path)
     try:
-        entries = manifest["steps"].values()
-        digests = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in entries)
-        sound = digests and all(Path(entry["file"]).name == entry["file"] for entry in entries)
-        if sound:
-            return {"steps": manifest["steps"], "found": list(manifest["found"])}
-    except (KeyError, TypeError, AttributeError):
-        pass
-    raise RunFolderError(f"{path} is damaged\nrestore it, or choose another --train_path")
+        for step, entry in manifest["steps"].items():
+            if not (
+                re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+                and Path(entry["file"]).name == entry["file"]
+                and isinstance(entry["facts"], dict)
+                and math.isfinite(entry["seconds"])
+            ):
+                raise damaged(path, f"its step {step[:60]!r}")
+        return {"steps": manifest["steps"], "found": [str(name) for name in manifest["found"]]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(path) from error
 
 
 def _locked(path: Path) -> FileLock:
@@ -236,7 +262,8 @@ def _locked(path: Path) -> FileLock:
             "wait for it to end, or choose another --train_path"
         ) from None
     if _owner(path) != own:  # on file systems without locks the file is a marker with the process on top
-        path.write_text(own)
+        with contextlib.suppress(OSError):  # a full disk; the name is there for messages alone
+            path.write_text(own)
     return lock
 
 

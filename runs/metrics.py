@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from secateur.runs.errors import disk_errors, warn
 from secateur.runs.files import append_jsonl, read_jsonl, to_json, write_atomic
 
 FILE = "metrics.jsonl"
+LARGEST = sys.float_info.max
 
 
 class MetricsLog:
@@ -29,6 +31,7 @@ class MetricsLog:
         self._folder = Path(folder)
         self._tensorboard = tensorboard
         self._events: dict[str, _Events] = {}
+        self._told = False  # of broken lines, once
 
     def __enter__(self) -> Self:
         return self
@@ -51,13 +54,15 @@ class MetricsLog:
                 events.scalars(int(step), numbers)
 
     def rows(self, phase: str | None = None) -> list[dict]:
-        """Return the lines logged so far, of one phase or of all."""
-        return [row for row in read_jsonl(self.path) if phase in (None, row.get("phase"))]
+        """Return the lines logged so far, of one phase or of all; see `is_row` for what is left out."""
+        rows = read_jsonl(self.path, is_row, quiet=self._told)
+        self._told = True
+        return [row for row in rows if phase in (None, row["phase"])]
 
     def truncate(self, phase: str, step: int) -> None:
         """Drop what `phase` logged after `step`, before a run goes on from there (-1 drops all of it)."""
         rows = self.rows()
-        kept = [row for row in rows if row.get("phase") != phase or row.get("step", 0) <= step]
+        kept = [row for row in rows if row["phase"] != phase or row["step"] <= step]
         if len(kept) < len(rows):
             write_atomic(self.path, "".join(to_json(row) + "\n" for row in kept).encode())
             if events := self._writer(phase):
@@ -80,6 +85,18 @@ class MetricsLog:
             with disk_errors(self._folder / "tensorboard"):
                 self._events[phase] = _Events(self._folder / "tensorboard" / phase)
         return self._events.get(phase)
+
+
+def is_row(row: dict) -> bool:
+    """Whether a JSON object could be a line of `MetricsLog`: a phase, a step, and numbers or null."""
+    if not isinstance(row.get("phase"), str) or type(row.get("step")) is not int:
+        return False
+    return all(map(_is_number, (value for name, value in row.items() if name != "phase")))
+
+
+def _is_number(value: Any) -> bool:
+    # No bool, which is an int; no NaN, and no integer that is too large for a float.
+    return value is None or (type(value) in (int, float) and -LARGEST <= value <= LARGEST)
 
 
 class _Events:

@@ -113,7 +113,7 @@ def import_file(path: str | os.PathLike) -> None:
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, place)
-    if spec is None or not place.is_file():
+    if spec is None or not os.path.isfile(place):
         raise UsageError(f"There is no such Python file. Received: --import {path}")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # classes ask for their module
     try:

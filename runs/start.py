@@ -18,6 +18,9 @@ from contextlib import contextmanager
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
     """Holds back what native code writes to stderr; shows it after all when the block fails."""
+    if sys.stderr is None:  # a program without one, into which this is imported
+        yield
+        return
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -20,7 +20,7 @@ from secateur.distillation import get_loss, list_losses
 from secateur.pruning import list_criteria
 from secateur.recipes.engine.recipe import RecipeFile, published_recipes
 from secateur.recipes.engine.step import make_step
-from secateur.runs import save_snapshot
+from secateur.runs import EXIT_CODES, save_snapshot
 from tests.helpers.forked import Programs
 
 REPO = Path(__file__).resolve().parents[1]
@@ -322,6 +322,19 @@ def test_the_picture_is_that_of_its_json() -> None:
     assert {group: int(after) for group, _, after in shown} == searched["widths"]
     narrower = sum(int(before) > int(after) for _, before, after in shown)
     assert f"{narrower} of {len(shown)} groups are narrower](docs/ekg_res" in text("README.md")
+
+
+def test_exit_codes_are_those_of_the_programs() -> None:
+    def codes(cell: str) -> set[int]:
+        return {int(code) for code in re.findall(r"\d+", cell)}
+
+    shown = [code for row in cells("docs/runs.md", "| code | meaning |") for code in codes(row[0])]
+    assert sorted(shown) == sorted(EXIT_CODES)
+    tables = text("docs/reliability.md").split("| fault | what happens | code |")[1:]
+    rows = [
+        line.strip("|").split(" | ") for part in tables for line in part.splitlines() if line.startswith("| ")
+    ]
+    assert len(rows) > 20 and all(codes(row[2]) <= EXIT_CODES.keys() for row in rows)
 
 
 def test_the_version_is_one() -> None:

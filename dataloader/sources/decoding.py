@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,28 +19,61 @@ FOR_CROPS = 256
 """Side of ImageNet's images where crops of 224 are taken of them."""
 _CHUNK = 256
 """Images decoded between two copies into the array."""
+_NAMED = 10
+"""Files that cannot be read, as far as messages name them."""
 
 
-def decode_files(paths: Sequence[Path], shape: Shape) -> np.ndarray:
-    """Return the images of `paths`, uint8 [n, *shape], in that order.
+def decode_files(
+    paths: Sequence[Path], shape: Shape, skip_bad: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of `paths` that can be read, uint8 [k, *shape], and which these are, bool [n].
 
-    Raises `DataError` with the name of the first file that cannot be decoded.
+    A file that cannot be read or decoded is left out with a warning where `skip_bad` says so. Else, and where
+    none is left, this raises `DataError` with the names of the first ten.
     """
+    regular = _regular(paths)
+    images, done = np.empty((int(regular.sum()), *shape), np.uint8), 0
+    sound = np.zeros(len(paths), bool)
+    for numbers, part in _decoded(paths, np.flatnonzero(regular), shape).batch(_CHUNK).as_numpy_iterator():
+        images[done : done + len(part)], sound[numbers] = part, True
+        done += len(part)
+    _check(paths, sound, shape, skip_bad)
+    return images[:done], sound
+
+
+def sound_files(paths: Sequence[Path], shape: Shape, skip_bad: bool = False) -> np.ndarray:
+    """Return which of `paths` are files, and with `skip_bad` can be decoded: bool [n]. Raises as above.
+
+    Nothing is kept. Without `skip_bad` no file is opened.
+    """
+    sound = _regular(paths)
+    if skip_bad:
+        tried, sound = np.flatnonzero(sound), np.zeros(len(paths), bool)
+        rows = _decoded(paths, tried, shape).map(lambda number, _: number)
+        for numbers in rows.batch(_CHUNK).as_numpy_iterator():
+            sound[numbers] = True
+    _check(paths, sound, shape, skip_bad)
+    return sound
+
+
+def _regular(paths: Sequence[Path]) -> np.ndarray:
+    """Which may be opened: who opens a FIFO waits for somebody who writes."""
+    return np.array([os.path.isfile(path) for path in paths], bool)
+
+
+def _decoded(paths: Sequence[Path], tried: np.ndarray, shape: Shape):
+    """Rows (number of the path, image) of those that can be decoded."""
     import tensorflow as tf
 
-    images, done = np.empty((len(paths), *shape), np.uint8), 0
-    rows = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
-    rows = rows.map(lambda path: fitted(tf.io.read_file(path), shape), num_parallel_calls=tf.data.AUTOTUNE)
-    try:
-        for part in rows.batch(_CHUNK).as_numpy_iterator():
-            images[done : done + len(part)] = part
-            done += len(part)
-    except tf.errors.OpError as error:
-        raise DataError(
-            "An image cannot be read or decoded: replace it or remove it. "
-            f"Received: {_first_bad(paths[done:], shape)}"
-        ) from error
-    return images
+    names = tf.constant([str(paths[i]) for i in tried], tf.string, (len(tried),))
+    rows = tf.data.Dataset.from_tensor_slices((tried, names))
+    rows = rows.map(lambda i, path: (i, fitted(tf.io.read_file(path), shape)), tf.data.AUTOTUNE)
+    return rows.ignore_errors()
+
+
+def _check(paths: Sequence[Path], sound: np.ndarray, shape: Shape, skip_bad: bool) -> None:
+    if not sound.all():
+        _tell([paths[i] for i in np.flatnonzero(~sound)], len(paths), shape, skip_bad and bool(sound.any()))
 
 
 def fitted(encoded, shape: Shape, middle: bool = False):
@@ -61,14 +96,16 @@ def fitted(encoded, shape: Shape, middle: bool = False):
     return tf.ensure_shape(resized, shape)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width of an image file. Raises `DataError` when it cannot be decoded."""
+def image_size(paths: Sequence[Path]) -> tuple[int, int]:
+    """Return height and width of the first image that can be read. Raises `DataError` where none can."""
     import tensorflow as tf
 
-    try:
-        return tuple(tf.io.decode_image(path.read_bytes(), 3, expand_animations=False).shape[:2])
-    except tf.errors.OpError as error:
-        raise DataError(f"An image cannot be decoded: replace it or remove it. Received: {path}") from error
+    for path in filter(os.path.isfile, paths):
+        try:
+            return tuple(tf.io.decode_image(path.read_bytes(), 3, expand_animations=False).shape[:2])
+        except (tf.errors.InvalidArgumentError, OSError):
+            continue
+    raise _unreadable(paths, len(paths))
 
 
 def fits_memory(label: str, count: int, shape: Shape, available: int | None = None) -> bool:
@@ -104,13 +141,36 @@ def _resized(image, sides):
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
-def _first_bad(paths: Sequence[Path], shape: Shape) -> Path:
-    """Return the file that fails alone, too; decoding in parallel does not say which it was."""
+def _tell(bad: Sequence[Path], total: int, shape: Shape, skip: bool) -> None:
+    """Warns of what is left out; raises `DataError` where nothing may be."""
     import tensorflow as tf
 
-    for path in paths[: 2 * _CHUNK]:
-        try:
-            fitted(tf.io.read_file(str(path)), shape)
-        except (tf.errors.OpError, ValueError):
-            return path
-    return paths[0]
+    for path in filter(os.path.isfile, bad[:_NAMED]):
+        with contextlib.suppress(tf.errors.InvalidArgumentError, tf.errors.NotFoundError, OSError):
+            fitted(path.read_bytes(), shape)  # whatever else it raises, memory that runs out, is no bad image
+    if not skip:
+        raise _unreadable(bad, total)
+    warn(f"{len(bad)} of {total} images cannot be read and are left out: {_named(bad)}")
+
+
+def _unreadable(bad: Sequence[Path], total: int) -> DataError:
+    return DataError(
+        f"{len(bad)} of {total} images cannot be read or decoded: replace or remove them, or leave them out "
+        f"with --skip_bad.\nReceived: {_named(bad)}"
+    )
+
+
+def _named(bad: Sequence[Path]) -> str:
+    more = len(bad) - _NAMED
+    names = ", ".join(f"{path} ({_reason(path)})" for path in bad[:_NAMED])
+    return names + (f" and {more} more" if more > 0 else "")
+
+
+def _reason(path: Path) -> str:
+    try:
+        info = path.stat()
+    except OSError as error:
+        return str(error.strerror).lower()
+    if not stat.S_ISREG(info.st_mode):
+        return "no regular file"
+    return "no PNG, JPEG, BMP or GIF, or a damaged one" if info.st_size else "empty"

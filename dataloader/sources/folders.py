@@ -5,12 +5,13 @@ A layout is a function (root, part) → (files, labels, classes) that reads name
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from secateur.dataloader.sources.decoding import Shape, decode_files, fits_memory, image_size
+from secateur.dataloader.sources.decoding import Shape, decode_files, fits_memory, image_size, sound_files
 from secateur.dataloader.sources.stored import Stored
 from secateur.dataloader.splits import Images
 from secateur.runs.errors import DataError
@@ -34,6 +35,7 @@ def read(
     *,
     shape: Shape,
     stream: bool = False,
+    skip_bad: bool = False,
 ) -> Images:
     """Return the "train" or "test" images of a folder, in alphabetical order of class and file.
 
@@ -45,25 +47,38 @@ def read(
         download: has no effect; nothing is ever downloaded into someone's folder.
         shape: (height, width, 3) that all images are brought to (`decoding.fitted`).
         stream: leave them in their files, as is done with what does not fit in memory.
+        skip_bad: leave out what cannot be decoded, with a warning; the images count them.
 
-    Raises `DataError`: a folder that is missing or of another layout, an image that cannot be decoded.
+    Raises `DataError`: a folder that is missing or of another layout, an image that cannot be decoded, which
+    of those that stay in their files is seen once it is needed.
     """
-    files, labels, _ = layout(label, _root(label, data_path), part)
-    stream = stream or not fits_memory(label, len(files), shape)
-    images = Stored.of_files(files, shape) if stream else decode_files(files, shape)
-    return Images(images, labels.astype(np.int32), np.arange(len(files), dtype=np.int64))
+    files, labels, _ = _listed(label, layout, part, data_path)
+    if stream or not fits_memory(label, len(files), shape):
+        sound = sound_files(files, shape, skip_bad)
+        images = Stored.of_files(files, shape).take(sound)
+    else:
+        images, sound = decode_files(files, shape, skip_bad)
+    numbers = np.arange(len(images), dtype=np.int64)
+    return Images(images, labels[sound].astype(np.int32), numbers, skipped=int((~sound).sum()))
+
+
+def _listed(label: str, layout: Layout, part: str, data_path: str | None) -> Listing:
+    try:
+        return layout(label, _root(label, data_path), part)
+    except OSError as error:
+        raise DataError(f"{label} cannot be read ({error.strerror}). Received: {error.filename}") from error
 
 
 def inspect(
     label: str, layout: Layout, shape: Shape | None, data_path: str | None, download: bool = True
 ) -> tuple[list[str], Shape]:
-    """Return the classes, and `shape`; None = a square of the first image's shorter side.
+    """Return the classes, and `shape`; None = a square of the shorter side of the first that can be read.
 
     At most 224 pixels a side. Other arguments and errors as in `read`.
     """
-    files, _, classes = layout(label, _root(label, data_path), "train")
+    files, _, classes = _listed(label, layout, "train", data_path)
     if shape is None:
-        side = min(LARGEST, *image_size(files[0]))
+        side = min(LARGEST, *image_size(files))
         shape = (side, side, 3)
     return classes, shape
 
@@ -132,7 +147,7 @@ def _root(label: str, data_path: str | None) -> Path:
     if data_path is None:
         raise DataError(f"{label} is read from a folder: give --data_path DIR. Received: data_path=None")
     root = Path(data_path).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{label} is read from a folder; there is no such folder. Received: data_path={root}")
     return root
 

@@ -81,9 +81,11 @@ class Stored:
             for part in rows.batch(size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
                 yield part
                 done += len(part)
+        except tf.errors.ResourceExhaustedError:  # no fault of the data
+            raise
         except tf.errors.OpError as error:
             raise DataError(
-                "An image cannot be read or decoded: replace it or remove it. "
+                "An image cannot be read or decoded: replace or remove it; of a folder --skip_bad does. "
                 f"Received: {self.take(slice(done, None))._first_bad()}"
             ) from error
 

@@ -94,6 +94,8 @@ def read(
     split = part if part == "train" else next((one for one in tests if one in builder.info.splits), part)
     try:
         return _images(label, builder, split, stream, (shape, middle))
+    except tf.errors.ResourceExhaustedError:  # no fault of the data
+        raise
     except (tf.errors.OpError, OSError, ValueError, KeyError, AssertionError) as error:
         raise _damaged(label, str(builder.data_path), error) from error
 

@@ -21,7 +21,7 @@ TOLERANCE = 0.005  # of accuracy, where training in 8 bits is advised
 
 def check_places(file: str, output: str, suffix: str) -> None:
     """Before any work: raises `SnapshotError` for a missing file, else as `check_place` does."""
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise SnapshotError(f"There is no such file. Received: file={file}")
     check_place(output, suffix, "output")
     if os.path.realpath(output) == os.path.realpath(file):
@@ -81,8 +81,11 @@ def _plain(path: str) -> tuple:
 
 def decode(options: DecodeOptions) -> None:
     """A .kpz file → a Keras model."""
+    from secateur.nets.snapshots import check_finite_model
+
     check_places(options.file, options.output, ".keras")
     model = coding.decode(options.file, each=partial(_bar, title="decode"))
+    check_finite_model(model, options.file)
     make_atomic(options.output, model.save)
     count = f"{model.count_params():,} weights"
     print(f"{options.output}: {model.name}, {count}, bit for bit those of {options.file}")
@@ -90,7 +93,7 @@ def decode(options: DecodeOptions) -> None:
 
 def inspect(options: InspectOptions) -> None:
     """Prints what a .kpz file holds. Without TensorFlow."""
-    if not Path(options.file).is_file():
+    if not os.path.isfile(options.file):
         raise SnapshotError(f"There is no such file. Received: file={options.file}")
     print(coding.inspect(options.file, each=partial(_bar, title="inspect")))
 

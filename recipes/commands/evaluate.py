@@ -57,15 +57,17 @@ class _Read:
 
     @classmethod
     def of(cls, config: EvaluateOptions, path: str, snapshot: Snapshot) -> _Read:
-        model = load_fitting(path, snapshot, config.arch, config.dataset, config.data_path)
         known = snapshot.facts
+        crop = known.get("crop")
+        model = load_fitting(path, snapshot, config.arch, config.dataset, config.data_path, crop)
         subject = Subject() if hasattr(model, "spec") else Subject.own(model)
         name, constants = normalisation_of(config.normalisation, snapshot), config.constants
         if not constants and name == "given":
             constants = tuple(known["mean"]), tuple(known["std"])
-        splits = _splits(config.dataset, config.data_path, name, subject.shape, constants, config.stream)
+        asked = config.stream, config.skip_bad
+        splits = _splits(config.dataset, config.data_path, name, subject.shape, constants, *asked)
         subject.check_classes(splits.facts.num_classes, config.dataset)
-        view = Pipeline(name, crop=known.get("crop"), resize=known.get("resize"))
+        view = Pipeline(name, crop=crop, resize=known.get("resize"))
         return cls(path, subject.bare(model), subject, splits, view)
 
     def logits(self, config: EvaluateOptions) -> tuple[np.ndarray, np.ndarray]:
@@ -80,9 +82,12 @@ class _Read:
 
 
 @functools.lru_cache(maxsize=4)
-def _splits(dataset: str, data_path: str | None, normalisation: str, shape, constants, stream):
+def _splits(
+    dataset: str, data_path: str | None, normalisation: str, shape, constants, stream: bool, skip_bad: bool
+) -> dataloader.Splits:
     """Read once for all snapshots that are shown the same."""
-    return dataloader.load(dataset, data_path, normalisation, shape=shape, constants=constants, stream=stream)
+    asked = {"stream": stream, "skip_bad": skip_bad}
+    return dataloader.load(dataset, data_path, normalisation, shape=shape, constants=constants, **asked)
 
 
 def _row(path: str, model: keras.Model, found: Score) -> dict:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from secateur.coding.sharing.kernels import KINDS
 from secateur.recipes.engine.config import OwnOptions
 from secateur.recipes.engine.cutting import PlanOptions
-from secateur.recipes.engine.options import Options, option
+from secateur.recipes.engine.options import FilePath, Options, option
 from secateur.runs.errors import UsageError
 
 NO_IMAGES = "needs images: give --data FOLDER or tfds:NAME. Received: data=None"
@@ -30,17 +30,17 @@ class TuningOptions(OwnOptions):
 class PruneOptions(PlanOptions, TuningOptions):
     """Make a Keras model smaller: whole channels go, plain Keras layers stay."""
 
-    model: str = option(
+    model: FilePath = option(
         ..., "the .keras file to prune; it comes first and needs no flag", first="MODEL.keras"
     )
-    output: str | None = option(None, "the smaller model, a .keras file", short="-o")
+    output: FilePath | None = option(None, "the smaller model, a .keras file", short="-o")
     minutes: float | None = option(
         None, "that this may take: as the recipe auto decides what to try, and trains; with --data", gt=0
     )
     dry_run: bool = option(False, "print groups, widths and costs, write no model")
-    save_plan: str | None = option(None, "write the plan to this .json file, in a dry run too")
+    save_plan: FilePath | None = option(None, "write the plan to this .json file, in a dry run too")
     export: list[str] = option([], "also write these: litert, onnx, savedmodel")
-    report: str | None = option(None, "an HTML page; its numbers go to a .json file beside it")
+    report: FilePath | None = option(None, "an HTML page; its numbers go to a .json file beside it")
 
     def model_post_init(self, context: Any, /) -> None:
         """Raises `UsageError` for options that contradict each other."""
@@ -71,8 +71,10 @@ class PruneOptions(PlanOptions, TuningOptions):
 class EncodeOptions(OwnOptions):
     """A Keras model or a snapshot in the fewest bytes: every bit of its weights is kept."""
 
-    file: str = option(..., "a .keras file or a snapshot; it comes first and needs no flag", first="FILE")
-    output: str = option(..., "the .kpz file to write", short="-o")
+    file: FilePath = option(
+        ..., "a .keras file or a snapshot; it comes first and needs no flag", first="FILE"
+    )
+    output: FilePath = option(..., "the .kpz file to write", short="-o")
     bits: int | None = option(
         None, "share the weights of each convolution first, at most 2^bits values and 0", ge=1, le=16
     )
@@ -106,22 +108,22 @@ class EncodeOptions(OwnOptions):
 class DecodeOptions(Options):
     """A .kpz file back to a Keras model, bit for bit."""
 
-    file: str = option(..., "the .kpz file; it comes first and needs no flag", first="FILE")
-    output: str = option(..., "the .keras file to write", short="-o")
+    file: FilePath = option(..., "the .kpz file; it comes first and needs no flag", first="FILE")
+    output: FilePath = option(..., "the .keras file to write", short="-o")
 
 
 class InspectOptions(Options):
     """What a .kpz file holds, and where its bytes go."""
 
-    file: str = option(..., "the .kpz file; it comes first and needs no flag", first="FILE")
+    file: FilePath = option(..., "the .kpz file; it comes first and needs no flag", first="FILE")
 
 
 class Int8Options(TuningOptions):
     """A Keras model as a LiteRT file of whole numbers of 8 bits."""
 
-    file: str = option(..., "a .keras file; it comes first and needs no flag", first="FILE")
-    output: str = option(..., "the .tflite file to write", short="-o")
-    data: str = option(..., "images that calibrate it, as for prune; without sub-folders: no labels")
+    file: FilePath = option(..., "a .keras file; it comes first and needs no flag", first="FILE")
+    output: FilePath = option(..., "the .tflite file to write", short="-o")
+    data: FilePath = option(..., "images that calibrate it, as for prune; without sub-folders: no labels")
     learning_rate: float = option(1e-3, "of fine-tuning, falling to 0 along a cosine", gt=0)
     samples: int = option(512, "training images that show how large activations become", ge=1)
     numbers: Literal["float32", "int8", "uint8"] = option("float32", "what the file reads and gives")
@@ -130,10 +132,10 @@ class Int8Options(TuningOptions):
 class ReportOptions(Options):
     """The page of a report.json made again, or one of its pictures."""
 
-    report: str = option(
+    report: FilePath = option(
         ..., "report.json of a run, or the JSON of `prune --report`; it comes first", first="REPORT.json"
     )
     picture: str | None = option(
         None, "write this alone, as SVG: widths, search, training, costs or sensitivity"
     )
-    output: str | None = option(None, "the file to write (default: beside the report)", short="-o")
+    output: FilePath | None = option(None, "the file to write (default: beside the report)", short="-o")

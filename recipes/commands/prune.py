@@ -146,7 +146,7 @@ def check_places(options: PruneOptions) -> None:
     That is a folder that takes no file, or a file that would take the place of one that is read, or of
     another one that is written.
     """
-    if not Path(options.model).is_file():
+    if not os.path.isfile(options.model):
         raise SnapshotError(f"There is no such file. Received: model={options.model}")
     output = None if options.dry_run else options.output
     written = {"output": output, "report": options.report, "save_plan": options.save_plan}

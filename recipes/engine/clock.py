@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Self
 
 from secateur.recipes.engine.config import RunOptions
 from secateur.runs import RunFolder, read_json
+from secateur.runs.folder import damaged
 
 FILE = "clock.json"
 
@@ -37,7 +39,10 @@ class Clock:
         if options.minutes is None:
             return None
         known = folder.path(FILE)
-        before = read_json(known)["seconds"] if known.exists() else 0.0
+        found = read_json(known) if known.exists() else {"seconds": 0.0}
+        before = found.get("seconds") if isinstance(found, dict) else None
+        if type(before) not in (int, float) or not 0 <= before < math.inf:
+            raise damaged(known)
         return cls(60 * options.minutes, options.given_at, before, folder)
 
     @property

@@ -107,7 +107,10 @@ def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     add_options(parser, RunOptions, recipe.options, taken=recipe.flags)
     for name, flag in recipe.flags.items():
         text = flag.help.replace(LOSSES, _losses()) if asked and LOSSES in flag.help else flag.help
-        _add(parser, name, flag, text, flag.standing(recipe.steps, recipe.options))
+        try:
+            _add(parser, name, flag, text, flag.standing(recipe.steps, recipe.options))
+        except argparse.ArgumentError as error:
+            raise UsageError(f"Two flags of one name ({error}). Received: flags.{name}") from None
     return parser
 
 

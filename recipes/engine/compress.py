@@ -15,6 +15,7 @@ from secateur.dataloader import Facts, Images, Splits, given_splits, parts_of
 from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
+from secateur.nets.snapshots import check_finite_model
 from secateur.recipes.engine.command import options_of
 from secateur.recipes.engine.files import COMPACT
 from secateur.recipes.engine.report import print_table
@@ -86,15 +87,16 @@ def compress(
     if strange := [name for name in options if name in INSTEAD]:
         name = strange[0]
         raise UsageError(f"compress takes {INSTEAD[name]} instead. Received: {name}={options[name]!r}")
+    check_finite_model(model, "the model")
     subject = Subject.own(model, loss, options.pop("unfreeze", True))
-    place = nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory()
+    place = nullcontext(str(folder)) if folder is not None else tempfile.TemporaryDirectory()
     with place as path:
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
         run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
         splits = _splits(subject, train, holdout, test, classes, pixels, run.constants)
         report = run_on(run, subject, splits)
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
-    return Compressed(small, report, Path(folder) if folder else None)
+    return Compressed(small, report, None if folder is None else Path(folder))
 
 
 def _splits(

@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pipeline
-from secateur.recipes.engine.options import NameIn, Options, option
+from secateur.recipes.engine.options import FilePath, NameIn, Options, option
 from secateur.runs.errors import UsageError
 
-VOLATILE = "gpu_id tpu do_log save_minutes compile train_path data_path data stream setting force".split()
+VOLATILE = (
+    *("gpu_id", "tpu", "compile", "do_log", "save_minutes", "setting", "force"),
+    *("train_path", "data_path", "data", "stream", "skip_bad"),
+)
 """Options that may differ when a run continues; device and XLA change the last bits. `val_batch_size` is none
 of them: teachers and re-estimated averages use the BN statistics of batches of that size."""
 
@@ -22,13 +25,14 @@ of them: teachers and re-estimated averages use the BN statistics of batches of 
 class ImageOptions(Options):
     """Images, and how a network reads them."""
 
-    data: str | None = option(
+    data: FilePath | None = option(
         None, "images: a folder with a sub-folder for each class, or tfds:NAME, tfds:NAME/CONFIG:VERSION"
     )
-    data_path: str | None = option(None, "tfds data_dir (default: tfds' own)")
+    data_path: FilePath | None = option(None, "tfds data_dir (default: tfds' own)")
     stream: bool = option(
         False, "decode images from their files while they are needed, as is done where memory is too small"
     )
+    skip_bad: bool = option(False, "leave out files of a folder that cannot be read; the report counts them")
     val_batch_size: int = option(256, "images per batch of evaluation", ge=1)
     normalisation: Literal["auto", "rgb", "bgr", "imagenet", *NORMALISATIONS, *PIXELS] = option(
         "auto",
@@ -65,7 +69,7 @@ class OwnOptions(ImageOptions):
     force: bool = option(False, "go on with a model that gets its images no better than by chance")
     batch_size: int = option(128, "images at a time in training", ge=1)
     seed: int = option(1, "of training, and of what is drawn at random", ge=0, lt=2**31)
-    train_path: str | None = option(
+    train_path: FilePath | None = option(
         None, "run folder, in which the same command goes on when it was killed (default: a temporary one)"
     )
 
@@ -97,7 +101,7 @@ class RunOptions(Common, OwnOptions):
     """What every run needs to know: which recipe, where to, from what, on how many images at a time."""
 
     recipe: str = option("ekg", "name or file, behind --recipe")
-    model: str | None = option(
+    model: FilePath | None = option(
         None, "a Keras model of one's own, .keras or .h5, instead of --arch", first="[MODEL.keras]"
     )
     from_scratch: bool = option(False, "draw the weights of --model anew: the recipe trains them")
@@ -116,11 +120,11 @@ class RunOptions(Common, OwnOptions):
         action="extend",
     )
     until: str | None = option(None, "stop behind this step of the recipe, and report")
-    train_path: str = option("../test", "run folder; the same command continues a run that was killed")
-    trained_param: str | None = option(
+    train_path: FilePath = option("../test", "run folder; the same command continues a run that was killed")
+    trained_param: FilePath | None = option(
         None, "snapshot to start from, published or ours; without it a network with random weights"
     )
-    teacher: list[str] = option(
+    teacher: list[FilePath] = option(
         [],
         'snapshots that a step with teacher = "files" learns from: logits of all, features of the first',
     )
@@ -180,7 +184,7 @@ class RunOptions(Common, OwnOptions):
 class EvaluateOptions(Common):
     """Evaluate snapshots on the test images."""
 
-    trained_param: list[str] = option([], "snapshots; several are evaluated as an ensemble")
+    trained_param: list[FilePath] = option([], "snapshots; several are evaluated as an ensemble")
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

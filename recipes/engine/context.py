@@ -70,9 +70,11 @@ class RunContext:
 
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
+        before = self.folder.entry(name)
         path = self.folder.step(name, file, make)
         self.folder.drop_checkpoints(name)
-        self.note_time()
+        if self.folder.entry(name) is not before:  # a repetition that does nothing writes nothing
+            self.note_time()
         return path
 
     def checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:

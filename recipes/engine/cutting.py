@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from secateur.pruning.conventions import CONVENTIONS
 from secateur.pruning.score.registry import NORMALISERS
-from secateur.recipes.engine.options import NameIn, Options, option
+from secateur.recipes.engine.options import FilePath, NameIn, Options, option
 from secateur.runs.errors import UsageError
 
 TARGETS = ("keep", "keep_macs", "keep_params", "keep_bytes", "keep_ms", "max_ms")
@@ -32,7 +32,7 @@ class PlanOptions(CutOptions):
     keep_bytes: float | None = option(None, "ratio of the bytes of the weights to keep", gt=0, lt=1)
     keep_ms: float | None = option(None, "ratio of the measured milliseconds to keep", gt=0, lt=1)
     max_ms: float | None = option(None, "measured milliseconds of one call at most", gt=0)
-    plan: str | None = option(None, "apply this plan, a .json file, instead of a budget")
+    plan: FilePath | None = option(None, "apply this plan, a .json file, instead of a budget")
 
     reduce: Literal["mean", "sum", "max", "first"] = option(
         "mean", "how the members of a group share a score"
@@ -60,7 +60,7 @@ class PlanOptions(CutOptions):
     backend: Literal["litert", "frozen"] = option("litert", "what milliseconds are measured on")
     threads: int = option(1, "of the measured call; 0 is the program's own choice", ge=0)
     ms_batch: int = option(1, "images of the measured call", ge=1)
-    cache: str | None = option(None, "folder of measured layers (default: the user's cache folder)")
+    cache: FilePath | None = option(None, "folder of measured layers (default: the user's cache folder)")
 
     def model_post_init(self, context: Any, /) -> None:
         """Raises `UsageError` for options that contradict each other."""

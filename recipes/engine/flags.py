@@ -46,7 +46,7 @@ class Flag(_Entry):
     def standing(self, steps: Tables, options: Mapping[str, Any]) -> Any:
         """What it has been set to, where a recipe has these steps and options; None for something else."""
         if not self.values:
-            return _value(self.sets[0], steps, options)
+            return _value(self.sets[0], steps, options) if self.sets else None
         for word, settings in self.values.items():
             if all(_value(target, steps, options) == value for target, value in _flat(settings)):
                 return SWITCH.get(word, word)
@@ -67,8 +67,14 @@ class PublishedFlag(_Entry):
 
     def _ours(self, name: str, value: str) -> str:
         for pattern, ours in self.values.items():
-            if match := re.fullmatch(pattern, value):
-                return match.expand(ours)
+            try:
+                if match := re.fullmatch(pattern, value):
+                    return match.expand(ours)
+            except re.error as error:
+                raise UsageError(
+                    f"The recipe has no regular expression here ({error}). "
+                    f"Received: {name}: {pattern!r} = {ours!r}"
+                ) from None
         if self.only:
             valid = [word for pattern in self.values for word in pattern.split("|")]
             hint = f"Only {valid[0]} is supported" if len(valid) == 1 else nearest(value, valid)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import keras
+from pydantic import ConfigDict, Field
 
 from secateur import dataloader, nets
 from secateur.dataloader import Splits
 from secateur.dataloader.registry import DATASETS, find_dataset, open_dataset
 from secateur.nets import torch_names
 from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.options import Options
 from secateur.runs import DataError, Snapshot, SnapshotError, UsageError
+
+LARGEST = 2**14  # pixels of a side of an image
 
 
 def check_names(arch: str | None, dataset: str) -> None:
@@ -42,7 +48,7 @@ def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, i
     Raises `DataError` for one's own images that are not there, by whatever name.
     """
     if config.data:
-        if not config.data.startswith("tfds:") and not Path(config.data).is_dir():
+        if not config.data.startswith("tfds:") and not os.path.isdir(config.data):
             raise DataError(
                 f"There is no such folder. Received: data={config.data}\n"
                 "give a folder with a sub-folder of images for each class, or tfds:NAME"
@@ -58,8 +64,29 @@ def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, i
         shape=shape,
         constants=config.constants,
         stream=config.stream,
+        skip_bad=config.skip_bad,
     )
     return splits.first(config.train_images) if config.train_images else splits
+
+
+class SnapshotFacts(Options):
+    """What a snapshot says of the images that its network reads."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    normalisation: str = "rgb"
+    mean: list[float] = Field([0.0], min_length=1, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, max_length=3)
+    crop: int | None = Field(None, ge=1, le=LARGEST)
+    resize: int | None = Field(None, ge=1, le=LARGEST)
+
+
+def check_facts(path: str, facts: Mapping[str, Any]) -> None:
+    """Raises `SnapshotError` where a snapshot, read from `path`, says what cannot be of its images."""
+    try:
+        SnapshotFacts(**facts)
+    except UsageError as error:
+        raise SnapshotError(f"{path}: its facts make no sense. {error}") from error
 
 
 def load_fitting(
@@ -68,20 +95,30 @@ def load_fitting(
     arch: str | None,
     dataset: str,
     data_path: str | None = None,
+    crop: int | None = None,
 ) -> keras.Model:
     """The network of a snapshot that was read from `path`; `arch` None takes any architecture.
 
-    Raises `SnapshotError` when it is of another architecture or has other classes, and `DataError` when only
-    the data in `data_path` says how many there are, and is not there.
+    `crop` is the side of what it is shown of images. Raises `SnapshotError` when it is of another
+    architecture, has other classes or reads other images, and `DataError` when only the data in `data_path`
+    says how many there are, and is not there.
     """
+    check_facts(path, snapshot.facts)
     model = nets.load_params(None, snapshot, path)
     if not hasattr(model, "spec"):
         return model  # `Subject` says whether it fits
-    spec, classes = model.spec, open_dataset(dataset, data_path).num_classes
+    spec, entry = model.spec, open_dataset(dataset, data_path)
+    classes, shape = entry.num_classes, (crop, crop, 3) if crop else entry.shape
     alike = [name for name, entry in DATASETS.items() if entry.num_classes == spec.num_classes]
     for name, found, expected, remedy in (
         ("arch", spec.arch, arch or spec.arch, f"--arch {spec.arch}"),
         ("classes", spec.num_classes, classes, f"--dataset {' or '.join(alike) or 'with as many classes'}"),
+        (
+            "input_shape",
+            spec.input_shape,
+            shape,
+            f"--dataset {dataset.partition('@')[0]}@{spec.input_shape[0]}",
+        ),
     ):
         if found != expected:
             wanted = f"--arch {arch} --dataset {dataset}" if arch else f"--dataset {dataset}"

@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,8 @@ from secateur.runs.suggest import closest, nearest
 
 Kind = TypeVar("Kind", bound="Options")
 Schema = Mapping[str, Any]  # the JSON schema of a field
+FilePath = Annotated[str, Field(pattern=r"\A[^\x00]+\z")]
+"""A file or folder. Not "", which a shell makes of a variable without value: it is the current folder."""
 
 BOUNDS = {
     "minimum": "at least",
@@ -98,6 +100,8 @@ def explain(kind: type[Options], values: Mapping[str, Any], error: ValidationErr
     received = f"Received: {label.removeprefix('--')}={values[name]!r}"
     if "extra_forbidden" in found:
         return f"Unknown key. {received}. {nearest(name, kind.model_fields)}"
+    if "string_pattern_mismatch" in found:
+        return f"{label} must name a file or a folder. {received}"
     schema = kind.model_json_schema()["properties"][name]
     if unknown := UNKNOWN & found.keys():
         return f"Unknown value. {received}. {nearest(str(found[min(unknown)]), _choices(schema))}"
@@ -165,9 +169,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""
-        if message.startswith("unrecognized arguments: --"):
+        if re.match(r"unrecognized arguments: --\w", message):
             flag = message.split()[2].split("=")[0]
             if found := closest(flag, self._option_string_actions):
+                message = f"{message}. Did you mean {found!r}?"
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
+            if found := closest(wrong[1], re.findall(r"'(.*?)'", wrong[2])):
                 message = f"{message}. Did you mean {found!r}?"
         raise UsageError(f"{message}\nSee {self.prog} --help")
 

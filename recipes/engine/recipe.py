@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 from secateur.recipes.engine.flags import Flag, PublishedFlag, name_of, tables_of
 from secateur.runs.errors import UsageError, first_line
+from secateur.runs.files import opened
+from secateur.runs.stubs import Refused
 from secateur.runs.suggest import nearest
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 SUFFIX = ".toml"
 KEYS = ("about", "published", "command", "options", "steps", "flags", "published_flags")
 DERIVED = (*KEYS, "based_on", "set")
+LEVELS = 4  # of steps in steps; a loop in a loop is refused in its own words
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,20 @@ class RecipeFile:
     def read(cls, path: str | Path) -> RecipeFile:
         """Raises `UsageError` for a file that is missing, is no TOML, or holds other keys or no steps."""
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            with opened(path) as (file, size):
+                table = tomllib.loads(file.read(size).decode())
+            return cls._of(table, path)
+        except RecursionError:
+            reason = "it is nested too deeply, or based on itself"
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, Refused) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
-            raise UsageError(
-                f"The recipe cannot be read ({reason}). Received: recipe={path}\n"
-                "--recipe list names the published ones"
-            ) from error
+        raise UsageError(
+            f"The recipe cannot be read ({reason}). Received: recipe={path}\n"
+            "--recipe list names the published ones"
+        )
+
+    @classmethod
+    def _of(cls, table: dict[str, Any], path: str | Path) -> RecipeFile:
         known = DERIVED if "based_on" in table else KEYS
         for key in table:
             if key not in known:
@@ -68,7 +79,14 @@ class RecipeFile:
         if "based_on" in table:
             table = _derived(table, path)
         _check_steps(table.get("steps", []), path)
-        return cls(Path(path).stem, **table)
+        made = cls(Path(path).stem, **table)
+        for name, flag in made.flags.items():
+            if not flag.values and not _has_flag_type(flag.standing(made.steps, made.options)):
+                raise UsageError(
+                    "A flag sets a key that has a number, a text or a switch in the recipe. "
+                    f"Received: {path}: flags.{name}.sets={flag.sets}"
+                )
+        return made
 
     def changed(self, settings: Sequence[str]) -> list[dict]:
         """The steps after `--set NAME.KEY=VALUE …`, values as in TOML; text may go without quotes.
@@ -106,9 +124,12 @@ def published_recipes() -> list[str]:
 def check_steps(steps: Sequence[Mapping[str, Any]], reserved: Sequence[str] = ()) -> None:
     """Raises `UsageError` where a step's name is taken or no name for files of its own."""
     names = [name_of(table) for table in tables_of(steps)]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"Two steps are called {name!r}. Received: steps {names}\ngive one another name")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UsageError(
+                f"Two steps are called {name!r}. Received: {count} of {len(names)} steps\n"
+                "give one another name"
+            )
         if not name.isidentifier() or name in reserved:
             raise UsageError(
                 "A step's name has letters, digits and _ only, and is none of "
@@ -139,6 +160,8 @@ def _check_types(table: Mapping[str, Any], path: str | Path) -> None:
         if not isinstance(value, kind):
             wanted = {dict: f"a table, [{key}]", list: "tables, [[steps]]", str: "text"}[kind]
             raise UsageError(f"{key} must be {wanted}. Received: {path}: {key} = {value!r}")
+    if wrong := [one for one in table.get("set", []) if not isinstance(one, str)]:
+        raise UsageError(f'set has texts, "STEP.KEY=VALUE". Received: {path}: set = [{wrong[0]!r}]')
     for key in ("flags", "published_flags"):
         for name, value in table.get(key, {}).items():
             if not isinstance(value, dict):
@@ -147,8 +170,11 @@ def _check_types(table: Mapping[str, Any], path: str | Path) -> None:
 
 def _check_steps(steps: Sequence[Any], path: str | Path) -> None:
     """Raises `UsageError` where steps are no tables, and where the first one is not the dense network."""
-    if not all(isinstance(one, dict) and isinstance(one.get("name", ""), str) for one in tables_of(steps)):
-        raise UsageError(f"Every step is a table with a text as its name. Received: recipe={path}")
+    if not are_steps(steps):
+        raise UsageError(
+            "Every step is a table with a text as its name and as its kind; steps in it are such tables. "
+            f"Received: recipe={path}"
+        )
     if missing := [one for one in tables_of(steps) if "kind" not in one]:
         raise UsageError(f"Every step needs a kind. Received: {path}: {missing[0]}")
     if [one["kind"] for one in tables_of(steps)].count("dense") != 1 or steps[0]["kind"] != "dense":
@@ -156,6 +182,28 @@ def _check_steps(steps: Sequence[Any], path: str | Path) -> None:
             f'A recipe begins with the network that it prunes: one [[steps]] with kind = "dense". '
             f"Received: recipe={path}"
         )
+
+
+def are_steps(steps: Any, levels: int = LEVELS) -> bool:
+    """Whether these are tables of steps, and the steps in them, of which there are so many levels at most."""
+    return (
+        isinstance(steps, list)
+        and (levels > 0 or not steps)
+        and all(
+            isinstance(one, dict)
+            and isinstance(one.get("kind", ""), str)
+            and isinstance(one.get("name", ""), str)
+            and are_steps(one.get("steps", []), levels - 1)
+            for one in steps
+        )
+    )
+
+
+def _has_flag_type(value: Any) -> bool:
+    """Whether a word of the command line can be a value like this one, which may be several numbers."""
+    if isinstance(value, list):
+        return all(type(one) in (int, float) for one in value)
+    return isinstance(value, bool | int | float | str)
 
 
 def _copied(table: Mapping[str, Any]) -> dict:
@@ -166,13 +214,13 @@ def written(value: Any) -> str:
     """A value as `changed` reads it."""
     if isinstance(value, list):
         return f"[{', '.join(map(written, value))}]"
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    return repr(value) if isinstance(value, float) else json.dumps(value, default=str)
 
 
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -27,11 +27,12 @@ from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.training.scoring import ensemble_accuracy
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
-from secateur.reports.words import held_out, ratio
-from secateur.runs import load_snapshot, read_json, write_json
+from secateur.reports.words import held_out, left_out, ratio
+from secateur.runs import load_snapshot, read_json, sha256, warn, write_json
 from secateur.runs.text import number, table
 
 PAGE = "report.html"
+LOGGED = {"loss", "accuracy", "holdout_loss", "holdout_accuracy", "learning_rate"}  # of every epoch
 IN_PERCENT = [name for kind, name in METRICS.items() if kind != "own"]
 PRINTED = [column for column in COLUMNS if column[0] != "flops_ekg"]  # a terminal is narrower than the page
 
@@ -49,20 +50,30 @@ def finish(
         lite: the float32 LiteRT file of the last snapshot, where the run has one.
     """
 
-    def make(path: Path) -> None:
+    def make(path: Path) -> dict:
         report = _measure(context, system, snapshots, state, lite)
-        _write_page(context, report)
         write_json(path, report)
+        return {PAGE: _write_page(context, report)}
 
     report = read_json(context.step("report", "report.json", make))
-    if not context.folder.path(PAGE).exists():
-        _write_page(context, report)
+    _repair_page(context, report)
     print_table(report)
     return report
 
 
-def _write_page(context: RunContext, report: dict) -> None:
-    context.folder.write(PAGE, run_page(report).encode())
+def _write_page(context: RunContext, report: dict) -> str:
+    return context.folder.write(PAGE, run_page(report).encode())
+
+
+def _repair_page(context: RunContext, report: dict) -> None:
+    """Writes the page again where it is not the one that the manifest has the digest of."""
+    folder, entry = context.folder, context.folder.entry("report")
+    page, written = folder.path(PAGE), entry["facts"].get(PAGE)
+    if page.is_file() and written in (None, sha256(page)):
+        return
+    warn(f"{page} is gone, damaged or changed; it is written again")
+    facts = entry["facts"] | {PAGE: _write_page(context, report)}
+    folder.record("report", "report.json", entry["seconds"], facts)
 
 
 def _measure(
@@ -90,6 +101,7 @@ def _measure(
         "bn": config.bn,
         "metric": context.subject.metric_name,
         "frozen": context.subject.frozen_text(),
+        "skipped": context.splits.skipped,
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
         "rows": [
             _row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()
@@ -119,7 +131,7 @@ def _measure(
             name for name, fact in facts.items() if fact.get("reestimated") and not _dropped(fact)
         ],
         "dropped": {name: fact for name, fact in facts.items() if _dropped(fact)},
-        "epochs": [row for row in context.log.rows() if row["phase"] in entries],
+        "epochs": [row for row in context.log.rows() if row["phase"] in entries and row.keys() >= LOGGED],
         "test_reads": context.splits.test_reads,
     }
 
@@ -258,6 +270,8 @@ def print_table(report: dict) -> None:
     print(_table("network", report["rows"], PRINTED, metric))
     if not report["test_reads"]:
         print(held_out(report))
+    if skipped := left_out(report):
+        print(skipped)
     if rows := report.get("files"):
         print(_table("file", rows, FILE_COLUMNS, metric))
     if together := report.get("ensemble"):

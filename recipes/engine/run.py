@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from secateur.recipes.engine.inputs import (
     normalisation_of,
 )
 from secateur.recipes.engine.reading import read_rightly
-from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
+from secateur.recipes.engine.recipe import RecipeFile, are_steps, check_steps, find_recipe
 from secateur.recipes.engine.report import finish
 from secateur.recipes.engine.step import NetworkStep, Start, State, Step, make_step
 from secateur.recipes.engine.subject import Subject
@@ -43,6 +44,7 @@ from secateur.runs import (
     read_json,
     sha256,
 )
+from secateur.runs.folder import damaged
 from secateur.runs.start import quiet_tensorflow
 from secateur.runs.suggest import nearest
 
@@ -97,7 +99,7 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
         subject = subject or Subject.of(options, sources.get(begins))
         for path, source in sources.items():
             arch = options.arch if path == begins else None
-            load_fitting(path, source, arch, options.dataset, options.data_path)
+            load_fitting(path, source, arch, options.dataset, options.data_path, options.images.crop)
         splits = load_splits(options, _normalisation(options, sources), subject.shape)
         if not subject.classifies:
             splits = splits.unlabelled()
@@ -203,7 +205,7 @@ def check_order(steps: Sequence[Step]) -> None:
     Also where two steps write the same snapshot.
     """
     snapshots = [one.file or f"snap_{one.label}.pkl" for one in steps if isinstance(one, NetworkStep)]
-    if twice := [one for one in snapshots if snapshots.count(one) > 1]:
+    if twice := [file for file, count in Counter(snapshots).items() if count > 1]:
         raise UsageError(f"Each step writes a file of its own. Received: file={twice[0]!r} of two steps")
     for before, after in itertools.pairwise(steps):
         if before.writes and not after.writes:
@@ -211,13 +213,14 @@ def check_order(steps: Sequence[Step]) -> None:
                 f"{before.label} writes the network, which {after.label} then changes. Received: "
                 f"{before.label} before {after.label}\nput it behind the other steps"
             )
-    for i, step in enumerate(steps):
-        banks = [one.teachers for one in steps[:i] if one.kind == "bank"]
+    banks: list[str] = []
+    for step in steps:
         if step.needs_bank and not (banks and banks[-1] in step.asks_bank):
             raise UsageError(
                 f"It needs a step bank before it, with teachers = {' or '.join(step.asks_bank)}. "
                 f"Received: {step.label} behind {f'one of {banks[-1]}' if banks else 'none'}"
             )
+        banks += [step.teachers] if step.kind == "bank" else []
 
 
 def _is_used(step: Step, later: Sequence[Step]) -> bool:
@@ -271,11 +274,20 @@ def _row(path: Path) -> str:
 
 def _refuse_old(path: Path) -> None:
     config = path / "config.json"
-    if config.is_file() and (found := read_json(config).get("engine")) != ENGINE:
+    if os.path.isfile(config) and (found := _stored(config).get("engine")) != ENGINE:
         raise RunFolderError(
             f"{path} holds a run of another version, which cannot be continued: choose another --train_path. "
             f"Received: engine={found}"
         )
+
+
+def _stored(config: Path) -> dict:
+    """What config.json holds. Raises `RunFolderError` where no run has written that."""
+    stored = read_json(config)
+    sound = isinstance(stored, dict) and isinstance(stored.get("flags", {}), dict)
+    if sound and are_steps(stored.get("program", [])):
+        return stored
+    raise damaged(config)
 
 
 def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
@@ -283,11 +295,11 @@ def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
 
     Files stay until they are made again. The options are stored last: after a kill it begins anew.
     """
-    stored = read_json(folder.path("config.json"))
+    stored = _stored(folder.path("config.json"))
     if all(stored.get(key) == wanted[key] for key in ("program", *REPORTED)):
         return
     done = dict.fromkeys([*folder.steps(), *folder.begun(), *(row["phase"] for row in log.rows())])
-    again = outdated(stored["program"], wanted["program"], done)
+    again = outdated(stored.get("program", []), wanted["program"], done)
     folder.forget(again)
     for step in again:
         log.truncate(step, -1)
@@ -306,11 +318,11 @@ def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterabl
 
 def changed(stored: Mapping, wanted: Mapping) -> list[str]:
     """In words, what two versions of a run have in common but with other values."""
-    before, now = ({key: one[key] for key in REPORTED} | one["flags"] for one in (stored, wanted))
+    before, now = ({key: one.get(key) for key in REPORTED} | one.get("flags", {}) for one in (stored, wanted))
     found = [f"{key}={before.get(key)} is now {now[key]}" for key in now if before.get(key) != now[key]]
     if found:
         return found
-    before = {name_of(table): table for table in tables_of(stored["program"])}
+    before = {name_of(table): table for table in tables_of(stored.get("program", []))}
     for table in tables_of(wanted["program"]):
         old = before.get(name := name_of(table), table)
         found += [

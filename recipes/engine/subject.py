@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
 import zipfile
 import zlib
@@ -22,7 +25,7 @@ from secateur.nets.endings import logits_of, with_ending
 from secateur.nets.functional import functional
 from secateur.nets.graph import has_graph, trace
 from secateur.nets.losses import Loss
-from secateur.nets.snapshots import GRAPH
+from secateur.nets.snapshots import GRAPH, check_finite_model
 from secateur.nets.task import Task
 from secateur.nets.twins import flags_of, frozen, training_twin
 from secateur.pruning import compact
@@ -30,9 +33,19 @@ from secateur.pruning.layers import find_installed
 from secateur.recipes.engine.config import RunOptions
 from secateur.runs import Snapshot, SnapshotError, UsageError, warn
 from secateur.runs.errors import first_line
+from secateur.runs.stubs import Refused
 
 Shape = tuple[int, int, int]
 SUFFIXES = (".keras", ".h5")
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+UNREADABLE = (
+    *OUT_OF_MEMORY, ValueError, TypeError, OSError, KeyError, ImportError, AttributeError, IndexError,
+    OverflowError, RecursionError, NotImplementedError, tf.errors.OpError,
+)  # fmt: skip
+"""What Keras and TensorFlow raise of files that they cannot read, and of models that they cannot build."""
+SIZES = {"filters", "units", "kernel_size", "input_dim", "output_dim", "key_dim", "value_dim", "num_heads"}
+"""Keys of layers in a file, each of which has at least as many weights."""
+FEW = 2**24  # weights that do no harm
 
 
 @dataclass(frozen=True)
@@ -178,10 +191,10 @@ class Subject:
 def load_model(path: str) -> keras.Model:
     """A saved model, with the loss that it was compiled with where that is known.
 
-    A subclassed model comes as a functional one. Raises `SnapshotError` for a file that Keras cannot read,
-    `UsageError` for a model that cannot be made functional.
+    A subclassed model comes as a functional one. Raises `SnapshotError` for a file that Keras cannot read, or
+    whose weights are not finite, `UsageError` for a model that cannot be made functional.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise SnapshotError(f"There is no such file. Received: model={path}")
     if Path(path).suffix not in SUFFIXES:
         raise UsageError(f"A model is a .keras or .h5 file. Received: model={path}")
@@ -189,30 +202,56 @@ def load_model(path: str) -> keras.Model:
         raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")
     find_installed()
     try:
+        if Path(path).suffix == ".keras":
+            _check_sizes(path)
         model = _read(path)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise SnapshotError(
             f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
         ) from error
-    except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
+    except UNREADABLE as error:
         unknown = re.search(r"Could not locate \w+ '[^']+'", str(error))
+        large = "its weights do not fit in memory" if isinstance(error, OUT_OF_MEMORY) else ""
         hint = (
             "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if unknown else ""
         )
-        reason = unknown[0] if unknown else first_line(error)
+        reason = unknown[0] if unknown else large or first_line(error)
         raise SnapshotError(
             f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
         ) from error
+    check_finite_model(model, path)
     return model if has_graph(model) else functional(model)
 
 
 def _read(path: str) -> keras.Model:
     try:
         return keras.models.load_model(path)
+    except OUT_OF_MEMORY:
+        raise
     except Exception as error:  # of a loss or optimizer of one's own, which is not needed
         model = keras.models.load_model(path, compile=False)
         warn(f"how {path} was compiled cannot be read ({first_line(error)}): its loss is not known")
         return model
+
+
+def _check_sizes(path: str) -> None:
+    """Raises `Refused` for a layer that would have more weights than the file has bytes.
+
+    Keras makes the weights that a file asks for before it looks whether they are there.
+    """
+    with zipfile.ZipFile(path) as parts:
+        size = sum(part.file_size for part in parts.infolist())
+        waiting = [json.loads(parts.read("config.json"))] if "config.json" in parts.namelist() else []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key in SIZES & value.keys():
+                sides = value[key] if isinstance(value[key], list) else [value[key]]
+                if math.prod(side for side in sides if isinstance(side, int)) > max(size, FEW):
+                    raise Refused(f"{key}={value[key]} in a file of {size} bytes")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _fitted(images: tf.Tensor, shape: Shape) -> tf.Tensor:

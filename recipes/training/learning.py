@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -99,7 +100,7 @@ class LearningOptions(Options):
                 "Teachers are weighed or filtered, not both: a filter makes one of them. Received: "
                 f"teacher_weights={self.teacher_weights}, filter={self.filter}"
             )
-        losses_of(self, 2 if self.teacher in ("ensemble", "bank") else 1, label)
+        check_losses_of(self, 2 if self.teacher in ("ensemble", "bank") else 1, label)
         if self.filter == "dataset" and self.teacher not in ("none", "bank", "files"):
             raise UsageError(
                 "A filter over the data set asks a bank. "
@@ -118,7 +119,7 @@ class LearningOptions(Options):
             raise UsageError(
                 "Who teaches? Give --teacher FILE.pkl …, or --distill none. Received: no teacher"
             )
-        losses_of(self, len(files), label)
+        check_losses_of(self, len(files), label)
         if self.teacher_weights and len(self.teacher_weights) != len(files):
             raise UsageError(
                 f"{label}.teacher_weights has one for each of {len(files)} teachers. "
@@ -137,6 +138,25 @@ def losses_of(options: LearningOptions, teachers: int, label: str) -> list[tuple
     Raises `UsageError` for a name that is not registered, with the nearest one, and for several teachers
     that no loss listens to. `label` is what messages call the step.
     """
+    betas = _betas_of(options, teachers, label)
+    built = [build(name, **_options(options, name)) for name in options.losses]
+    return list(zip(built, betas, strict=True))
+
+
+def check_losses_of(options: LearningOptions, teachers: int, label: str) -> None:
+    """Raises what `losses_of` does, and makes no loss that another step of the same words has made."""
+    _betas_of(options, teachers, label)
+    for name in options.losses:
+        said = _options(options, name)
+        _check_options(name, **said | {key: tuple(v) for key, v in said.items() if isinstance(v, list)})
+
+
+@functools.lru_cache(maxsize=256)
+def _check_options(loss: str, **options: Any) -> None:
+    build(loss, **options)  # a Keras layer, 2 ms
+
+
+def _betas_of(options: LearningOptions, teachers: int, label: str) -> list[float]:
     known = [_known(name, f"{label}.distill") for name in options.losses]
     if teachers > 1 and known and not any(loss.reads in ("logits", "all") for loss in known):
         raise UsageError(
@@ -144,9 +164,7 @@ def losses_of(options: LearningOptions, teachers: int, label: str) -> list[tuple
             f"{teachers} teachers"
         )
     published = [loss.beta for loss in known]
-    betas = [*published[: len(published) - len(options.betas)], *options.betas]
-    built = [build(name, **_options(options, name)) for name in options.losses]
-    return list(zip(built, betas, strict=True))
+    return [*published[: len(published) - len(options.betas)], *options.betas]
 
 
 def learning_of(

@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,12 @@ class Programs:
         cwd: Path,
         file_limit: int | None = None,
         environment: dict[str, str] | None = None,
+        closed: Sequence[int] = (),
     ) -> int:
         """Starts a file of the project, or any by its whole path, and returns the process id.
 
-        `file_limit` is the size that no file may exceed, `environment` what differs from this process's.
+        `file_limit` is the size that no file may exceed, `environment` what differs from this process's,
+        `closed` the standard streams that it starts without.
         """
         if self._child:  # of a test that ran out of time
             os.kill(self._child, signal.SIGKILL)
@@ -84,6 +87,7 @@ class Programs:
             "err": str(self._folder / "err"),
             "file_limit": file_limit,
             "environment": environment or {},
+            "closed": closed,
         }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -143,6 +147,9 @@ def _become(request: dict) -> None:
     for descriptor, path in ((1, request["out"]), (2, request["err"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number in request["closed"]:  # as Python does where it finds them closed
+        os.close(number)
+        setattr(sys, ("stdin", "stdout", "stderr")[number], None)
     os.chdir(request["cwd"])
     os.environ.update(request["environment"])
     if limit := request["file_limit"]:

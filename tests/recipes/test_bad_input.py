@@ -181,6 +181,46 @@ def test_a_full_disk_is_code_5_and_loses_nothing(programs, published, unfinished
         assert sha256(folder / file) == sha256(published.folder / file)
 
 
+def written(path) -> tuple[int, int]:
+    """Which file it is, and when it was last written."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def test_a_repetition_mends_its_page_and_writes_nothing_else(programs, published, tmp_path):
+    """So it needs no space on a full disk; nor does it need a standard stream."""
+    folder = shutil.copytree(published.folder, tmp_path / "run")
+    page = folder / "report.html"
+    whole, untouched = page.read_bytes(), {p: written(p) for p in folder.rglob("*") if p.is_file()}
+    for damaged in (whole, whole[:-1000]):
+        page.write_bytes(damaged)
+        closed = (0, 1, 2) if damaged is whole else ()
+        options = {"cwd": published.cwd, "closed": closed}
+        done = programs.run("train_cifar.py", *RUN, "--train_path", folder, **options)
+        assert done.code == 0, done.err[-2000:]
+        assert page.read_bytes() == whole
+        assert ("report.html is gone, damaged or changed" in done.err) == (damaged is not whole)
+        for path in untouched.keys() - {page, folder / ".lock"}:
+            if damaged is whole or path.name != "manifest.json":
+                assert written(path) == untouched[path], path
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "null", '{"engine": 2, "program": 5}', '{"engine": 2, "flags": []}']
+)
+def test_options_that_no_run_has_written_are_code_5(programs, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(content)
+    done = programs.run("train_cifar.py", *DIGITS, "--train_path", tmp_path / "run", cwd=tmp_path)
+    refused(done, 5, "config.json is damaged", "--train_path")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_a_name_that_no_folder_can_have_is_code_5(programs, tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    done = programs.run("train_cifar.py", *DIGITS, "--train_path", tmp_path / name, cwd=tmp_path)
+    refused(done, 5, name, "--train_path")
+
+
 def test_a_diverging_run_is_code_6_and_goes_on_with_what_it_has(programs, published, tmp_path):
     source = published.folder / "snap_baseline.pkl"
     options = [*DIGITS, "--criterion", "l1", "--trained_param", source, "--train_path", tmp_path / "run"]

@@ -123,8 +123,16 @@ def test_images_without_labels_mend_a_model_and_train_none(secateur, stripes, tm
     flat.mkdir()
     for path in [*(stripes / "images").rglob("*.png")][::8]:
         shutil.copy(path, flat / f"{path.parent.name}{path.name}")
-    options = ["--keep", 0.5, "--data", "flat", "-o", "small.keras"]
-    assert "averages of BN re-estimated –" in secateur("prune", stripes / "stripes.keras", *options)
+    (flat / "a.png").touch()
+    options = ["--keep", 0.5, "--data", "flat", "-o", "small.keras", "--skip_bad"]
+    out, left = (
+        secateur("prune", stripes / "stripes.keras", *options, "--report", "r.html"),
+        "left out: 1 of train",
+    )
+    assert (
+        "averages of BN re-estimated –" in out and left in out and left in (tmp_path / "r.html").read_text()
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["skipped"] == {"train": 1}
     with pytest.raises(DataError, match="The step train needs labels"):
         secateur("prune", stripes / "stripes.keras", *options, "--finetune_epochs", 1)
     with pytest.raises(DataError, match="The step prune needs labels"):

@@ -1,5 +1,8 @@
 """Recipe files: every published one can be read and made into steps; mistakes are answered by name."""
 
+import time
+from pathlib import Path
+
 import pytest
 
 from secateur.recipes.engine.command import choose
@@ -159,13 +162,57 @@ def test_a_mistake_in_a_step_is_answered_by_its_name(table, words):
         ("based_on = 'ekg'\nset = 'fine_tune.epochs=1'", "set must be"),
         ("[[steps]]\nkind = 'dense'\n[flags]\nrate = 3", "A flag is a table"),
         ("[[steps]]\nkind = 'dense'\n[flags.rate]\nhelp = ''\nset = []", "Unknown key"),
+        ("[[steps]]\nkind = 5", "text as its name and as its kind"),
+        ("[[steps]]\nkind = 'dense'\n[[steps]]\nkind = 'repeat'\nsteps = 5", "steps in it are such tables"),
+        ("[[steps]]\nkind = 'dense'\n[[steps]]\nkind = 'repeat'\nsteps = [5]", "such tables"),
+        ("[[steps]]\nkind = 'dense'\nx = " + 300 * "[{steps = " + "1" + 300 * "}]", "nested too deeply"),
+        ("[[steps]]\nkind = 'dense'\nx = " + 3000 * "[" + 3000 * "]", "nested too deeply"),
+        ("based_on = 'own.toml'", "based on itself"),
+        ("based_on = 'ekg'\nset = [5]", "set has texts"),
+        ("[[steps]]\nkind = 'dense'\n[flags.rate]\nhelp = ''\nsets = ['dense.epoch']", "a key that has a"),
+        (
+            "[[steps]]\nkind = 'dense'\nepochs = 1979-05-27\n[flags.e]\nhelp = ''\nsets = ['dense.epochs']",
+            "has a number, a text or a switch",
+        ),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, words):
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_text(text)
+    with pytest.raises(UsageError, match=words) as refused:
+        RecipeFile.read("own.toml")
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs = 1979-05-27T07:32:00Z", "dense.epochs must be int. Received"),
+        ("epochs = true", "dense.epochs must be int. Received: dense.epochs=True"),
+        ("[options]\nbatch_size = true", "--batch_size must be int. Received: batch_size=True"),
+        ("[options]\nseed = 2020-01-01", "--seed must be int. Received"),
+        ("[options]\ntrain_path = ''", "--train_path must name a file or a folder"),
+        ("[published_flags.x]\nvalues = {'(' = 'y'}", "no regular expression here"),
+        (
+            "epochs = 1\n[flags.e]\nhelp = ''\nsets = ['dense.epochs']\nalias = 'seed'",
+            "Two flags of one name",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_answered(tmp_path, text, words):
     path = tmp_path / "own.toml"
-    path.write_text(text)
+    path.write_text(f"[[steps]]\nkind = 'dense'\n{text}")
     with pytest.raises(UsageError, match=words):
-        RecipeFile.read(path)
+        program_of(choose(["--recipe", str(path), *(["--x", "y"] if "flags.x" in text else [])]))
+
+
+def test_thousands_of_steps_are_checked_in_seconds(tmp_path):
+    path, many = tmp_path / "own.toml", 3000
+    steps = [f"[[steps]]\nkind = 'train'\nname = 't{i}'\nepochs = 1\n" for i in range(many)]
+    path.write_text("[[steps]]\nkind = 'dense'\n" + "".join(steps))
+    began = time.process_time()
+    assert len(program_of(choose(["--recipe", str(path)])).steps) == 1 + many
+    assert time.process_time() - began < 5  # 1.3 of ours; a loss for each step took 6
 
 
 def test_an_option_that_does_not_exist_is_refused_with_the_nearest(tmp_path):

@@ -40,6 +40,15 @@ def test_what_is_no_report_is_refused(content, tmp_path):
     assert not (tmp_path / "out.svg").exists()
 
 
+@pytest.mark.parametrize("change", [{"rows": 5}, {"rows": [{}]}, {"epochs": 1}, {"learning": {"a": 1}}])
+def test_a_report_that_no_run_has_written_is_refused(change, tmp_path):
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(full() | change))
+    with pytest.raises(UsageError, match="no run has written this report .*Received: .*report.json"):
+        dispatch(["report", str(file)], "secateur")
+    assert not (tmp_path / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [([], "Which report"), (["x.json", "--pictur", "widths"], "Did you mean '--picture'?")],

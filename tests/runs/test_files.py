@@ -23,6 +23,7 @@ from secateur.runs import (
     write_atomic,
     write_json,
 )
+from secateur.runs.files import check_place
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -172,6 +173,18 @@ def test_a_place_that_cannot_be_written_is_named(place, tmp_path):
     with pytest.raises(RunFolderError, match=place):
         write_atomic(tmp_path / place, b"data")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_link_to_itself_is_no_place_for_a_file(tmp_path):
+    (tmp_path / "loop.keras").symlink_to("loop.keras")
+    with pytest.raises(RunFolderError, match="leads to itself. Received: output="):
+        check_place(tmp_path / "loop.keras", ".keras", "output")
+
+
+def test_a_file_that_waits_for_a_writer_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "plan.json")
+    with pytest.raises(RunFolderError, match="not a regular file"):
+        read_json(tmp_path / "plan.json")
 
 
 def test_json_knows_numpy_and_paths(tmp_path):

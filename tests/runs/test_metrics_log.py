@@ -84,6 +84,28 @@ def test_lines_of_a_killed_run_are_kept_but_for_the_torn_one(tmp_path, capsys):
     assert "line 2 is incomplete" in capsys.readouterr().err
 
 
+NO_ROWS = [
+    "5", "[1, 2]", "null", '"text"', "{}", '{"phase": "a"}', '{"step": 1}', '{"phase": ["a"], "step": 1}',
+    '{"phase": "a", "step": "1"}', '{"phase": "a", "step": true}', '{"phase": "a", "step": 1, "loss": "x"}',
+    '{"phase": "a", "step": 1, "loss": [1]}', '{"phase": "a", "step": 1, "loss": NaN}',
+    '{"phase": "a", "step": 1, "loss": 1' + 400 * "0" + "}", 10**5 * "[",
+]  # fmt: skip
+
+
+def test_lines_that_are_no_rows_are_left_out_with_one_warning(tmp_path, capsys):
+    with MetricsLog(tmp_path, tensorboard=False) as log:
+        log.log(1, "a", loss=0.5)
+        with open(log.path, "a") as file:
+            file.write("\n".join([*NO_ROWS, ""]))
+        log.log(2, "a", loss=0.25)
+        for _ in range(2):
+            assert [row["step"] for row in log.rows()] == [1, 2]
+        assert f"line 2 and {len(NO_ROWS) - 1} more are incomplete or no row" in capsys.readouterr().err
+        log.truncate("a", 1)  # works on rows alone, and writes a log without the others
+        assert [row["step"] for row in log.rows()] == [1] and len(log.path.read_text().splitlines()) == 1
+        assert capsys.readouterr().err == ""
+
+
 def test_a_place_that_cannot_be_written_is_code_5(tmp_path):
     (tmp_path / "tensorboard").touch()
     with pytest.raises(RunFolderError, match="tensorboard"), MetricsLog(tmp_path) as log:

@@ -128,6 +128,47 @@ def test_a_file_or_a_forbidden_place_is_no_run_folder(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry.pop("facts"),
+        lambda entry: entry.update(facts=[1]),
+        lambda entry: entry.update(seconds="12"),
+        lambda entry: entry.pop("seconds"),
+        lambda entry: entry.update(file="../else.npy"),
+        lambda entry: entry.update(sha256=5),
+    ],
+)
+def test_a_manifest_that_no_run_has_written_is_damaged(tmp_path, change):
+    with RunFolder(tmp_path, CONFIG) as folder:
+        folder.write("plan.json", b"{}")
+        folder.record("search", "plan.json", 1.5)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    change(manifest["steps"]["search"])
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunFolderError, match=r"manifest\.json is damaged"), RunFolder(tmp_path, CONFIG):
+        pass
+
+
+def test_what_has_the_right_bytes_is_not_written_again(tmp_path):
+    with RunFolder(tmp_path, CONFIG) as folder:
+        digest = folder.write_json("plan.json", {"a": [1]})
+        before = (tmp_path / "plan.json").stat().st_ino
+        assert folder.write_json("plan.json", {"a": [1]}) == digest == sha256(tmp_path / "plan.json")
+        assert (tmp_path / "plan.json").stat().st_ino == before
+        (tmp_path / "plan.json").write_bytes(b"{")
+        assert folder.write_json("plan.json", {"a": [1]}) == digest == sha256(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("run", "to itself"), ("nothing", "to nothing"), (None, "a file")]
+)
+def test_a_place_that_is_there_but_no_folder_says_what_it_is(tmp_path, target, said):
+    (tmp_path / "run").symlink_to(target) if target else (tmp_path / "run").touch()
+    with pytest.raises(RunFolderError, match=f"cannot be a run folder .*{said}"):
+        RunFolder(tmp_path / "run", CONFIG).__enter__()
+
+
 def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
     (tmp_path / "trained_param.pkl").write_bytes(b"a week of training")
     for _ in range(2):  # nor by a later call on the same folder

@@ -1,5 +1,6 @@
 """Image folders in every layout, made here: what is train and what test, sizes, greys, refusals."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from secateur import dataloader
-from secateur.dataloader.sources.decoding import fits_memory
+from secateur.dataloader.sources.decoding import decode_files, fits_memory
 from secateur.dataloader.sources.stored import Stored
 from secateur.runs.errors import DataError, UsageError
 
@@ -119,6 +120,75 @@ def test_what_cannot_be_used_is_named(tmp_path, damage, message):
     damage(tmp_path)
     with pytest.raises(DataError, match=message):
         _ = dataloader.load("folder", str(tmp_path)).test
+
+
+def spoil(folder: Path, count: int = 0) -> list[Path]:
+    """A file of each kind that is no image, first in its class, and so many empty ones behind them."""
+    names = ("0fifo.png", "0folder.png", "0link.png", "0loop.png", "0text.jpg", "0cut.png", "0empty.gif")
+    fifo, inside, link, loop, text, cut, empty = paths = [folder / name for name in names]
+    os.mkfifo(fifo)
+    inside.mkdir()
+    link.symlink_to("nowhere")
+    loop.symlink_to(loop.name)
+    text.write_text("<html>404</html>")
+    cut.write_bytes((folder / "000.png").read_bytes()[:-30])
+    empty.touch()
+    more = [folder / f"z{i}.png" for i in range(count)]
+    for path in more:
+        path.touch()
+    return sorted([*paths, *more])
+
+
+def test_files_that_are_no_images_are_all_named_up_to_ten(tmp_path):
+    fill(tmp_path / "train", 12)
+    bad = spoil(tmp_path / "train" / "ant")
+    with pytest.raises(DataError, match="7 of 31 images cannot be read or decoded.*--skip_bad") as refused:
+        dataloader.load("folder", str(tmp_path))
+    text = str(refused.value)
+    assert len(text.splitlines()) == 2 and all(str(path) in text for path in bad)
+    reasons = ("empty", "no regular file", "no such file or directory", "too many levels of symbolic links")
+    assert all(f"({reason})" in text for reason in reasons) and text.count("damaged one") == 2
+    more = [tmp_path / "train" / "bee" / f"z{i}.png" for i in range(5)]
+    for path in more:
+        path.touch()
+    with pytest.raises(DataError, match="12 of 36 images") as refused:
+        dataloader.load("folder", str(tmp_path))
+    assert str(refused.value).endswith("and 2 more") and str(more[-1]) not in str(refused.value)
+
+
+def test_with_skip_bad_they_are_left_out_and_counted(tmp_path, capsys):
+    fill(tmp_path / "train", 12)
+    fill(tmp_path / "test", 2)
+    bad = spoil(tmp_path / "train" / "bee", 5)
+    (tmp_path / "test" / "ant" / "000.png").write_bytes(b"no image")
+    splits = dataloader.load("folder", str(tmp_path), skip_bad=True)
+    assert everything(splits) == [*range(12), *range(100, 112)]
+    for part in (splits.train, splits.search, splits.holdout):
+        assert np.array_equal(part.labels, part.images[:, 0, 0, 0] // 100)
+    assert splits.skipped == {"train": len(bad)}
+    assert f"warning: {len(bad)} of 36 images cannot be read and are left out" in capsys.readouterr().err
+    assert levels(splits.test) == [1, 100, 101] and splits.skipped == {"train": len(bad), "test": 1}
+    with pytest.raises(UsageError, match="Only files of a folder"):
+        dataloader.load("DIGITS", skip_bad=True)
+
+
+def test_a_class_without_a_single_image_is_no_class(tmp_path):
+    fill(tmp_path / "train", 6)
+    for path in (tmp_path / "train" / "ant").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="2 classes. Received: images of 1"):
+        dataloader.load("folder", str(tmp_path), skip_bad=True)
+    for path in (tmp_path / "train" / "bee").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="12 of 12 images"):
+        dataloader.load("folder", str(tmp_path), skip_bad=True)
+    for path in tmp_path.glob("train/*/*"):
+        path.unlink()
+        path.symlink_to("nowhere")
+    with pytest.raises(DataError, match="12 of 12 images"):
+        dataloader.load("folder@8", str(tmp_path))
+    with pytest.raises(DataError, match="12 of 12 images"):
+        decode_files([*tmp_path.glob("train/*/*")], (8, 8, 3), skip_bad=True)
 
 
 @pytest.mark.parametrize("name", ["folder", "TINY_IMAGENET", "CINIC10"])

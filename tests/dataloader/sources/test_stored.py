@@ -1,5 +1,6 @@
 """Images that stay in their files are the images that are read into memory."""
 
+import os
 import shutil
 
 import numpy as np
@@ -116,6 +117,20 @@ def test_what_cannot_be_decoded_is_named_when_it_is_met(folder, tmp_path):
     with pytest.raises(DataError, match=r"bad\.png"):
         _ = Stored.of_files(names, (24, 24, 3))[:]
     assert Stored.of_files(names, (24, 24, 3))[np.array([8, 0])].shape == (2, 24, 24, 3)
+
+
+def test_files_that_cannot_be_read_are_left_out_without_keeping_the_others(folder, tmp_path):
+    """A FIFO would wait for a writer: it is never opened."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    bad = copy / "train" / "ant" / "8.png"
+    bad.write_bytes(b"no image")
+    (bad.parent / "9.png").unlink(missing_ok=True)
+    os.mkfifo(bad.parent / "9.png")
+    memory, files = (dataloader.load("folder@24", str(copy), stream=s, skip_bad=True) for s in (False, True))
+    assert memory.skipped == files.skipped and files.skipped["train"] == 2
+    assert np.array_equal(memory.train.images, files.train.images[:])
+    with pytest.raises(DataError, match=r"9\.png \(no regular file\)"):
+        dataloader.load("folder@24", str(copy), stream=True)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:100] + data[110:]])
