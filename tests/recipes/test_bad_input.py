@@ -114,8 +114,8 @@ def test_a_data_set_that_is_not_there_is_code_3(programs, tmp_path):
 
 # --- run folders -------------------------------------------------------------------------------------------
 
-RUN = [*DIGITS, "--gpu_id", 0, "--target_rate", 0.8, "--baseline_epoch", 2, "--train_epoch", 2]
-RUN += ["--time_seconds", 0.1]
+RUN = [*DIGITS, "--gpu_id", 0, "--target_rate", 0.9, "--baseline_epoch", 2, "--train_epoch", 2]
+RUN += ["--train_images", 512, "--time_seconds", 0.1]
 
 
 def digests(folder) -> dict[str, str]:
@@ -162,7 +162,7 @@ def unfinished(published, tmp_path):
 @pytest.mark.parametrize(
     ("step", "file", "limit"),
     [
-        ("bank", "bank.npy", 100_000),
+        ("bank", "bank.npy", 30_000),
         ("compact", "compact.keras", 100_000),
         ("litert", "model.tflite", 100_000),
     ],
