@@ -36,7 +36,7 @@ class Published:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Published:
-    """Verbatim but for the network, the data set, epochs, images and the seconds in which networks are timed."""
+    """Verbatim but for network, data set, epochs, images and the seconds in which networks are timed."""
     cwd = tmp_path_factory.mktemp("published") / "Secateur"
     cwd.mkdir()
     for program in ("train_cifar.py", "test.py"):
