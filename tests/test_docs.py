@@ -103,7 +103,6 @@ for page in sys.argv[1:]:
 """
 
 
-@pytest.mark.runs
 def test_python_runs(programs: Programs, tmp_path: Path) -> None:
     """All pages in one process."""
     demo = tmp_path / "run" / "demo"

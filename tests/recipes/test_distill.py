@@ -11,7 +11,6 @@ from secateur.pruning import Plan
 from secateur.recipes.training.scoring import score_logits
 from secateur.runs import load_snapshot, read_json, read_jsonl, sha256
 
-pytestmark = pytest.mark.runs
 BASE = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 HAP = "--t-model resnet8 --s-copy-t --dataset digits --prune-rates 0.6 --prune-mode filter-nggm --distill hap"
 SHORT = ["--train_epoch", 1, "--train_images", 256]
@@ -97,9 +96,9 @@ def test_stored_logits_are_those_of_the_teachers(run, untrained):
 
 
 @pytest.mark.slow
-def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, published):
+def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, untrained):
     """A copy of the first teacher leaves no room: of all teachers only the first one stays."""
-    teachers = [published.folder / name for name in ("trained_param.pkl", "slimmed_param.pkl")]
+    teachers = [untrained(), untrained(seed=1)]
     copied = ["--trained_param", teachers[0], "--arch", "ResNet-8", *BASE[2:], "--train_images", 320]
     words = [*copied, "--teacher", *teachers, "--teacher_filter", "dataset"]
     _, done = run("--recipe", "distill", *words)
@@ -131,9 +130,9 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, untrained):
 
 
 @pytest.mark.slow
-def test_filters_that_a_loss_moves_are_those_that_are_kept(run, published):
+def test_filters_that_a_loss_moves_are_those_that_are_kept(run, untrained):
     """What the holdout was shown behind the last epoch is the network that is saved, cut to size."""
-    words = ["--t-path", published.folder / "snap_baseline.pkl", "--train_images", 320, "--no-augment"]
+    words = ["--t-path", untrained(), "--train_images", 320, "--no-augment"]
     folder, done = run(
         "--recipe", "hap", *BASE, *words, "--distill", "fad", "--betas", 300, "--prune-rates", 0.6
     )

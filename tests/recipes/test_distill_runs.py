@@ -9,7 +9,6 @@ import pytest
 from secateur.runs import read_json, read_jsonl, sha256
 from tests.recipes.test_interrupted import metrics, seen
 
-pytestmark = pytest.mark.runs
 SMALL = ["--recipe", "distill", "--arch", "ResNet-8", "--dataset", "DIGITS", "--train_images", 64]
 SMALL += ["--batch_size", 32, "--train_epoch", 2, "--time_seconds", 0.05, "--train_path", "run"]
 

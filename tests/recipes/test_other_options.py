@@ -6,7 +6,6 @@ import pytest
 from secateur.pruning import Plan
 from secateur.runs import load_snapshot, read_json
 
-pytestmark = pytest.mark.runs
 BASE = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 
 

@@ -14,7 +14,6 @@ from secateur.pruning import complexity, plan_of_widths, published_widths
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.runs import load_snapshot, read_json, save_snapshot, sha256
 
-pytestmark = pytest.mark.runs
 SMALL = (
     "--arch ResNet-8 --dataset DIGITS --pipeline ekg --batch_size 64 --train_images 256 --time_seconds 0.02"
 )
