@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import pytest
 
+pytestmark = pytest.mark.runs
 REPO = Path(__file__).resolve().parents[1]
 
 
