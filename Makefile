@@ -11,6 +11,7 @@ PACKAGES := .venv/installed
 READY := .venv/bin/secateur
 BENCH_READY := .venv/installed-bench
 PY := .venv/bin/python
+TWO_WORKERS = $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # One line that counts on a terminal; silence elsewhere. Errors go to stderr and are shown everywhere.
 COUNT = awk -v n="$$(grep -c == $<)" -v tty="$$([ -t 1 ] && echo 1 || true)" \
@@ -18,7 +19,7 @@ COUNT = awk -v n="$$(grep -c == $<)" -v tty="$$([ -t 1 ] && echo 1 || true)" \
 	/^Installing/ && tty {printf "\r\033[K  unpacking"; fflush()} END {if (tty) printf "\r\033[K"}'
 INSTALL = .venv/bin/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help demo clean-demo test test-slow bench lint clean
+.PHONY: help demo clean-demo test test-runs test-slow bench lint clean
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
@@ -31,10 +32,13 @@ demo: $(READY) ## baseline, search, fine-tuning and report on handwritten digits
 clean-demo: ## forget the demo's run
 	rm -rf $(DEMO_DIR)
 
-test: $(READY) ## all tests
-	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+test: $(READY) ## all tests but most whole runs and searches
+	$(TWO_WORKERS) $(ARGS)
 
-test-slow: $(READY) ## many more random networks; recipes and networks that resemble those of `make test`
+test-runs: $(READY) ## whole runs and searches: recipes, commands on models, replicas, Python of the pages
+	$(TWO_WORKERS) -m "runs and not slow" $(ARGS)
+
+test-slow: $(READY) ## many more random networks; recipes and networks that resemble those of the others
 	$(PY) -m pytest -m slow $(ARGS)
 
 bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow, in run/bench

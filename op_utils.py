@@ -392,7 +392,7 @@ class Trainer:
         scale = 1 / self.replicas
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
-        self._run = tf.function(self._many)
+        self._run = tf.function(self._many, autograph=False)  # which takes longer than the rest of a trace
 
     def train(
         self,
@@ -459,13 +459,16 @@ class Trainer:
         return self.strategy.experimental_distribute_values_from_function(part)
 
     def _many(self, stacked, seeds, rates):
-        total = tf.zeros(2 + self.terms)
-        for i in tf.range(tf.shape(seeds)[0]):
+        count = tf.shape(seeds)[0]
+
+        def step(i, total):
             self.optimizer.learning_rate.assign(rates[0, i])
             self.optimizer.momentum.assign(rates[1, i])
             metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
-            total += self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
-        return total / tf.cast(tf.shape(seeds)[0], tf.float32)
+            return i + 1, total + self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
+
+        _, total = tf.while_loop(lambda i, _: i < count, step, (0, tf.zeros(2 + self.terms)))
+        return total / tf.cast(count, tf.float32)
 
     def _replica_step(self, stacked, seeds, i):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -13,21 +13,25 @@ from secateur import dataloader
 from tests.helpers.forked import Programs
 
 REPO = Path(__file__).resolve().parents[1]
-COSTLY = ("published", "stripes")  # session's fixtures that take seconds: made in one worker only
-LONGEST = "recipes"  # whole runs
+PUBLISHED = "published"  # the published commands have been run, and tests look at what they left
+COSTLY = (PUBLISHED, "stripes")  # session's fixtures that take seconds: made in one worker only
+LONGEST = "recipes"  # whole runs, of which the most lie in one file
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file goes to one worker of pytest-xdist, and all files that use a costly fixture go to one.
 
-    What takes longest begins first, so that both workers end at about the same time.
+    What takes longest begins first, so that both workers end at about the same time. A test that starts a
+    program is among the `runs`, unless its file looks at the published commands.
     """
-    items.sort(key=lambda item: LONGEST not in item.path.parts)
+    items.sort(key=lambda item: (item.path.stem != "test_programs", LONGEST not in item.path.parts))
     shared = {item.path: name for item in items for name in COSTLY if name in item.fixturenames}
     for item in items:
         group = shared.get(item.path, str(item.path.relative_to(REPO)))
         item.add_marker(pytest.mark.xdist_group(group))
+        if "programs" in item.fixturenames and group != PUBLISHED:
+            item.add_marker(pytest.mark.runs)
 
 
 def pytest_collection_finish() -> None:

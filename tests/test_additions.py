@@ -10,6 +10,7 @@ import pytest
 
 from secateur.runs import load_snapshot, read_json, read_jsonl
 
+pytestmark = pytest.mark.runs
 REPO = Path(__file__).resolve().parents[1]
 
 MINE = '''

@@ -150,7 +150,8 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
     train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-20" for name in ("train_cifar", "test"))
     for command in (
         "make lint",
-        "make test",
+        "make test\n",
+        "make test-runs\n",
         train,
         "--train_path ../test",
         test,
@@ -159,7 +160,7 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
         assert command in text
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-runs", "bench", "lint"])
 def test_every_target_builds_the_environment_first(target: str, tmp_path: Path) -> None:
     """`make -n` in a folder without .venv: the installation comes before the target's own command."""
     for name in ("Makefile", "requirements.lock", "requirements-bench.lock"):

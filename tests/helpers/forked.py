@@ -125,8 +125,10 @@ def _serve() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     from secateur.recipes.engine.step import STEPS
+    from secateur.reports.page import run_page
 
     list(STEPS)  # imports their modules
+    run_page({"rows": []})  # compiles its templates
     gc.freeze()  # no child looks through what was imported, again and again
     answer = os.dup(1)
     for line in sys.stdin:

@@ -102,27 +102,31 @@ def test_weights_that_operations_read_are_not_held_in_place():
         soften(around, make_plan(around, keep=0.5))
 
 
-def test_tokens_and_positions_are_one_bias_among_zeros_that_training_moves():
+@pytest.fixture(scope="module")
+def tokens():
+    """A vision transformer, and the same of plain layers."""
     model, _, shapes = made(Tokens)
-    plain = secateur.functional(model, shapes)
+    return model, secateur.functional(model, shapes)
+
+
+def test_tokens_and_positions_are_one_bias_among_zeros_that_training_moves(tokens):
+    model, plain = tokens
     (places,) = (layer for layer in plain.layers if isinstance(layer, L.EinsumDense))
     embedded = model.embedded
-    tokens = np.concatenate([np.ravel(embedded.first), np.ravel(embedded.second)]).reshape(2, -1)
+    in_front = np.concatenate([np.ravel(embedded.first), np.ravel(embedded.second)]).reshape(2, -1)
     expected = np.array(embedded.places.embeddings)
-    expected[:2] += tokens
+    expected[:2] += in_front
     np.testing.assert_allclose(places.bias, expected, atol=1e-7)
     assert places.trainable
 
 
-def test_a_dropped_path_is_a_dropout_of_whole_images():
-    model, _, shapes = made(Tokens)
-    drops = [x for x in secateur.functional(model, shapes).layers if isinstance(x, L.Dropout)]
+def test_a_dropped_path_is_a_dropout_of_whole_images(tokens):
+    drops = [x for x in tokens[1].layers if isinstance(x, L.Dropout)]
     assert {(x.rate, x.noise_shape) for x in drops} == {(transformers.RATE, (None, 1, 1))}
 
 
-def test_a_norm_by_hand_is_that_of_keras():
-    model, _, shapes = made(Tokens)
-    norms = [x for x in secateur.functional(model, shapes).layers if isinstance(x, L.RMSNormalization)]
+def test_a_norm_by_hand_is_that_of_keras(tokens):
+    norms = [x for x in tokens[1].layers if isinstance(x, L.RMSNormalization)]
     assert [x.epsilon for x in norms] == [1e-6] * 4
 
 
@@ -132,11 +136,11 @@ def test_heads_and_widths_of_stacked_queries_go():
     assert [(group.name, group.size) for group in groups] == [("stem", 8), ("qkv", 4), ("qkv:heads", 2)]
 
 
-def test_a_function_that_keras_does_not_know_is_written_as_operations(tmp_path):
-    model, batch, shapes = made(Tokens)
-    small = compact(secateur.functional(model, shapes))
+def test_a_function_that_keras_does_not_know_is_written_as_operations(tokens):
+    model, plain = tokens
+    small = compact(plain)
     assert "fast_gelu" not in small.to_json()
-    np.testing.assert_allclose(outputs(small, batch), outputs(model, batch), atol=1e-5)
+    np.testing.assert_allclose(outputs(small, IMAGES), outputs(model, IMAGES), atol=1e-5)
 
 
 def test_a_model_of_open_size_is_unfolded_at_a_fixed_one():

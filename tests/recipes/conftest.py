@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ import keras
 import numpy as np
 import pytest
 
+from secateur import nets
 from secateur.__main__ import dispatch
+from secateur.runs import save_snapshot
 from tests.helpers.forked import REPO, Done, shell
 
 SMALL = "--arch ResNet-8 --dataset DIGITS"
 TRAIN = (
-    f"python train_cifar.py --gpu_id 0 {SMALL} --target_rate 0.8 --train_path ../test --baseline_epoch 2"
-    " --train_epoch 2 --time_seconds 0.1"
+    f"python train_cifar.py --gpu_id 0 {SMALL} --target_rate 0.9 --train_path ../test --baseline_epoch 2"
+    " --train_epoch 2 --train_images 512 --time_seconds 0.1"
 )
 TEST = f"python test.py --gpu_id 0 {SMALL} --trained_param ../test/trained_param.pkl"
 
@@ -33,7 +36,7 @@ class Published:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Published:
-    """Verbatim but for the network, the data set, the epochs and the seconds in which networks are timed."""
+    """Verbatim but for network, data set, epochs, images and the seconds in which networks are timed."""
     cwd = tmp_path_factory.mktemp("published") / "Secateur"
     cwd.mkdir()
     for program in ("train_cifar.py", "test.py"):
@@ -41,6 +44,20 @@ def published(tmp_path_factory) -> Published:
     train = shell(TRAIN, cwd)
     assert train.code == 0, train.err[-2000:]
     return Published(cwd, cwd.parent / "test", train, shell(TEST, cwd))
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Callable[..., Path]:
+    """Snapshots of networks with random weights: architecture, classes, seed → file."""
+
+    @functools.cache
+    def make(arch: str = "ResNet-8", classes: int = 10, seed: int = 0) -> Path:
+        keras.utils.set_random_seed(seed)
+        path = tmp_path_factory.mktemp("untrained") / f"{arch}.pkl"
+        save_snapshot(path, nets.snapshot_of(nets.build(arch, num_classes=classes), {"normalisation": "rgb"}))
+        return path
+
+    return make
 
 
 @pytest.fixture

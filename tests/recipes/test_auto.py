@@ -24,6 +24,7 @@ from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.schedules import one_cycle
 from secateur.runs import MetricsLog, RunFolder, UsageError, read_json
 
+pytestmark = pytest.mark.runs
 SIDE, CLASSES = 16, 3
 clock_of = Clock.of
 

@@ -14,6 +14,7 @@ from secateur.exports import litert_runner
 from secateur.pruning import compact
 from secateur.runs import SecateurError, UsageError, save_snapshot, sha256
 
+pytestmark = pytest.mark.runs
 PROGRAM = "coding/__main__.py"
 
 

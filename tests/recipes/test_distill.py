@@ -1,4 +1,4 @@
-"""The recipes distill and hap on the digits, from the published run's networks."""
+"""The recipes distill and hap on the digits."""
 
 import shutil
 
@@ -13,6 +13,7 @@ from secateur.runs import load_snapshot, read_json, read_jsonl, sha256
 
 BASE = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--train_epoch", 1, "--time_seconds", 0.1]
 HAP = "--t-model resnet8 --s-copy-t --dataset digits --prune-rates 0.6 --prune-mode filter-nggm --distill hap"
+SHORT = ["--train_epoch", 1, "--train_images", 256]
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,15 @@ def run(programs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hap(run, published):
+def hap(run, untrained):
     """HAP's own command, with NGGM and HAP's loss."""
-    words = [*HAP.split(), "--t-path", published.folder / "snap_baseline.pkl", "--betas", 700]
-    folder, done = run("--recipe", "hap", *words, "--train_epoch", 1)
+    words = [*HAP.split(), "--t-path", untrained(), "--betas", 700]
+    folder, done = run("--recipe", "hap", *words, *SHORT)
     assert done.code == 0, done.err[-2000:]
     return folder
 
 
-def test_haps_command_ends_in_a_smaller_plain_network(hap, published):
+def test_haps_command_ends_in_a_smaller_plain_network(hap, untrained):
     report = read_json(hap / "report.json")
     assert [row["name"] for row in report["rows"]] == ["teacher", "slimmed", "trained"]
     assert report["rows"][-1]["params"] < 0.4 * report["rows"][0]["params"]
@@ -44,16 +45,16 @@ def test_haps_command_ends_in_a_smaller_plain_network(hap, published):
     assert all(abs(width / plan.sizes[name] - 0.6) < 0.04 for name, width in plan.widths().items())
     assert report["test_reads"] == 1
     learning = report["learning"]
-    teacher = {"file": str(published.folder / "snap_baseline.pkl"), "arch": "ResNet-8"}
+    teacher = {"file": str(untrained()), "arch": "ResNet-8"}
     assert learning["teachers"] == [teacher | {"sha256": sha256(teacher["file"])}]
     assert learning["student"] == {"arch": "ResNet-8", "start": f"a copy of {teacher['file']}"}
 
 
 @pytest.mark.slow
-def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap, run, published):
+def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap, run, untrained):
     before = read_json(hap / "manifest.json")["steps"]
-    words = [*HAP.split(), "--t-path", published.folder / "snap_baseline.pkl", "--betas", 70]
-    _, done = run("--recipe", "hap", *words, "--train_epoch", 1, folder=hap)
+    words = [*HAP.split(), "--t-path", untrained(), "--betas", 70]
+    _, done = run("--recipe", "hap", *words, *SHORT, folder=hap)
     assert "betas=[700.0] is now [70.0]; to be done again: fine_tune, compact, litert, report" in done.out
     after = read_json(hap / "manifest.json")["steps"]
     assert {name for name in before if before[name] != after[name]} == {
@@ -65,25 +66,25 @@ def test_a_folder_goes_on_with_another_beta_and_does_only_the_training_again(hap
 
 
 @pytest.mark.slow
-def test_a_teacher_that_was_replaced_is_another_run(run, published, tmp_path):
+def test_a_teacher_that_was_replaced_is_another_run(run, untrained, tmp_path):
     teacher = tmp_path / "teacher.pkl"
-    shutil.copy(published.folder / "snap_baseline.pkl", teacher)
+    shutil.copy(untrained(), teacher)
     words = ["--recipe", "distill", *BASE, "--teacher", teacher, "--train_images", 64, "--batch_size", 32]
     folder, done = run(*words)
     assert done.code == 0, done.err[-2000:]
-    shutil.copy(published.folder / "slimmed_param.pkl", teacher)
+    shutil.copy(untrained(seed=1), teacher)
     _, done = run(*words, folder=folder)
     assert done.code == 5 and "sha256" in done.err and len(done.err.strip().splitlines()) <= 3
 
 
-def test_a_batch_larger_than_the_images_is_refused_at_once(run, published):
-    words = ["--recipe", "distill", *BASE, "--teacher", published.folder / "snap_baseline.pkl"]
+def test_a_batch_larger_than_the_images_is_refused_at_once(run, untrained):
+    words = ["--recipe", "distill", *BASE, "--teacher", untrained()]
     folder, done = run(*words, "--train_images", 50)
     assert done.code == 3 and "Received: batch_size=128" in done.err and not folder.exists()
 
 
-def test_stored_logits_are_those_of_the_teachers(run, published):
-    teachers = [published.folder / name for name in ("snap_baseline.pkl", "trained_param.pkl")]
+def test_stored_logits_are_those_of_the_teachers(run, untrained):
+    teachers = [untrained(), untrained(seed=1)]
     words = ["--recipe", "distill", *BASE, "--no-augment", "--teacher", *teachers, "--mean", "logits"]
     folder, done = run(*words, "--bank_dtype", "float16", "--train_images", 320, "--teacher_filter", "sample")
     assert done.code == 0, done.err[-2000:]
@@ -95,9 +96,9 @@ def test_stored_logits_are_those_of_the_teachers(run, published):
 
 
 @pytest.mark.slow
-def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, published):
+def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, untrained):
     """A copy of the first teacher leaves no room: of all teachers only the first one stays."""
-    teachers = [published.folder / name for name in ("trained_param.pkl", "slimmed_param.pkl")]
+    teachers = [untrained(), untrained(seed=1)]
     copied = ["--trained_param", teachers[0], "--arch", "ResNet-8", *BASE[2:], "--train_images", 320]
     words = [*copied, "--teacher", *teachers, "--teacher_filter", "dataset"]
     _, done = run("--recipe", "distill", *words)
@@ -106,8 +107,8 @@ def test_teachers_farther_from_the_best_than_the_student_are_left_out(run, publi
     assert line.split(": ")[1] == "1 of 2"
 
 
-def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
-    teacher = published.folder / "trained_param.pkl"
+def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, untrained):
+    teacher = untrained()
     before = sha256(teacher)
     words = [
         "--recipe",
@@ -119,6 +120,8 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
         "kd+sp",
         "--teacher",
         teacher,
+        "--train_images",
+        128,
     ]
     folder, done = run(*words)
     assert done.code == 0, done.err[-2000:]
@@ -127,9 +130,9 @@ def test_the_teacher_may_be_another_network_and_stays_as_it_was(run, published):
 
 
 @pytest.mark.slow
-def test_filters_that_a_loss_moves_are_those_that_are_kept(run, published):
+def test_filters_that_a_loss_moves_are_those_that_are_kept(run, untrained):
     """What the holdout was shown behind the last epoch is the network that is saved, cut to size."""
-    words = ["--t-path", published.folder / "snap_baseline.pkl", "--train_images", 320, "--no-augment"]
+    words = ["--t-path", untrained(), "--train_images", 320, "--no-augment"]
     folder, done = run(
         "--recipe", "hap", *BASE, *words, "--distill", "fad", "--betas", 300, "--prune-rates", 0.6
     )

@@ -3,29 +3,14 @@
 import os
 import signal
 
-import keras
 import numpy as np
 import pytest
 
-from secateur import nets
-from secateur.runs import read_json, read_jsonl, save_snapshot, sha256
+from secateur.runs import read_json, read_jsonl, sha256
 from tests.recipes.test_interrupted import metrics, seen
 
 SMALL = ["--recipe", "distill", "--arch", "ResNet-8", "--dataset", "DIGITS", "--train_images", 64]
 SMALL += ["--batch_size", 32, "--train_epoch", 2, "--time_seconds", 0.05, "--train_path", "run"]
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    """Snapshot of a network with random weights: architecture, classes → file."""
-
-    def make(arch: str, classes: int = 10):
-        keras.utils.set_random_seed(0)
-        path = tmp_path_factory.mktemp("teachers") / f"{arch}.pkl"
-        save_snapshot(path, nets.snapshot_of(nets.build(arch, num_classes=classes), {"normalisation": "rgb"}))
-        return path
-
-    return make
 
 
 def run(programs, folder, *words):
@@ -35,9 +20,9 @@ def run(programs, folder, *words):
 
 
 @pytest.mark.slow  # kills are those of test_interrupted, weights of a loss those of test_lesson
-def test_killed_in_the_training_it_ends_in_the_same_bits(programs, teacher, tmp_path):
+def test_killed_in_the_training_it_ends_in_the_same_bits(programs, untrained, tmp_path):
     """`afd` has weights of its own, which a checkpoint must hold too. Eight epochs: one is over at once."""
-    words = ["--distill", "kd+afd", "--teacher", teacher("ResNet-8"), "--seed", 3, "--train_epoch", 8]
+    words = ["--distill", "kd+afd", "--teacher", untrained("ResNet-8"), "--seed", 3, "--train_epoch", 8]
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
         folder.mkdir()
@@ -54,9 +39,9 @@ def test_killed_in_the_training_it_ends_in_the_same_bits(programs, teacher, tmp_
 
 
 @pytest.mark.slow
-def test_a_deeper_teacher_is_learnt_from_and_the_report_says_how(programs, teacher, tmp_path):
+def test_a_deeper_teacher_is_learnt_from_and_the_report_says_how(programs, untrained, tmp_path):
     """The parts of the loss in metrics.jsonl, by the weights in report.json, add up to the loss."""
-    path = teacher("ResNet-14")
+    path = untrained("ResNet-14")
     words = ["--distill", "kd+at", "--betas", 10, "--label_weight", 0.5, "--train_epoch", 1, "--accum", 2]
     folder, done = run(programs, tmp_path, *words, "--teacher", path)
     learning = read_json(folder / "report.json")["learning"]
@@ -74,16 +59,16 @@ def test_a_deeper_teacher_is_learnt_from_and_the_report_says_how(programs, teach
 
 
 @pytest.mark.slow
-def test_a_teacher_of_another_family_is_learnt_from(programs, teacher, tmp_path):
+def test_a_teacher_of_another_family_is_learnt_from(programs, untrained, tmp_path):
     """Gram matrices are of one size whatever a network's resolutions and widths are."""
-    words = ["--distill", "kd+hap", "--train_epoch", 1, "--teacher", teacher("VGG-11")]
+    words = ["--distill", "kd+hap", "--train_epoch", 1, "--teacher", untrained("VGG-11")]
     folder, _ = run(programs, tmp_path, *words)
     (epoch,) = read_jsonl(folder / "metrics.jsonl")
     assert epoch["unweighted_hap"] > 0
 
 
-def test_a_teacher_with_other_classes_is_refused(programs, teacher, tmp_path):
-    path = teacher("ResNet-8", 100)
+def test_a_teacher_with_other_classes_is_refused(programs, untrained, tmp_path):
+    path = untrained("ResNet-8", 100)
     done = programs.run("train_cifar.py", *SMALL, "--teacher", path, cwd=tmp_path)
     assert done.code == 4 and len(done.err.strip().splitlines()) <= 3
     assert f"{path} does not fit --dataset DIGITS, whose classes is 10. Received: classes=100" in done.err

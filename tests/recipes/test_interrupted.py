@@ -21,8 +21,9 @@ MOMENTS = {
     "fine-tune, second epoch": "checkpoint_fine_tune-*.pkl",
     "compact": "trained_param.pkl",
 }
-OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8]
-OPTIONS += ["--baseline_epoch", 2, "--train_epoch", 2, "--train_path", "run", "--time_seconds", 0.1]
+OPTIONS = ["--gpu_id", 0, "--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.9]
+OPTIONS += ["--baseline_epoch", 2, "--train_epoch", 2, "--train_images", 512]
+OPTIONS += ["--train_path", "run", "--time_seconds", 0.1]
 
 
 def seen(folder: Path, pattern: str, process: int) -> bool:

@@ -8,8 +8,8 @@ from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.run import forget_changed, program_of
 from secateur.runs import MetricsLog, RunFolder, read_json, read_jsonl, sha256, write_json
 
-NETWORK = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.8, "--train_epoch", 2]
-NETWORK += ["--time_seconds", 0.1]
+NETWORK = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.9, "--train_epoch", 2]
+NETWORK += ["--train_images", 512, "--time_seconds", 0.1]
 
 
 def again(programs, folder, *options) -> str:

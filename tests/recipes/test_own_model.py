@@ -24,6 +24,7 @@ from secateur.recipes.engine.subject import Subject
 from secateur.runs import UsageError, load_snapshot, read_json, sha256
 from tests.nets.test_twins import frozen_backbone
 
+pytestmark = pytest.mark.runs
 layers = keras.layers
 SIDE = 16
 

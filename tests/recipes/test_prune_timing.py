@@ -16,6 +16,7 @@ from secateur.nets.layers import MaskedConv2D
 from secateur.recipes.engine.timing import setup_for
 from secateur.runs import UsageError
 
+pytestmark = pytest.mark.runs
 REPO = Path(__file__).resolve().parents[2]
 PARENT = """
 import multiprocessing, os, signal, sys, time

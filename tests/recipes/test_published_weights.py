@@ -7,6 +7,8 @@ import pytest
 from secateur.__main__ import parse
 from secateur.recipes.commands import evaluate
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.mark.slow
 def test_the_published_weights_have_the_published_accuracy(data_dir, cifar10, capsys):

@@ -20,6 +20,7 @@ from secateur.runs.errors import UsageError
 from tests.helpers import random_nets, toys
 from tests.helpers.batch_statistics import outputs_in_training
 
+pytestmark = pytest.mark.runs
 L = keras.layers
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = toys.images(24), RNG.integers(0, 3, 24)

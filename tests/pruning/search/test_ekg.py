@@ -14,6 +14,7 @@ from secateur.runs.errors import TrainingError, UsageError
 from tests.helpers import toys
 from tests.helpers.ekg_reference import Reference
 
+pytestmark = pytest.mark.runs
 IMAGES, LABELS = toys.images(40, 16), np.random.default_rng(1).integers(0, 10, 40)
 SETTINGS = SearchSettings(target=0.6, batch_size=16)  # batches of 16, 16 and 8
 
