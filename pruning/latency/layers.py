@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import keras
@@ -29,10 +30,11 @@ class TimedLayer:
     call: Call
     table: Table
 
-    def milliseconds(self, n_in: float, n_out: float) -> float:
+    def milliseconds(self, n_in: float, n_out: float, *places: float) -> float:
         """Time at these widths: linear between the widths that it reads, in steps along those that it makes.
 
-        Convolutions compute `FAST_WIDTH` channels or a multiple of them at once, so 17 take as long as 24.
+        It is proportional to `places`, the other axes of a dense layer. Convolutions compute `FAST_WIDTH`
+        channels or a multiple of them at once, so 17 take as long as 24.
         """
         sizes = self.call.input_shapes[0][-1], self.call.shapes[0][-1]
         makes = grid(sizes[1])
@@ -41,9 +43,9 @@ class TimedLayer:
         below = max(int(np.searchsorted(reads, n_in, side="right")) - 1, 0)
         left, right = reads[below], reads[min(below + 1, len(reads) - 1)]
         first = self._measured(left, up)
-        if n_in <= left or left == right:
-            return first
-        return first + (self._measured(right, up) - first) * (n_in - left) / (right - left)
+        if left < n_in and left < right:
+            first += (self._measured(right, up) - first) * (n_in - left) / (right - left)
+        return first * math.prod(n / size for n, size in zip(places, self.call.shapes[0][1:-1], strict=False))
 
     def _measured(self, n_in: int, n_out: int) -> float:
         make, config = plain(self.call.layer)

@@ -50,11 +50,10 @@ class Predictor:
         return sum(self._of(i, widths) for i in self.touching[group])
 
     def _of(self, i: int, widths: Mapping[str, int]) -> float:
-        n_in, n_out = (self._kept(size, rows, widths) for size, rows in self._parts[i])
-        key = (i, n_in, n_out)
-        if key not in self._seen:
-            self._seen[key] = self._layers[i].milliseconds(n_in, n_out)
-        return self._seen[key]
+        sizes = tuple(self._kept(size, rows, widths) for size, rows in self._parts[i])
+        if (i, sizes) not in self._seen:
+            self._seen[i, sizes] = self._layers[i].milliseconds(*sizes)
+        return self._seen[i, sizes]
 
     def _kept(self, size: int, layers: list[list[Part]], widths: Mapping[str, int]) -> float:
         lost = (
