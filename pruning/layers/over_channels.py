@@ -18,7 +18,7 @@ from secateur.nets.graph import Call
 from secateur.nets.layers import MaskedNormalization, normalised
 from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.labels import Labels, channel_vector
-from secateur.pruning.layers.registry import Place, layer_class
+from secateur.pruning.layers.registry import last_and_others, layer_class
 from secateur.pruning.layers.running import Weights
 from secateur.runs.errors import UsageError
 
@@ -70,13 +70,10 @@ def over_channels(state: Labels, call: Call, labels: list[np.ndarray]) -> list[n
     return [labels[0]]
 
 
-def _sized(call: Call) -> list[Place]:
-    return [(call.outputs[0], axis) for axis in range(1, len(call.shapes[0]))]
-
-
-def _cost(rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
+def _cost(rule: Convention, call: Call, n_in: int, n_out: int, *places: int) -> tuple[int, int]:
     """Scale and shift along the axes that are normalised; statistics are not stored."""
     axes = [_axis_of_channels(call)] if _in_groups(call) else axes_of(call)
+    sizes = (*places, n_out)
     weights = sum(w is not getattr(call.layer, "mask", None) for w in call.layer.weights)
     return weights * prod(sizes[axis - 1] for axis in axes), rule.norm * prod(sizes)
 
@@ -135,11 +132,12 @@ def _all_alive(layer: MaskedNormalization, arrays: dict, other: Any) -> dict:
     return arrays
 
 
+cost = {"cost": _cost, "sized": last_and_others, "timed": True}
 layer_class(
     "LayerNormalization", "RMSNormalization", "UnitNormalization",
-    label=over_channels, cost=_cost, sized=_sized, run=run, masked=masked,
+    label=over_channels, **cost, run=run, masked=masked,
 )  # fmt: skip
 layer_class(
     "MaskedNormalization",
-    label=over_channels, cost=_cost, sized=_sized, run=run, masked=masked, plain=_plain, refit=_all_alive,
+    label=over_channels, **cost, run=run, masked=masked, plain=_plain, refit=_all_alive,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from secateur.nets.graph import Call
 from secateur.pruning.layers import convolving, costs
 from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
-from secateur.pruning.layers.registry import Cut, Label, Place, layer_class, plain_twin
+from secateur.pruning.layers.registry import Cut, Label, last_and_others, layer_class, plain_twin
 
 QUANTISED = "it is quantised or has LoRA weights"
 
@@ -87,11 +87,6 @@ def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
     return closed(call) or (labels if over_others else _over_channels(state, call, labels))
 
 
-def _sized_dense(call: Call) -> list[Place]:
-    read, made = call.inputs[0], call.outputs[0]
-    return [(read, -1), (made, -1), *((made, axis) for axis in range(1, len(call.shapes[0]) - 1))]
-
-
 @_weighted
 def _conv(state: Labels, call: Call, read: np.ndarray) -> np.ndarray:
     filters, groups = call.shapes[0][-1], getattr(call.layer, "groups", 1)
@@ -148,7 +143,7 @@ conv = {
 }  # fmt: skip
 depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True, "run": convolving.depthwise}
 dense = {
-    "label": _dense, "size": "units", "cost": costs.dense, "sized": _sized_dense, "timed": True,
+    "label": _dense, "size": "units", "cost": costs.dense, "sized": last_and_others, "timed": True,
     "run": convolving.dense,
 }  # fmt: skip
 
