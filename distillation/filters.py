@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from secateur.distillation.basics import MEANS, divergence, mean_of, teachers_first, temperature_for
-from secateur.distillation.teachers import Outputs, Teacher
+from secateur.distillation.teachers import Outputs, Teacher, checked
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
 
@@ -88,7 +88,7 @@ class Filtered:
                 f"A filter by 'dataset', and no other, needs kept=. Received: by={by!r}, kept={kept}\n"
                 "Pass kept_teachers(bank, student's logits, temperature) of the whole training set"
             )
-        shape = teacher.symbols["logits"].shape
+        shape = checked(teacher).symbols["logits"].shape
         if not teacher.several:
             raise UsageError(f"A filter chooses among several teachers. Received: logits of shape {shape}")
         self.teacher, self.by, self.kind, self.kept, self.temperature = teacher, by, kind, kept, temperature

@@ -21,7 +21,7 @@ from secateur.distillation.tasks import (
     plain_classes,
     task_for,
 )
-from secateur.distillation.teachers import Live, Teacher
+from secateur.distillation.teachers import Live, Teacher, check_inputs, checked
 from secateur.nets.task import Task
 from secateur.op_utils import Batch, as_float32
 from secateur.runs.errors import UsageError
@@ -76,7 +76,7 @@ class Lesson(keras.Model):
             teacher = Live(teacher, reads, more=_names(losses, "teacher"), kind=kind)
         if losses and teacher is None:
             raise UsageError("Losses compare with a teacher. Received: teacher=None")
-        self.teacher = teacher
+        self.teacher = None if teacher is None else checked(teacher)
         self.changes = Changes(moving, self.view, teacher.convolutions if teacher and moving else [])
         symbols = teacher.symbols if teacher else {}
         if self.terms and teacher:
@@ -97,8 +97,10 @@ class Lesson(keras.Model):
         return super().non_trainable_variables + [v for v in read if id(v) not in known]
 
     def __call__(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
-        """`call`. It looks at labels here, since Keras puts a page around what `call` raises."""
+        """`call`. It looks at inputs here, since Keras puts a page around what `call` raises."""
         check_labels(self.task, inputs["labels"], self.view.output["logits"])
+        if self.teacher and self.terms:
+            check_inputs(self.teacher, inputs)
         return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:

@@ -44,6 +44,25 @@ class Teacher(Protocol):
         """Outputs for a batch."""
 
 
+def checked(teacher: Any) -> Teacher:
+    """The teacher. Raises `UsageError` for one that lacks an attribute of `Teacher`."""
+    if missing := [name for name in Teacher.__annotations__ if not hasattr(teacher, name)]:
+        raise UsageError(
+            f"A teacher has the attributes {', '.join(Teacher.__annotations__)}. "
+            f"Received: {type(teacher).__name__} without {', '.join(missing)}"
+        )
+    return teacher
+
+
+def check_inputs(teacher: Teacher, inputs: Mapping[str, Any]) -> None:
+    """Raises `UsageError` where stored logits are read that `inputs` do not have."""
+    if isinstance(teacher, Banked) and "bank" not in inputs:
+        raise UsageError(f"The stored logits are missing. Received: inputs={sorted(inputs)}\nAdd 'bank'")
+    for one in (*getattr(teacher, "members", ()), getattr(teacher, "teacher", None)):
+        if one is not None:
+            check_inputs(one, inputs)
+
+
 class Live:
     """A network that runs on the same images as the student, with its moving averages.
 
@@ -76,7 +95,7 @@ class Live:
 class Ensemble:
     """Several teachers side by side: logits (b, classes, teachers), features and kernels of the first.
 
-    Raises `UsageError` for none, and for outputs of different sizes.
+    Raises `UsageError` for none, for what is no `Teacher`, and for outputs of different sizes.
     """
 
     several = True
@@ -86,7 +105,7 @@ class Ensemble:
             raise UsageError("An ensemble needs a member. Received: members=[]")
         shapes = [
             tuple(one.symbols["logits"].shape[1:-1] if one.several else one.symbols["logits"].shape[1:])
-            for one in members
+            for one in map(checked, members)
         ]
         ranks, axes = {len(shape) for shape in shapes}, list(zip(*shapes, strict=False))
         if len(ranks) > 1 or any(len({*sizes} - {None}) > 1 for sizes in axes):
@@ -123,8 +142,7 @@ class Banked:
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], student: tf.Tensor | None = None) -> Outputs:
         """Logits float32 (b, classes, teachers)."""
-        if "bank" not in inputs:
-            raise UsageError(f"The stored logits are missing. Received: inputs={sorted(inputs)}\nAdd 'bank'")
+        check_inputs(self, inputs)
         return {"logits": tf.cast(inputs["bank"], tf.float32)}
 
 

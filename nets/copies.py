@@ -55,16 +55,26 @@ def with_same_weights(model: keras.Model, graph: Graph, layers: Mapping[str, Any
 def give_weights(layer: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Sets all variables of a layer, by the names of `named_variables`.
 
-    Raises `UsageError` for a layer that has others than the one that the arrays are of.
+    Raises `UsageError` for a layer that has others than the one that the arrays are of, or of other sizes.
     """
     for name, variable in named_variables(layer).items():
         if name not in arrays:
             raise UsageError(
                 f"Layer {layer.name!r} cannot be copied: a new one has other weights. Received: {name!r}"
             )
+        if tuple(variable.shape) != np.shape(arrays[name]):
+            raise _of_another_size(layer, name, tuple(variable.shape), np.shape(arrays[name]))
         variable.assign(arrays[name])
     if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
         layer.finalize_state()
+
+
+def _of_another_size(layer: Any, name: str, new: tuple, old: tuple) -> UsageError:
+    axis = next((i for i, (a, b) in enumerate(zip(new, old, strict=False)) if a != b), 0)
+    return UsageError(
+        f"Weight {name!r} of layer {layer.name!r} ({type(layer).__name__}) needs the shape {new}. "
+        f"Received: {old}\nregister_layer has to name this weight with its axis, {name!r}: {axis}"
+    )
 
 
 def copied(layer: Any, name: str) -> Any:

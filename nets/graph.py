@@ -179,7 +179,20 @@ def trace(model: keras.Model) -> Graph:
     walk = _Walk()
     known = walk.read(_graph_inside(graph), "", {}, None)
     inputs, outputs = ([known[id(t)] for t in tensors] for tensors in (graph.inputs, graph.outputs))
-    return Graph(walk.calls, inputs, outputs, tuple(walk.unfolded), tuple(name for _, name, _ in walk.layers))
+    calls = _needed(walk.calls, outputs)
+    names = {call.name for call in calls}
+    copied = (name for _, name, _ in walk.layers if name in names)
+    return Graph(calls, inputs, outputs, tuple(walk.unfolded), tuple(copied))
+
+
+def _needed(calls: list[Call], outputs: list[int]) -> list[Call]:
+    """Inputs, and the calls that the outputs come from: of what is unfolded some tensors may be unread."""
+    needed, found = set(outputs), []
+    for call in reversed(calls):
+        if call.kind == "InputLayer" or needed.intersection(call.outputs):
+            needed.update(call.inputs)
+            found.append(call)
+    return found[::-1]
 
 
 def has_graph(model: Any) -> bool:

@@ -37,10 +37,14 @@ EXACT = {
     ("keras.src.models.sequential", "Sequential"),
     ("keras.src.ops.core", "Cast"),
     ("keras.src.ops.core", "StopGradient"),
+    ("keras.src.ops.core", "Unstack"),
     (None, "__keras_tensor__"),
     (None, "__slice__"),
 }
-OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")  # x + y, keras.ops.relu(x), … between layers
+CONSTANT = ("__numpy__", "__tensor__")  # as the mask of attention in windows
+NUMBERS = {"bool", "int8", "int16", "int32", "int64", "uint8", "float16", "bfloat16", "float32", "float64"}
+OPERATIONS = tuple(f"keras.src.ops.{room}" for room in ("numpy", "nn", "math", "image", "linalg"))
+"""x + y, keras.ops.relu(x), … between layers."""
 RUNNING_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 CONSTANTS = 2**20  # bytes that a graph may spread beside its weights
 UNINITIALISED = "uninitialized_variables"  # where Keras lists variables that wait for a value
@@ -137,6 +141,9 @@ def _known(value: Mapping) -> bool:
         return False  # a registered name would be looked up among custom classes first
     if (room, name) in EXACT:
         return True
+    if room is None and name in CONSTANT:  # text of a stated length would be larger than its file
+        given = value.get("config")
+        return isinstance(given, Mapping) and str(given.get("dtype")) in NUMBERS
     if room in OPERATIONS:
         found, kind = getattr(importlib.import_module(room), name, None), keras.Operation
     else:

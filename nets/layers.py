@@ -241,34 +241,41 @@ class FusedBatchNorm(Masked):
 
 
 def normalised(
-    x: tf.Tensor, alive: tf.Tensor, kind: str, axes: list[int], epsilon: float, gamma=None, beta=None
-) -> tf.Tensor:
+    x: tf.Tensor, alive: tf.Tensor, kind: str, axes: list[int], epsilon: float, gamma=None, beta=None,
+    channels: int | None = None,
+) -> tf.Tensor:  # fmt: skip
     """What a normalisation makes whose statistics are those of living channels.
 
     Args:
-        x: (b, …, channels).
+        x: (b, …).
         alive: (channels,) ones and zeros, not all of them zeros.
         kind: "layer", "rms" or "unit", see `MaskedNormalization`.
-        axes: normalised together, from 0, in rising order; the last one is the channels'.
+        axes: normalised together, from 0, in rising order.
         epsilon: added to the variance or the mean square; for "unit" the smallest norm.
         gamma, beta: (channels,), or of the sizes of all axes; zero where a channel is switched off.
+        channels: their axis; None is the last of `axes`.
     """
-    x, alive = tf.cast(x, tf.float32), tf.cast(alive, tf.float32)
-    share = (alive / tf.reduce_sum(alive))[:, None]
+    channels = axes[-1] if channels is None else channels
+    others = [axis for axis in axes if axis != channels]
 
-    def mean(y: tf.Tensor) -> tf.Tensor:
-        others = axes[:-1]
-        return tf.tensordot(tf.reduce_mean(y, others, keepdims=True) if others else y, share, 1)
+    def spread(v: tf.Tensor) -> tf.Tensor:
+        """As float32, along its axes of `x`."""
+        own = axes if v.shape.rank == len(axes) else [channels]
+        shape = [tf.shape(x)[axis] if axis in own else 1 for axis in range(x.shape.rank)]
+        return tf.reshape(tf.cast(v, tf.float32), shape)
 
+    def total(y: tf.Tensor) -> tf.Tensor:
+        y = tf.reduce_mean(y, others, keepdims=True) if others else y
+        return tf.reduce_sum(y * living, channels, keepdims=True)
+
+    x, living = tf.cast(x, tf.float32), spread(alive)
     if kind == "unit":
-        total = mean(x * x) * tf.reduce_sum(alive)
-        return x * alive * tf.minimum(tf.math.rsqrt(total), 1 / epsilon)
-    centred = x - mean(x) if kind == "layer" else x
-    y = centred * tf.math.rsqrt(mean(centred * centred) + epsilon)
-    shape = [tf.shape(x)[a] if a in axes else 1 for a in range(x.shape.rank)]
-    gamma, beta = (v if v is None or v.shape.rank == 1 else tf.reshape(v, shape) for v in (gamma, beta))
-    y = y * alive if gamma is None else y * tf.cast(gamma, tf.float32)
-    return y if beta is None else y + tf.cast(beta, tf.float32)
+        return x * living * tf.minimum(tf.math.rsqrt(total(x * x)), 1 / epsilon)
+    count = tf.reduce_sum(living)
+    centred = x - total(x) / count if kind == "layer" else x
+    y = centred * tf.math.rsqrt(total(centred * centred) / count + epsilon)
+    y = y * living if gamma is None else y * spread(gamma)
+    return y if beta is None else y + spread(beta)
 
 
 @keras.saving.register_keras_serializable("secateur")
@@ -277,12 +284,13 @@ class MaskedNormalization(Masked):
 
     It does what Keras' own does over the channels that are left. Zeros alone would not: they pull the mean
     and the variance of each position down. Weights: `gamma` and `beta` of the normalised axes ("scale" is the
-    one of "rms"), and `mask` (channels,) of zeros and ones. Channels come last.
+    one of "rms"), and `mask` (channels,) of zeros and ones.
 
     Args:
         kind: "layer" (mean and variance), "rms" (mean square), "unit" (norm 1, no weights), "group" (as
             "layer", over all positions, with one gamma and beta a channel: GroupNormalization of one group).
-        axis: axis or axes that are normalised together; the last one is among them.
+        axis: axis or axes that are normalised together, of which the last one has the channels; of a "group"
+            the axis of its channels.
         epsilon: added to the variance or mean square.
         scale, center: whether it has gamma, and beta.
     """
@@ -304,18 +312,18 @@ class MaskedNormalization(Masked):
 
     def build(self, input_shape) -> None:
         rank = len(input_shape)
-        axes = [self.axis] if isinstance(self.axis, int) else self.axis
-        self.axes = list(range(1, rank)) if self.kind == "group" else sorted(a % rank for a in axes)
-        shape = [input_shape[a] for a in (self.axes[-1:] if self.kind == "group" else self.axes)]
+        given = sorted(a % rank for a in ([self.axis] if isinstance(self.axis, int) else self.axis))
+        self.axes, self.channels = list(range(1, rank)) if self.kind == "group" else given, given[-1]
+        shape = [input_shape[a] for a in given]
         name = "scale" if self.kind == "rms" else "gamma"
         self.gamma = self.add_weight(shape=shape, initializer="ones", name=name) if self.scale else None
         self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta") if self.center else None
-        self.mask = self.add_mask(input_shape[-1])
+        self.mask = self.add_mask(input_shape[self.channels])
 
     def call(self, inputs):
         gamma, beta = (v if v is None else v * self.mask for v in (self.gamma, self.beta))
         kind = "layer" if self.kind == "group" else self.kind
-        made = normalised(inputs, self.mask, kind, self.axes, self.epsilon, gamma, beta)
+        made = normalised(inputs, self.mask, kind, self.axes, self.epsilon, gamma, beta, self.channels)
         return tf.cast(made, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -8,11 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, pass_context
 
 from secateur.reports import words
 from secateur.reports.costs import costs_rows, sentence
-from secateur.reports.words import UNWEIGHTED, Report, clean, loss_options, ratio, summary
+from secateur.reports.words import (
+    UNWEIGHTED,
+    Report,
+    clean,
+    in_percent,
+    loss_options,
+    marked,
+    ratio,
+    summary,
+)
 from secateur.runs.text import number
 
 
@@ -47,7 +56,7 @@ def run_page(report: Report) -> str:
 
     Parts that a run did not have (search, bank, stages, epochs, seconds) are left out.
     """
-    report = clean(report)
+    report = marked(clean(report))
     config = report.get("config") or {}
     data = f" on {config['dataset']}" if config.get("dataset") else ""
     subject, costs = f"{config.get('arch', 'network')}{data}", costs_rows(report)
@@ -93,7 +102,7 @@ def _cell(row: Report, column: Column) -> str:
     value = row.get(column.key)
     if value is None:
         return "–"
-    return column.style.format(100 * value if column.key.endswith("accuracy") else value)
+    return words.measured(value, row) if column.key.endswith("accuracy") else column.style.format(value)
 
 
 def _change_of(row: Report, first: Report, column: Column) -> str:
@@ -102,7 +111,8 @@ def _change_of(row: Report, first: Report, column: Column) -> str:
     if row is first or None in (value, before):
         return ""
     if column.key.endswith("accuracy"):
-        return f"{100 * (value - before):+.2f}".replace("-", "−")
+        points = f"{100 * (value - before):+.2f}" if in_percent(row) else f"{value - before:+.4g}"
+        return points.replace("-", "−")
     return ratio(row, first, column.key)
 
 
@@ -136,6 +146,7 @@ _TEMPLATES.filters |= {
         )
     },
     "accuracy": words.accuracy_of,
+    "measured": pass_context(lambda context, value: words.measured(value, context["report"])),
     "part": words.part_of,
     "number": number,
     "cell": _cell,

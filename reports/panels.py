@@ -85,9 +85,9 @@ def curves(axes: Axes, x: Sequence[float], drawn: Sequence[tuple[str, Any, list]
 
 
 def set_range(axes: Axes, values: Sequence[float | None], scale: int) -> None:
-    """The y axis around values: within 0 and 100 %, and not so narrow that noise fills the panel."""
+    """The y axis around values: not so narrow that noise fills the panel, and from 0 to 100 % at most."""
     known = [value for value in values if value is not None] or [0.0]
-    least = 0.02 if scale == 100 else 0.02 * max(known) or 0.02
+    least = 0.02 if scale == 100 else 0.02 * max(map(abs, known)) or 0.02
     middle, half = (min(known) + max(known)) / 2, max(max(known) - min(known), least) * 0.58
-    most = 1 if scale == 100 else math.inf
-    axes.set_ylim(scale * max(0, middle - half), scale * min(most, middle + half))
+    low, high = -math.inf if min(known) < 0 else 0, 1 if scale == 100 else math.inf
+    axes.set_ylim(scale * max(low, middle - half), scale * min(high, middle + half))

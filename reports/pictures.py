@@ -26,7 +26,18 @@ from secateur.reports.drawing import (
 )
 from secateur.reports.panels import WIDTH, curves, hint, key, panel, set_range, two_axes
 from secateur.reports.progress import search, training
-from secateur.reports.words import Report, accuracy_of, clean, fit, part_of, percent, short, si
+from secateur.reports.words import (
+    Report,
+    accuracy_of,
+    clean,
+    fit,
+    in_percent,
+    marked,
+    measured,
+    part_of,
+    short,
+    si,
+)
 
 ROW = 18  # pixels, of bars, one for each group
 COSTS = (
@@ -39,7 +50,7 @@ COSTS = (
 def draw(name: str, report: Report, themed: bool = True) -> list[Picture]:
     """The panels of a picture of `PICTURES`; none where the report has nothing to show in it."""
     with settings():
-        return [picture(drawn, themed) for drawn in PICTURES[name](clean(report))]
+        return [picture(drawn, themed) for drawn in PICTURES[name](marked(clean(report)))]
 
 
 # --- widths -------------------------------------------------------------------------------------------------
@@ -93,16 +104,18 @@ def _stage(name: str, rows: Sequence[Report]) -> Figure:
 def costs(report: Report) -> list[Figure]:
     """Test accuracy, or that of the hold-out, over MACs and both times, the networks in their order."""
     rows = [row for row in report.get("rows") or [] if accuracy_of(row) is not None]
-    measured = [(cost, [row for row in rows if row.get(cost[0]) is not None]) for cost in COSTS]
-    return [_cost(known, *cost) for cost, known in measured if known]
+    timed = [(cost, [row for row in rows if row.get(cost[0]) is not None]) for cost in COSTS]
+    return [_cost(known, *cost) for cost, known in timed if known]
 
 
 def _cost(rows: Sequence[Report], cost: str, title: str, unit: str, show: Callable[[float], str]) -> Figure:
-    texts = [f"{row['name']}: {show(row[cost])}, {percent(accuracy_of(row))}" for row in rows]
-    axes = two_axes(title, unit, f"% of the {part_of(rows[0])} images", f"{title}: {'; '.join(texts)}")
-    x, y = [row[cost] for row in rows], [100 * accuracy_of(row) for row in rows]
+    texts = [f"{row['name']}: {show(row[cost])}, {measured(accuracy_of(row), row)}" for row in rows]
+    scale = 100 if in_percent(rows[0]) else 1
+    counted = f"{'% of' if scale == 100 else 'on'} the {part_of(rows[0])} images"
+    axes = two_axes(title, unit, counted, f"{title}: {'; '.join(texts)}")
+    x, y = [row[cost] for row in rows], [scale * accuracy_of(row) for row in rows]
     axes.set_xlim(0, 1.3 * max(x) or 1)
-    set_range(axes, [accuracy_of(row) for row in rows], 100)
+    set_range(axes, [accuracy_of(row) for row in rows], scale)
     axes.locator_params(axis="x", nbins=3)
     axes.xaxis.set_major_formatter(lambda value, _: show(value) if value else "0")
     axes.plot(x, y, color=COLOURS["stone"], lw=1, ls=(0, (2, 4)), clip_on=False)
@@ -145,17 +158,25 @@ def sensitivity(report: Report) -> list[Figure]:
     """
     found = report.get("sensitivity") or report
     groups = found.get("curves") or {}
-    top = 105 * max([found.get("whole", 0), 1e-3, *itertools.chain(*groups.values())])
-    return [_group(name, values, found, top) for name, values in groups.items()]
+    scale, every = (
+        100 if in_percent(report) else 1,
+        [found.get("whole", 0), *itertools.chain(*groups.values())],
+    )
+    ends = 1.05 * scale * min([0, *every]), 1.05 * scale * max([1e-3, *every])
+    return [_group(name, values, found, ends, scale) for name, values in groups.items()]
 
 
-def _group(name: str, values: Sequence[float], found: Report, top: float) -> Figure:
-    label = f"Accuracy over the channels kept of {name}; {found['whole']:.1%} with all of them"
-    axes = two_axes("", "channels kept, %", "accuracy, %", label, (156, 146), (42, 22, 102, 82), 26)
+def _group(
+    name: str, values: Sequence[float], found: Report, ends: tuple[float, float], scale: int
+) -> Figure:
+    whole = measured(found["whole"], {"in_percent": scale == 100})
+    label = f"Accuracy over the channels kept of {name}; {whole} with all of them"
+    unit = "accuracy, %" if scale == 100 else ""
+    axes = two_axes("", "channels kept, %", unit, label, (156, 146), (42, 22, 102, 82), 26)
     axes.figure.text(0, 1 - 11 / 146, fit(name), **MONO)
     kept = [100 * ratio for ratio in (*found["ratios"], 1.0)]
-    curves(axes, kept, [(GREEN, "-", [*values, found["whole"]])], 100)
-    axes.set(xlim=(0, 100), ylim=(0, top), xticks=(0, 50, 100))
+    curves(axes, kept, [(GREEN, "-", [*values, found["whole"]])], scale)
+    axes.set(xlim=(0, 100), ylim=ends, xticks=(0, 50, 100))
     axes.locator_params(axis="y", nbins=2)
     return axes.figure
 

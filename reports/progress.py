@@ -14,7 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from secateur.reports.drawing import AMBER, BLUE, COLOURS, GREEN, MONO, SOFT, figure
 from secateur.reports.panels import curves, hint, key, panel, set_unit, two_axes
-from secateur.reports.words import Report, fit
+from secateur.reports.words import Report, fit, in_percent
 
 DASHED = (0, (2.5, 1.5))
 CURVES = (("hold-out", GREEN, "-"), ("training", BLUE, DASHED), ("learning rate", AMBER, "-"))
@@ -29,9 +29,10 @@ def training(report: Report) -> list[Figure]:
     phases: dict[str, list[Report]] = {}
     for row in report.get("epochs") or []:
         phases.setdefault(row["phase"], []).append(row)
+    share = all(map(in_percent, report.get("epochs") or []))
     draws = (
         partial(_two_curves, "Loss", "mean per image", 1),
-        partial(_two_curves, "Accuracy", "% of the images", 100),
+        partial(_two_curves, "Accuracy", "% of the images" if share else "", 100 if share else 1),
         _rates,
     )
     drawn = [draw(rows) for rows in phases.values() if len(rows) > 1 for draw in draws]
@@ -86,7 +87,8 @@ def search(report: Report) -> list[Figure]:
     places = ((34, 110), (184, 110), (334, 16 * len(names)))  # top and height of the panels
     loss, accuracy, cuts = (panel(drawn, 150, top, 760, height) for top, height in places)
     _curve(loss, rows, "loss", "mean per image", 1)
-    _curve(accuracy, rows, "accuracy", "% of them", 100)
+    share = in_percent(report)
+    _curve(accuracy, rows, "accuracy", "% of them" if share else "", 100 if share else 1)
     _blocks(cuts, rows, names)
     program = (report.get("config") or {}).get("program") or []
     target = next((step["target"] for step in program if step["kind"] == "search_ekg"), None)

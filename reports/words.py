@@ -51,6 +51,24 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def in_percent(report: Report) -> bool:
+    """Whether accuracies are ratios: a report whose metric is none says so, and so do its `marked` rows."""
+    return report.get("in_percent", True)
+
+
+def measured(value: float | None, report: Report) -> str:
+    """An accuracy of the report or row: 91.23 %, or a plain number where it is no ratio."""
+    return percent(value) if value is None or in_percent(report) else f"{value:.4g}".replace("-", "−")
+
+
+def marked(report: Report) -> Report:
+    """The same, whose rows say themselves that what stands for accuracies is no ratio."""
+    if in_percent(report):
+        return report
+    rows = {key: report[key] for key in ("rows", "files", "epochs") if report.get(key)}
+    return report | {key: [row | {"in_percent": False} for row in some] for key, some in rows.items()}
+
+
 def part_of(row: Report) -> str:
     """Which images a row's accuracy is of: "test", or "hold-out" where there are no test images."""
     return "hold-out" if "test_accuracy" not in row and "holdout_accuracy" in row else "test"
@@ -99,7 +117,7 @@ def left_out(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """First network → last network in one sentence; of a distillation what the student has learnt."""
-    rows = report.get("rows") or []
+    rows = marked(report).get("rows") or []
     if not rows:
         return "Nothing was measured."
     sentence = _distilled(rows) if report.get("learning") else _change(rows) if rows[1:] else _alone(rows[0])
@@ -108,7 +126,7 @@ def summary(report: Report) -> str:
 
 
 def _accuracy(row: Report) -> str:
-    return percent(accuracy_of(row))
+    return measured(accuracy_of(row), row)
 
 
 def _alone(row: Report) -> str:

@@ -61,16 +61,17 @@ assert after["macs"] <= 0.5 * before["macs"] and found.model.layers[-1].activati
     ("docs/own_models.md", 3): "assert task.metric_name == 'R²' and small.layers[1].filters == 16",
     ("docs/own_models.md", 4): "assert all(type(x).__module__.startswith('keras') for x in small.layers)",
     ("docs/own_models.md", 5): "assert small.layers[1].filters == 8 and small.layers[2].gain.shape == (8,)",
-    ("docs/own_models.md", 6): """
+    ("docs/own_models.md", 6): "assert type(small.get_layer('bounded')) is keras.layers.ReLU",
+    ("docs/own_models.md", 7): """
 np.testing.assert_allclose(masked(images), small(images), atol=1e-5)
 assert pruning.complexity(small).macs <= 0.6 * pruning.complexity(model).macs
 """,
-    ("docs/own_models.md", 7): """
+    ("docs/own_models.md", 8): """
 np.testing.assert_allclose(history["keep_macs"], [1.0, 0.5625, 0.5])
 np.testing.assert_allclose(model(images), small(images), atol=1e-5)
 assert 0.48 < pruning.complexity(small).macs / pruning.complexity(model).macs <= 0.5
 """,
-    ("docs/own_models.md", 8): """
+    ("docs/own_models.md", 9): """
 parts = ["at_loss", "kd_loss", "label_loss", "loss", "sparse_top_k_categorical_accuracy"]
 assert sorted(history) == parts and all(np.isfinite(history[part][0]) for part in parts)
 assert keras.models.load_model("student.keras").count_params() == small.count_params()

@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from secateur.pruning.count.counting import require_sizes
 from secateur.pruning.count.polynomial import layers_of
 from secateur.pruning.groups.analysis import Analysis, Rows
-from secateur.pruning.latency.layers import TimedLayer
+from secateur.pruning.latency.layers import Timed, timed
 from secateur.pruning.latency.table import Table
-from secateur.pruning.layers import find
 
 Part = tuple[str, int]  # a group, and how many positions of a tensor belong to it
 
 
 class Predictor:
-    """Widths of groups → the sum of the times of the layers that compute most: convolutions and dense ones.
+    """Widths of groups → the sum of the times of the layers that compute most.
 
-    It is proportional to the time of the network at best: normalisation and activations are part of the
-    convolution before them on a device, sums and poolings come on top. `pruning.latency.fit` corrects it.
+    These are convolutions, dense layers, attention, and norms over channels. The sum is proportional to the
+    time of the network at best: BatchNorm and activations are part of the convolution before them on a
+    device, sums and poolings come on top. `pruning.latency.fit` corrects it.
 
     Raises `UsageError` for open sizes, on which all times depend.
     """
@@ -28,16 +28,16 @@ class Predictor:
     def __init__(self, analysis: Analysis, table: Table) -> None:
         require_sizes(analysis)
         self._sizes = {group.name: group.size for group in analysis.groups}
-        self._layers: list[TimedLayer] = []
+        self._layers: list[tuple[Timed, int]] = []  # and rows of the batch for each sample
         self._parts: list[tuple[tuple[int, list[list[Part]]], ...]] = []
         self.touching: dict[str, set[int]] = defaultdict(set)
         for call in analysis.calls:
-            if (known := find(call.kind)) and known.timed:
-                seen, axes = analysis.counted(call)
+            seen, axes = analysis.counted(call) if call.inputs else (call, [])
+            if one := timed(seen, table, [size for size, _ in axes]):
                 ends = tuple((size, _parts(rows)) for size, rows in axes)
                 for group in {name for _, layers in ends for rows in layers for name, _ in rows}:
                     self.touching[group].add(len(self._layers))
-                self._layers.append(TimedLayer(seen, table))
+                self._layers.append((one, analysis.rows[call.inputs[0]]))
                 self._parts.append(ends)
         self._seen: dict[tuple, float] = {}
 
@@ -50,11 +50,11 @@ class Predictor:
         return sum(self._of(i, widths) for i in self.touching[group])
 
     def _of(self, i: int, widths: Mapping[str, int]) -> float:
-        n_in, n_out = (self._kept(size, rows, widths) for size, rows in self._parts[i])
-        key = (i, n_in, n_out)
-        if key not in self._seen:
-            self._seen[key] = self._layers[i].milliseconds(n_in, n_out)
-        return self._seen[key]
+        sizes = tuple(self._kept(size, rows, widths) for size, rows in self._parts[i])
+        if (i, sizes) not in self._seen:
+            milliseconds, rows = self._layers[i]
+            self._seen[i, sizes] = rows * milliseconds(*sizes)
+        return self._seen[i, sizes]
 
     def _kept(self, size: int, layers: list[list[Part]], widths: Mapping[str, int]) -> float:
         lost = (

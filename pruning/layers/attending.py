@@ -13,7 +13,7 @@ from secateur.nets.kernels import named_variables
 from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.labels import Labels, channel_vector
 from secateur.pruning.layers.producers import QUANTISED, quantised, spread
-from secateur.pruning.layers.registry import Cut, Place, layer_class
+from secateur.pruning.layers.registry import Cut, Place, Product, layer_class
 from secateur.pruning.layers.running import Weights, layer_itself
 from secateur.pruning.layers.silence import NOT_ZERO, silent
 
@@ -106,27 +106,43 @@ def _sized(call: Call) -> list[Place]:
     ]  # fmt: skip
 
 
-def _cost(
-    rule: Convention, call: Call, read: int, heads: int, width: int, keys: int, key_heads: int, values: int,
-    value_width: int, made: int,
-) -> tuple[int, int]:  # fmt: skip
-    """The projections, and two products for each pair of a query and a key that meet."""
-    layer, inputs = call.layer, {n: call.input_shapes[i][1:-1] for n, i in _read_by(call).items()}
-    queries, places = prod(inputs["query"]), prod(inputs["value"])
-    meet = getattr(layer, "_attention_axes", None) or (1,)
-    pairs = queries * prod(n for axis, n in enumerate(inputs["value"], 1) if axis in meet)
-    sizes = {
-        "query": (queries, read * heads * width, heads * width),
-        "key": (places, keys * key_heads * width, key_heads * width),
-        "value": (places, values * key_heads * value_width, key_heads * value_width),
-        "gate": (queries, read * heads * value_width, heads * value_width),
-        "output": (queries, heads * value_width * made, made),
+def _projected(
+    call: Call, read: float, heads: float, width: float, keys: float, key_heads: float, values: float,
+    value_width: float, made: float,
+) -> dict[str, Product]:  # fmt: skip
+    """Part → the product with its kernel."""
+    queries, places = (prod(call.input_shapes[_read_by(call)[n]][1:-1]) for n in ("query", "value"))
+    return {
+        "query": (queries, read, heads * width),
+        "key": (places, keys, key_heads * width),
+        "value": (places, values, key_heads * value_width),
+        "gate": (queries, read, heads * value_width),
+        "output": (queries, heads * value_width, made),
     }
-    params, macs = 0, rule.mac * pairs * heads * (width + value_width)
-    for part in (*_projections(layer), "output"):
-        positions, kernel, bias = sizes[part]
-        bias *= bool(_weights(layer, part)[1])
-        params, macs = params + kernel + bias, macs + positions * (rule.mac * kernel + rule.bias * bias)
+
+
+def _compared(call: Call, heads: float, width: float, value_width: float) -> list[Product]:
+    """The two products for each pair of a query and a key that meet."""
+    inputs = {name: call.input_shapes[i][1:-1] for name, i in _read_by(call).items()}
+    meet = getattr(call.layer, "_attention_axes", None) or (1,)
+    places = prod(n for axis, n in enumerate(inputs["value"], 1) if axis in meet)
+    rows = prod(inputs["query"]) * heads
+    return [(rows, width, places), (rows, places, value_width)]
+
+
+def _matrices(call: Call, *sizes: float) -> list[Product]:
+    _, heads, width, _, _, _, value_width, _ = sizes
+    projected = _projected(call, *sizes)
+    own = [projected[part] for part in (*_projections(call.layer), "output")]
+    return own + _compared(call, heads, width, value_width)
+
+
+def _cost(rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
+    params, macs = 0, rule.mac * sum(map(prod, _matrices(call, *sizes)))
+    for part, (rows, read, made) in _projected(call, *sizes).items():
+        if part in (*_projections(call.layer), "output"):
+            bias = made * bool(_weights(call.layer, part)[1])
+            params, macs = params + read * made + bias, macs + rule.bias * rows * bias
     return params, macs
 
 
@@ -184,16 +200,23 @@ def _products(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.nd
 
 def _cost_products(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
     """Two products for each pair of a query and a value, as wide as the query and the value are."""
-    pairs = prod(call.input_shapes[0][1:-1]) * call.input_shapes[1][-2]
     params = sum(n_in if len(w.shape) else 1 for w in call.layer.weights)
-    return params, rule.mac * pairs * (n_in + n_out)
+    return params, rule.mac * sum(map(prod, _two(call, n_in, n_out)))
 
 
 layer_class(
     "MultiHeadAttention", "GroupedQueryAttention",
-    label=_attend, resize=_resize, cost=_cost, sized=_sized, run=_run, refit=_refit,
+    label=_attend, resize=_resize, cost=_cost, sized=_sized, products=_matrices, run=_run, refit=_refit,
 )  # fmt: skip
+
+
+def _two(call: Call, n_in: float, n_out: float) -> list[Product]:
+    rows, values = prod(call.input_shapes[0][1:-1]), call.input_shapes[1][-2]
+    return [(rows, n_in, values), (rows, values, n_out)]
+
+
 layer_class(
     "Attention", "AdditiveAttention",
-    label=_products, cost=_cost_products, sized=lambda call: [(call.inputs[0], -1), (call.inputs[1], -1)],
+    label=_products, cost=_cost_products, products=_two,
+    sized=lambda call: [(call.inputs[0], -1), (call.inputs[1], -1)],
 )  # fmt: skip

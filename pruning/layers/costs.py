@@ -54,10 +54,10 @@ def _convolution(rule: Convention, call: Call, kernel: int, n_out: int) -> tuple
     return kernel + bias, pixels * (rule.mac * kernel + rule.bias * bias)
 
 
-def dense(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """Matrix and bias, at each position."""
-    bias, places = n_out * (call.layer.bias is not None), prod(call.shapes[0][1:-1])
-    return n_in * n_out + bias, places * (rule.mac * n_in * n_out + rule.bias * bias)
+def dense(rule: Convention, call: Call, n_in: int, n_out: int, *places: int) -> tuple[int, int]:
+    """Matrix and bias, at each position; `places` are the sizes of the other axes."""
+    bias = n_out * (call.layer.bias is not None)
+    return n_in * n_out + bias, prod(places) * (rule.mac * n_in * n_out + rule.bias * bias)
 
 
 def embedding(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:

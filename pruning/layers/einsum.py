@@ -18,7 +18,7 @@ from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.producers import QUANTISED, quantised
-from secateur.pruning.layers.registry import Cut, Place, layer_class
+from secateur.pruning.layers.registry import Cut, Place, Product, layer_class
 from secateur.pruning.layers.running import Weights
 from secateur.pruning.layers.silence import NOT_ZERO, silent
 
@@ -220,11 +220,30 @@ def _cost(rule: Convention, call: Call, *sizes: int) -> tuple[int, int]:
     return params, macs
 
 
+def _products(call: Call, *sizes: float) -> list[Product]:
+    """Letters of both operands but one are rows or summed over; several operands are not understood."""
+    read, made = letters(call) or ([], "")
+    left = dict(zip(_all(call), sizes, strict=True)) if len(read) > 1 else {}
+    pairs = [(*read, made)] if len(read) == 2 else []
+    if call.kind == ATTENTION:  # queries · keys, then · values
+        pairs = [("btnh", "bsnh", "btns"), ("btns", "bsnd", made)]
+    found = []
+    for first, second, result in pairs:
+        kept = (
+            set(first) & set(result),
+            set(first + second) - set(result),
+            set(second) & set(result) - set(first),
+        )
+        found.append(tuple(prod(left.get(x, 1) for x in some) for some in kept))
+    return found
+
+
 def _run_dense(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor:
     y = tf.einsum(call.layer.equation, x, w["kernel"])
     y = y + w["bias"] if "bias" in w else y
     return y if call.layer.activation is None else call.layer.activation(y)
 
 
-layer_class("EinsumDense", label=_dense, resize=_resize, cost=_cost, sized=_sized, run=_run_dense)
-layer_class("ops.Matmul", "ops.Einsum", ATTENTION, label=_product, cost=_cost, sized=_sized)
+known = {"cost": _cost, "sized": _sized, "products": _products}
+layer_class("EinsumDense", label=_dense, resize=_resize, run=_run_dense, **known)
+layer_class("ops.Matmul", "ops.Einsum", ATTENTION, label=_product, **known)

@@ -7,6 +7,7 @@ import numpy as np
 from secateur.nets.graph import Call
 from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.labels import Labels
+from secateur.pruning.layers.layout import own_axis
 from secateur.pruning.layers.registry import Cut, Place, cost_of, find, layer_class, of_a_frame, sized
 from secateur.pruning.layers.shaping import moved
 
@@ -17,6 +18,8 @@ def _label(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarr
         return f"{inner.kind} is not understood"
     if known.label is moved:
         return moved(state, call, labels)
+    if own_axis(inner) is not None:
+        return "its channels are not at the end"
     if any(vector.shape[0] != 1 for vector in labels):
         return "its inputs are not frames alike"
     made = known.label(state, inner, [vector[0] for vector in labels])

@@ -10,7 +10,10 @@ import numpy as np
 from secateur.nets.graph import Call
 
 MOVED = ("Flatten", "ZeroPadding2D", "ops.DepthToSpace", "ops.SpaceToDepth")  # run as they are, see `shaping`
-NORMS = ("BatchNormalization", "FusedBatchNorm")
+NORMS = (
+    "BatchNormalization", "FusedBatchNorm", "LayerNormalization", "RMSNormalization", "UnitNormalization",
+    "GroupNormalization", "MaskedNormalization",
+)  # fmt: skip
 
 
 def own_axis(call: Call) -> int | None:
@@ -18,6 +21,7 @@ def own_axis(call: Call) -> int | None:
     if getattr(call.layer, "data_format", None) == "channels_first" and call.kind not in MOVED:
         return 0
     axis, rank = getattr(call.layer, "axis", -1), len(call.input_shapes[0]) if call.inputs else 0
+    axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
     if call.kind in NORMS and isinstance(axis, int) and 0 < axis % rank < rank - 1:
         return axis % rank - 1
     return None

@@ -46,11 +46,15 @@ def _as_maps(x: tf.Tensor) -> tf.Tensor:
 
 def group_norm(call: Call, w: Weights, x: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """GroupNorm of any number of groups of the size that they had; or of one, of any size."""
-    if call.layer.axis not in (-1, x.shape.rank - 1):
-        return layer_itself(call, w, x)
     if call.layer.groups == 1:
         return over_channels.run(call, w, x)
-    each, shape = call.node.outputs[0].shape[-1] // call.layer.groups, tf.shape(x)
+    axis = call.layer.axis
+    each = call.node.outputs[0].shape[axis] // call.layer.groups
+    return keras.ops.moveaxis(_by_groups(call, w, keras.ops.moveaxis(x, axis, -1), each), -1, axis)
+
+
+def _by_groups(call: Call, w: Weights, x: tf.Tensor, each: int) -> tf.Tensor:
+    shape = tf.shape(x)
     groups = tf.cast(tf.reshape(x, tf.concat([shape[:-1], [-1, each]], 0)), tf.float32)
     mean, variance = tf.nn.moments(groups, [*range(1, x.shape.rank - 1), x.shape.rank], keepdims=True)
     y = tf.reshape((groups - mean) * tf.math.rsqrt(variance + call.layer.epsilon), shape)

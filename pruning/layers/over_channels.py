@@ -18,7 +18,7 @@ from secateur.nets.graph import Call
 from secateur.nets.layers import MaskedNormalization, normalised
 from secateur.pruning.conventions import Convention
 from secateur.pruning.layers.labels import Labels, channel_vector
-from secateur.pruning.layers.registry import layer_class
+from secateur.pruning.layers.registry import last_and_others, layer_class
 from secateur.pruning.layers.running import Weights
 from secateur.runs.errors import UsageError
 
@@ -27,47 +27,67 @@ KINDS = {
     "GroupNormalization": "group",
 }  # fmt: skip
 SCALES = {"gamma": -1, "beta": -1, "scale": -1, "mask": 0}
-SHARED = "it shares its statistics between channels and other axes in a way that is not understood"
+OTHERS = "it normalises channels together with axes behind them"
+RESCALED = "it divides by more than the mean square of channels"
+BATCH = "it normalises over the batch"
+ASKEW = "Keras scales the last axes in it, whichever it normalises"
 
 
 def axes_of(call: Call) -> list[int]:
     """The axes that are normalised together, from 0."""
-    layer, rank = call.layer, len(call.shapes[0])
-    if getattr(layer, "kind", "") == "group" or call.kind == "GroupNormalization":
-        return list(range(1, rank))
-    return sorted(a % rank for a in ([layer.axis] if isinstance(layer.axis, int) else layer.axis))
+    rank = len(call.shapes[0])
+    return list(range(1, rank)) if _in_groups(call) else sorted(a % rank for a in _given(call.layer))
+
+
+def _in_groups(call: Call) -> bool:
+    return getattr(call.layer, "kind", "") == "group" or call.kind == "GroupNormalization"
+
+
+def _given(layer: Any) -> list[int]:
+    return [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+
+
+def _axis_of_channels(call: Call) -> int:
+    """From 0; of several axes the last one."""
+    return call.layer.axis % len(call.shapes[0]) if _in_groups(call) else axes_of(call)[-1]
 
 
 def over_channels(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     """The label rule: each channel goes by itself, as the others' statistics are taken without it."""
     axes, shape = axes_of(call), call.shapes[0]
     if 0 in axes or getattr(call.layer, "rms_scaling", False):
-        return SHARED
+        return BATCH if 0 in axes else RESCALED
+    if call.kind == "RMSNormalization" and axes != [*range(len(shape) - len(axes), len(shape))]:
+        return ASKEW
+    if len(axes) == 1:  # which rules see at the end
+        axes = [len(shape) - 1]
     if all(labels[0].shape[a - 1] == 1 for a in axes):  # it normalises positions, of each channel by itself
         return [labels[0]]
     vector = channel_vector(labels[0], shape[-1])
     if vector is None or axes[-1] != len(shape) - 1:
-        return SHARED
+        return OTHERS
     state.use(call, "follower", SCALES, vector, masked=True)
     return [labels[0]]
 
 
-def _cost(rule: Convention, call: Call, n_in: int, n_out: int) -> tuple[int, int]:
-    """Scale and shift, of channels where these are normalised; statistics are not stored."""
-    over = axes_of(call)[-1] == len(call.shapes[0]) - 1
-    shapes = [w.shape for w in call.layer.weights if w is not getattr(call.layer, "mask", None)]
-    params = sum(prod(s[:-1]) * (n_out if over else s[-1]) for s in shapes)
-    return params, rule.norm * prod(call.shapes[0][1:-1]) * n_out
+def _cost(rule: Convention, call: Call, n_in: int, n_out: int, *places: int) -> tuple[int, int]:
+    """Scale and shift along the axes that are normalised; statistics are not stored."""
+    axes = [_axis_of_channels(call)] if _in_groups(call) else axes_of(call)
+    sizes = (*places, n_out)
+    weights = sum(w is not getattr(call.layer, "mask", None) for w in call.layer.weights)
+    return weights * prod(sizes[axis - 1] for axis in axes), rule.norm * prod(sizes)
 
 
 def run(call: Call, w: Weights, x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
     """Over the channels that are there and, where weights have a "mask", alive."""
     kind = getattr(call.layer, "kind", None) or KINDS[call.kind]
-    alive = w.get("mask", tf.ones(tf.shape(x)[-1:]))
+    channels = _axis_of_channels(call)
+    alive = w.get("mask", tf.ones(tf.shape(x)[channels]))
     vectors = [w.get(name) for name in ("scale" if kind == "rms" else "gamma", "beta")]
     vectors = [v if v is None else tf.cast(v, tf.float32) for v in vectors]
     kind = "layer" if kind == "group" else kind
-    return tf.cast(normalised(x, alive, kind, axes_of(call), _epsilon(call.layer), *vectors), x.dtype)
+    made = normalised(x, alive, kind, axes_of(call), _epsilon(call.layer), *vectors, channels=channels)
+    return tf.cast(made, x.dtype)
 
 
 def _epsilon(layer: Any) -> float:
@@ -95,7 +115,7 @@ def _plain(layer: MaskedNormalization) -> tuple[type, dict]:
     """Keras' own. It cannot leave out channels: those that are switched off must go with it."""
     make = next(getattr(keras.layers, name) for name, kind in KINDS.items() if kind == layer.kind)
     config = {name: getattr(layer, name) for name in ("name", "trainable")} | {"dtype": layer.dtype_policy}
-    config["axis"] = -1 if layer.kind == "group" else layer.axis
+    config["axis"] = layer.axis
     if layer.kind != "unit":
         config["epsilon"] = layer.epsilon
     if layer.kind in ("layer", "group"):
@@ -112,11 +132,12 @@ def _all_alive(layer: MaskedNormalization, arrays: dict, other: Any) -> dict:
     return arrays
 
 
+cost = {"cost": _cost, "sized": last_and_others, "timed": True}
 layer_class(
     "LayerNormalization", "RMSNormalization", "UnitNormalization",
-    label=over_channels, cost=_cost, run=run, masked=masked,
+    label=over_channels, **cost, run=run, masked=masked,
 )  # fmt: skip
 layer_class(
     "MaskedNormalization",
-    label=over_channels, cost=_cost, run=run, masked=masked, plain=_plain, refit=_all_alive,
+    label=over_channels, **cost, run=run, masked=masked, plain=_plain, refit=_all_alive,
 )  # fmt: skip

@@ -92,7 +92,7 @@ def _group_norm(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
     """
     layer, size = call.layer, call.shapes[0][-1]
     vector = channel_vector(labels[0], size)
-    if layer.axis not in (-1, len(call.shapes[0]) - 1) or vector is None:
+    if vector is None:
         return OTHER_AXIS
     groups = size if layer.groups == -1 else layer.groups
     if groups == 1:

@@ -12,7 +12,7 @@ from secateur.nets.graph import Call
 from secateur.pruning.layers import convolving, costs
 from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
-from secateur.pruning.layers.registry import Cut, Label, layer_class, plain_twin
+from secateur.pruning.layers.registry import Cut, Label, last_and_others, layer_class, plain_twin
 
 QUANTISED = "it is quantised or has LoRA weights"
 
@@ -78,6 +78,13 @@ def making(reads: Mapping[str, int], makes: Mapping[str, int]) -> Label:
 
 
 KERNEL = {"kernel": -1, "bias": -1, "mask": -1}  # what convolutions and dense layers make
+_over_channels = making({"kernel": 0}, KERNEL)
+
+
+def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """Over another axis than that of the channels, as tokens in a mixer, it does the same to each of them."""
+    over_others = len(labels) == 1 and labels[0].ndim > 1 and labels[0].shape[-1] == 1 < labels[0].size
+    return closed(call) or (labels if over_others else _over_channels(state, call, labels))
 
 
 @_weighted
@@ -136,7 +143,7 @@ conv = {
 }  # fmt: skip
 depthwise = {"label": _depthwise, "cost": costs.depthwise, "timed": True, "run": convolving.depthwise}
 dense = {
-    "label": making({"kernel": 0}, KERNEL), "size": "units", "cost": costs.dense, "timed": True,
+    "label": _dense, "size": "units", "cost": costs.dense, "sized": last_and_others, "timed": True,
     "run": convolving.dense,
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from secateur.runs.registry import Registry
 Label = Callable[[Labels, Call, list[np.ndarray]], "list[np.ndarray] | str"]
 Plain = Callable[[Any], tuple[type, dict]]
 Place = tuple[str | int, int]  # weight or tensor, and an axis of it
+Product = tuple[float, float, float]  # rows, columns read, columns made
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class LayerClass:
             Where `sized` is given it takes the sizes of those axes instead; it is linear in each of them.
         sized: call → the axes that its cost depends on: (weight by name, or number of a tensor, axis).
         timed: whether it computes so much that its milliseconds are measured by themselves.
+        products: (call, the sizes that `cost` takes) → the products of matrices that it computes, as (rows,
+            columns read, columns made): what its milliseconds are measured as in place of the layer itself.
         activation: whether it is a non-linearity: what it makes shows how much a channel does.
         run: (call, weights by name, tensors) → what it makes, with weights of any width and the statistics
             of the batch; the shapes of this call are None where a plan can cut. None: what the layer itself
@@ -76,6 +79,7 @@ class LayerClass:
     replace: Callable[[Call, Cut, str], Callable | None] | None = None
     cost: Cost | None = None
     timed: bool = False
+    products: Callable[..., list[Product]] | None = None
     activation: bool = False
     run: Callable[..., Any] | None = None
     plain: Plain | None = None
@@ -146,6 +150,12 @@ def sized(call: Call) -> Sequence[Place] | None:
     """The axes that `cost_of` a call is a function of; None: the channels that it reads and makes."""
     known = find(call.kind)
     return known.sized(call) if known and known.sized else None
+
+
+def last_and_others(call: Call) -> list[Place]:
+    """The channels at the end that a call reads and makes, and all other axes of what it makes."""
+    read, made = call.inputs[0], call.outputs[0]
+    return [(read, -1), (made, -1), *((made, axis) for axis in range(1, len(call.shapes[0]) - 1))]
 
 
 def is_activation(call: Call) -> bool:

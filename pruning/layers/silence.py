@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from secateur.nets.graph import OWN, Call
+from secateur.nets.kernels import named_variables
 from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.running import BROKEN
 from secateur.runs.errors import UsageError
@@ -31,12 +34,20 @@ def _silent(state: Labels, call: Call, makes: bool) -> bool:
         return True
     if not getattr(call.layer, "weights", ()):
         return _runs_to_zero(state, call)
+    if _shifts_all(state, call):
+        return False
     kept = makes and len(call.inputs) == 1
     if not kept and not all(state.silence[t] and state.of_tensor[t].size > 1 for t in call.inputs):
         return False
     activation = getattr(call.layer, "activation", None)
     own = type(call.layer).__module__.partition(".")[0] in OWN
     return own and (activation is None or not np.any(np.asarray(activation(np.zeros((1, 4), np.float32)))))
+
+
+def _shifts_all(state: Labels, call: Call) -> bool:
+    """Whether a bias is added to channels that are gone, too: it belongs to other axes."""
+    cut = {weight for use in state.uses.values() if use.layer == call.name for weight in use.axes}
+    return any(re.match("bias|beta", name) for name in named_variables(call.layer).keys() - cut)
 
 
 def _runs_to_zero(state: Labels, call: Call) -> bool:

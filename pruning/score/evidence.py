@@ -212,7 +212,8 @@ def _check_data(criterion: Criterion, images: Any, labels: Any) -> None:
     """Raises `UsageError` unless images and labels are arrays of one length, as far as they are needed."""
     if images is None:
         raise UsageError(
-            f"Criterion {criterion.name!r} looks at images: give data=(images, labels). Received: data=None"
+            f"Criterion {criterion.name!r} looks at images: give data="
+            f"{'(images, labels)' if criterion.needs_labels else 'images'}. Received: data=None"
         )
     arrays = keras.tree.flatten((images, labels))
     if strange := [type(x).__name__ for x in arrays if x is not None and not hasattr(x, "shape")]:

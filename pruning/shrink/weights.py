@@ -84,6 +84,7 @@ def weights_of(model: Any) -> Weights:
     from secateur.nets.graph import trace  # imports Keras, which nothing else here needs
     from secateur.nets.kernels import named_variables
     from secateur.pruning.layers import find
+    from secateur.pruning.layers.layout import channels_last
 
     graph = trace(model)
     found = {
@@ -93,8 +94,9 @@ def weights_of(model: Any) -> Weights:
     }
     for call in graph.calls:
         known, own = find(call.kind), found.get(call.name, {})
-        if known and known.masked and call.shapes[0][-1] and "mask" not in own:
-            found[call.name] = {**own, "mask": np.ones(call.shapes[0][-1], np.float32)}
+        channels = channels_last(call).shapes[0][-1] if known and known.masked else None
+        if channels and "mask" not in own:
+            found[call.name] = {**own, "mask": np.ones(channels, np.float32)}
     return found
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
 from secateur.nets.snapshots import check_finite_model
 from secateur.recipes.engine.command import options_of
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.files import COMPACT
 from secateur.recipes.engine.report import print_table
 from secateur.recipes.engine.run import run_on
@@ -92,11 +94,28 @@ def compress(
     place = nullcontext(str(folder)) if folder is not None else tempfile.TemporaryDirectory()
     with place as path:
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
-        run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
-        splits = _splits(subject, train, holdout, test, classes, pixels, run.constants)
-        report = run_on(run, subject, splits)
+        with _in_arguments():
+            run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
+            splits = _splits(subject, train, holdout, test, classes, pixels, run.constants)
+            report = run_on(run, subject, splits)
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
     return Compressed(small, report, None if folder is None else Path(folder))
+
+
+@contextmanager
+def _in_arguments() -> Iterator[None]:
+    """Errors that name options of the shell name the arguments of this call instead."""
+    try:
+        yield
+    except UsageError as error:
+        said = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
+        said = re.sub(r"--(\w+)", lambda found: _argument(found[1]), said)
+        raise type(error)(said.replace("that of the folders", "that of the labels")) from None
+
+
+def _argument(option: str) -> str:
+    switches = [name for name, field in RunOptions.model_fields.items() if field.annotation is bool]
+    return f"{option}=True" if option in switches else INSTEAD.get(option, option)
 
 
 def _splits(

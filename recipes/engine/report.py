@@ -100,6 +100,7 @@ def _measure(
         "config": read_json(context.folder.path("config.json")),
         "bn": config.bn,
         "metric": context.subject.metric_name,
+        "in_percent": context.subject.metric_name in IN_PERCENT,
         "frozen": context.subject.frozen_text(),
         "skipped": context.splits.skipped,
         "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},

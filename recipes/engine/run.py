@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader import Splits
@@ -130,7 +131,18 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
         forget_changed(folder, log, config)
         clock = Clock.of(options, folder)
+        if options.balanced and splits.facts.labelled:
+            print(_balanced(splits.train.labels))
         return _walk(RunContext(options, folder, log, splits, strategy, subject, clock), program)
+
+
+def _balanced(labels: np.ndarray) -> str:
+    """How often the images of a class come in an epoch, in a line."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return (
+        f"balanced: each of {len(counts)} classes comes {len(labels) // len(counts):,} times an epoch; "
+        f"they have {counts.min():,} to {counts.max():,} images"
+    )
 
 
 def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
@@ -251,6 +263,8 @@ def _normalisation(options: RunOptions, sources: Mapping[str, Snapshot]) -> str:
 
 def _walk(context: RunContext, program: Program) -> dict:
     state = State()
+    if done := context.folder.steps():
+        print(f"{context.config.train_path}: goes on behind step {done[-1]}")
     for step in program.steps:
         state = step.run(context, replace(state, name=step.label))
     lite = save_compact(context, state.network) if program.whole else None

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from secateur.distillation import (
     Banked,
+    Ensemble,
     Filtered,
     Lesson,
     Live,
@@ -255,3 +256,24 @@ def test_losses_need_a_teacher_that_gives_what_they_read():
     feature = keras.distillation.FeatureDistillation("mse", "pool", "pool")
     with pytest.raises(UsageError, match=r"layer 'pool'.*\n.*more=\['pool'\]"):
         Lesson(network(1), Live(network(2)), [(feature, 1.0)])(inputs_of(batches(1)[0]))
+
+
+def test_a_teacher_of_an_older_protocol_and_missing_logits_are_one_line():
+    class Older:
+        variables, convolutions = (), ()
+        symbols = {"logits": keras.KerasTensor((None, 10))}
+
+        def __call__(self, inputs, student=None):
+            return {"logits": inputs["old"]}
+
+    student, losses = network(1), [(build("kd"), 1.0)]
+    for wrap in (lambda t: Lesson(student, t, losses), Filtered, lambda t: Ensemble([t])):
+        with pytest.raises(UsageError, match="Received: Older without several$"):
+            wrap(Older())
+    inputs = inputs_of(batches(1)[0])
+    with pytest.raises(
+        UsageError, match=r"^The stored logits are missing. Received: inputs=\['images', 'labels'\]"
+    ):
+        Lesson(student, Filtered(Ensemble([Banked(), Banked()])), losses)(
+            {name: inputs[name] for name in ("images", "labels")}
+        )

@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from secateur.nets.graph import trace
+from tests.helpers import random_blocks  # noqa: F401  adds its steps to MOVES
 from tests.helpers.random_steps import MOVES, SIDES, Net
 
 # Where another axis is as long as the batch, `keras.ops.add` takes a tensor with one value per example for a
@@ -40,15 +41,15 @@ def build(rank: int, steps: tuple[Step, ...], seed: int = 0) -> keras.Model:
 
 def randomise(model: keras.Model, rng: np.random.Generator) -> None:
     """Every weight and statistic different from its initial value, activations of size 1."""
+    for variable in model.weights:
+        shape = tuple(variable.shape)
+        if len(shape) > 1:
+            variable.assign(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape))
+        elif variable.name in ("gamma", "moving_variance", "variance"):
+            variable.assign(rng.uniform(0.5, 1.5, shape))
+        elif variable.name != "count":
+            variable.assign(rng.normal(0, 0.3, shape))
     for layer in trace(model).layers.values():
-        for variable in getattr(layer, "weights", ()):
-            shape = tuple(variable.shape)
-            if len(shape) > 1:
-                variable.assign(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape))
-            elif variable.name in ("gamma", "moving_variance", "variance"):
-                variable.assign(rng.uniform(0.5, 1.5, shape))
-            elif variable.name != "count":
-                variable.assign(rng.normal(0, 0.3, shape))
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 

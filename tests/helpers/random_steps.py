@@ -120,6 +120,14 @@ def group_norm(net, x, other, n):
     return L.GroupNormalization(groups[-n] if n <= len(groups) else -1)(x)
 
 
+@on_maps
+def norm_in_front(net, x, other, n):
+    """Of channels that stand in front, or of one axis of positions."""
+    groups = L.GroupNormalization(2 if x.shape[-1] % 2 == 0 else 1, axis=1)
+    norm = (L.LayerNormalization(axis=1), groups, L.UnitNormalization(axis=1), L.LayerNormalization())[n - 1]
+    return ops.moveaxis(norm(ops.moveaxis(x, -1, 1)), 1, -1)
+
+
 @move
 def prelu(net, x, other, n):
     return L.PReLU(shared_axes=list(range(1, len(x.shape) - 1)) if n > 2 and len(x.shape) > 2 else None)(x)

@@ -119,6 +119,49 @@ class Folded(keras.Model):
         return self.head(ops.max(ops.silu(self.hidden(x)), axis=1))
 
 
+class Detector(keras.Model):
+    """Blocks in lists of lists, a pyramid of maps, one head for all its levels, outputs in a dictionary."""
+
+    def __init__(self):
+        super().__init__(name="detector")
+        self.stages = [[L.Conv2D(8, 3, 2, padding="same"), Residual(8)], [L.Conv2D(12, 3, 2, padding="same")]]
+        self.lateral = {"fine": L.Conv2D(6, 1), "coarse": L.Conv2D(6, 1)}
+        self.shared = keras.Sequential([L.Conv2D(6, 3, padding="same"), L.ReLU()])
+        self.boxes, self.classes = L.Conv2D(4, 1), L.Conv2D(3, 1, activation="sigmoid")
+
+    def call(self, x, training=None):
+        maps = []
+        for blocks in self.stages:
+            for block in blocks:
+                x = block(x)
+            maps.append(x)
+        fine, coarse = self.lateral["fine"](maps[0]), self.lateral["coarse"](maps[1])
+        fine = fine + ops.repeat(ops.repeat(coarse, 2, axis=1), 2, axis=2)
+        found = [self.shared(level) for level in (fine, coarse)]
+        boxes, classes = (
+            ops.concatenate([ops.reshape(head(x), (ops.shape(x)[0], -1, n)) for x in found], axis=1)
+            for head, n in ((self.boxes, 4), (self.classes, 3))
+        )
+        return {"boxes": ops.exp(boxes), "classes": classes}
+
+
+class Mixer(keras.Model):
+    """Dense layers over tokens and over channels in turn."""
+
+    def __init__(self):
+        super().__init__(name="mixer")
+        self.patches, self.head = L.Conv2D(10, 2, 2), L.Dense(3)
+        self.norms = [L.LayerNormalization() for _ in range(2)]
+        self.tokens, self.channels = [L.Dense(5), L.Dense(16)], [L.Dense(20), L.Dense(10)]
+
+    def call(self, x):
+        x = ops.reshape(self.patches(x), (-1, 16, 10))
+        y = ops.transpose(self.norms[0](x), (0, 2, 1))
+        x = x + ops.transpose(self.tokens[1](ops.gelu(self.tokens[0](y))), (0, 2, 1))
+        x = x + self.channels[1](ops.gelu(self.channels[0](self.norms[1](x))))
+        return self.head(ops.mean(x, axis=1))
+
+
 class Counting(keras.Model):
     """Keeps state: how often it was called."""
 
@@ -171,6 +214,7 @@ class Drawing(keras.Model):
 SHAPE = (8, 8, 3)
 UNFOLDED = {
     ResNet: SHAPE, UNet: SHAPE, Towers: {"left": SHAPE, "right": SHAPE}, Weights: SHAPE, Folded: SHAPE,
+    Detector: SHAPE, Mixer: SHAPE,
 }  # fmt: skip
 REFUSED = {
     Counting: "assign",

@@ -158,3 +158,19 @@ def test_a_copy_with_other_weights_is_refused_by_name():
     model = keras.Model(images, L.Dense(3)(L.Flatten()(transformers.Parts(1)(L.Conv2D(8, 3)(images)))))
     with pytest.raises(UsageError, match="'parts' cannot be copied: a new one has other weights.*'gain1'"):
         compact(model)
+
+
+def test_what_no_output_comes_from_is_left_out():
+    class Two(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = L.Conv2D(4, 1), L.Conv2D(5, 1)
+
+        def call(self, x):
+            return self.used(x), self.unused(x)
+
+    images = keras.Input(SHAPE)
+    model = keras.Model(images, Two()(images)[0])
+    small = secateur.functional(model)
+    assert [layer.name for layer in small.layers if layer.weights] == ["used"]
+    assert secateur.pruning.complexity(model).params == small.count_params() == 3 * 4 + 4

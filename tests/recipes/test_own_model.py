@@ -143,7 +143,10 @@ def test_arrays_are_read_by_the_constants_that_are_given(mine, capsys):
     model = keras.models.load_model(mine / "bare.h5")
     train = dataloader.load("DIGITS", shape=(SIDE, SIDE, 3)).train
     data = train.images[:300], train.labels[:300]
-    with pytest.raises(UsageError, match="(?s)guessing.*Received: pixels=given.*better: --pixels -1..1 "):
+    with pytest.raises(
+        UsageError,
+        match="(?s)guessing.*Received: pixels=given.*better: pixels='-1..1' .*; force=True goes on",
+    ):
         secateur.compress(model, data, mean=[0] * 3, std=[1] * 3)
     with pytest.raises(UsageError, match="folder instead. Received: train_path='here'"):
         secateur.compress(model, data, train_path="here")
@@ -153,7 +156,7 @@ def test_arrays_are_read_by_the_constants_that_are_given(mine, capsys):
         secateur.compress(model, data, recipe="netadapt", distill="kd")
     assert "dataset" not in str(e.value), "it says train"
     with pytest.raises(
-        UsageError, match="--keep=1 removes nothing.*give --keep=0.7 instead. Received: keep_macs=0.6"
+        UsageError, match="^keep=1 removes nothing.*give keep=0.7 instead. Received: keep_macs=0.6"
     ):
         secateur.compress(model, data, recipe="distill", keep_macs=0.6)
     with pytest.raises(UsageError, match="numbers"):
@@ -210,6 +213,7 @@ def test_a_killed_run_on_ones_own_model_ends_in_the_same_bits(mine, programs, tm
         programs.wait()
     done = programs.run("train_cifar.py", *words(mine, "ekg", *short, "--train_path", "killed"), cwd=tmp_path)
     assert done.code == 0, done.err
+    assert "killed: goes on behind step bank\n" in done.out
     for name in ("snap_baseline.pkl", "slimmed_param.pkl", "bank.npy", "trained_param.pkl"):
         assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name), name
 
@@ -288,20 +292,24 @@ def test_a_bank_answers_for_teachers_of_maps():
     assert found.report["epochs"][-1]["unweighted_kd"] > 0
 
 
-def test_arrays_tf_data_and_folders_give_the_same_network(mine, tmp_path):
+def test_arrays_tf_data_and_folders_give_the_same_network(mine, tmp_path, capsys):
     import tensorflow as tf
 
     model = keras.models.load_model(mine / "mine.keras")
     splits = dataloader.load("DIGITS", shape=(SIDE, SIDE, 3))
     x, y = splits.train.images[:300], splits.train.labels[:300]
     how = {"recipe": "ekg", "keep_macs": 0.7, "shorten": 0.01, "batch_size": 32, "time_seconds": 0.01}
-    how |= {"Knowledge": False, "set": ["search_ekg.step=0.5"]}
+    how |= {"Knowledge": False, "set": ["search_ekg.step=0.5"], "balanced": True}
     once = secateur.compress(model, (x, y), (x[:30], y[:30]), **how, folder=tmp_path / "run")
     again = secateur.compress(model, tf.data.Dataset.from_tensor_slices((x, y)), (x[:30], y[:30]), **how)
     assert all(
         np.array_equal(a, b) for a, b in zip(once.model.get_weights(), again.model.get_weights(), strict=True)
     )
     assert once.folder == tmp_path / "run" and again.folder is None
+    said = capsys.readouterr().out
+    assert "balanced: each of 10 classes comes 2" in said and "goes on" not in said
+    secateur.compress(model, (x, y), (x[:30], y[:30]), **how, folder=tmp_path / "run")
+    assert "run: goes on behind step " in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "report.json")["test_reads"] == 0
     assert "test_accuracy" not in once.report["rows"][0]
     assert nets.load_params(None, tmp_path / "run" / "trained_param.pkl").output_shape == (None, 10)

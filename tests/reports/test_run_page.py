@@ -179,3 +179,14 @@ def test_writing_changes_nothing_and_needs_neither_tensorflow_nor_a_display():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True, capture_output=True)
     assert done.stdout.decode() == page and not done.stderr
+
+
+def test_a_metric_that_is_no_ratio_is_a_plain_number():
+    report = full() | {"metric": "−loss", "in_percent": False}
+    for row in (*report["rows"], *report["epochs"]):
+        row |= {key: -0.5 * row[key] for key in row if key.endswith("accuracy") and row[key] is not None}
+    first = report["rows"][0]["test_accuracy"]
+    seen = Page(run_page(report)).text
+    for text in ("accuracy stands for −loss.", f"−{-first:.4g}", f"test accuracy −{-first:.4g} → −"):
+        assert text in seen.replace("\u00a0", " ")
+    assert f"{100 * -first:.2f}" not in seen and "% of the images" not in seen

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from secateur import coding, nets
+from secateur import coding, functional, nets
 from secateur.coding.file import container
 from secateur.coding.file.array_file import equal
 from secateur.coding.file.array_reader import INDEX
@@ -17,6 +17,7 @@ from secateur.exports.signature import outputs, sample_inputs
 from secateur.nets import keras_json
 from secateur.pruning import compact
 from secateur.runs.errors import SnapshotError, UsageError
+from tests.helpers.transformers import Windows
 
 
 def shaken(model: keras.Model, seed: int = 1) -> keras.Model:
@@ -96,7 +97,14 @@ def adapted() -> keras.Model:
     return keras.Sequential([keras.Input((4,)), normal, keras.layers.Dense(2, dtype="float16")])
 
 
-@pytest.mark.parametrize("make", [with_operations, nested, adapted])
+def with_constants() -> keras.Model:
+    """Attention in windows: a mask, places of a table, and attention as a layer of layers."""
+    model = compact(functional(Windows(), (8, 8, 3)))
+    x = keras.ops.reshape(model.layers[-2].output, (-1, 1, 8))
+    return keras.Model(model.input, keras.layers.MultiHeadAttention(2, 3)(x, x))
+
+
+@pytest.mark.parametrize("make", [with_operations, nested, adapted, with_constants])
 def test_models_of_users_are_bit_exact(make, tmp_path):
     keras.utils.set_random_seed(1)
     round_trip(make(), tmp_path / "model.kpz")
@@ -245,6 +253,10 @@ HOSTILE = {
     "calls that are no list": with_dense(inbound_nodes=5),
     "a call of constants": with_a_call_of_constants,
     "constants as large as its input": with_constants_as_large_as_its_input,
+    "text of a stated length": with_dense(
+        module=None, class_name="__numpy__", registered_name=None,
+        config={"value": ["a"] * 99, "dtype": "U1000000"},
+    ),
     "no configuration": lambda c: c | {"config": None},
 }  # fmt: skip
 

@@ -59,15 +59,14 @@ def check(net: tuple, seed: int, folder=None) -> None:
 WHOLE = {  # the steps behind which channels must stay, and why
     ("dense", 3): "softmax", ("broadcast", 3): "is broadcast", ("permuted", 3): "reduces over channels",
 }  # fmt: skip
+OF_TOKENS = ("attention", "attended", "tokens", "mixer", "self_attention")
 
 
 def test_one_step_leaves_whole_only_what_it_must():
     found = {}
     for step in random_steps.MOVES:
         for n in (1, 2, 3):
-            model = random_nets.build(
-                1 if step in ("attention", "attended", "tokens") else 2, ((step, 0, 0, n),)
-            )
+            model = random_nets.build(1 if step in OF_TOKENS else 2, ((step, 0, 0, n),))
             for row in analyse(model).untouched:
                 if row.layers != ("logits",):
                     found[step, n] = row.reason

@@ -2,10 +2,12 @@
 
 import importlib.metadata
 import json
+from functools import partial
 
 import keras
 import pytest
 
+from secateur import functional
 from secateur.exports.timing import Setup
 from secateur.pruning import compact, complexity, make_plan
 from secateur.pruning.choose.budgets import Budget
@@ -19,6 +21,8 @@ from secateur.pruning.latency.table import Table
 from secateur.pruning.score.scores import score_groups
 from secateur.runs.errors import UsageError
 from tests.helpers.toys import plain_net, small_resnet
+from tests.helpers.transformers import Windows
+from tests.pruning.layers.test_attending import by_letters, layer, vit
 
 
 class Device(Setup):
@@ -232,3 +236,27 @@ def test_real_devices_time_every_kind_of_layer(backend, tmp_path):
     sizes = {group.name: group.size for group in analysis.groups}
     assert cost(sizes) > 0 and len(table) == 7
     assert cost({name: size // 2 for name, size in sizes.items()}) > 0 and len(table) > 7
+
+
+class Counter(Setup):
+    """1e5 multiply-accumulates in a millisecond, and nothing else takes any time."""
+
+    def milliseconds(self, models, seconds=1.0):
+        return {name: complexity(model).macs / 1e5 for name, model in models.items()}
+
+
+TRANSFORMERS = (
+    partial(vit, layer), partial(vit, by_letters), partial(functional, Windows(), (8, 8, 3)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", TRANSFORMERS)
+def test_a_transformer_takes_the_time_of_its_products(make, tmp_path):
+    model = make()
+    analysis = analyse(model)
+    predict = Predictor(analysis, Table(Counter(), tmp_path))
+    whole = {group.name: group.size for group in analysis.groups}
+    assert predict(whole) == pytest.approx(complexity(model).macs / 1e5)
+    assert predict.touching.keys() == whole.keys()
+    plan = make_plan(model, keep_ms=0.5, setup=Counter(), cache=tmp_path)
+    assert complexity(model, plan=plan).macs == pytest.approx(0.5 * complexity(model).macs, rel=0.05)

@@ -179,3 +179,45 @@ def test_zeros_of_stock_norms_are_refused_and_masked_ones_are_held():
     assert close(masked(IMAGES), compact(masked, plan)(IMAGES))
     with pytest.raises(UsageError, match="switched off"):
         compact(masked)
+
+
+def in_front(norm) -> keras.Model:
+    """A norm of maps whose channels are in front of the positions, (b, 6, 4, 5)."""
+    images = keras.Input((4, 5, 3))
+    x = norm(ops.moveaxis(L.Dense(6, name="first")(images), -1, 1))
+    model = keras.Model(images, L.Dense(2, name="logits")(L.GlobalAveragePooling2D()(ops.moveaxis(x, 1, -1))))
+    random_nets.randomise(model, np.random.default_rng(0))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("norm", "channels"),
+    [
+        (L.LayerNormalization(axis=1), 6), (L.LayerNormalization(axis=[1]), 6), (L.LayerNormalization(), 6),
+        (L.LayerNormalization(axis=[2, 3]), 6), (L.UnitNormalization(axis=1), 6),
+        (L.GroupNormalization(1, axis=1), 6), (L.GroupNormalization(3, axis=1), 3),
+        (L.GroupNormalization(-1, axis=1), 6),
+    ],
+)  # fmt: skip
+def test_norms_of_channels_in_front(norm, channels):
+    model = in_front(norm)
+    assert [(g.name, g.size) for g in find_groups(model)] == [("first", channels)]
+    plan = make_plan(model, "random", keep=0.5)
+    small, x = compact(model, plan), np.random.default_rng(1).normal(size=(3, 4, 5, 3))
+    assert close(model(x), mask(model)(x))
+    assert close(mask(model, plan)(x), small(x))
+    count, again = complexity(model, "ekg", plan), complexity(small, "ekg")
+    assert (count.macs, count.params) == (again.macs, again.params)
+    assert again.params == small.count_params()
+
+
+@pytest.mark.parametrize(
+    ("norm", "why"),
+    [
+        (L.LayerNormalization(axis=[1, 2, 3]), "together with axes behind them"),
+        (L.RMSNormalization(axis=1), "scales the last axes"),
+        (L.GroupNormalization(2, axis=2), "another axis than the channels'"),
+    ],
+)
+def test_norms_that_keep_all_channels_say_why(norm, why):
+    assert any(why in row.reason for row in analyse(in_front(norm)).untouched)

@@ -35,6 +35,7 @@ MOVES = {
     "Dot over pixels": lambda x: L.Dot(1)([L.Reshape((16, 8))(x), L.Reshape((16, 1))(L.Conv2D(1, 1)(x))]),
     "sum": lambda x: ops.sum(x, -1, keepdims=True), "normalize": lambda x: ops.normalize(x, -1),
     "divided by a norm": lambda x: x / (1 + ops.norm(x, axis=-1, keepdims=True)),
+    "a Dense over pixels": lambda x: L.Permute((2, 1))(L.Dense(5)(L.Permute((2, 1))(L.Reshape((16, 8))(x)))),
     "a function of one's own": lambda x: L.Activation(lambda z: z * ops.tanh(ops.softplus(z)))(x),
 }  # fmt: skip
 
@@ -51,6 +52,10 @@ def test_channels_in_front_of_it_can_go(name):
 STAYS = {
     "a single channel": (lambda x: x[..., 0:1], "it picks single channels"),
     "one that is not zero": (lambda x: ops.sum(ops.sigmoid(x), -1), "it reduces over channels"),
+    "a bias of pixels": (
+        lambda x: ops.sum(L.EinsumDense("bijc,jk->bikc", (4, 5, 8), bias_axes="k")(x), -1),
+        "it reduces over channels",
+    ),
     "a channel for each sample": (
         lambda x: ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, 4, 4, 1)),
         "batch",

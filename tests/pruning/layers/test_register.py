@@ -168,6 +168,21 @@ def test_weights_that_are_not_there_are_named(axes, message):
         find_groups(keras.Model(images, L.Conv2D(2, 1)(x)))
 
 
+def test_a_weight_that_the_rule_does_not_name_is_named():
+    class Forgetful(Turned):
+        pass
+
+    secateur.register_layer(Forgetful, reads={"filters": -1}, makes={"filters": 0}, size="width")
+    images = keras.Input((8, 8, 3))
+    x = L.GlobalMaxPooling2D()(Forgetful(6, name="own")(images))
+    model = keras.Model(images, L.Dense(2)(x))
+    found = (
+        r"'shift' of layer 'own' \(Forgetful\) needs the shape \(3,\).*\(6,\)\n.*register_layer.*'shift': 0"
+    )
+    with pytest.raises(UsageError, match=found):
+        compact(model, make_plan(model, keep=0.5))
+
+
 def test_a_class_that_is_not_registered_is_left_whole():
     class Stranger(Gain):
         def call(self, x):

@@ -194,7 +194,7 @@ def test_a_residual_stream_has_one_score(data):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("apoz", {}, "'apoz' looks at images: give data=.*Received: data=None"),
+        ("apoz", {}, "'apoz' looks at images: give data=images. Received: data=None"),
         ("taylor", {"data": toys.images(2)}, "'taylor' needs the gradient of a loss.*Received: no labels"),
         ("taylor", {"data": (toys.images(2), [1])}, "as many labels as images.*Received: \\[1, 2\\]"),
         ("l1", {"reduce": "median"}, "Unknown reduce. Received: reduce='median'"),
