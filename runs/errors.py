@@ -176,7 +176,7 @@ def _out_of_memory(error: Exception) -> OutOfMemoryError | None:
         return None
     return OutOfMemoryError(
         f"the memory ran out ({first_line(error)[:120]})\n"
-        "lower --batch_size or --val_batch_size, raise --accum, take fewer or smaller images "
+        "lower --batch_size or --val_batch_size, give --auto_accum, take fewer or smaller images "
         "(--train_images, --dataset NAME@SIDE), or close other programs"
     )
 

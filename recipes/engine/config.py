@@ -133,6 +133,7 @@ class RunOptions(Common, OwnOptions):
         "float32", "of what trainings and teachers compute; weights, losses and reports are float32 always"
     )
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
+    auto_accum: bool = option(False, "halve micro-batches where memory runs out, and go on")
     save_minutes: float = option(10.0, "minutes between two checkpoints within an epoch", gt=0)
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from secateur.dataloader import Images, balanced_order, batches, epoch_order, parts_of
@@ -20,7 +21,7 @@ from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forwa
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
 from secateur.recipes.training.timed import Round, curves_of, timed_rounds
-from secateur.runs import TrainingError
+from secateur.runs import TrainingError, warn
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,31 @@ def fit(
 ) -> None:
     """Trains in place. Every round ends in a checkpoint, and with --save_minutes it has some within.
 
-    After a kill it goes on from the last one, with the same bits.
-
-    `scored` is the network that the holdout is shown, where `model` is more than that.
-    Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop being finite.
+    After a kill it goes on from the last one, with the same bits. So it does with --auto_accum where memory
+    runs out, in micro-batches half as large. `scored` is the network that the holdout is shown, where `model`
+    is more than that. Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop
+    being finite.
     """
+    while True:
+        try:
+            return _fit(context, model, spec, scored)
+        except tf.errors.ResourceExhaustedError:
+            accum = 2 * spec.accum
+            devices = context.strategy.num_replicas_in_sync
+            if not context.config.auto_accum or spec.batch_size % (accum * devices):
+                raise
+            warn(f"{spec.name}: the memory ran out; it goes on in {accum} micro-batches for each step")
+            spec = replace(spec, accum=accum)
+
+
+def _fit(
+    context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
+) -> None:
     config = context.config
     trainer = _trainer(context, model, spec)
     first = _resume(context, trainer, spec)
+    if config.auto_accum and not first["epoch"]:  # what a first step that fails may have changed
+        context.checkpoint(spec.name, _state(trainer, spec), first)
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
     rounds = _epochs(context, trainer, spec, first)
     if spec.until is not None:

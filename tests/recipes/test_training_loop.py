@@ -49,7 +49,7 @@ def constant(steps: int) -> np.ndarray:
 
 
 def train(
-    folder, digits, learning_rates=constant, epochs=3, images=None, **options
+    folder, digits, learning_rates=constant, epochs=3, images=None, micro=1, **options
 ) -> tuple[keras.Model, list]:
     model = network()
     with run_in(folder, digits, **options) as context:
@@ -64,6 +64,7 @@ def train(
             seed=1,
             batch_size=100,
             remedy="Take smaller steps",
+            accum=micro,
         )
         fit(context, model, spec)
         return model, context.log.rows()
@@ -112,6 +113,26 @@ def test_it_goes_on_within_an_epoch_with_the_same_bits(tmp_path, digits, monkeyp
     assert next(steps) - seen - 1 == len(digits.warmup) // 100 + 2  # of the second, and the third
     assert all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True))
     assert [row["loss"] for row in rows] == [row["loss"] for row in again]
+
+
+def test_where_memory_runs_out_micro_batches_are_halved(tmp_path, digits, monkeypatch, capsys):
+    """Memory for 25 images: the same bits as with four micro-batches from the start."""
+
+    class Short(loop.Trainer):
+        def train(self, *args, **options):
+            for step, found in enumerate(super().train(*args, **options)):
+                if 100 // self.accum > 25 and step == 2:
+                    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+                yield found
+
+    monkeypatch.setattr(loop, "Trainer", Short)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        train(tmp_path / "alone", digits, epochs=1)
+    halved, _ = train(tmp_path / "halved", digits, epochs=1, auto_accum=True)
+    assert "4 micro-batches" in capsys.readouterr().err
+    monkeypatch.undo()
+    whole, _ = train(tmp_path / "whole", digits, epochs=1, micro=4)
+    assert all(np.array_equal(a, b) for a, b in zip(halved.get_weights(), whole.get_weights(), strict=True))
 
 
 def test_a_phase_that_diverges_keeps_its_last_good_epoch(tmp_path, digits):
