@@ -265,7 +265,8 @@ def given_splits(train: Images, holdout: Images | None, test: Images | None, fac
     parts = {name: train.take(chosen) for name, chosen in index.items()}
     if holdout is not None:
         parts["holdout"] = holdout
-    return Splits(**parts, facts=facts, _test=_LazyTest(lambda: test) if test is not None else None)
+    read = _LazyTest(lambda: test) if test is not None else None
+    return Splits(**parts, facts=facts, _test=read, skipped_train=train.skipped)
 
 
 def equidistant(count: int, most: int) -> np.ndarray:
