@@ -32,10 +32,10 @@ demo: $(READY) ## baseline, search, fine-tuning and report on handwritten digits
 clean-demo: ## forget the demo's run
 	rm -rf $(DEMO_DIR)
 
-test: $(READY) ## all tests but most whole runs and searches
+test: $(READY) ## all tests but most whole runs, searches and trainings
 	$(TWO_WORKERS) $(ARGS)
 
-test-runs: $(READY) ## whole runs and searches: recipes, commands on models, replicas, Python of the pages
+test-runs: $(READY) ## those: recipes, commands on models, searches, trainings, replicas, Python of the pages
 	$(TWO_WORKERS) -m "runs and not slow" $(ARGS)
 
 test-slow: $(READY) ## many more random networks; recipes and networks that resemble those of the others

@@ -21,6 +21,7 @@ from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score
 from secateur.runs import MetricsLog, RunFolder, TrainingError
 
+pytestmark = pytest.mark.runs
 EPOCHS = 3
 
 

@@ -224,7 +224,7 @@ def test_a_name_that_no_folder_can_have_is_code_5(programs, tmp_path, name):
 def test_a_diverging_run_is_code_6_and_goes_on_with_what_it_has(programs, published, tmp_path):
     source = published.folder / "snap_baseline.pkl"
     options = [*DIGITS, "--criterion", "l1", "--trained_param", source, "--train_path", tmp_path / "run"]
-    options += ["--train_images", 256, "--time_seconds", 0.1]
+    options += ["--time_seconds", 0.1]
     fast = [*options, "--learning_rate", "1e9", "--train_epoch", 3]
     said = ["fine_tune, epoch 1: ", "at learning rate 1e+09", "--set fine_tune.learning_rate=1e+08"]
     refused(programs.run("train_cifar.py", *fast, cwd=tmp_path), 6, *said)

@@ -24,6 +24,8 @@ from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score, score_logits
 from secateur.runs import MetricsLog, RunFolder, TrainingError
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module")
 def digits() -> dataloader.Splits:

@@ -17,6 +17,7 @@ from secateur.runs import UsageError
 from tests.helpers.fitting import ENTROPY, data, gap, gated
 from tests.helpers.toys import plain_net, small_resnet
 
+pytestmark = pytest.mark.runs
 EXACT = 1e-5
 OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(0.01),

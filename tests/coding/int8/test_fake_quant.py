@@ -15,6 +15,7 @@ from secateur.op_utils import Trainer
 from secateur.pruning import compact
 from tests.helpers.toys import images, plain_net, small_resnet
 
+pytestmark = pytest.mark.runs
 LABELS = np.arange(16, dtype=np.int32) % 4
 
 

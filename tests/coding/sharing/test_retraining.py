@@ -14,6 +14,7 @@ from secateur.pruning.constrain.single_weights import zero_weights
 from secateur.runs import UsageError
 from tests.helpers.toys import images, plain_net, small_resnet
 
+pytestmark = pytest.mark.runs
 LABELS = np.arange(16, dtype=np.int32) % 4
 DECAY = 0.01
 
