@@ -392,7 +392,7 @@ class Trainer:
         scale = 1 / self.replicas
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
-        self._run = tf.function(self._many, autograph=False)  # which takes longer than the rest of a trace
+        self._run = tf.function(self._many, autograph=False)  # to convert the source is a fifth of a trace
 
     def train(
         self,

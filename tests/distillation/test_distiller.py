@@ -13,6 +13,7 @@ from secateur.runs import UsageError
 from tests.helpers.fitting import ENTROPY, data, gated
 from tests.helpers.toys import images, randomised
 
+pytestmark = pytest.mark.runs
 L = keras.layers
 LOSSES = [("kd", 0.9), (build("at"), 10.0)]
 

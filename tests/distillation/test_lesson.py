@@ -21,6 +21,8 @@ from secateur.op_utils import Trainer, computing_in
 from secateur.runs import UsageError
 from tests.helpers.lessons import batches, lesson, network, read
 
+pytestmark = pytest.mark.runs
+
 
 def inputs_of(batch) -> dict[str, tf.Tensor]:
     return {k: tf.convert_to_tensor(v) for k, v in read(batch, None).items()}

@@ -13,6 +13,7 @@ from secateur.op_utils import Trainer
 from secateur.runs import UsageError
 from tests.helpers.lessons import batches, network, read
 
+pytestmark = pytest.mark.runs
 SCALE = 0.3  # an effect that can be seen
 
 
