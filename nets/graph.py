@@ -18,6 +18,7 @@ from secateur.nets.nodes import functional_of, graph_of, in_order, node_of
 from secateur.nets.unfolding import (
     CONSTANT,
     Inside,
+    at_sizes,
     given_name,
     mode_of,
     unfold,
@@ -368,7 +369,7 @@ def _inside(node: Any, training: bool | None) -> tuple[Inside | None, str]:
     if node.is_input or not isinstance(node.operation, keras.Layer):
         return None, ""
     if (model := graph_of(node.operation)) is not None:
-        return _graph_inside(model), ""
+        return at_sizes(node, _graph_inside(model), _read_by(model, node)), ""
     kind = kind_of(type(node.operation))
     if type(node.operation).__module__.partition(".")[0] in OWN or any(known(kind) for known in KNOWN):
         return None, ""

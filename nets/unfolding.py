@@ -64,6 +64,26 @@ def unfold(node: Any, training: bool | None) -> Inside | str:
     return known[training]
 
 
+def at_sizes(node: Any, inside: Inside, given: list[Any]) -> Inside:
+    """The graph of a model inside, run once more where it leaves sizes open that this call fixes.
+
+    Args:
+        node: Keras' record of the call.
+        inside: the graph as the model was built.
+        given: the tensors that the call reads, one for each of the model's inputs.
+    """
+    sizes = (zip(x.shape, t.shape, strict=False) for x, t in zip(inside.inputs, given, strict=True))
+    if not any(own is None and size is not None for pairs in sizes for own, size in [*pairs][1:]):
+        return inside
+    known = vars(node).setdefault(READ, {})
+    if "sizes" not in known:
+        model, fresh = graph_of(node.operation), [keras.KerasTensor(t.shape, t.dtype) for t in given]
+        with untouched(node.operation), contextlib.suppress(Exception):  # whatever its layers' code raises
+            made = keras.tree.flatten(model.call(keras.tree.pack_sequence_as(model._inputs_struct, fresh)))
+            known["sizes"] = Inside(in_order(made, node_of), fresh, made)
+    return known.get("sizes", inside)
+
+
 def unrun(error: Exception) -> str:
     """Why a call does not run on symbolic tensors, without what Keras puts around the reason."""
     said = re.sub(r"\x1b\[\d*m|^Exception encountered[^\n]*\n", "", str(error))

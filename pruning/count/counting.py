@@ -65,7 +65,8 @@ def require_sizes(analysis: Analysis) -> None:
         raise UsageError(
             "Operations and milliseconds need fixed sizes. "
             f"Received: {call.layer.name!r} of shape {call.shapes[0]}\n"
-            "give the model an Input of fixed size; keep, keep_params and keep_bytes need none"
+            "secateur.functional(model, (height, width, channels)) fixes it; keep, keep_params and "
+            "keep_bytes need none"
         )
 
 

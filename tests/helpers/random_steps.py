@@ -353,8 +353,11 @@ def shared(net, x, other, n):
 
 @on_maps
 def nested(net, x, other, n):
-    """A model as a layer, in another model from 2 on, called twice from 3 on, not trained from 4 on."""
-    inside = keras.Input(tuple(x.shape[1:]))
+    """A model as a layer, in another model from 2 on, called twice from 3 on, not trained from 4 on.
+
+    From 3 on the inner one is of any size.
+    """
+    inside = keras.Input((*([None] * net.rank if n > 2 else x.shape[1:-1]), x.shape[-1]))
     y = net.conv(inside, x.shape[-1], 3, activation="relu")
     block = keras.Model(inside, L.BatchNormalization()(y) + (inside if n > 1 else 0))
     if n > 1:

@@ -174,3 +174,16 @@ def test_what_no_output_comes_from_is_left_out():
     small = secateur.functional(model)
     assert [layer.name for layer in small.layers if layer.weights] == ["used"]
     assert secateur.pruning.complexity(model).params == small.count_params() == 3 * 4 + 4
+
+
+def test_a_backbone_of_any_size_has_the_sizes_of_the_model_around_it():
+    images, fixed = keras.Input((None, None, 3)), keras.Input(SHAPE)
+    backbone = keras.Model(images, L.BatchNormalization()(L.Conv2D(8, 3)(images)))
+    model = keras.Model(fixed, L.Dense(3)(L.Flatten()(backbone(fixed))))
+    calls = [len(layer._inbound_nodes) for layer in backbone.layers]
+    assert secateur.pruning.complexity(model).macs == 36 * (27 * 8) + 36 * 8 * 3
+    plan = make_plan(model, keep_macs=0.5)
+    small = compact(model, plan)
+    np.testing.assert_allclose(mask(model, plan)(IMAGES), small(IMAGES), atol=1e-6)
+    assert small.layers[-2].input.shape == (None, 6, 6, 4)
+    assert calls == [len(layer._inbound_nodes) for layer in backbone.layers]
