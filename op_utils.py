@@ -133,11 +133,12 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
     Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and where
     `TF_CONFIG` names several workers: each would train by itself.
     """
-    workers = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-    if len(workers.get("worker", ())) > 1:
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
+    if workers > 1:
         raise UsageError(
             "One host trains: unset TF_CONFIG, and give its GPUs by --gpu_id. "
-            f"Received: TF_CONFIG of {len(workers['worker'])} workers"
+            f"Received: TF_CONFIG of {workers} workers"
         )
     if tpu:
         return _tpu_strategy(tpu)

@@ -158,10 +158,8 @@ def sensitivity(report: Report) -> list[Figure]:
     """
     found = report.get("sensitivity") or report
     groups = found.get("curves") or {}
-    scale, every = (
-        100 if in_percent(report) else 1,
-        [found.get("whole", 0), *itertools.chain(*groups.values())],
-    )
+    scale = 100 if in_percent(report) else 1
+    every = [found.get("whole", 0), *itertools.chain(*groups.values())]
     ends = 1.05 * scale * min([0, *every]), 1.05 * scale * max([1e-3, *every])
     return [_group(name, values, found, ends, scale) for name, values in groups.items()]
 

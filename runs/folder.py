@@ -247,7 +247,7 @@ def _checked_manifest(path: Path) -> dict:
             ):
                 raise damaged(path, f"its step {step[:60]!r}")
         return {"steps": manifest["steps"], "found": [str(name) for name in manifest["found"]]}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise damaged(path) from error
 
 

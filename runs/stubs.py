@@ -15,7 +15,7 @@ DTYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", 
 
 
 class Refused(ValueError):
-    """What is wrong with a pickle, in a few words. Never leaves `load_snapshot`."""
+    """What is wrong with a foreign file, in a few words; who reads it makes a message of that."""
 
 
 class Allowance:

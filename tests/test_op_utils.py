@@ -55,7 +55,7 @@ def test_steps_in_bfloat16_are_those_in_float32_to_its_eight_bits():
 
 
 def test_several_workers_are_refused_instead_of_training_apart(monkeypatch):
-    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     with pytest.raises(UsageError, match="TF_CONFIG of 2 workers"):
         make_strategy(())

@@ -72,8 +72,17 @@ def _decoded(paths: Sequence[Path], tried: np.ndarray, shape: Shape):
 
 
 def _check(paths: Sequence[Path], sound: np.ndarray, shape: Shape, skip_bad: bool) -> None:
-    if not sound.all():
-        _tell([paths[i] for i in np.flatnonzero(~sound)], len(paths), shape, skip_bad and bool(sound.any()))
+    """Warns of what is left out; raises `DataError` where nothing may be."""
+    import tensorflow as tf
+
+    bad = [paths[i] for i in np.flatnonzero(~sound)]
+    for path in filter(os.path.isfile, bad[:_NAMED]):
+        with contextlib.suppress(tf.errors.InvalidArgumentError, tf.errors.NotFoundError, OSError):
+            fitted(path.read_bytes(), shape)  # whatever else it raises, memory that runs out, is no bad image
+    if bad and not (skip_bad and sound.any()):
+        raise _unreadable(bad, len(paths))
+    if bad:
+        warn(f"{len(bad)} of {len(paths)} images cannot be read and are left out: {_named(bad)}")
 
 
 def fitted(encoded, shape: Shape, middle: bool = False):
@@ -139,18 +148,6 @@ def _resized(image, sides):
 
     resized = tf.image.resize(image, sides[:2], antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-
-
-def _tell(bad: Sequence[Path], total: int, shape: Shape, skip: bool) -> None:
-    """Warns of what is left out; raises `DataError` where nothing may be."""
-    import tensorflow as tf
-
-    for path in filter(os.path.isfile, bad[:_NAMED]):
-        with contextlib.suppress(tf.errors.InvalidArgumentError, tf.errors.NotFoundError, OSError):
-            fitted(path.read_bytes(), shape)  # whatever else it raises, memory that runs out, is no bad image
-    if not skip:
-        raise _unreadable(bad, total)
-    warn(f"{len(bad)} of {total} images cannot be read and are left out: {_named(bad)}")
 
 
 def _unreadable(bad: Sequence[Path], total: int) -> DataError:

@@ -8,7 +8,6 @@ byte strings or integers; what is not asked for is passed over.
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ def index(
     """Yield of each file what its records hold, in their order.
 
     Args:
-        files: whole TFRecord files.
+        files: whole TFRecord files, none of them empty.
         image: name of the feature with the encoded image.
         label: of an integer.
         identity: of a byte string, which may be missing.
@@ -43,15 +42,14 @@ def index(
     """
     wanted = [name.encode() for name in (image, label, identity)]
     for path in files:
-        if not os.path.getsize(path):
-            continue
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                rows = [_row(data, span, wanted) for span in _records(data)]
-            except (IndexError, KeyError, struct.error) as error:
+                rows = (_row(data, span, wanted) for span in _records(data))
+                places, labels, names = zip(*rows, strict=True)
+                found = np.array(places, np.int64), np.array(labels, np.int32), list(names)
+            except (IndexError, KeyError, ValueError, OverflowError, struct.error) as error:
                 raise ValueError(f"{Path(path).name} does not hold records of {image} and {label}") from error
-        places, labels, names = zip(*rows, strict=True)
-        yield np.array(places, np.int64), np.array(labels, np.int32), list(names)
+        yield found
 
 
 def _records(data: mmap.mmap) -> Iterator[Span]:
@@ -84,7 +82,8 @@ def _first(data: mmap.mmap, feature: Span, kind: int) -> Span:
     ((found, values),) = _fields(data, feature)
     if found != kind:
         raise KeyError(kind)
-    return next(_fields(data, values))[1]
+    (_, place), *_ = _fields(data, values)
+    return place
 
 
 def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span]]:

@@ -85,8 +85,8 @@ class Stored:
             raise
         except tf.errors.OpError as error:
             raise DataError(
-                "An image cannot be read or decoded: replace or remove it; of a folder --skip_bad does. "
-                f"Received: {self.take(slice(done, None))._first_bad()}"
+                "An image cannot be read or decoded: replace or remove it, or leave it out with --skip_bad. "
+                f"Received: {self.take(slice(done, done + size))._first_bad()}"
             ) from error
 
     def _decoded(self, encoded):

@@ -148,7 +148,7 @@ def _stored(label: str, builder, split: str, fit: Fit) -> tuple[Stored, np.ndarr
     kind = builder.info.file_format.value
     if kind != "tfrecord":
         raise ValueError(f"files of {kind} cannot be read image by image, those of tfrecord can")
-    files = [Path(path) for path in builder.info.splits[split].filepaths]
+    files = [Path(path) for path in builder.info.splits[split].filepaths if os.path.getsize(path)]
     total, pieces, parts = builder.info.splits[split].num_examples, [], []
     for number, part in enumerate(_with_progress(records.index(files, *features_of(builder)), total, label)):
         pieces.append(np.insert(part[0], 0, number, axis=1))

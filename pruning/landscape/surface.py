@@ -43,7 +43,8 @@ def line(
 ) -> Measured:
     """Loss and metric at (1 − t) · start + t · end for each t of `at`: from a dense net to a pruned one."""
     ahead = [b.astype(np.float64) - a for a, b in zip(start, end, strict=True)]
-    return _all(loss(moved(start, (t, ahead))) for t in at)
+    values, metrics = np.array([loss(moved(start, (t, ahead))) for t in at]).T
+    return values, metrics
 
 
 def plane(
@@ -73,8 +74,3 @@ def noise(loss: LossAt, radius: float = 0.05, count: int = 10, seed: int = 0) ->
     return float(
         np.mean([abs(loss(moved(own, (radius, d)))[0] - here) for d in directions(loss, count, seed)])
     )
-
-
-def _all(points) -> Measured:
-    values, metrics = np.array(list(points)).T
-    return values, metrics

@@ -136,6 +136,6 @@ class ReportOptions(Options):
         ..., "report.json of a run, or the JSON of `prune --report`; it comes first", first="REPORT.json"
     )
     picture: str | None = option(
-        None, "write this alone, as SVG: widths, search, training, costs or sensitivity"
+        None, "write this alone, as SVG: widths, search, training, costs, sensitivity or landscapes"
     )
     output: FilePath | None = option(None, "the file to write (default: beside the report)", short="-o")

@@ -89,8 +89,8 @@ def compress(
     if strange := [name for name in options if name in INSTEAD]:
         name = strange[0]
         raise UsageError(f"compress takes {INSTEAD[name]} instead. Received: {name}={options[name]!r}")
-    check_finite_model(model, "the model")
     subject = Subject.own(model, loss, options.pop("unfreeze", True))
+    check_finite_model(model, "the model")
     place = nullcontext(str(folder)) if folder is not None else tempfile.TemporaryDirectory()
     with place as path:
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}

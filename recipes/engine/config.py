@@ -15,11 +15,12 @@ from secateur.recipes.engine.options import FilePath, NameIn, Options, option
 from secateur.runs.errors import UsageError
 
 VOLATILE = (
-    *("gpu_id", "tpu", "compile", "do_log", "save_minutes", "setting", "force"),
+    *("gpu_id", "tpu", "compile", "auto_accum", "do_log", "save_minutes", "setting", "force"),
     *("train_path", "data_path", "data", "stream", "skip_bad"),
 )
-"""Options that may differ when a run continues; device and XLA change the last bits. `val_batch_size` is none
-of them: teachers and re-estimated averages use the BN statistics of batches of that size."""
+"""Options that may differ when a run continues; device, XLA and micro-batches change the last bits.
+`val_batch_size` is none of them: teachers and re-estimated averages use the BN statistics of batches of that
+size."""
 
 
 class ImageOptions(Options):

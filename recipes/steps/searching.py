@@ -65,7 +65,7 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
 
 
 def ekg_search(context: RunContext, model: keras.Model, settings: SearchSettings) -> Searcher:
-    """EKG's search over a network: by the images that score candidates, and by the task."""
+    """EKG's search over a network: by the images that score candidates, 1 GiB at most, and by the task."""
     images, reward = context.splits.search, Reward.of_task(context.subject.task)
     images = images.take(np.arange(min(len(images), 4 * _fitting(context, images))))  # they are shuffled
     return Searcher(model, context.arrays(images.images), parts_of(images.labels), settings, reward)

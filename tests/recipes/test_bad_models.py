@@ -126,6 +126,8 @@ def test_arguments_of_python_are_checked_as_options_are(model):
     images, labels = np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)
     with pytest.raises(UsageError, match="must name a file or a folder"):
         compress(model, (images, labels), folder="")
+    with pytest.raises(UsageError, match="takes a Keras model. Received: str"):
+        compress("model.keras", (images, labels))
     other = keras.models.clone_model(model)
     other.set_weights([np.full_like(array, np.nan) for array in model.get_weights()])
     with pytest.raises(SnapshotError, match="the model: 'conv/kernel' is not finite"):

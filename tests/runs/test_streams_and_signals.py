@@ -72,4 +72,6 @@ def test_memory_that_runs_out_has_a_code_and_says_what_to_lower(main, capsys):
     assert cli(main) == 7 and "memory" in EXIT_CODES[7]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("error: the memory ran out (")
-    assert all(flag in lines[1] for flag in ("--batch_size", "--val_batch_size", "--accum", "--train_images"))
+    assert all(
+        flag in lines[1] for flag in ("--batch_size", "--val_batch_size", "--auto_accum", "--train_images")
+    )

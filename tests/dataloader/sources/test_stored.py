@@ -1,5 +1,6 @@
 """Images that stay in their files are the images that are read into memory."""
 
+import json
 import os
 import shutil
 
@@ -10,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from secateur import dataloader
 from secateur.dataloader import batches
+from secateur.dataloader.sources import records
 from secateur.dataloader.sources.decoding import FOR_CROPS, fitted
 from secateur.dataloader.sources.stored import Stored
 from secateur.runs.errors import DataError
@@ -131,6 +133,35 @@ def test_files_that_cannot_be_read_are_left_out_without_keeping_the_others(folde
     assert np.array_equal(memory.train.images, files.train.images[:])
     with pytest.raises(DataError, match=r"9\.png \(no regular file\)"):
         dataloader.load("folder@24", str(copy), stream=True)
+
+
+def test_a_shard_may_be_empty(prepared, tmp_path):
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    (file,) = copy.rglob("*train.tfrecord*")
+    info = json.loads((file.parent / "dataset_info.json").read_text())
+    (split,) = (one for one in info["splits"] if one["name"] == "train")
+    split["shardLengths"] = ["0", *split["shardLengths"]]
+    (file.parent / "dataset_info.json").write_text(json.dumps(info))
+    stem = file.name.partition("-of-")[0].removesuffix("00000")
+    file.rename(file.with_name(f"{stem}00001-of-00002"))
+    file.with_name(f"{stem}00000-of-00002").touch()
+    one, other = (dataloader.load("tfds:own_noise@24", str(p), stream=True).train for p in (prepared, copy))
+    assert np.array_equal(one.images[:], other.images[:]) and np.array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("change", [{"image": []}, {"label": []}, {"label": [2**40]}])
+def test_records_without_an_image_or_a_class_are_named(change, tmp_path):
+    """Their checksums are right."""
+    values, file = {"image": [b"x"], "label": [1]} | change, tmp_path / "own.tfrecord"
+    features = {
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=values["image"])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=values["label"])),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(example.SerializeToString())
+    with pytest.raises(ValueError, match="own.tfrecord does not hold"):
+        next(records.index([file], "image", "label"))
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:100] + data[110:]])
