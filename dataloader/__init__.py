@@ -2,7 +2,8 @@
 
 `load` gives the `Splits` of a data set as uint8 arrays in memory, or in their files where they do not fit;
 `batches` walks through them in an order that depends on the seed and the epoch only; `dataloader.augment`
-(TensorFlow) normalises and augments a batch inside the compiled step. Importing this package imports neither TensorFlow nor the data set's library.
+(TensorFlow) normalises and augments a batch inside the compiled step. Importing this package imports neither
+TensorFlow nor the data set's library.
 """
 
 from secateur.dataloader.batches import Batch, balanced_order, batches, epoch_order
