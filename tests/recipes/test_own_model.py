@@ -71,7 +71,7 @@ def shortened(recipe: str) -> list[str]:
     kinds = {
         table.get("name", table["kind"]): table["kind"] for table in tables_of(find_recipe(recipe).steps)
     }
-    short = {"repeat": "times=2", "anneal": "tries=2", "int8": "epochs=1"}
+    short = {"repeat": "times=2", "anneal": "tries=2", "int8": "epochs=1", "landscape": "side=3"}
     short |= {} if recipe != "backward" else {"repeat": "times=60"}  # it stops where the budget is met
     found = [f"{name}.{short[kind]}" for name, kind in kinds.items() if kind in short]
     found += ["prune_ladder.coupling=group"] if recipe in ("lottery_nni", "lottery_admm") else []
@@ -79,7 +79,7 @@ def shortened(recipe: str) -> list[str]:
 
 
 WHOLE = {"baseline", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8",
-         "fewest_bytes", "hap_quant", "kesi_weights", "lottery_weights", "distill"}  # fmt: skip
+         "fewest_bytes", "hap_quant", "kesi_weights", "landscape", "lottery_weights", "distill"}  # fmt: skip
 QUICK = {"ekg"}  # the others' steps run in test_programs, on a network of this project
 
 

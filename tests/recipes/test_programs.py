@@ -55,6 +55,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
         "admm_train.epochs=1 anneal.tries=2 recover.epochs=1 rounds.times=1 train.epochs=1",
         None,
     ),
+    "landscape": ("landscape.side=3 landscape.eigen_steps=4 landscape.noises=2", None),
 }
 BUDGETS = {"netadapt": 0.9, "annealing": 0.5, "autocompress": 0.5}  # of the parameters
 OF_RESNET_56 = {  # parameters and MACs that Li et al. 2017 publish as percentages
@@ -194,7 +195,8 @@ def arrays(folder, name):
 
 
 def test_every_published_recipe_is_run_here():
-    elsewhere = {"ekg", "distill", "hap", "auto"}  # by their published flags, and by time in test_auto
+    # By their published flags; by time in test_auto; ekg's steps with other numbers, in test_own_model.
+    elsewhere = {"ekg", "distill", "hap", "auto", "ekg_imagenet"}
     assert {*RUNS, *OF_RESNET_56} | elsewhere == set(published_recipes())
 
 
@@ -234,6 +236,16 @@ def test_a_recipe_ends_in_a_plain_network_of_its_widths(name, ran):
         assert tuple(found) == widths
     if budget := BUDGETS.get(name):
         assert budget - 0.06 < report["rows"][-1]["params"] / report["rows"][0]["params"] <= budget
+
+
+def test_a_landscape_is_in_the_report_and_the_network_as_it_was(ran, dense):
+    folder = ran("landscape")
+    report = read_json(folder / "report.json")
+    found = report["landscapes"]["landscape"]
+    assert np.shape(found["plane"]) == (3, 3) and found["plane"][1][1] == pytest.approx(found["loss"])
+    assert found["condition"] == pytest.approx(abs(found["smallest"] / found["largest"]))
+    before, after = (load_snapshot(path).arrays for path in (dense, folder / "snap_dense.pkl"))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_slimming_cuts_seventy_per_cent_of_all_channels(ran):
