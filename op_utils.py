@@ -133,7 +133,10 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
     Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and where
     `TF_CONFIG` names several workers: each would train by itself.
     """
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    try:
+        cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    except ValueError as error:
+        raise UsageError(f"TF_CONFIG is no JSON of a cluster ({first_line(error)}): unset it") from error
     workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
     if workers > 1:
         raise UsageError(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import itertools
 import tokenize  # NumPy reads the header of a file with it
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from secateur.dataloader import parts_of
 from secateur.runs.errors import DataError, UsageError, first_line
 from secateur.runs.files import write_atomic
 from secateur.runs.suggest import require
@@ -42,8 +43,8 @@ def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
 DTYPES = ("float32", "float16")
 
 
-PIECE = 2**14
-"""Images that every teacher says something of before it is written: no more logits are in memory at once."""
+PIECE, PIECE_BYTES = 2**14, 2**29
+"""Images, and bytes of images, of which every teacher says something before it is written."""
 
 
 def write_bank(
@@ -87,7 +88,8 @@ def bank_into(
     require(dtype, DTYPES, "type of a bank", "dtype")
     if len(ids) != len(images) or len(np.unique(ids)) < len(ids):
         raise UsageError(f"Each of {len(images)} images needs an id of its own. Received: {len(ids)} ids")
-    edges = _edges(len(ids), batch_size)
+    most = min(PIECE, PIECE_BYTES // _bytes(images[:1]))
+    edges = _edges(len(ids), most, batch_size)
     with tqdm(total=len(forwards) * (len(edges) - 1), desc="memory bank", unit="teacher") as bar:
         for start, stop in itertools.pairwise(edges):
             part = images if stop - start == len(ids) else images[start:stop]
@@ -102,9 +104,17 @@ def bank_into(
     file.write(rows.getbuffer())
 
 
-def _edges(count: int, batch_size: int) -> list[int]:
+def _bytes(images: Any) -> int:
+    """Of images in the structure that a network reads."""
+    parts = parts_of(images)
+    if isinstance(parts, Mapping):
+        parts = tuple(parts.values())
+    return max(1, sum(part.nbytes for part in (parts if isinstance(parts, tuple | list) else [parts])))
+
+
+def _edges(count: int, most: int, batch_size: int) -> list[int]:
     """Where pieces of whole batches begin and end; the last one is not shorter than a batch."""
-    size = max(1, PIECE // batch_size) * batch_size
+    size = max(1, most // batch_size) * batch_size
     return [0, *(start for start in range(size, count, size) if start <= count - batch_size), count]
 
 

@@ -109,7 +109,7 @@ def dispatch(words: Sequence[str], prog: str, names: Sequence[str] = tuple(COMMA
     name, *rest = words or [""]
     if name in ("-h", "--help"):
         print(f"usage: {prog} COMMAND …\n\ncommands, each with its own --help:")
-        print("\n".join(f"  {name:9}{COMMANDS[name].about}" for name in names))
+        print("\n".join(f"  {name:11}{COMMANDS[name].about}" for name in names))
     elif name in names:
         call(name, rest, f"{prog} {name}")
     else:

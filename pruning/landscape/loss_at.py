@@ -12,6 +12,7 @@ import tensorflow as tf
 from secateur.nets.kernels import filter_axes, named_variables
 from secateur.nets.task import Task
 from secateur.op_utils import tensors
+from secateur.runs.errors import TrainingError
 
 Weights = list[np.ndarray]
 
@@ -74,6 +75,8 @@ class LossAt:
         for images, labels, count in self._batches():
             found = self._product(params, parts, images, labels)
             total += count * np.concatenate([np.ravel(x.numpy()).astype(np.float64) for x in found])
+        if not np.isfinite(total).all():
+            raise TrainingError("The curvature of the loss is not finite. Take weights at which the loss is")
         return total / self._used
 
     def split(self, vector: np.ndarray) -> Weights:
