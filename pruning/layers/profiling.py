@@ -10,12 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 COUNTED = ["Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMul.*"]
 HIDING = {
     "While", "StatelessWhile", "Enter", "If", "StatelessIf", "Switch", "PyFunc", "EagerPyFunc", "XlaLaunch",
-    "StatefulPartitionedCall", "PartitionedCall",
 }  # fmt: skip
+CALLS = {"StatefulPartitionedCall", "PartitionedCall"}
 
 
 def profiled(model: keras.Model) -> int:
@@ -31,7 +32,10 @@ def profiled(model: keras.Model) -> int:
 def macs_of(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> int:
     """Those of a function of tensors with these shapes. Raises `ValueError` as `profiled` does."""
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
-    graph = convert_variables_to_constants_v2(concrete).graph
+    return _counted(convert_variables_to_constants_v2(concrete).graph)
+
+
+def _counted(graph: tf.Graph) -> int:
     operations = graph.get_operations()
     if op := next((op for op in operations if op.type in HIDING), None):
         raise ValueError(f"what {op.type} computes is in no graph")
@@ -41,7 +45,16 @@ def macs_of(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> int
     builder = tf.compat.v1.profiler.ProfileOptionBuilder
     options = builder(builder.float_operation()).with_accounted_types(COUNTED).with_empty_output().build()
     found = tf.compat.v1.profiler.profile(graph, options=options)
-    return (found.total_float_ops if found else 0) // 2 + sum(_unknown_to_the_profiler(graph))
+    own = (found.total_float_ops if found else 0) // 2 + sum(_unknown_to_the_profiler(graph))
+    return own + sum(_counted(_called(op)) for op in operations if op.type in CALLS)
+
+
+def _called(op: tf.Operation) -> tf.Graph:
+    """What a call computes: Keras compiles convolutions of groups alone, which CPUs need XLA for."""
+    name = op.get_attr("f").name
+    functions = op.graph.as_graph_def().library.function
+    body = next(function for function in functions if function.signature.name == name)
+    return function_def_to_graph(body, input_shapes=[x.shape for x in op.inputs])
 
 
 def _unknown_to_the_profiler(graph: tf.Graph) -> Iterator[int]:

@@ -50,6 +50,13 @@ def test_a_loop_cannot_be_counted_and_says_so():
         profiled(model)
 
 
+def test_convolutions_of_groups_which_keras_compiles_by_themselves_are_counted():
+    images = keras.Input((8, 8, 12))
+    x = L.Conv2D(24, 3, padding="same", groups=3)(images)
+    model = keras.Model(images, L.Conv2D(24, 3, groups=24)(x))
+    assert profiled(model) == complexity(model).macs == 64 * 9 * 4 * 24 + 36 * 9 * 24
+
+
 def test_our_net_has_the_published_count():
     model = toys.small_resnet("B")
     assert complexity(model).macs == pytest.approx(profiled(model), rel=0.01)
