@@ -109,6 +109,7 @@ def _in_arguments() -> Iterator[None]:
         yield
     except UsageError as error:
         said = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
+        said = re.sub(r"--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", said)
         said = re.sub(r"--(\w+)", lambda found: _argument(found[1]), said)
         raise type(error)(said.replace("that of the folders", "that of the labels")) from None
 

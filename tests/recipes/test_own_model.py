@@ -1,5 +1,6 @@
 """Every recipe on a model that nobody here built: by one command or call, to a plain small Keras file."""
 
+import ast
 import os
 import signal
 import time
@@ -273,7 +274,7 @@ def test_a_model_of_several_outputs_is_searched_and_trained_by_its_losses(tmp_pa
     run = partial(secateur.compress, both, (x, labels), recipe="ekg", folder=tmp_path / "run", **short)
     with pytest.raises(UsageError, match="(?s)Loss 'kd' compares.*of several outputs") as error:
         run()
-    alone = str(error.value).partition("labels alone: --set ")[2].split()
+    alone = ast.literal_eval(str(error.value).partition("labels alone: set=")[2])
     found = run(set=[*alone, "search_ekg.step=0.2"])
     assert [tuple(output.shape) for output in found.model.outputs] == [(None, 2), (None, 2)]
     assert complexity(found.model).macs <= 0.7 * complexity(both).macs
