@@ -48,7 +48,7 @@ def main() -> None:
             rows.append(_row(name, keep, words, args.runs / f"{slug(name)}-{keep:g}-{args.minutes:g}"))
     titles = ("", "keep_macs", "chosen", "MACs", "pruned %", "hold-out %", "test %", "epochs", "seconds")
     print_table(f"{args.minutes:g} minutes each", titles, [_cells(row) for row in rows])
-    save("auto", {"words": args.words, "minutes": args.minutes, "rows": rows})
+    save("auto", {"minutes": args.minutes, "rows": rows})
 
 
 def _row(name: str, keep: float, words: list[str], folder: Path) -> dict:
