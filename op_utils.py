@@ -594,16 +594,16 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
     moving = [(getattr(n, name), n.momentum) for n in layers for name in ("moving_mean", "moving_variance")]
     index = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
+    calls: list[int] = []  # updates of each average in a pass, whatever the weights
 
     @tf.function(autograph=False)
-    def averages(batch, start):
+    def averages(batch, start, still):
         stats = list(model.non_trainable_variables)
-        for variable, _ in moving:
-            stats[index[id(variable)]] = tf.fill(variable.shape, start)
+        for i, (variable, _) in enumerate(moving):
+            begun = tf.fill(variable.shape, start)
+            stats[index[id(variable)]] = tf.where(still[i], tf.convert_to_tensor(variable), begun)
         _, new = model.stateless_call(model.trainable_variables, stats, preprocess(batch), training=True)
         return [new[index[id(variable)]] for variable, _ in moving]
-
-    calls: list[int] = []  # updates of each average in a pass, whatever the weights
 
     def reestimate(images: np.ndarray, batch_size: int) -> bool:
         if not moving:
@@ -614,14 +614,19 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
         parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
         first = tensors(images[parts[0]])
         spec = keras.tree.map_structure(_any_number, first)  # one trace for batches of all sizes
-        traced = averages.get_concrete_function(spec, tf.TensorSpec((), tf.float32))
+        numbers = tf.TensorSpec((), tf.float32), tf.TensorSpec((len(moving),), tf.bool)
+        traced = averages.get_concrete_function(spec, *numbers)
         zero, one = tf.constant(0.0), tf.constant(1.0)
         if not calls:
-            ends = zip(traced(first, zero), traced(first, one), moving, strict=True)
-            calls.extend(_updates(np.median(b - a), momentum) for a, b, (_, momentum) in ends)
+            ends = (traced(first, start, tf.zeros(len(moving), tf.bool)) for start in (zero, one))
+            stays = tf.constant([not np.any(a) and np.all(b == 1) for a, b in zip(*ends, strict=True)])
+            ends = zip(traced(first, zero, stays), traced(first, one, stays), stays, moving, strict=True)
+            for a, b, stay, (_, momentum) in ends:
+                calls.append(0 if stay else _updates(np.median(b - a), momentum))
+        still = tf.constant([n == 0 for n in calls])  # frozen layers read their averages: these stay in place
         total = [np.zeros(v.shape) for v, _ in moving]
         for part in parts:
-            for i, found in enumerate(traced(tensors(images[part]), zero)):
+            for i, found in enumerate(traced(tensors(images[part]), zero, still)):
                 total[i] += found.numpy()
         for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
             if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic

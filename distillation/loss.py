@@ -220,7 +220,7 @@ class OwnBatchNorm(FusedBatchNorm):
     model's `call` without what Keras knows of calls around a layer.
     """
 
-    def call(self, inputs: tf.Tensor, training: bool = True) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = True) -> tf.Tensor:
         """Normalised inputs, of their shape. The averages move in training."""
         if len(inputs.shape) == 4:
             return super().call(inputs, training)

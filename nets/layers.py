@@ -203,12 +203,12 @@ class FusedBatchNorm(Masked):
             name=name,
         )
 
-    def call(self, inputs, training: bool = False):
+    def call(self, inputs, training: bool | None = None):  # Keras writes another default into files
         if len(inputs.shape) == 4:
             return self._normalised(inputs, training)
         return self._normalised(inputs[:, None, None], training)[:, 0, 0]  # the fused kernel takes maps
 
-    def _normalised(self, inputs, training: bool):
+    def _normalised(self, inputs, training: bool | None):
         gamma, beta = self.gamma * self.mask, self.beta * self.mask
         if not training:
             outputs, *_ = tf.compat.v1.nn.fused_batch_norm(

@@ -395,6 +395,22 @@ def test_reestimation_of_a_layer_that_is_called_twice_inside_another_model():
     np.testing.assert_allclose(averages_of(norm), expected, rtol=1e-5)
 
 
+def test_a_frozen_layer_reads_its_own_averages_while_those_behind_it_are_estimated():
+    inputs = keras.Input((4,))
+    still, live = (keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.9) for _ in range(2))
+    model = keras.Model(inputs, live(still(inputs)))
+    still.trainable = False
+    still.moving_mean.assign([3.0] * 4)
+    still.moving_variance.assign([4.0] * 4)
+    images = np.random.default_rng(0).normal(3, 5, (64, 4)).astype("float32")
+    assert reestimate(model, lambda x: x, images, 32)
+    seen = (images - 3) / np.sqrt(4.001)
+    np.testing.assert_allclose(live.moving_mean, seen.mean(0), atol=1e-5)
+    halves = [half.var(0) for half in np.split(seen, 2)]
+    np.testing.assert_allclose(live.moving_variance, np.mean(halves, 0), rtol=1e-4)
+    assert set(still.moving_mean.numpy()) == {3.0} and set(still.moving_variance.numpy()) == {4.0}
+
+
 def test_reestimation_mends_a_network_with_spoilt_averages():
     model, batches = network("live"), data(40, 32, seed=5)
     for batch in batches:  # class 0, 1, 2: this colour is bright; 3: none

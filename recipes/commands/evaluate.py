@@ -29,7 +29,7 @@ def run(config: EvaluateOptions) -> list[dict]:
     own = all(GRAPH in (snapshot.spec or {}) for snapshot in snapshots)
     check_names(None if own else config.arch, config.dataset)
     rows, outputs = [], []
-    with make_strategy(config.gpu_id, config.tpu).scope():
+    with make_strategy(config.devices, config.tpu).scope():
         read = [_Read.of(config, *one) for one in zip(config.trained_param, snapshots, strict=True)]
         for one in read:
             logits, labels = one.logits(config)

@@ -97,6 +97,11 @@ class Common(ImageOptions):
     def __init__(self, **values: Any) -> None:
         super().__init__(**_spelled_out(values))
 
+    @property
+    def devices(self) -> list[int]:
+        """The GPUs that were asked for; [] where nobody said which: the first one, if there is one."""
+        return self.gpu_id if "gpu_id" in self.model_fields_set else []
+
 
 class RunOptions(Common, OwnOptions):
     """What every run needs to know: which recipe, where to, from what, on how many images at a time."""

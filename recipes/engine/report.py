@@ -103,7 +103,11 @@ def _measure(
         "in_percent": context.subject.metric_name in IN_PERCENT,
         "frozen": context.subject.frozen_text(),
         "skipped": context.splits.skipped,
-        "inputs": {"mean": context.splits.facts.mean, "std": context.splits.facts.std},
+        "inputs": {
+            "mean": context.splits.facts.mean,
+            "std": context.splits.facts.std,
+            "gives": "logits" if context.subject.original is None else "what the model gave as it came",
+        },
         "rows": [
             _row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()
         ],

@@ -94,7 +94,7 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
     check_names(None if options.model else options.arch, options.dataset)
     program = program_of(options, recipe)
     sources = {path: load_snapshot(path) for path in _sources(options)}
-    strategy = make_strategy(options.gpu_id, options.tpu)
+    strategy = make_strategy(options.devices, options.tpu)
     begins = program.steps[0].given(options)
     with strategy.scope():  # everything that a run makes lives on its devices
         subject = subject or Subject.of(options, sources.get(begins))
@@ -115,7 +115,7 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
 def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
     """The same with a network and images that are in memory."""
     program = program_of(options)
-    strategy = make_strategy(options.gpu_id, options.tpu)
+    strategy = make_strategy(options.devices, options.tpu)
     with quiet_tensorflow(), strategy.scope():
         return _carry_out(program, subject, splits, strategy)
 
@@ -150,7 +150,9 @@ def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
     given = subject.original is None or "batch_size" in options.model_fields_set
     if given or 4 * options.batch_size <= images:
         return options
-    return options.model_copy(update={"batch_size": max(1, images // 4 // options.accum) * options.accum})
+    size = max(1, images // 4 // options.accum) * options.accum
+    print(f"batch_size: {size}, for four steps an epoch of {images} training images")
+    return options.model_copy(update={"batch_size": size})
 
 
 def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:

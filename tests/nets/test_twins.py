@@ -6,6 +6,7 @@ import pytest
 
 from secateur.nets.layers import FusedBatchNorm
 from secateur.nets.twins import flags_of, frozen, training_twin
+from secateur.pruning import compact
 
 layers = keras.layers
 
@@ -85,3 +86,14 @@ def test_dropout_that_samples_at_inference_goes_on_to():
     model = keras.Model(inputs, layers.Dropout(0.5)(inputs, training=True))
     for net in (model, training_twin(model)):
         assert np.any(net(np.ones((1, 64))) == 0)
+
+
+def test_a_plain_copy_of_a_twin_calls_its_layers_as_the_original_did():
+    """A default of `training` that a call records would freeze BatchNorm in files for whoever reads them."""
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3)(images))
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    plain = compact(training_twin(model))
+    (node,) = plain.get_layer("bn")._inbound_nodes
+    assert node.arguments.kwargs.get("training") is None
+    assert frozen(plain) == []
