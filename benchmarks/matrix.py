@@ -5,8 +5,8 @@
 The images are three kinds of stripes that this program draws, in a folder; the models train on them for a
 few epochs first. A run is killed in its second step, or later, and started again. A cell is done when the
 recipe has ended in a plain Keras model at its budget of MACs, if it removes channels, as report.json
-says. What is finished is read, what did not end goes on. A cell that cannot be names the reason. It says
-that things run, and nothing of how good they are.
+says. What is finished, here or in the file of results, is read; what did not end goes on. A cell that cannot
+be names the reason. It says that things run, and nothing of how good they are.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _killed(command: list[str], manifest: Path) -> bool:
 
 
 def main() -> None:
-    """argv → a line for each cell, then the table and, of a whole matrix, the JSON."""
+    """argv → a line for each cell, then the table and the JSON, of as many as there are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -197,10 +197,11 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1800, help="seconds of a cell")
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
-    known = args.runs / "cells.json"
+    known, stored = args.runs / "cells.json", RESULTS / "matrix.json"
 
     def read() -> dict:
-        return read_json(known) if known.exists() else {}
+        before = read_json(stored)["cells"] if stored.exists() else {}
+        return before | (read_json(known) if known.exists() else {})
 
     for model in args.models:
         for recipe in args.recipes:
@@ -212,9 +213,8 @@ def main() -> None:
     cells = read()
     rows = [[r, *(cells.get(f"{m} / {r}", {}).get("state", "not tried") for m in MODELS)] for r in RECIPES]
     print(table(("recipe", *MODELS), rows))
-    if len(cells) == len(MODELS) * len(RECIPES):
-        save("matrix", {"cells": cells, "budget": BUDGET, "side": SIDE, "cores": os.cpu_count()})
-        print(RESULTS / "matrix.json")
+    print(f"{len(cells)} of {len(MODELS) * len(RECIPES)} cells")
+    save("matrix", {"cells": cells, "budget": BUDGET, "side": SIDE, "cores": os.cpu_count()})
 
 
 if __name__ == "__main__":
