@@ -121,7 +121,7 @@ def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, cap
     dense = ["--until", "baseline", "--train_path"]
     report = run(choose(words(mine, "ekg", *dense, tmp_path / "found", model="bare")))
     assert "pixels: -1..1" in capsys.readouterr().out
-    assert report["inputs"] == {"mean": [127.5] * 3, "std": [127.5] * 3}
+    assert (report["inputs"]["mean"], report["inputs"]["std"]) == ([127.5] * 3, [127.5] * 3)
     assert report["rows"][0]["test_accuracy"] > 0.7
     wrong = words(mine, "ekg", "--pixels", "0..255", *dense, tmp_path / "wrong", model="bare")
     with pytest.raises(UsageError, match=r"(?s)guessing 10\.0 %.*pixels=0\.\.255.*better: --pixels -1\.\.1 "):
