@@ -618,12 +618,14 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
         traced = averages.get_concrete_function(spec, *numbers)
         zero, one = tf.constant(0.0), tf.constant(1.0)
         if not calls:
+            # Averages that come back as they were put in are frozen. What the others leave of their start is
+            # seen only with those in place: a frozen layer at 0 or 1 changes all that is behind it.
             ends = (traced(first, start, tf.zeros(len(moving), tf.bool)) for start in (zero, one))
             stays = tf.constant([not np.any(a) and np.all(b == 1) for a, b in zip(*ends, strict=True)])
             ends = zip(traced(first, zero, stays), traced(first, one, stays), stays, moving, strict=True)
             for a, b, stay, (_, momentum) in ends:
                 calls.append(0 if stay else _updates(np.median(b - a), momentum))
-        still = tf.constant([n == 0 for n in calls])  # frozen layers read their averages: these stay in place
+        still = tf.constant([n == 0 for n in calls])
         total = [np.zeros(v.shape) for v, _ in moving]
         for part in parts:
             for i, found in enumerate(traced(tensors(images[part]), zero, still)):

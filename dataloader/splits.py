@@ -46,6 +46,11 @@ class Columns:
         return self._arrays[0].shape
 
     @property
+    def nbytes(self) -> int:
+        """Of all of them."""
+        return sum(array.nbytes for array in self._arrays)
+
+    @property
     def _arrays(self) -> list[np.ndarray]:
         return list(self.parts.values() if isinstance(self.parts, Mapping) else self.parts)
 

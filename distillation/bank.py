@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 import tokenize  # NumPy reads the header of a file with it
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from secateur.dataloader import parts_of
 from secateur.runs.errors import DataError, UsageError, first_line
 from secateur.runs.files import write_atomic
 from secateur.runs.suggest import require
@@ -88,7 +87,7 @@ def bank_into(
     require(dtype, DTYPES, "type of a bank", "dtype")
     if len(ids) != len(images) or len(np.unique(ids)) < len(ids):
         raise UsageError(f"Each of {len(images)} images needs an id of its own. Received: {len(ids)} ids")
-    most = min(PIECE, PIECE_BYTES // _bytes(images[:1]))
+    most = min(PIECE, PIECE_BYTES // max(1, images[:1].nbytes))
     edges = _edges(len(ids), most, batch_size)
     with tqdm(total=len(forwards) * (len(edges) - 1), desc="memory bank", unit="teacher") as bar:
         for start, stop in itertools.pairwise(edges):
@@ -102,14 +101,6 @@ def bank_into(
     rows = io.BytesIO()
     np.save(rows, np.asarray(ids, np.int64))
     file.write(rows.getbuffer())
-
-
-def _bytes(images: Any) -> int:
-    """Of images in the structure that a network reads."""
-    parts = parts_of(images)
-    if isinstance(parts, Mapping):
-        parts = tuple(parts.values())
-    return max(1, sum(part.nbytes for part in (parts if isinstance(parts, tuple | list) else [parts])))
 
 
 def _edges(count: int, most: int, batch_size: int) -> list[int]:

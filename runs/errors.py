@@ -176,8 +176,8 @@ def _out_of_memory(error: Exception) -> OutOfMemoryError | None:
         return None
     return OutOfMemoryError(
         f"the memory ran out ({first_line(error)[:120]})\n"
-        "lower --batch_size or --val_batch_size, give --auto_accum, take fewer or smaller images "
-        "(--train_images, --dataset NAME@SIDE), or close other programs"
+        "lower --batch_size or --val_batch_size (train also has --auto_accum and --train_images), take fewer "
+        "or smaller images, or close other programs"
     )
 
 

@@ -81,7 +81,6 @@ def _measure(
 ) -> dict:
     config = context.config
     entries = {name: entry for name in context.folder.steps() if (entry := context.folder.entry(name))}
-    facts = {name: entry["facts"] for name, entry in entries.items()}
     history = history_of(load_snapshot(state.search).facts) if state.search else ()
     networks = {name: context.load(path) for name, path in snapshots.items()}
     parts = context.splits.measured
@@ -90,9 +89,6 @@ def _measure(
     lite = lite_files(plain, written)
     timed = _timed(context, plain, lite, parts)
     members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
-    taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
-    stages = [fact for fact in facts.values() if "holdout_stale_averages" in fact]
-    given = [learning for learning in taught.values() if "student" in learning]
     return {
         "system": system,
         "setting": config.setting,
@@ -113,31 +109,41 @@ def _measure(
         ],
         "ensemble": _together(context, [logits[name] for name in members], parts) if len(members) > 2 else {},
         "files": file_rows(context, state.files, lite.get([*networks][-1]), parts),
-        "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
-        "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
         "widths": plan_widths(state.plan),
-        "stages": stages[0] | {"holdout_reestimated": stages[0]["holdout_after"]} if len(stages) == 1 else {},
-        "sensitivity": next((fact["sensitivity"] for fact in facts.values() if "sensitivity" in fact), None),
         "untouched": left_whole(context.subject.original) if context.subject.original is not None else [],
-        "learning": given[-1] if given else None,
-        "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
-        "landscapes": {name: fact["landscape"] for name, fact in facts.items() if "landscape" in fact},
-        "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
-        "tried": next((_tried(fact) for fact in facts.values() if "tried" in fact), []),
         "clock": {"minutes": config.minutes, "seconds": context.clock.used} if context.clock else None,
-        "bank": next((fact for fact in facts.values() if "losses" in fact), {}),
-        "litert": facts.get("litert", {}),
         "seconds": {name: entry["seconds"] for name, entry in entries.items()},
         "search": [
             {k: v for k, v in vars(i).items() if k != "plan"} | {"rate": i.macs / history[0].macs}
             for i in history
         ],
+        **_of_steps({name: entry["facts"] for name, entry in entries.items()}),
+        "epochs": [row for row in context.log.rows() if row["phase"] in entries and row.keys() >= LOGGED],
+        "test_reads": context.splits.test_reads,
+    }
+
+
+def _of_steps(facts: dict[str, dict]) -> dict:
+    """What steps have noted of themselves, by step."""
+    taught = {name: fact["learning"] for name, fact in facts.items() if "learning" in fact}
+    stages = [fact for fact in facts.values() if "holdout_stale_averages" in fact]
+    given = [learning for learning in taught.values() if "student" in learning]
+    return {
+        "rounded": {name: fact for name, fact in facts.items() if "rounded" in fact},
+        "shared": {name: fact["kernels"] for name, fact in facts.items() if "kernels" in fact},
+        "stages": stages[0] | {"holdout_reestimated": stages[0]["holdout_after"]} if len(stages) == 1 else {},
+        "sensitivity": next((fact["sensitivity"] for fact in facts.values() if "sensitivity" in fact), None),
+        "learning": given[-1] if given else None,
+        "taught": {name: learning for name, learning in taught.items() if "student" not in learning},
+        "landscapes": {name: fact["landscape"] for name, fact in facts.items() if "landscape" in fact},
+        "cuts": [{"step": name} | fact for name, fact in facts.items() if "holdout_before" in fact],
+        "tried": next((_tried(fact) for fact in facts.values() if "tried" in fact), []),
+        "bank": next((fact for fact in facts.values() if "losses" in fact), {}),
+        "litert": facts.get("litert", {}),
         "reestimated": [
             name for name, fact in facts.items() if fact.get("reestimated") and not _dropped(fact)
         ],
         "dropped": {name: fact for name, fact in facts.items() if _dropped(fact)},
-        "epochs": [row for row in context.log.rows() if row["phase"] in entries and row.keys() >= LOGGED],
-        "test_reads": context.splits.test_reads,
     }
 
 
