@@ -290,6 +290,18 @@ def pure_gradients(
     return gradients
 
 
+def not_finite_seen(gradients: Gradients) -> Gradients:
+    """The same, with metrics that are all NaN where the loss, a gradient or a statistic is not finite."""
+
+    def checked(params, stats, batch, seed):
+        grads, new_stats, metrics = gradients(params, stats, batch, seed)
+        numbers = [metrics[0], *grads, *(s for s in new_stats if s.dtype.is_floating)]
+        sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in numbers])
+        return grads, new_stats, tf.where(sound, metrics, math.nan)
+
+    return checked
+
+
 def nesterov_update(
     params: Tensors,
     momenta: Tensors,
@@ -323,13 +335,15 @@ def pure_step(gradients: Gradients, momentum: float | tf.Tensor = 0.9) -> Callab
 class _Optimizer(keras.optimizers.Optimizer):
     """A rule of `RULES` on Keras' variables, which reduces over replicas and keeps them alike.
 
-    Rate and momentum are variables: setting them before a step retraces nothing.
+    Rate and momentum are variables: setting them before a step retraces nothing. So is `sound`, where steps
+    may be left out: such a step leaves weights, slots and the count of steps as they are.
     """
 
-    def __init__(self, name: str, momentum: float) -> None:
+    def __init__(self, name: str, momentum: float, skips: bool = False) -> None:
         super().__init__(learning_rate=0.0)
         self.rule = RULES.find(name)
         self.momentum = keras.Variable(momentum, trainable=False, name="momentum")
+        self.sound = keras.Variable(True, dtype="bool", trainable=False, name="sound") if skips else None
         self.slots: list[list[keras.Variable]] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -345,8 +359,18 @@ class _Optimizer(keras.optimizers.Optimizer):
         rate, momentum = (keras.ops.cast(x, variable.dtype) for x in (learning_rate, self.momentum))
         change, new = self.rule.update(values, gradient, rate, momentum, step)
         for slot, value in zip(slots, new, strict=True):
-            self.assign(slot, value)
-        self.assign_add(variable, change)
+            self.assign(slot, self.if_sound(value, slot))
+        self.assign_add(variable, self.if_sound(change, -0.0))  # x + −0 is x, of either zero, too
+
+    def apply(self, grads: Tensors, trainable_variables: list[keras.Variable] | None = None) -> None:
+        """A step of all weights, which is counted unless it is left out."""
+        super().apply(grads, trainable_variables)
+        if self.sound is not None:
+            self._iterations.assign_sub(keras.ops.cast(~self.sound.value, "int"))
+
+    def if_sound(self, value: tf.Tensor, otherwise: Any) -> tf.Tensor:
+        """`value`, or what stands in its place in a step that is left out."""
+        return value if self.sound is None else keras.ops.where(self.sound, value, otherwise)
 
     def state(self) -> list[keras.Variable]:
         """What the next step depends on. Rate and momentum are not in it: every step sets them."""
@@ -365,6 +389,8 @@ class Trainer:
             and "torch_momentum" (which differ from those after a change of the rate), "adam".
         strategy: from `make_strategy`; the global batch is cut evenly over its replicas.
         compile_: True or False forces XLA on or off, None decides by device.
+        skip: a step whose loss, gradient or statistics are not finite changes nothing, and `skipped` counts
+            it; so many in a row are too many. 0: the first such loss ends the training.
     """
 
     def __init__(
@@ -381,12 +407,14 @@ class Trainer:
         compile_: bool | None = None,
         adjust: Adjust | None = None,
         terms: int = 0,
+        skip: int = 0,
     ) -> None:
+        self.skip, self.skipped, self.in_a_row = skip, 0, 0
         self.model, self.accum, self.momentum, self.terms = model, accum, momentum, terms
         self.strategy = strategy or tf.distribute.get_strategy()
         self.replicas = self.strategy.num_replicas_in_sync
         with self.strategy.scope():
-            self.optimizer = _Optimizer(optimizer, momentum)
+            self.optimizer = _Optimizer(optimizer, momentum, skips=skip > 0)
             self.optimizer.build(model.trainable_variables)
         own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
         self._moving = [
@@ -395,6 +423,7 @@ class Trainer:
         ]  # of several replicas only what they average: our BN's statistics
         scale = 1 / self.replicas
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
+        gradients = not_finite_seen(gradients) if skip else gradients
         self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
         self._run = tf.function(self._many, autograph=False)  # to convert the source is a fifth of a trace
 
@@ -410,9 +439,9 @@ class Trainer:
         Each batch maps names to arrays, or structures of them, with the same first axis; "images" is uint8
         (b, h, w, c), or what `preprocess` understands. A call runs
         `steps_per_call` steps, or fewer before a batch of another size; all but their number are means over
-        them. A seed is two integers ≥ 0. Without
+        them, in which a step that is left out counts as 0. A seed is two integers ≥ 0. Without
         `momenta` every step has the trainer's own.
-        Raises `TrainingError` when the loss stops being finite.
+        Raises `TrainingError` when the loss stops being finite, or does so `skip` times in a row.
         """
         size, waiting = steps_per_call(), []
         momenta = itertools.repeat(self.momentum) if momenta is None else momenta
@@ -432,16 +461,23 @@ class Trainer:
         batches, seeds, learning_rates, momenta = zip(*waiting, strict=True)
         stacked = keras.tree.map_structure(lambda *parts: np.stack(parts), *map(dict, batches))
         rates = tf.constant([learning_rates, momenta], tf.float32)
-        metrics = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), rates)
-        loss, *others = metrics.numpy().tolist()
-        if not np.isfinite(loss):
-            steps = " to ".join(map(str, dict.fromkeys([seeds[0][1] + 1, seeds[-1][1] + 1])))
-            weight = f"; {name} is not finite either" if (name := self._diverged()) else ""
-            raise TrainingError(
-                f"The loss is no longer finite in step {steps}{weight}. "
-                f"Received: loss={loss} at learning rate {learning_rates[-1]:g}"
-            )
-        return loss, *others, len(waiting)
+        rows = self._run(self._shard(stacked), tf.constant(seeds, tf.int32), rates).numpy()
+        finite = np.isfinite(rows[:, 0])
+        for row, sound, seed, rate in zip(rows, finite, seeds, learning_rates, strict=True):
+            self.in_a_row = 0 if sound else self.in_a_row + 1
+            self.skipped += int(not sound and self.skip > 0)
+            if self.in_a_row > 0 and self.in_a_row >= self.skip:
+                raise self._not_finite(seed[1] + 1, float(row[0]), rate)
+        total = np.where(finite[:, None], rows, np.float32(0)).sum(0)
+        return *(total / np.float32(len(rows))).tolist(), len(rows)
+
+    def _not_finite(self, step: int, loss: float, rate: float) -> TrainingError:
+        weight = f"; {name} is not finite either" if (name := self._diverged()) else ""
+        if not self.skip:
+            what = f"The loss is no longer finite in step {step}"
+        else:
+            what = f"Loss or gradient are not finite in {self.in_a_row} steps in a row, the last is {step}"
+        return TrainingError(f"{what}{weight}. Received: loss={loss} at learning rate {rate:g}")
 
     def _shard(self, stacked: Mapping[str, np.ndarray]):
         size = keras.tree.flatten(stacked)[0].shape[1]
@@ -465,14 +501,15 @@ class Trainer:
     def _many(self, stacked, seeds, rates):
         count = tf.shape(seeds)[0]
 
-        def step(i, total):
+        def step(i, rows):
             self.optimizer.learning_rate.assign(rates[0, i])
             self.optimizer.momentum.assign(rates[1, i])
             metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
-            return i + 1, total + self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
+            mean = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
+            return i + 1, rows.write(i, mean)
 
-        _, total = tf.while_loop(lambda i, _: i < count, step, (0, tf.zeros(2 + self.terms)))
-        return total / tf.cast(count, tf.float32)
+        rows = tf.TensorArray(tf.float32, count, element_shape=[2 + self.terms])
+        return tf.while_loop(lambda i, _: i < count, step, (0, rows))[1].stack()
 
     def _replica_step(self, stacked, seeds, i):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -483,11 +520,15 @@ class Trainer:
         params = [v.value + 0 for v in self.model.trainable_variables]
         stats = [v.value + 0 for v in self.model.non_trainable_variables]
         grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
+        if self.skip:  # in all replicas, or in none
+            context = tf.distribute.get_replica_context()
+            loss = context.all_reduce(tf.distribute.ReduceOp.SUM, metrics[0])
+            self.optimizer.sound.assign(tf.math.is_finite(loss))
         self.optimizer.apply(grads, self.model.trainable_variables)
         old = zip(self.model.non_trainable_variables, self._moving, strict=True)
         for (variable, moves), value in zip(old, new_stats, strict=True):
             if moves:
-                variable.value.assign(value)
+                variable.value.assign(self.optimizer.if_sound(value, variable.value))
         return metrics
 
     def state(self) -> dict[str, np.ndarray]:

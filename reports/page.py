@@ -141,6 +141,7 @@ _TEMPLATES.filters |= {
             "joined",
             "held_out",
             "left_out",
+            "not_finite_text",
             "learning_text",
             "filter_text",
         )

@@ -176,6 +176,19 @@ def _bytes_left(files: Sequence[Report]) -> str:
     return f" Of {files[0]['bytes']:,} bytes in float32 there are left {joined(others)}." if files else ""
 
 
+def not_finite_text(found: Report) -> str:
+    """What a training did where loss or gradient were not finite: steps that it skipped, rewinds."""
+    parts = []
+    if skipped := found.get("skipped"):
+        parts.append(f"{skipped} steps whose loss or gradient was not finite were skipped")
+    if rewinds := found.get("rewinds"):
+        parts.append(
+            f"the loss stopped being finite {rewinds} times, each time it went back to the last checkpoint "
+            f"and halved the learning rate, to {0.5**rewinds:g} of what was asked"
+        )
+    return "; ".join(parts)
+
+
 # --- what a network learns from, of `learning` in report.json -----------------------------------------------
 
 UNWEIGHTED = "unweighted_"  # before the name of a part of the loss, in metrics.jsonl

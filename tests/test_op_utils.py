@@ -298,6 +298,52 @@ def test_a_loss_that_is_not_finite_is_an_error_of_its_own():
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "torch_nesterov"])
+@pytest.mark.parametrize("spoilt", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_skipped_without_a_trace(spoilt, optimizer, monkeypatch):
+    """Weights, slots, averages and Adam's count are those of the other steps alone; one trace for all."""
+    monkeypatch.setattr(op_utils, "steps_per_call", lambda: 2)
+
+    def objective(logits, batch):
+        loss, accuracy = labels_only(logits, batch)
+        bad = tf.reduce_any(batch["bad"])
+        if spoilt == "loss":
+            return tf.where(bad, np.inf, loss), accuracy
+        at_zero = tf.where(bad, 0.0, 1.0) * tf.reduce_sum(tf.square(logits))  # √ has no slope there
+        return loss + 1e-3 * tf.sqrt(at_zero), accuracy
+
+    batches = [
+        batch | {"bad": np.full(len(batch["labels"]), i in (1, 2, 4))} for i, batch in enumerate(data(6))
+    ]
+    options = {"optimizer": optimizer, "weight_decay": 5e-4, "compile_": False, "accum": 2}
+    found = {}
+    for name, chosen in (("skipped", range(6)), ("without", (0, 3, 5))):
+        trainer = Trainer(network("live"), read, objective, skip=3, **options)
+        rows = trainer.train([batches[i] for i in chosen], [(1, i) for i in chosen], [0.05] * len(chosen))
+        losses = sum(loss * steps for loss, _, steps in rows)
+        found[name] = trainer.state(), trainer.skipped, losses, trainer._run.experimental_get_tracing_count()
+    assert difference(found["skipped"][0], found["without"][0]) == 0
+    assert (found["skipped"][1], found["without"][1]) == (3, 0)
+    assert found["skipped"][2] == pytest.approx(found["without"][2])
+    assert found["skipped"][3] == 1
+
+
+def test_too_many_skipped_steps_in_a_row_end_it_with_sound_weights():
+    def objective(logits, batch):
+        loss, accuracy = labels_only(logits, batch)
+        return loss * tf.reduce_mean(batch["factor"]), accuracy
+
+    trainer = Trainer(network("frozen"), read, objective, skip=3)
+    before = trainer.state()
+    factors = [1, np.nan, np.inf, np.nan]
+    batches = [
+        b | {"factor": np.full(len(b["labels"]), f, "f4")} for b, f in zip(data(4), factors, strict=True)
+    ]
+    with pytest.raises(TrainingError, match="in 3 steps in a row, the last is 4. Received: loss=nan"):
+        train(trainer, batches)
+    assert trainer.skipped == 3 and 0 < difference(trainer.state(), before) < np.inf
+
+
 def test_weights_that_are_not_finite_are_never_handed_out():
     """The loss of a step is measured before its update: it says nothing of the weights afterwards."""
     trainer = trainer_of(network("live"))

@@ -15,8 +15,8 @@ from secateur.recipes.engine.options import FilePath, NameIn, Options, option
 from secateur.runs.errors import UsageError
 
 VOLATILE = (
-    *("gpu_id", "tpu", "compile", "auto_accum", "do_log", "save_minutes", "setting", "force"),
-    *("train_path", "data_path", "data", "stream", "skip_bad"),
+    *("gpu_id", "tpu", "compile", "auto_accum", "do_log", "save_minutes", "setting"),
+    *("force", "train_path", "data_path", "data", "stream", "skip_bad", "nan"),
 )
 """Options that may differ when a run continues; device, XLA and micro-batches change the last bits.
 `val_batch_size` is none of them: teachers and re-estimated averages use the BN statistics of batches of that
@@ -140,6 +140,11 @@ class RunOptions(Common, OwnOptions):
     )
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
     auto_accum: bool = option(False, "halve micro-batches where memory runs out, and go on")
+    nan: Literal["stop", "skip", "rewind"] = option(
+        "stop",
+        "where loss or gradient are not finite: stop; skip such steps, up to 10 in a row; or rewind to the "
+        "last checkpoint with half the learning rate, up to 5 times",
+    )
     save_minutes: float = option(10.0, "minutes between two checkpoints within an epoch", gt=0)
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")

@@ -144,6 +144,11 @@ def _of_steps(facts: dict[str, dict]) -> dict:
             name for name, fact in facts.items() if fact.get("reestimated") and not _dropped(fact)
         ],
         "dropped": {name: fact for name, fact in facts.items() if _dropped(fact)},
+        "not_finite": {
+            name: {key: fact[key] for key in ("skipped", "rewinds") if key in fact}
+            for name, fact in facts.items()
+            if fact.keys() & {"skipped", "rewinds"}
+        },
     }
 
 

@@ -40,12 +40,14 @@ SUFFIXES = (".keras", ".h5")
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 UNREADABLE = (
     *OUT_OF_MEMORY, ValueError, TypeError, OSError, KeyError, ImportError, AttributeError, IndexError,
-    OverflowError, RecursionError, NotImplementedError, tf.errors.OpError,
+    OverflowError, RecursionError, NotImplementedError, RuntimeError, tf.errors.OpError,
 )  # fmt: skip
 """What Keras and TensorFlow raise of files that they cannot read, and of models that they cannot build."""
 SIZES = {"filters", "units", "kernel_size", "input_dim", "output_dim", "key_dim", "value_dim", "num_heads"}
 """Keys of layers in a file, each of which has at least as many weights."""
-FEW = 2**24  # weights that do no harm
+FEW = 2**24  # weights, or bytes, that do no harm
+PACKED = 100
+"""How often a part of a file may be larger than what it is packed into; zeros are packed a thousand times."""
 
 
 @dataclass(frozen=True)
@@ -235,12 +237,17 @@ def _read(path: str) -> keras.Model:
 
 
 def _check_sizes(path: str) -> None:
-    """Raises `Refused` for a layer that would have more weights than the file has bytes.
+    """Raises `Refused` for a layer that would have more weights than the file has bytes, and for a zip bomb.
 
     Keras makes the weights that a file asks for before it looks whether they are there.
     """
     with zipfile.ZipFile(path) as parts:
         size = sum(part.file_size for part in parts.infolist())
+        if size > PACKED * os.path.getsize(path) + FEW:
+            raise Refused(f"{os.path.getsize(path)} bytes that unpack to {size}")
+        for part in parts.infolist():
+            if part.filename.endswith(".json") and part.file_size > FEW:
+                raise Refused(f"{part.filename} of {part.file_size} bytes")
         waiting = [json.loads(parts.read("config.json"))] if "config.json" in parts.namelist() else []
     while waiting:
         value = waiting.pop()

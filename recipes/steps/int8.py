@@ -55,9 +55,9 @@ class Int8(Step):
             facts = {"float32": context.accuracy(model, context.splits.holdout)}
             data = self.converted(context, model)
             facts["rounded"] = self.accuracy(context, data)
-            labelled = context.splits.facts.labelled
+            labelled, trouble = context.splits.facts.labelled, {}
             if labelled and self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
-                self.train(context, state, model)
+                trouble = self.train(context, state, model)
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
                 data = tuned if facts["trained"] > facts["rounded"] else data
@@ -65,7 +65,7 @@ class Int8(Step):
                 warn(f"{state.name}: {len(left)} tensors stay in float32; the first is {left[0]}")
             path.write_bytes(data)
             text = ", ".join(f"{name} {percent(value)}" for name, value in facts.items()) if labelled else ""
-            facts["apart"] = self.apart(context, model, data)
+            facts |= {"apart": self.apart(context, model, data)} | trouble
             text = text or f"outputs {percent(facts['apart'])} of their range away from float32's, on average"
             print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
@@ -95,7 +95,7 @@ class Int8(Step):
         exact = np.concatenate([keras.ops.convert_to_numpy(some) for some in rows])
         return float(np.abs(lite_outputs(context, data, images) - exact).mean() / (np.ptp(exact) or 1.0))
 
-    def train(self, context: RunContext, state: State, model: keras.Model) -> None:
+    def train(self, context: RunContext, state: State, model: keras.Model) -> dict[str, int]:
         """Trains in place, in rounded numbers; where minutes are counted, as long as some are left."""
         config, clock = context.config, context.clock
         rounded = fake_quantised(model)
@@ -115,4 +115,4 @@ class Int8(Step):
         )
         if clock:
             spec = replace(spec, until=clock.end(ending_seconds(context, state)), now=clock.now)
-        fit(context, rounded, spec)
+        return fit(context, rounded, spec)

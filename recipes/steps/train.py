@@ -163,8 +163,7 @@ class Train(LearningOptions, NetworkStep):
 
     def _trained(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
         if self.teacher == "none":
-            fit(context, model, replace(spec, **self.kept_equal(context, state, model, model)))
-            return {}
+            return fit(context, model, replace(spec, **self.kept_equal(context, state, model, model)))
         found = taught(context, self, state, model, self.stores)
         lesson, bank = found.lesson, found.bank
         learnt = {
@@ -174,9 +173,9 @@ class Train(LearningOptions, NetworkStep):
             "extra": (lambda ids: {"bank": np.asarray(bank(ids))}) if bank else None,
         }
         hooks = self.kept_equal(context, state, model, lesson)
-        fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
+        trouble = fit(context, lesson, replace(spec, **learnt, **hooks), scored=lesson.learner)
         lesson.settle()
-        return {"learning": found.facts}
+        return {"learning": found.facts} | trouble
 
     def hooks(self, context: RunContext, state: State, model: keras.Model, trained: keras.Model) -> dict:
         """Fields of `TrainingSpec`: what the loop does to gradients and after epochs.

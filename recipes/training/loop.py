@@ -20,8 +20,14 @@ from secateur.dataloader import Images, balanced_order, batches, epoch_order, pa
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
-from secateur.recipes.training.timed import Round, curves_of, timed_rounds
+from secateur.recipes.training.timed import Round, curves_of, mean_of, timed_rounds
 from secateur.runs import TrainingError, warn
+from secateur.runs.errors import first_line
+
+IN_A_ROW = 10
+"""Steps that are not finite, one after the other, after which --nan skip gives up."""
+REWINDS = 5
+"""How often a training goes back to its last checkpoint; its rate is then a thirty-second."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,15 @@ class TrainingSpec:
 
 def fit(
     context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
-) -> None:
-    """Trains in place. Every round ends in a checkpoint, and with --save_minutes it has some within.
+) -> dict[str, int]:
+    """Trains in place; returns how many steps were "skipped" and how many "rewinds" there were, if any.
+
+    Every round ends in a checkpoint, and with --save_minutes it has some within.
 
     After a kill it goes on from the last one, with the same bits. So it does with --auto_accum where memory
     runs out, in micro-batches half as large. `scored` is the network that the holdout is shown, where `model`
     is more than that. Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop
-    being finite.
+    being finite, and --nan, `IN_A_ROW` and `REWINDS` do not let it go on.
     """
     while True:
         try:
@@ -95,24 +103,36 @@ def fit(
 
 def _fit(
     context: RunContext, model: keras.Model, spec: TrainingSpec, scored: keras.Model | None = None
-) -> None:
+) -> dict[str, int]:
     config = context.config
     trainer = _trainer(context, model, spec)
-    first = _resume(context, trainer, spec)
-    if config.auto_accum and not first["epoch"]:  # what a first step that fails may have changed
-        context.checkpoint(spec.name, _state(trainer, spec), first)
+    begun = _resume(context, trainer, spec)
+    if (config.auto_accum or config.nan == "rewind") and not begun["epoch"]:  # what a step that fails changes
+        context.checkpoint(spec.name, _state(trainer, spec), begun)
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
-    rounds = _epochs(context, trainer, spec, first)
-    if spec.until is not None:
-        rounds = timed_rounds(trainer, spec, first, partial(_stream, spec))
-    number = first["epoch"]
     while True:
-        with _diverging(spec, number):
+        try:
+            return _rounds(context, trainer, forward, spec, begun)
+        except TrainingError as error:
+            begun = _rewound(context, trainer, spec, begun, error)
+
+
+def _rounds(
+    context: RunContext, trainer: Trainer, forward: Callable, spec: TrainingSpec, begun: dict
+) -> dict[str, int]:
+    """From the progress `begun` to the end of the training."""
+    rewinds, number = begun.get("rewinds", 0), begun["epoch"]
+    spec = replace(spec, learning_rates=lambda steps, whole=spec.learning_rates: whole(steps) / 2**rewinds)
+    rounds = _epochs(context, trainer, spec, begun)
+    if spec.until is not None:
+        rounds = timed_rounds(trainer, spec, begun, partial(_stream, spec))
+    while True:
+        with _diverging(context, spec, number):
             if (one := next(rounds, None)) is None:
-                return
+                return _trouble(trainer, rewinds)
             number += 1
             state = _finished(trainer, spec, number)
-        held = score(forward, context.splits.holdout, config.val_batch_size, context.subject.task)
+        held = score(forward, context.splits.holdout, context.config.val_batch_size, context.subject.task)
         loss, accuracy, *terms = one.metrics
         context.log.log(
             number,
@@ -124,8 +144,26 @@ def _fit(
             learning_rate=one.learning_rate,
             **dict(zip(spec.terms, terms, strict=True)),
             **one.progress,
+            **_trouble(trainer, rewinds),
         )
-        context.checkpoint(spec.name, state, {"epoch": number, **one.progress})
+        facts = {"epoch": number, **one.progress, **_trouble(trainer, rewinds, trainer.in_a_row)}
+        context.checkpoint(spec.name, state, facts)
+
+
+def _rewound(
+    context: RunContext, trainer: Trainer, spec: TrainingSpec, begun: dict, error: TrainingError
+) -> dict:
+    """Back to the last checkpoint with half the rate; raises `error` where that is not wanted, or in vain."""
+    rewinds = begun.get("rewinds", 0) + 1
+    if context.config.nan != "rewind" or rewinds > REWINDS:
+        raise error
+    warn(f"{first_line(error)}; rewind {rewinds} of {REWINDS}: the rate is multiplied by {0.5**rewinds:g}")
+    return _resume(context, trainer, spec) | {"rewinds": rewinds}
+
+
+def _trouble(trainer: Trainer, rewinds: int, in_a_row: int = 0) -> dict[str, int]:
+    found = {"skipped": trainer.skipped, "rewinds": rewinds, "in_a_row": in_a_row}
+    return {name: count for name, count in found.items() if count}
 
 
 def done_before(context: RunContext, name: str, what: str = "epoch") -> float:
@@ -139,7 +177,7 @@ def _epochs(context: RunContext, trainer: Trainer, spec: TrainingSpec, begun: di
     curves = curves_of(spec, per_epoch * spec.epochs)
     for epoch in range(begun["epoch"], spec.epochs):
         metrics = _epoch(context, trainer, spec, begun | {"epoch": epoch}, per_epoch, curves)
-        begun = {}
+        begun = {"rewinds": begun.get("rewinds", 0)}
         yield Round(metrics, float(curves[0, (epoch + 1) * per_epoch - 1]))
 
 
@@ -155,6 +193,7 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
         compile_=context.config.compile,
         adjust=spec.adjust,
         terms=len(spec.terms),
+        skip=IN_A_ROW if context.config.nan == "skip" else 0,
     )
 
 
@@ -166,6 +205,7 @@ def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> dict:
         trainer.restore(saved.arrays)
         for name, variable in _kept(spec).items():
             variable.assign(saved.arrays[name])
+        trainer.skipped, trainer.in_a_row = (saved.facts.get(key, 0) for key in ("skipped", "in_a_row"))
         within = f", step {saved.facts['step']}" if "step" in saved.facts else ""
         tqdm.write(f"{spec.name}: continuing after epoch {done}{within}")
     context.log.truncate(spec.name, done)
@@ -190,11 +230,12 @@ def _kept(spec: TrainingSpec) -> Mapping[str, keras.Variable]:
 
 
 @contextlib.contextmanager
-def _diverging(spec: TrainingSpec, epoch: int) -> Iterator[None]:
+def _diverging(context: RunContext, spec: TrainingSpec, epoch: int) -> Iterator[None]:
     try:
         yield
     except TrainingError as error:
-        raise TrainingError(f"{spec.name}, epoch {epoch + 1}: {error}\n{spec.remedy}") from error
+        more = ", or --nan rewind, or --nan skip" if context.config.nan == "stop" else ""
+        raise TrainingError(f"{spec.name}, epoch {epoch + 1}: {error}\n{spec.remedy}{more}") from error
 
 
 def _epoch(
@@ -205,25 +246,30 @@ def _epoch(
     per_epoch: int,
     curves: np.ndarray,
 ) -> tuple[float, ...]:
-    """Mean metrics of an epoch; `begun` has its number, and "step" and "total" where it is half done."""
+    """Mean metrics of an epoch; `begun` has its number, and within it "step", "total" and "left_out".
+
+    The last one is how many of these steps were skipped.
+    """
     epoch, count, config = begun["epoch"], begun.get("step", 0), context.config
     total, first = np.array(begun.get("total", np.zeros(2 + len(spec.terms)))), epoch * per_epoch
     seeds = ((spec.seed, step) for step in range(first + count, first + per_epoch))
     label, saved = f"{spec.name} {epoch + 1}/{spec.epochs}", time.monotonic()
-    stream = _stream(spec, epoch, count)
+    stream, before = _stream(spec, epoch, count), trainer.skipped - begun.get("left_out", 0)
     with tqdm(total=per_epoch, initial=count, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
         for *metrics, steps in trainer.train(stream, seeds, *curves[:, first + count :]):
             total += np.array(metrics) * steps
             count += steps
+            left_out = trainer.skipped - before
             if count % config.do_log < steps or count >= per_epoch:
-                loss, accuracy = total[:2] / count
+                loss, accuracy, *_ = mean_of(total, count - left_out)
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update(steps)
             if count < per_epoch and time.monotonic() - saved > 60 * config.save_minutes:
-                facts = {"epoch": epoch, "step": count, "total": total.tolist()}
-                context.checkpoint(spec.name, _state(trainer, spec), facts)
+                trouble = _trouble(trainer, begun.get("rewinds", 0), trainer.in_a_row)
+                facts = {"epoch": epoch, "step": count, "total": total.tolist(), "left_out": left_out}
+                context.checkpoint(spec.name, _state(trainer, spec), facts | trouble)
                 saved = time.monotonic()
-    return tuple((total / count).tolist())
+    return mean_of(total, count - left_out)
 
 
 def _stream(spec: TrainingSpec, epoch: int, first: int = 0) -> Iterator[dict[str, np.ndarray]]:

@@ -42,6 +42,11 @@ def curves_of(spec: TrainingSpec, steps: int) -> np.ndarray:
     return np.stack([rates, np.full(steps, 0.9, np.float32) if spec.momenta is None else spec.momenta(steps)])
 
 
+def mean_of(total: np.ndarray, steps: int) -> tuple[float, ...]:
+    """Mean metrics of so many steps; NaN where all were skipped."""
+    return tuple((total / (steps or np.nan)).tolist())
+
+
 def timed_rounds(
     trainer: Trainer, spec: TrainingSpec, done: Mapping[str, Any], stream: Callable[[int, int], Iterator]
 ) -> Iterator[Round]:
@@ -111,7 +116,7 @@ class _Course:
         until = self._spec.now() + length
         if self._end - until < length / 2 + pause:  # no short one behind it
             until = self._end
-        total, count = np.zeros(2 + len(self._spec.terms)), 0
+        total, count, before = np.zeros(2 + len(self._spec.terms)), 0, self._trainer.skipped
         seeds = ((self._spec.seed, self._steps + i) for i in itertools.count())
         rates, momenta = itertools.tee(self._curves_now() for _ in itertools.count())
         rates, momenta = (rate for rate, _ in rates), (momentum for _, momentum in momenta)
@@ -121,7 +126,7 @@ class _Course:
             if not self._compiled:
                 self._compiled, self._start = True, self._spec.now() - self._before
         self._steps += count
-        return tuple((total / count).tolist())
+        return mean_of(total, count - (self._trainer.skipped - before))
 
     def _curves_now(self) -> np.ndarray:
         return self._curves[:, min(int(self.position() * RESOLUTION), RESOLUTION - 1)]

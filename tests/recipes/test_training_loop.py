@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -156,6 +156,87 @@ def test_a_phase_that_diverges_keeps_its_last_good_epoch(tmp_path, digits):
     assert [r["loss"] for r in rows] == [r["loss"] for r in expected]
     for a, b in zip(healed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def not_finite(monkeypatch, where: Callable[[int, float], bool]) -> None:
+    """From now on the loss of steps is NaN where this is so of their number and learning rate."""
+
+    class Poisoned(loop.Trainer):
+        def __init__(self, model, preprocess, objective, **options):
+            def spoilt(outputs, batch):
+                loss, accuracy = objective(outputs, batch)
+                return loss + tf.reduce_mean(batch["poison"]), accuracy
+
+            super().__init__(model, preprocess, spoilt, **options)
+
+        def train(self, batches, seeds, rates, momenta):
+            for batch, seed, rate, momentum in zip(batches, seeds, rates, momenta, strict=False):
+                poison = np.full(len(batch["labels"]), np.nan if where(seed[1], rate) else 0, np.float32)
+                yield from super().train([batch | {"poison": poison}], [seed], [rate], [momentum])
+
+    monkeypatch.setattr(loop, "Trainer", Poisoned)
+
+
+def killed_behind(monkeypatch, steps: int) -> None:
+    """Ends a training behind so many steps."""
+    count = itertools.count(1)
+
+    class Killed(loop.Trainer):
+        def train(self, *args):
+            for found in super().train(*args):
+                yield found
+                if next(count) == steps:
+                    raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "Trainer", Killed)
+
+
+def flat(rate: float, later: float, per_epoch: int) -> Callable[[int], np.ndarray]:
+    """One rate in the first epoch, another one behind it."""
+    return lambda steps: np.where(np.arange(steps) < per_epoch, rate, later).astype(np.float32)
+
+
+BAD = {"skip": lambda step, rate: step % 5 == 2, "rewind": lambda step, rate: rate > 0.02}
+
+
+@pytest.mark.parametrize("nan", BAD)
+def test_with_nan_it_goes_on_and_a_kill_changes_no_bit(nan, tmp_path, digits, monkeypatch, capsys):
+    """Skipped steps are in no mean; behind two rewinds the rate is a quarter, as if it had been so before."""
+    per_epoch = len(digits.warmup) // 100
+    rates = flat(0.01, 0.05, per_epoch)
+    quarter, _ = train(tmp_path / "quarter", digits, flat(0.01, 0.0125, per_epoch))
+    not_finite(monkeypatch, BAD[nan])
+    whole, rows = train(tmp_path / "whole", digits, rates, nan=nan)
+    skipped = [sum(step % 5 == 2 for step in range(epoch * per_epoch)) for epoch in (1, 2, 3)]
+    counts = {"skip": ("skipped", skipped), "rewind": ("rewinds", [None, 2, 2])}
+    name, expected = counts[nan]
+    assert [row.get(name) for row in rows] == expected
+    assert all(0 < row["loss"] < 3 for row in rows)
+    if nan == "rewind":
+        assert "rewind 2 of 5: the rate is multiplied by 0.25" in capsys.readouterr().err
+        assert all(map(np.array_equal, whole.get_weights(), quarter.get_weights()))
+    with monkeypatch.context() as patch:
+        killed_behind(patch, per_epoch + 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", digits, rates, nan=nan, save_minutes=1e-9)
+    parts, again = train(tmp_path / "parts", digits, rates, nan=nan, save_minutes=1e-9)
+    assert all(map(np.array_equal, whole.get_weights(), parts.get_weights()))
+    assert [(row["loss"], row.get(name)) for row in again] == [(row["loss"], row.get(name)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("nan", "said"),
+    [("skip", "2: .* in 10 steps in a row, the last is 10"), ("rewind", "1: .* no longer finite in step 1")],
+)
+def test_what_stays_not_finite_ends_it_all_the_same(nan, said, tmp_path, digits, monkeypatch):
+    """Behind an epoch of nine steps that were all skipped, or five rewinds, the weights are those before."""
+    not_finite(monkeypatch, lambda step, rate: True)
+    with pytest.raises(TrainingError, match=f"phase, epoch {said}.*\nTake smaller steps$"):
+        train(tmp_path, digits, epochs=9, nan=nan)
+    with RunFolder(tmp_path, {}) as folder:
+        saved = folder.load_checkpoint("phase")
+    first = network().get_weights()
+    assert all(map(np.array_equal, (saved.arrays[f"{i:04d}"] for i in range(len(first))), first))
 
 
 def test_a_phase_that_diverges_in_its_very_last_step_is_not_saved(tmp_path, digits):
