@@ -2,7 +2,8 @@
 
 `Programs` starts this file once; it imports everything, computes nothing, and then forks a child for every
 command. The child runs the program's own file as `__main__` with its own folder, output and exit code; it can
-be killed like any other, and may divide its processor into several logical devices.
+be killed like any other, and may divide its processor into several logical devices. A run in it that reads
+test images before its report fails (`spy`).
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ def _become(request: dict) -> None:
     import resource
     import runpy
 
+    from tests.helpers.spy import spied
+
     for descriptor, path in ((1, request["out"]), (2, request["err"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -158,7 +161,8 @@ def _become(request: dict) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.argv = request["argv"]
     sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as `python FILE` does
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    with spied():
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from secateur import nets
 from secateur.__main__ import dispatch
 from secateur.runs import save_snapshot
 from tests.helpers.forked import REPO, Done, shell
+from tests.helpers.spy import spied
 
 SMALL = "--arch ResNet-8 --dataset DIGITS"
 TRAIN = (
@@ -32,6 +33,13 @@ class Published:
     folder: Path
     train: Done
     test: Done
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spy() -> Iterator[None]:
+    """No run in this process reads test images before its report; nor does one in `programs`."""
+    with spied():
+        yield
 
 
 @pytest.fixture(scope="session")
