@@ -19,7 +19,7 @@ COUNT = awk -v n="$$(grep -c == $<)" -v tty="$$([ -t 1 ] && echo 1 || true)" \
 	/^Installing/ && tty {printf "\r\033[K  unpacking"; fflush()} END {if (tty) printf "\r\033[K"}'
 INSTALL = .venv/bin/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help demo clean-demo test test-runs test-slow bench lint clean
+.PHONY: help demo clean-demo test test-runs test-slow chaos bench lint clean
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
@@ -40,6 +40,9 @@ test-runs: $(READY) ## those: recipes, commands on models, searches, trainings, 
 
 test-slow: $(READY) ## many more random networks; recipes and networks that resemble those of the others
 	$(PY) -m pytest -m slow $(ARGS)
+
+chaos: $(READY) ## kill, starve and attack runs; what they survive goes to benchmarks/results; ARGS="--help"
+	$(PY) -m tests.chaos $(ARGS)
 
 bench: $(BENCH_READY) ## speed, next to PyTorch and plain TensorFlow, in run/bench
 	export SECATEUR_RESULTS=run/bench; for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name; done

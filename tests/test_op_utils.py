@@ -298,6 +298,15 @@ def test_a_loss_that_is_not_finite_is_an_error_of_its_own():
     assert caught.value.exit_code == 6
 
 
+def test_what_one_replica_finds_not_finite_both_skip(divided):
+    names = [name.removeprefix("1/skipped/") for name in divided if name.startswith("1/skipped/")]
+    assert len(names) > 9
+    for name in names:
+        one, two = (divided[f"{replicas}/skipped/{name}"] for replicas in (1, 2))
+        assert np.isfinite(two).all()
+        np.testing.assert_allclose(one, two, atol=1e-4)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "torch_nesterov"])
 @pytest.mark.parametrize("spoilt", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_is_skipped_without_a_trace(spoilt, optimizer, monkeypatch):

@@ -103,6 +103,24 @@ def adjusted(strategy, compiled: bool) -> Trainer:
     return trainer
 
 
+def skipping(strategy, accum: int) -> Trainer:
+    """A trainer after `STEPS` steps; the second has a NaN in its last image, which one replica alone sees."""
+
+    def objective(logits, batch):
+        loss, accuracy = labels_only(logits, batch)
+        return loss + tf.reduce_mean(batch["poison"]), accuracy
+
+    with strategy.scope():
+        model = network("live")
+    batches = [batch | {"poison": np.zeros(len(batch["labels"]), np.float32)} for batch in data()]
+    batches[1]["poison"][-1] = np.nan
+    options = {"accum": accum, "strategy": strategy, "skip": 2}
+    trainer = Trainer(model, read, objective, **options)
+    list(trainer.train(batches, [(1, i) for i in range(STEPS)], [0.01] * STEPS))
+    assert trainer.skipped == 1
+    return trainer
+
+
 def shared(strategy, compiled: bool) -> Trainer:
     """A trainer whose convolution has four values beside 0, after twice `STEPS` steps."""
     with strategy.scope():
@@ -138,6 +156,8 @@ def main(path: str, every_way: bool) -> None:
         kernel = shared(strategies[replicas], compiled).model.get_layer("conv").kernel
         found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
     for replicas, strategy in strategies.items():
+        state = skipping(strategy, 4 // replicas).state()
+        found |= {f"{replicas}/skipped/{name}": array for name, array in state.items()}
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]

@@ -1,0 +1,111 @@
+"""Tries every fault on every phase and on every kind of file, and writes what survived: `make chaos`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from secateur.runs import read_json, write_json
+from secateur.runs.text import table
+from tests.chaos.bench import PHASES, SHORT, STREAMED, Bench, opened
+from tests.chaos.faults import CHAIN, FAULTS, NATIVE
+from tests.chaos.hostile import KINDS, attack
+
+RESULT = "reliability.json"
+HOSTILE = "hostile files"
+
+
+def main() -> int:
+    """1 where something did not survive."""
+    from benchmarks.common import RESULTS
+
+    words = options()
+    os.nice(words.nice)
+    out = words.out or RESULTS / RESULT
+    rows = {(row["fault"], row["where"]): row for row in read_json(out)["rows"]} if out.exists() else {}
+    new: dict[tuple[str, str], dict] = {}
+    with opened(words.seed) as bench:
+        for fault, where, found, seconds in every(bench, words):
+            row = new.setdefault((fault, where), row_of(fault, where))
+            add(row, found, seconds)
+            print(f"{fault} · {where}: {row['survived']} of {row['tries']}", *row["broken"], flush=True)
+            save(out, [*(rows | new).values()], words.seed)
+    cells = [(row["fault"], row["where"], str(row["tries"]), str(row["survived"])) for row in new.values()]
+    print(table(("fault", "where", "tries", "survived"), cells))
+    return int(any(row["broken"] for row in new.values()))
+
+
+def options() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="tries of each kind of kill on each phase")
+    parser.add_argument("--tries", type=int, default=10, help="of every other fault on each phase")
+    parser.add_argument("--mutations", type=int, default=10_000, help="of every kind of file")
+    parser.add_argument("--faults", nargs="*", help="only those whose name has one of these words")
+    parser.add_argument("--phases", nargs="*", default=[*PHASES, STREAMED, SHORT], help="only these")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing later than this")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nice", type=int, default=0, help="how far to stand back behind other programs")
+    parser.add_argument("--out", type=Path, help=f"file to write (default: benchmarks/results/{RESULT})")
+    return parser.parse_args()
+
+
+def every(bench: Bench, words: argparse.Namespace) -> Iterator[tuple[str, str, list[str], float]]:
+    """(fault, where, what broke in each try, seconds): files first, then all phases a few tries at a time."""
+    begun = time.monotonic()
+
+    def tried(fault: str, where: str, act: Callable[[], Iterable[str]]) -> Iterator:
+        start = time.monotonic()
+        if start - begun < 60 * words.minutes:
+            yield fault, where, list(act()), time.monotonic() - start
+
+    for kind in KINDS if wanted(words, HOSTILE) else ():
+        yield from tried(HOSTILE, kind, partial(attack, bench, kind, words.mutations))
+    for turn in range(max(words.kills, words.tries)):
+        for fault, act in FAULTS.items():
+            few, most = (CHAIN, words.kills) if fault.startswith("kill") else (1, words.tries)
+            tries = min(few, most - turn * few) if wanted(words, fault) else 0
+            for name in words.phases if tries > 0 else ():
+                yield from tried(fault, name, lambda a=act, n=name, t=tries: a(bench, bench.phase(n), t))
+
+
+def wanted(words: argparse.Namespace, name: str) -> bool:
+    """Whether --faults does not leave it out."""
+    return not words.faults or any(word in name for word in words.faults)
+
+
+def row_of(fault: str, where: str) -> dict:
+    """A row without a try; `native` are tries that native code ended without a line of ours."""
+    return {
+        "fault": fault,
+        "where": where,
+        "tries": 0,
+        "survived": 0,
+        "native": 0,
+        "seconds": 0.0,
+        "broken": [],
+    }
+
+
+def add(row: dict, found: list[str], seconds: float) -> None:
+    """Counts tries into a row, and keeps what broke."""
+    row["tries"] += len(found)
+    row["survived"] += found.count("")
+    row["native"] += found.count(NATIVE)
+    row["seconds"] = round(row["seconds"] + seconds, 1)
+    row["broken"] += [end for end in found if end not in ("", NATIVE)]
+
+
+def save(path: Path, rows: list[dict], seed: int) -> None:
+    """Writes the rows so far, and on what they were found."""
+    from secateur.recipes.engine.report import when_and_where
+
+    write_json(path, {"seed": seed, **when_and_where(), "rows": rows})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
