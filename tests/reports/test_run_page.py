@@ -88,6 +88,15 @@ def test_what_was_done_without_labels_or_time_is_said():
     assert "int8: outputs for the hold-out images are on average 1.23 % of their range away" in seen
 
 
+def test_what_was_not_finite_is_said_and_an_epoch_without_a_loss_is_a_gap():
+    report = full() | {"not_finite": {"baseline": {"skipped": 4}, "fine_tune": {"rewinds": 2}}}
+    report["epochs"][1] |= {"loss": None, "accuracy": None, "skipped": 4}
+    seen = Page(run_page(report)).text.replace("\u00a0", " ")
+    assert "baseline: 4 steps whose loss or gradient was not finite were skipped." in seen
+    assert "fine_tune: the loss stopped being finite 2 times" in seen
+    assert "to 0.25 of what was asked" in seen
+
+
 def test_files_and_what_taught_a_step_are_there_as_text(whole):
     seen = Page(whole).text
     for text in (
