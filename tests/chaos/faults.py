@@ -37,7 +37,7 @@ def _kills(bench: Bench, phase: Phase, tries: int, die: Callable[[Path], Done]) 
         if not found:
             yield from [end] if end else []
         yield from (one or end for one in found)
-        tries -= len(found)
+        tries -= max(1, len(found))  # one that ended before its kill is none, and is not repeated for ever
 
 
 def killed(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:

@@ -22,25 +22,25 @@ def test_a_run_killed_while_it_writes_ends_in_the_same_bits(bench):
     whole = bench.phase(SHORT)
     work, phases = bench.fresh(whole), []
     while True:
-        kill = [bench.rng.randint(1, 40), bench.rng.choice([0, 0.0005])]
+        kill = [bench.rng.randint(1, 25), bench.rng.choice([0, 0.0005])]
         if (done := bench.run(whole.words, work, kill=kill)).code == 0:
             break
         assert done.code == -9, done.err
         assert not unreadable(work)
         manifest = work / "run" / "manifest.json"
         phases.append(len(read_json(manifest)["steps"]) if manifest.exists() else 0)
-    assert len({*phases}) >= 3, phases
+    assert len({*phases}) >= 2, phases
     assert not broken(whole, work, done)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_disk_that_fills_up_loses_nothing(bench):
-    assert list(FAULTS["a full disk"](bench, bench.phase("baseline"), 1)) == [""]
+    assert list(FAULTS["a full disk"](bench, bench.phase(SHORT), 1)) == [""]
 
 
 def test_too_little_memory_is_one_line(bench):
     """Native code may end the process before: then nothing is lost either."""
-    (end,) = FAULTS["too little memory"](bench, bench.phase("baseline"), 1)
+    (end,) = FAULTS["too little memory"](bench, bench.phase(SHORT), 1)
     assert end in ("", NATIVE)
 
 
