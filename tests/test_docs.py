@@ -21,6 +21,8 @@ from secateur.pruning import list_criteria
 from secateur.recipes.engine.recipe import RecipeFile, published_recipes
 from secateur.recipes.engine.step import make_step
 from secateur.runs import EXIT_CODES, save_snapshot
+from tests.chaos.__main__ import HOSTILE
+from tests.chaos.faults import FAULTS
 from tests.helpers.forked import Programs
 
 REPO = Path(__file__).resolve().parents[1]
@@ -313,6 +315,24 @@ def test_full_schedules_are_those_of_their_json() -> None:
         assert epochs == f"{first['trained_epochs']} of {first['epochs']}"
         assert test == f"{statistics.mean(scores):.2f}{spread}"
         assert rate == f"{statistics.median(row['images_per_second'] for row in group):,.0f}"
+
+
+def test_what_was_tried_is_that_of_its_json() -> None:
+    """The page has all tries of a fault in one row, and says of which faults the file has none."""
+    found: dict[str, list[dict]] = {}
+    for row in result("reliability")["rows"]:
+        found.setdefault(row["fault"], []).append(row)
+    assert found.keys() <= {*FAULTS, HOSTILE}
+    waiting = re.search(r"The file has no tries yet of (.*?)\.\n", text("docs/reliability.md"), re.DOTALL)
+    assert waiting is None or " ".join(waiting[1].split()) == "; ".join(f for f in FAULTS if f not in found)
+    assert (waiting is None) == ({*FAULTS} <= found.keys())
+    shown = cells("docs/reliability.md", "| fault, tried | on | tries | survived |")
+    assert [row[0] for row in shown] == [*found]
+    for (_, on, tries, survived), rows in zip(shown, found.values(), strict=True):
+        total = {key: sum(row[key] for row in rows) for key in ("tries", "survived", "native")}
+        native = f", {total['native']} ended by native code" * bool(total["native"])
+        assert on == ", ".join(row["where"] for row in rows)
+        assert (tries, survived) == (f"{total['tries']:,}", f"{total['survived']:,}{native}")
 
 
 def test_the_picture_is_that_of_its_json() -> None:
