@@ -167,10 +167,20 @@ def opened(seed: int) -> Iterator[Bench]:
 
 def digests(folder: Path) -> dict[str, str]:
     """Name → digest of the files whose bits must be the same; rows of metrics without the time of day."""
-    files = {path.name: sha256(path) for path in folder.iterdir() if path.is_file()}
+    files = {path.name: _digest(path) for path in folder.iterdir() if path.is_file()}
     kept = {name: digest for name, digest in files.items() if name not in CHANGING}
     rows = [{k: v for k, v in row.items() if k != "time"} for row in read_jsonl(folder / "metrics.jsonl")]
     return kept | {"metrics.jsonl": json.dumps(rows)}
+
+
+def _digest(path: Path) -> str:
+    """Of a Keras file that of its parts: the archive has the time of day in it, and so has its metadata."""
+    if path.suffix != ".keras":
+        return sha256(path)
+    with zipfile.ZipFile(path) as archive:
+        return str(
+            {part.filename: part.CRC for part in archive.infolist() if "metadata" not in part.filename}
+        )
 
 
 def unreadable(folder: Path) -> list[str]:
