@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from secateur.dataloader.augment import fold_seed
 from secateur.dataloader.batches import in_parts
 from secateur.dataloader.splits import parts_of
 from secateur.runs.errors import TrainingError, UsageError, first_line, warn
+from secateur.runs.peers import gone, watched
 from secateur.runs.registry import Registry
 
 Tensors = list[tf.Tensor]
@@ -122,27 +124,23 @@ RULES: Registry[Rule] = Registry(
 # --- devices ------------------------------------------------------------------------------------------------
 
 
-def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.distribute.Strategy:
-    """The strategy for `--gpu_id` and `--tpu`: several GPUs mirror, one device or the CPU needs none.
+def make_strategy(
+    gpu_ids: Sequence[int] = (0,), tpu: str | None = None, cluster: bool = False
+) -> tf.distribute.Strategy:
+    """The strategy for `--gpu_id`, `--tpu` and `TF_CONFIG`: several GPUs or workers mirror, one needs none.
 
     Args:
         gpu_ids: indexes among the visible GPUs. Without any GPU the CPU is used and one warning line says so.
-            () is the first one, if there is one.
+            () is the first one, if there is one. Each worker of several has all that it sees.
         tpu: address of a TPU, "local" on a TPU machine, or None.
+        cluster: whether this process is one of the workers that `TF_CONFIG` names, where it names several;
+            it then waits for the others.
 
-    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and where
-    `TF_CONFIG` names several workers: each would train by itself.
+    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and for a
+    `TF_CONFIG` that says no place of this process.
     """
-    try:
-        cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-    except ValueError as error:
-        raise UsageError(f"TF_CONFIG is no JSON of a cluster ({first_line(error)}): unset it") from error
-    workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
-    if workers > 1:
-        raise UsageError(
-            "One host trains: unset TF_CONFIG, and give its GPUs by --gpu_id. "
-            f"Received: TF_CONFIG of {workers} workers"
-        )
+    if cluster and (strategy := _cluster_strategy()):
+        return strategy
     if tpu:
         return _tpu_strategy(tpu)
     if not gpu_ids:
@@ -162,6 +160,29 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
     return tf.distribute.OneDeviceStrategy(f"/gpu:{gpu_ids[0]}")
 
 
+def _cluster_strategy() -> tf.distribute.Strategy | None:
+    """Of several workers; None where `TF_CONFIG` names one, or is not there."""
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    try:
+        jobs = resolver.cluster_spec().as_dict()
+        place = resolver.task_type, resolver.task_id
+    except ValueError as error:
+        raise UsageError(f"TF_CONFIG is no JSON of a cluster ({first_line(error)}): unset it") from error
+    count = sum(map(len, jobs.values()))
+    if count < 2:
+        return None
+    if jobs.keys() - {"chief", "worker"} or place[1] not in range(len(jobs.get(place[0], ()))):
+        raise UsageError(
+            'TF_CONFIG must have jobs "chief" and "worker", and the task that this process is. '
+            f"Received: jobs={sorted(jobs)}, task={place[0]} {place[1]}"
+        )
+    print(f"{place[0]} {place[1]} of {count} workers waits for the others", flush=True)
+    try:
+        return _waited(lambda: tf.distribute.MultiWorkerMirroredStrategy(resolver))
+    except LOST as error:
+        raise gone(type(error).__name__) from error
+
+
 def _tpu_strategy(address: str) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(address)
@@ -171,6 +192,96 @@ def _tpu_strategy(address: str) -> tf.distribute.Strategy:
         reason = first_line(error)
         raise UsageError(f"No TPU answers there ({reason}). Received: tpu={address!r}") from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+"""What is raised where a worker is waited for that has gone."""
+
+
+class Workers:
+    """The processes that share a run: the chief decides and writes, the others follow.
+
+    Args:
+        strategy: from `make_strategy`.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self.index, self._places = 0, [""]
+        if self.several:
+            resolver = strategy.cluster_resolver
+            jobs = resolver.cluster_spec().as_dict()
+            self._places = [*jobs.get("chief", ()), *jobs["worker"]]
+            self.index = self._places.index(jobs[resolver.task_type][resolver.task_id])
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process is not the chief."""
+        return self.index > 0
+
+    @property
+    def devices(self) -> Sequence[str | None]:
+        """Those of this process that work side by side; None is the one that TensorFlow takes by itself."""
+        several = self._strategy.num_replicas_in_sync > self.count
+        return self._strategy.extended.worker_devices if several else (None,)
+
+    @contextlib.contextmanager
+    def own_scope(self) -> Iterator[None]:
+        """Where this process computes by itself: variables that it makes live on its devices alone.
+
+        Raises `WorkerError` where a worker is waited for in it that has gone.
+        """
+        if not self.several:
+            with self._strategy.scope():
+                yield
+            return
+        others = [place for i, place in enumerate(self._places) if i != self.index]
+        try:
+            with watched(others):
+                yield
+        except LOST as error:
+            raise gone(type(error).__name__) from error
+
+    def summed(self, array: np.ndarray) -> np.ndarray:
+        """The sum of the workers' arrays, float64, on all of them: each waits here for the others."""
+        if not self.several:
+            return np.asarray(array, np.float64)
+        first = self._strategy.num_replicas_in_sync // self.count * self.index
+
+        def part(context):
+            mine = context.replica_id_in_sync_group == first
+            return tf.constant(array if mine else np.zeros_like(array), tf.float64)
+
+        def total():
+            parts = self._strategy.experimental_distribute_values_from_function(part)
+            return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()
+
+        return _waited(total)
+
+    def chiefs(self, array: np.ndarray) -> np.ndarray:
+        """The chief's array, float64, on all workers: each waits here for the others."""
+        return self.summed(np.zeros_like(array) if self.follows else array)
+
+    def agreed(self, value: float = 0.0) -> float:
+        """The same of one number."""
+        return float(self.chiefs(np.array(value, np.float64)))
+
+
+def _waited(call: Callable[[], Any]) -> Any:
+    """What a call returns that waits for others in C++; signals are heard here in the meantime."""
+    return ThreadPool(1).apply_async(call).get()
 
 
 def _accelerated() -> bool:
@@ -212,6 +323,20 @@ def compute_in(dtype: str, model: keras.Model) -> None:
         plain = layer.autocast and layer.dtype_policy.name == "float32"
         if plain and not isinstance(layer, keras.Model):  # which would round the images
             layer.dtype_policy = dtype
+
+
+@contextlib.contextmanager
+def synchronising(model: keras.Model) -> Iterator[None]:
+    """BatchNorm of `model`, ours and Keras', takes its statistics over all replicas within."""
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "synchronized")]
+    before = [layer.synchronized for layer in layers]
+    for layer in layers:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.synchronized = was
 
 
 def as_float32(outputs: Any) -> Any:
@@ -417,15 +542,24 @@ class Trainer:
             self.optimizer = _Optimizer(optimizer, momentum, skips=skip > 0)
             self.optimizer.build(model.trainable_variables)
         own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
-        self._moving = [
-            (v.synchronization == "on_read" or self.replicas == 1) and id(v) in own
-            for v in model.non_trainable_variables
-        ]  # of several replicas only what they average: our BN's statistics
+        self._moving = [i for i, v in enumerate(model.non_trainable_variables) if id(v) in own]
         scale = 1 / self.replicas
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
         gradients = not_finite_seen(gradients) if skip else gradients
-        self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
+        # Where replicas exchange statistics in the middle of it, it cannot be compiled by itself.
+        whole = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
+        self._gradients = gradients if self._synchronised() else whole
         self._run = tf.function(self._many, autograph=False)  # to convert the source is a fifth of a trace
+
+    def _synchronised(self) -> bool:
+        """Raises `UsageError` for micro-batches, whose statistics would be theirs."""
+        layers = self.model._flatten_layers()
+        found = self.replicas > 1 and any(getattr(layer, "synchronized", False) for layer in layers)
+        if found and self.accum > 1:
+            raise UsageError(
+                f"--sync_bn needs whole batches: leave out --accum. Received: accum={self.accum}"
+            )
+        return found
 
     def train(
         self,
@@ -504,16 +638,19 @@ class Trainer:
         def step(i, rows):
             self.optimizer.learning_rate.assign(rates[0, i])
             self.optimizer.momentum.assign(rates[1, i])
-            metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
-            mean = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
-            return i + 1, rows.write(i, mean)
+            found = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
+            metrics, *states = (self.strategy.experimental_local_results(value)[0] for value in found)
+            for place, value in zip(self._moving, states, strict=True):
+                state = self.model.non_trainable_variables[place].value
+                state.assign(self.optimizer.if_sound(value, state))
+            return i + 1, rows.write(i, metrics)
 
         rows = tf.TensorArray(tf.float32, count, element_shape=[2 + self.terms])
         return tf.while_loop(lambda i, _: i < count, step, (0, rows))[1].stack()
 
     def _replica_step(self, stacked, seeds, i):
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + replica])
+        context = tf.distribute.get_replica_context()
+        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + context.replica_id_in_sync_group])
         batch = keras.tree.map_structure(lambda value: value[i], stacked)
         # `+ 0` makes tensors of the variables: what is compiled stays a function of values, the one that is
         # exported and tested, and not one of resources that the optimizer assigns to.
@@ -521,15 +658,24 @@ class Trainer:
         stats = [v.value + 0 for v in self.model.non_trainable_variables]
         grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
         if self.skip:  # in all replicas, or in none
-            context = tf.distribute.get_replica_context()
             loss = context.all_reduce(tf.distribute.ReduceOp.SUM, metrics[0])
             self.optimizer.sound.assign(tf.math.is_finite(loss))
         self.optimizer.apply(grads, self.model.trainable_variables)
-        old = zip(self.model.non_trainable_variables, self._moving, strict=True)
-        for (variable, moves), value in zip(old, new_stats, strict=True):
-            if moves:
-                variable.value.assign(self.optimizer.if_sound(value, variable.value))
-        return metrics
+        return self._reduced(context, metrics, [(stats[k], new_stats[k]) for k in self._moving])
+
+    def _reduced(
+        self, context: tf.distribute.ReplicaContext, metrics: tf.Tensor, states: list[tuple]
+    ) -> Tensors:
+        """Metrics and new states of the whole batch; states are pairs of the old one and the replica's own.
+
+        Averages move by the mean of what they would on each replica: what stands still does so to the bit.
+        """
+        if self.replicas == 1:
+            return [metrics, *(new for _, new in states)]
+        moves = [new - old for old, new in states if new.dtype.is_floating]
+        metrics, *moves = context.all_reduce(tf.distribute.ReduceOp.MEAN, [metrics, *moves])
+        means = iter(moves)
+        return [metrics, *(old + next(means) if new.dtype.is_floating else new for old, new in states)]
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on, by name; `restore` takes it back.

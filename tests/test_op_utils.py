@@ -54,11 +54,28 @@ def test_steps_in_bfloat16_are_those_in_float32_to_its_eight_bits():
     assert 0 < difference(moved, state) < 0.05
 
 
-def test_several_workers_are_refused_instead_of_training_apart(monkeypatch):
-    cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    with pytest.raises(UsageError, match="TF_CONFIG of 2 workers"):
-        make_strategy(())
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 1}},
+        {"cluster": {"worker": ["a:1", "b:1"]}},
+        {"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}},
+    ],
+)
+def test_a_cluster_without_a_place_for_this_process_is_refused(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(UsageError, match="TF_CONFIG"):
+        make_strategy((), cluster=True)
+    assert make_strategy(()).num_replicas_in_sync == 1  # of a program that is none of the workers
+
+
+def test_one_worker_waits_for_nobody(monkeypatch):
+    alone = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(alone))
+    workers = op_utils.Workers(make_strategy((), cluster=True))
+    assert (workers.index, workers.count, workers.follows) == (0, 1, False)
+    assert workers.agreed(3.5) == 3.5
 
 
 # --- devices, replicas, micro-batches ----------------------------------------------------------------------
@@ -112,6 +129,16 @@ def test_shared_weights_stay_shared_over_replicas(divided):
 def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
     """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
     np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)
+
+
+def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided):
+    """With --sync_bn a step on two replicas is that on one, gradients and averages; ours and Keras' own."""
+    keys = [key.removeprefix("1/") for key in divided if key.startswith("1/synchronised/")]
+    assert len(keys) == 2 * (5 + 2)
+    for key in keys:
+        np.testing.assert_allclose(divided[f"2/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
+    one, two = (divided[f"{n}/synchronised/live/0"] for n in (1, 2))
+    assert np.abs(one).max() > 1e-2 and (one != two).any()
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -70,7 +70,7 @@ class Int8(Step):
             print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
 
-        path = context.step(state.name, f"{state.name}.tflite", make)
+        path = context.step(state.name, f"{state.name}.tflite", context.together(make))
         return replace(state, files=(*state.files, path))
 
     def converted(self, context: RunContext, model: keras.Model) -> bytes:
@@ -114,5 +114,6 @@ class Int8(Step):
             optimizer="torch_momentum",
         )
         if clock:
-            spec = replace(spec, until=clock.end(ending_seconds(context, state)), now=clock.now)
+            agreed, until = context.workers.agreed, clock.end(ending_seconds(context, state))
+            spec = replace(spec, until=agreed(until), now=lambda: agreed(clock.now()))
         return fit(context, rounded, spec)

@@ -15,7 +15,7 @@ from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import share
 from secateur.distillation import labels_only
 from secateur.nets import FusedBatchNorm, MaskedConv2D, MaskedDense
-from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm
+from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm, synchronising
 from secateur.pruning.constrain.gradients import hold_filters, in_turn
 from secateur.pruning.constrain.splitting import Splitting, admm
 
@@ -23,18 +23,19 @@ STEPS = 3
 WAYS = [(1, 1, False), (1, 4, True), (2, 1, True), (2, 4, False)]
 """Replicas, micro-batches, XLA: each pair of choices once or more."""
 EVERY_WAY = list(itertools.product((1, 2), (1, 4), (False, True)))
+AVERAGES = ("moving_mean", "moving_variance")
 ADJUSTED = [(1, False), (2, True)]
 """Replicas and XLA where gradients are adjusted."""
 ADJUSTED_IN_EVERY_WAY = list(itertools.product((1, 2), (False, True)))
 
 
 def network(norm: str) -> keras.Model:
-    """A convolution, a BatchNorm ("frozen" averages or "live" ones) and a classifier of four classes."""
+    """A convolution, a BatchNorm ("frozen", "live", or "keras" own) and a classifier of four classes."""
     keras.utils.set_random_seed(7)
     inputs = keras.Input((8, 8, 3))
     x = MaskedConv2D(6, name="conv")(inputs)
-    frozen = keras.layers.BatchNormalization(epsilon=1e-5, trainable=False, name="bn")
-    x = (frozen if norm == "frozen" else FusedBatchNorm(name="bn"))(x)
+    own = keras.layers.BatchNormalization(epsilon=1e-5, trainable=norm != "frozen", name="bn")
+    x = (FusedBatchNorm(name="bn") if norm == "live" else own)(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     return keras.Model(inputs, MaskedDense(4, name="fc")(x))
 
@@ -76,6 +77,31 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
     metrics = list(made.train(data(), seeds, rates))
     assert len(metrics) == STEPS
     return made
+
+
+def curve(strategy, steps: int = 50) -> np.ndarray:
+    """The losses of so many steps."""
+    made = trainer(strategy, "frozen", 1, False)
+    found = made.train(data(steps), [(1, i) for i in range(steps)], [0.05] * steps)
+    return np.array([loss for loss, *_ in found])
+
+
+def synchronised(strategy) -> dict[str, np.ndarray]:
+    """Gradients of a step under live BatchNorm, and its averages: ours, and Keras' own with momentum 0."""
+    found = {}
+    for norm in ("live", "keras"):
+        with strategy.scope():
+            model = network(norm)
+        before = [np.array(v) for v in model.trainable_variables]
+        with synchronising(model):
+            made = Trainer(
+                model, read, labels_only, momentum=0.0, optimizer="torch_momentum", strategy=strategy
+            )
+            list(made.train(data(1), [(1, 0)], [1.0]))
+        after = [np.array(v) for v in model.trainable_variables]
+        found |= {f"{norm}/{i}": old - new for i, (old, new) in enumerate(zip(before, after, strict=True))}
+        found |= {f"{norm}/{w}": np.array(getattr(model.get_layer("bn"), w)) for w in AVERAGES}
+    return found
 
 
 def adjusted(strategy, compiled: bool) -> Trainer:
@@ -138,6 +164,7 @@ def main(path: str, every_way: bool) -> None:
         kernel = shared(strategies[replicas], compiled).model.get_layer("conv").kernel
         found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
     for replicas, strategy in strategies.items():
+        found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]
