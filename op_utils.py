@@ -33,7 +33,7 @@ Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
 Preprocess = Callable[[Batch, tf.Tensor], Any]  # batch, seed → what the model reads
 Objective = Callable[[Any, Batch], tuple[tf.Tensor, ...]]  # outputs, batch → mean loss, accuracy, *terms
-Gradients = Callable[[Tensors, Tensors, Batch, tf.Tensor], tuple[Tensors, Tensors, tf.Tensor]]
+Gradients = Callable[..., tuple[Tensors, Tensors, tf.Tensor]]  # see `pure_gradients`
 Adjust = Callable[[Tensors, Tensors, float], Tensors]  # gradients, parameters, loss scale → gradients
 
 
@@ -314,7 +314,7 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
 
 
 def compute_in(dtype: str, model: keras.Model) -> None:
-    """Layers that compute in float32 do so in `dtype`, a policy of Keras, as "mixed_bfloat16".
+    """Layers that compute in float32 do so in `dtype`, "mixed_bfloat16" or "mixed_float16".
 
     Weights stay float32. So do layers that do not cast what they read, as our batch normalisation, which
     takes maps of any type. Outputs may be of few bits: `Trainer` and `make_forward` cast them.
@@ -359,7 +359,8 @@ def pure_gradients(
 ) -> Gradients:
     """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, metrics)`.
 
-    Metrics are [loss, accuracy, *terms], float32 (2 + terms,).
+    Metrics are [loss, accuracy, *terms], float32 (2 + terms,). A fifth argument is a factor on the loss that
+    gradients are divided by again: those of few bits would be rounded to zero without (see `_Scale`).
 
     Args:
         model: built; with logits as output, or whatever `objective` understands.
@@ -374,7 +375,7 @@ def pure_gradients(
         terms: how many numbers `objective` returns behind loss and accuracy.
     """
 
-    def once(params, stats, batch, seed):
+    def once(params, stats, batch, seed, up):
         inputs = preprocess(batch, seed)
         with tf.GradientTape() as tape:
             tape.watch(params)
@@ -383,11 +384,12 @@ def pure_gradients(
             )
             loss, *others = objective(as_float32(outputs), batch)
             loss = tf.add_n([loss, *as_float32(extra)]) if extra else loss
-            scaled = loss * loss_scale
+            scaled = loss * loss_scale if up is None else loss * loss_scale * up
         grads = tape.gradient(scaled, params, unconnected_gradients="zero")
+        grads = grads if up is None else [g / up for g in grads]
         return grads, new_stats, tf.stack([loss, *others])
 
-    def accumulated(params, stats, batch, seed):
+    def accumulated(params, stats, batch, seed, up):
         def cut(v):
             return tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]])
 
@@ -396,7 +398,7 @@ def pure_gradients(
         def body(i, grads, new_stats, metrics):
             # Every micro-batch starts from the same moving averages; their mean is one update by the batch.
             part = keras.tree.map_structure(lambda v: v[i], parts)
-            g, s, m = once(params, stats, part, fold_seed(seed, i))
+            g, s, m = once(params, stats, part, fold_seed(seed, i), up)
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
             return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
 
@@ -405,9 +407,9 @@ def pure_gradients(
         mean = [s / accum if s.dtype.is_floating else s for s in total]
         return [g / accum for g in grads], mean, metrics / accum
 
-    def gradients(params, stats, batch, seed):
+    def gradients(params, stats, batch, seed, up=None):
         params, stats = list(params), list(stats)
-        grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed)
+        grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed, up)
         decay = weight_decay * loss_scale
         grads = [g + decay * p for g, p in zip(grads, params, strict=True)]
         return adjust(grads, params, loss_scale) if adjust else grads, new_stats, metrics
@@ -418,8 +420,8 @@ def pure_gradients(
 def not_finite_seen(gradients: Gradients) -> Gradients:
     """The same, with metrics that are all NaN where the loss, a gradient or a statistic is not finite."""
 
-    def checked(params, stats, batch, seed):
-        grads, new_stats, metrics = gradients(params, stats, batch, seed)
+    def checked(params, stats, batch, seed, up=None):
+        grads, new_stats, metrics = gradients(params, stats, batch, seed, up)
         numbers = [metrics[0], *grads, *(s for s in new_stats if s.dtype.is_floating)]
         sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in numbers])
         return grads, new_stats, tf.where(sound, metrics, math.nan)
@@ -457,6 +459,32 @@ def pure_step(gradients: Gradients, momentum: float | tf.Tensor = 0.9) -> Callab
 # --- training -----------------------------------------------------------------------------------------------
 
 
+LARGEST_SCALE = 2.0**15
+SOUND = 2000  # steps behind which the scale is doubled, as in Keras and PyTorch
+OVERFLOWS = 17  # in a row that are too many: the scale has fallen from the largest to 1, and it is not enough
+
+
+class _Scale:
+    """The factor on a loss whose gradients are of float16 (Micikevicius et al. 2018, section 3.2).
+
+    It is halved behind each step that is not sound, down to 1, and doubled behind `SOUND` sound ones.
+    """
+
+    def __init__(self) -> None:
+        self.value = keras.Variable(LARGEST_SCALE, trainable=False, name="loss_scale")
+        self.steady = keras.Variable(0, dtype="int32", trainable=False, name="sound_steps")
+
+    def follow(self, sound: tf.Tensor) -> None:
+        """Behind a step, outside of replicas."""
+        steady = tf.where(sound, self.steady.value + 1, 0)
+        factor = tf.where(steady == SOUND, 2.0, tf.where(sound, 1.0, 0.5))
+        self.value.assign(tf.clip_by_value(self.value.value * factor, 1.0, LARGEST_SCALE))
+        self.steady.assign(steady % SOUND)
+
+    def state(self) -> list[keras.Variable]:
+        return [self.value, self.steady]
+
+
 class _Optimizer(keras.optimizers.Optimizer):
     """A rule of `RULES` on Keras' variables, which reduces over replicas and keeps them alike.
 
@@ -468,7 +496,8 @@ class _Optimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0)
         self.rule = RULES.find(name)
         self.momentum = keras.Variable(momentum, trainable=False, name="momentum")
-        self.sound = keras.Variable(True, dtype="bool", trainable=False, name="sound") if skips else None
+        known = {"dtype": "bool", "trainable": False, "aggregation": "only_first_replica", "name": "sound"}
+        self.sound = keras.Variable(True, **known) if skips else None  # the same in all replicas
         self.slots: list[list[keras.Variable]] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -516,6 +545,7 @@ class Trainer:
         compile_: True or False forces XLA on or off, None decides by device.
         skip: a step whose loss, gradient or statistics are not finite changes nothing, and `skipped` counts
             it; so many in a row are too many. 0: the first such loss ends the training.
+        scaled: whether gradients are of float16: the loss has a factor, and a step that overflows is skipped.
     """
 
     def __init__(
@@ -533,7 +563,9 @@ class Trainer:
         adjust: Adjust | None = None,
         terms: int = 0,
         skip: int = 0,
+        scaled: bool = False,
     ) -> None:
+        skip = max(skip, OVERFLOWS) if scaled else skip
         self.skip, self.skipped, self.in_a_row = skip, 0, 0
         self.model, self.accum, self.momentum, self.terms = model, accum, momentum, terms
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -541,6 +573,7 @@ class Trainer:
         with self.strategy.scope():
             self.optimizer = _Optimizer(optimizer, momentum, skips=skip > 0)
             self.optimizer.build(model.trainable_variables)
+            self._scale = _Scale() if scaled else None
         own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
         self._moving = [i for i, v in enumerate(model.non_trainable_variables) if id(v) in own]
         scale = 1 / self.replicas
@@ -643,6 +676,8 @@ class Trainer:
             for place, value in zip(self._moving, states, strict=True):
                 state = self.model.non_trainable_variables[place].value
                 state.assign(self.optimizer.if_sound(value, state))
+            if self._scale:
+                self._scale.follow(self.optimizer.sound.value)
             return i + 1, rows.write(i, metrics)
 
         rows = tf.TensorArray(tf.float32, count, element_shape=[2 + self.terms])
@@ -656,7 +691,8 @@ class Trainer:
         # exported and tested, and not one of resources that the optimizer assigns to.
         params = [v.value + 0 for v in self.model.trainable_variables]
         stats = [v.value + 0 for v in self.model.non_trainable_variables]
-        grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
+        up = [self._scale.value.value + 0] if self._scale else []
+        grads, new_stats, metrics = self._gradients(params, stats, batch, seed, *up)
         if self.skip:  # in all replicas, or in none
             loss = context.all_reduce(tf.distribute.ReduceOp.SUM, metrics[0])
             self.optimizer.sound.assign(tf.math.is_finite(loss))
@@ -701,7 +737,7 @@ class Trainer:
             variable.assign(state[f"{i:04d}"])
 
     def _variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self.optimizer.state()]
+        return [*self.model.variables, *self.optimizer.state(), *(self._scale.state() if self._scale else ())]
 
 
 def _images(batch: Mapping[str, np.ndarray]) -> int:

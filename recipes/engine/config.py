@@ -135,7 +135,7 @@ class RunOptions(Common, OwnOptions):
         'snapshots that a step with teacher = "files" learns from: logits of all, features of the first',
     )
     train_images: int | None = option(None, "train on this many images only", ge=1)
-    dtype: Literal["float32", "mixed_bfloat16"] = option(
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
         "float32", "of what trainings and teachers compute; weights, losses and reports are float32 always"
     )
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)

@@ -193,6 +193,7 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
         compile_=context.config.compile,
         adjust=spec.adjust,
         terms=len(spec.terms),
+        scaled=context.config.dtype == "mixed_float16",
         skip=IN_A_ROW if context.config.nan == "skip" else 0,
     )
 
