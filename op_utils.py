@@ -26,7 +26,7 @@ from secateur.dataloader.augment import fold_seed
 from secateur.dataloader.batches import in_parts
 from secateur.dataloader.splits import parts_of
 from secateur.runs.errors import TrainingError, UsageError, first_line, warn
-from secateur.runs.peers import gone, watched
+from secateur.runs.peers import gone, take_sigterm_back, watched
 from secateur.runs.registry import Registry
 
 Tensors = list[tf.Tensor]
@@ -178,9 +178,11 @@ def _cluster_strategy() -> tf.distribute.Strategy | None:
         )
     print(f"{place[0]} {place[1]} of {count} workers waits for the others", flush=True)
     try:
-        return _waited(lambda: tf.distribute.MultiWorkerMirroredStrategy(resolver))
+        strategy = _waited(lambda: tf.distribute.MultiWorkerMirroredStrategy(resolver))
     except LOST as error:
         raise gone(type(error).__name__) from error
+    take_sigterm_back()
+    return strategy
 
 
 def _tpu_strategy(address: str) -> tf.distribute.Strategy:

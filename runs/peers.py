@@ -39,6 +39,13 @@ def watched(places: Sequence[str], pause: float = PAUSE) -> Iterator[None]:
         ended.set()
 
 
+def take_sigterm_back() -> None:
+    """SIGTERM does again what Python knows of it: TensorFlow puts a handler of C in its place."""
+    known = signal.getsignal(signal.SIGTERM)
+    if known is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, known)
+
+
 def _watch(places: Sequence[str], pause: float, ended: threading.Event, lost: list[str]) -> None:
     closed = dict.fromkeys(places, 0)
     while places and not ended.wait(pause):

@@ -131,6 +131,11 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     check(program, splits, subject, strategy.num_replicas_in_sync)
     workers, config = Workers(strategy), program.to_json()
     Folder, Log = (FollowedFolder, FollowedLog) if workers.follows else (RunFolder, MetricsLog)
+    if workers.several and options.auto_accum:
+        raise UsageError(
+            "Memory may run out on one worker alone: give --accum N to all. Received: auto_accum=True, "
+            f"{workers.count} workers"
+        )
     if not workers.follows:
         _refuse_old(Path(options.train_path))
     may_differ = FOLLOWED if workers.follows else MAY_DIFFER

@@ -56,7 +56,8 @@ class Int8(Step):
             data = self.converted(context, model)
             facts["rounded"] = self.accuracy(context, data)
             labelled, trouble = context.splits.facts.labelled, {}
-            if labelled and self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
+            lost = facts["float32"] - facts["rounded"] if labelled and self.epochs else 0.0
+            if context.workers.agreed(lost) > self.tolerance:
                 trouble = self.train(context, state, model)
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
