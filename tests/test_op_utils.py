@@ -187,11 +187,26 @@ def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
 def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided):
     """With --sync_bn a step on two replicas is that on one, gradients and averages; ours and Keras' own."""
     keys = [key.removeprefix("1/") for key in divided if key.startswith("1/synchronised/")]
-    assert len(keys) == 2 * (5 + 2)
+    assert len(keys) == (3 + 2) + 2 * (5 + 2)
     for key in keys:
         np.testing.assert_allclose(divided[f"2/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
     one, two = (divided[f"{n}/synchronised/live/0"] for n in (1, 2))
     assert np.abs(one).max() > 1e-2 and (one != two).any()
+
+
+def test_a_step_that_is_not_finite_on_one_replica_is_skipped_on_all(divided):
+    """Weights, moments, Adam's count of steps, and the factor of the loss, which has been halved."""
+    keys = [key for key in divided if key.startswith("1/skipped/")]
+    for key in keys:
+        found = divided[f"2{key[1:]}"]
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, divided[key], atol=4e-6, rtol=0, err_msg=key)
+    assert [int(divided[f"2/skipped/{name}"]) for name in (*last(keys, 3), "skipped")] == [2, 2**14, 1, 1]
+
+
+def last(keys: list[str], count: int) -> list[str]:
+    """Of the numbers of variables."""
+    return sorted(key.rpartition("/")[2] for key in keys if key[-1].isdigit())[-count:]
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -87,9 +87,9 @@ def curve(strategy, steps: int = 50) -> np.ndarray:
 
 
 def synchronised(strategy) -> dict[str, np.ndarray]:
-    """Gradients of a step under live BatchNorm, and its averages: ours, and Keras' own with momentum 0."""
+    """Gradients of a step and averages: BatchNorm frozen, or with the statistics of all; ours, and Keras'."""
     found = {}
-    for norm in ("live", "keras"):
+    for norm in ("frozen", "live", "keras"):
         with strategy.scope():
             model = network(norm)
         before = [np.array(v) for v in model.trainable_variables]
@@ -102,6 +102,22 @@ def synchronised(strategy) -> dict[str, np.ndarray]:
         found |= {f"{norm}/{i}": old - new for i, (old, new) in enumerate(zip(before, after, strict=True))}
         found |= {f"{norm}/{w}": np.array(getattr(model.get_layer("bn"), w)) for w in AVERAGES}
     return found
+
+
+def skipped(strategy) -> dict[str, np.ndarray]:
+    """The state after three steps, the second of which is not finite in one image, and how many count."""
+
+    def objective(logits, batch):
+        loss, accuracy = labels_only(logits, batch)
+        return loss * tf.reduce_mean(batch["factor"]), accuracy
+
+    with strategy.scope():
+        model = network("frozen")
+    made = Trainer(model, read, objective, optimizer="adam", strategy=strategy, scaled=True)
+    batches = [batch | {"factor": np.ones(16, np.float32)} for batch in data()]
+    batches[1]["factor"][-1] = np.nan
+    list(made.train(batches, [(1, i) for i in range(STEPS)], [1e-3] * STEPS))
+    return made.state() | {"skipped": np.array(made.skipped)}
 
 
 def adjusted(strategy, compiled: bool) -> Trainer:
@@ -165,6 +181,7 @@ def main(path: str, every_way: bool) -> None:
         found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
     for replicas, strategy in strategies.items():
         found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
+        found |= {f"{replicas}/skipped/{key}": value for key, value in skipped(strategy).items()}
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]

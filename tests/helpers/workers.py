@@ -78,7 +78,7 @@ def main(path: str) -> None:
     import tensorflow as tf
 
     from secateur.op_utils import Workers, make_strategy
-    from tests.helpers.replicated_training import curve, trained
+    from tests.helpers.replicated_training import curve, synchronised, trained
 
     if alone := "TF_CONFIG" not in os.environ:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -95,6 +95,7 @@ def main(path: str) -> None:
     live = trained(strategy, "live", 4 // strategy.num_replicas_in_sync, False)
     found["mean"] = live.model.get_layer("bn").moving_mean.numpy()
     found["curve"] = curve(strategy)
+    found |= {f"gradient/{key}": value for key, value in synchronised(strategy).items()}
     found["agreed"] = workers.agreed(7.0 + workers.index)
     if not workers.follows:
         np.savez(path, **found)

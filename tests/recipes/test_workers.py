@@ -29,13 +29,15 @@ def two_and_one(programs, tmp_path_factory) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.runs
 def test_two_workers_train_what_one_does(two_and_one):
-    """Loss, decay, micro-batches and metrics are those of the whole batch."""
+    """Loss, decay, micro-batches, metrics, and with --sync_bn BatchNorm, are those of the whole batch."""
     two, one = two_and_one
     weights = [key for key in one if key[0].isdigit()]
     before = network("frozen").get_layer("conv").kernel.numpy()
     assert np.abs(one["1/True/0000"] - before).max() > 1e-3
     for key in weights:
         np.testing.assert_allclose(two[key], one[key], atol=4e-6, rtol=0, err_msg=key)
+    for key in (key for key in one if key.startswith("gradient/")):
+        np.testing.assert_allclose(two[key], one[key], atol=1e-6, rtol=0, err_msg=key)
     np.testing.assert_allclose(two["mean"], one["mean"], atol=4e-6)
     np.testing.assert_allclose(two["curve"], one["curve"], atol=1e-4)
     assert one["curve"][-1] < one["curve"][0] and two["agreed"] == 7.0
