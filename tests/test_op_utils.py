@@ -194,14 +194,14 @@ def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided)
     assert np.abs(one).max() > 1e-2 and (one != two).any()
 
 
-def test_a_step_that_is_not_finite_on_one_replica_is_skipped_on_all(divided):
+def test_the_loss_of_float16_is_scaled_down_on_all_replicas_where_one_overflows(divided):
     """Weights, moments, Adam's count of steps, and the factor of the loss, which has been halved."""
-    keys = [key for key in divided if key.startswith("1/skipped/")]
+    keys = [key for key in divided if key.startswith("1/scaled/")]
     for key in keys:
         found = divided[f"2{key[1:]}"]
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found, divided[key], atol=4e-6, rtol=0, err_msg=key)
-    assert [int(divided[f"2/skipped/{name}"]) for name in (*last(keys, 3), "skipped")] == [2, 2**14, 1, 1]
+    assert [int(divided[f"2/scaled/{name}"]) for name in (*last(keys, 3), "skipped")] == [2, 2**14, 1, 1]
 
 
 def last(keys: list[str], count: int) -> list[str]:

@@ -104,7 +104,7 @@ def synchronised(strategy) -> dict[str, np.ndarray]:
     return found
 
 
-def skipped(strategy) -> dict[str, np.ndarray]:
+def scaled_down(strategy) -> dict[str, np.ndarray]:
     """The state after three steps, the second of which is not finite in one image, and how many count."""
 
     def objective(logits, batch):
@@ -180,8 +180,6 @@ def main(path: str, every_way: bool) -> None:
         kernel = shared(strategies[replicas], compiled).model.get_layer("conv").kernel
         found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
     for replicas, strategy in strategies.items():
-        found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
-        found |= {f"{replicas}/skipped/{key}": value for key, value in skipped(strategy).items()}
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]
@@ -191,6 +189,8 @@ def main(path: str, every_way: bool) -> None:
         found[f"{replicas}/live/logits"] = make_forward(live.model, scaled)(images, 8)
         reestimate_batch_norm(live.model, scaled, images, 20)
         found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
+        found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
+        found |= {f"{replicas}/scaled/{key}": value for key, value in scaled_down(strategy).items()}
     np.savez(path, **found)
 
 
