@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import keras
@@ -25,13 +26,14 @@ from secateur.dataloader.augment import fold_seed
 from secateur.dataloader.batches import in_parts
 from secateur.dataloader.splits import parts_of
 from secateur.runs.errors import TrainingError, UsageError, first_line, warn
+from secateur.runs.peers import gone, take_sigterm_back, watched
 from secateur.runs.registry import Registry
 
 Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
 Preprocess = Callable[[Batch, tf.Tensor], Any]  # batch, seed → what the model reads
 Objective = Callable[[Any, Batch], tuple[tf.Tensor, ...]]  # outputs, batch → mean loss, accuracy, *terms
-Gradients = Callable[[Tensors, Tensors, Batch, tf.Tensor], tuple[Tensors, Tensors, tf.Tensor]]
+Gradients = Callable[..., tuple[Tensors, Tensors, tf.Tensor]]  # see `pure_gradients`
 Adjust = Callable[[Tensors, Tensors, float], Tensors]  # gradients, parameters, loss scale → gradients
 
 
@@ -122,27 +124,23 @@ RULES: Registry[Rule] = Registry(
 # --- devices ------------------------------------------------------------------------------------------------
 
 
-def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.distribute.Strategy:
-    """The strategy for `--gpu_id` and `--tpu`: several GPUs mirror, one device or the CPU needs none.
+def make_strategy(
+    gpu_ids: Sequence[int] = (0,), tpu: str | None = None, cluster: bool = False
+) -> tf.distribute.Strategy:
+    """The strategy for `--gpu_id`, `--tpu` and `TF_CONFIG`: several GPUs or workers mirror, one needs none.
 
     Args:
         gpu_ids: indexes among the visible GPUs. Without any GPU the CPU is used and one warning line says so.
-            () is the first one, if there is one.
+            () is the first one, if there is one. Each worker of several has all that it sees.
         tpu: address of a TPU, "local" on a TPU machine, or None.
+        cluster: whether this process is one of the workers that `TF_CONFIG` names, where it names several;
+            it then waits for the others.
 
-    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and where
-    `TF_CONFIG` names several workers: each would train by itself.
+    Raises `UsageError` when the machine has GPUs but not the ones asked for, or no such TPU, and for a
+    `TF_CONFIG` that says no place of this process.
     """
-    try:
-        cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-    except ValueError as error:
-        raise UsageError(f"TF_CONFIG is no JSON of a cluster ({first_line(error)}): unset it") from error
-    workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
-    if workers > 1:
-        raise UsageError(
-            "One host trains: unset TF_CONFIG, and give its GPUs by --gpu_id. "
-            f"Received: TF_CONFIG of {workers} workers"
-        )
+    if cluster and (strategy := _cluster_strategy()):
+        return strategy
     if tpu:
         return _tpu_strategy(tpu)
     if not gpu_ids:
@@ -162,6 +160,31 @@ def make_strategy(gpu_ids: Sequence[int] = (0,), tpu: str | None = None) -> tf.d
     return tf.distribute.OneDeviceStrategy(f"/gpu:{gpu_ids[0]}")
 
 
+def _cluster_strategy() -> tf.distribute.Strategy | None:
+    """Of several workers; None where `TF_CONFIG` names one, or is not there."""
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    try:
+        jobs = resolver.cluster_spec().as_dict()
+        place = resolver.task_type, resolver.task_id
+    except ValueError as error:
+        raise UsageError(f"TF_CONFIG is no JSON of a cluster ({first_line(error)}): unset it") from error
+    count = sum(map(len, jobs.values()))
+    if count < 2:
+        return None
+    if jobs.keys() - {"chief", "worker"} or place[1] not in range(len(jobs.get(place[0], ()))):
+        raise UsageError(
+            'TF_CONFIG must have jobs "chief" and "worker", and the task that this process is. '
+            f"Received: jobs={sorted(jobs)}, task={place[0]} {place[1]}"
+        )
+    print(f"{place[0]} {place[1]} of {count} workers waits for the others", flush=True)
+    try:
+        strategy = _waited(lambda: tf.distribute.MultiWorkerMirroredStrategy(resolver))
+    except LOST as error:
+        raise gone(type(error).__name__) from error
+    take_sigterm_back()
+    return strategy
+
+
 def _tpu_strategy(address: str) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(address)
@@ -171,6 +194,96 @@ def _tpu_strategy(address: str) -> tf.distribute.Strategy:
         reason = first_line(error)
         raise UsageError(f"No TPU answers there ({reason}). Received: tpu={address!r}") from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+"""What is raised where a worker is waited for that has gone."""
+
+
+class Workers:
+    """The processes that share a run: the chief decides and writes, the others follow.
+
+    Args:
+        strategy: from `make_strategy`.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self.index, self._places = 0, [""]
+        if self.several:
+            resolver = strategy.cluster_resolver
+            jobs = resolver.cluster_spec().as_dict()
+            self._places = [*jobs.get("chief", ()), *jobs["worker"]]
+            self.index = self._places.index(jobs[resolver.task_type][resolver.task_id])
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process is not the chief."""
+        return self.index > 0
+
+    @property
+    def devices(self) -> Sequence[str | None]:
+        """Those of this process that work side by side; None is the one that TensorFlow takes by itself."""
+        several = self._strategy.num_replicas_in_sync > self.count
+        return self._strategy.extended.worker_devices if several else (None,)
+
+    @contextlib.contextmanager
+    def own_scope(self) -> Iterator[None]:
+        """Where this process computes by itself: variables that it makes live on its devices alone.
+
+        Raises `WorkerError` where a worker is waited for in it that has gone.
+        """
+        if not self.several:
+            with self._strategy.scope():
+                yield
+            return
+        others = [place for i, place in enumerate(self._places) if i != self.index]
+        try:
+            with watched(others):
+                yield
+        except LOST as error:
+            raise gone(type(error).__name__) from error
+
+    def summed(self, array: np.ndarray) -> np.ndarray:
+        """The sum of the workers' arrays, float64, on all of them: each waits here for the others."""
+        if not self.several:
+            return np.asarray(array, np.float64)
+        first = self._strategy.num_replicas_in_sync // self.count * self.index
+
+        def part(context):
+            mine = context.replica_id_in_sync_group == first
+            return tf.constant(array if mine else np.zeros_like(array), tf.float64)
+
+        def total():
+            parts = self._strategy.experimental_distribute_values_from_function(part)
+            return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()
+
+        return _waited(total)
+
+    def chiefs(self, array: np.ndarray) -> np.ndarray:
+        """The chief's array, float64, on all workers: each waits here for the others."""
+        return self.summed(np.zeros_like(array) if self.follows else array)
+
+    def agreed(self, value: float = 0.0) -> float:
+        """The same of one number."""
+        return float(self.chiefs(np.array(value, np.float64)))
+
+
+def _waited(call: Callable[[], Any]) -> Any:
+    """What a call returns that waits for others in C++; signals are heard here in the meantime."""
+    return ThreadPool(1).apply_async(call).get()
 
 
 def _accelerated() -> bool:
@@ -203,7 +316,7 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
 
 
 def compute_in(dtype: str, model: keras.Model) -> None:
-    """Layers that compute in float32 do so in `dtype`, a policy of Keras, as "mixed_bfloat16".
+    """Layers that compute in float32 do so in `dtype`, "mixed_bfloat16" or "mixed_float16".
 
     Weights stay float32. So do layers that do not cast what they read, as our batch normalisation, which
     takes maps of any type. Outputs may be of few bits: `Trainer` and `make_forward` cast them.
@@ -212,6 +325,20 @@ def compute_in(dtype: str, model: keras.Model) -> None:
         plain = layer.autocast and layer.dtype_policy.name == "float32"
         if plain and not isinstance(layer, keras.Model):  # which would round the images
             layer.dtype_policy = dtype
+
+
+@contextlib.contextmanager
+def synchronising(model: keras.Model) -> Iterator[None]:
+    """BatchNorm of `model`, ours and Keras', takes its statistics over all replicas within."""
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "synchronized")]
+    before = [layer.synchronized for layer in layers]
+    for layer in layers:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.synchronized = was
 
 
 def as_float32(outputs: Any) -> Any:
@@ -234,7 +361,8 @@ def pure_gradients(
 ) -> Gradients:
     """Makes `f(parameters, statistics, batch, seed) -> (gradients, new statistics, metrics)`.
 
-    Metrics are [loss, accuracy, *terms], float32 (2 + terms,).
+    Metrics are [loss, accuracy, *terms], float32 (2 + terms,). A fifth argument is a factor on the loss that
+    gradients are divided by again: those of few bits would be rounded to zero without (see `_Scale`).
 
     Args:
         model: built; with logits as output, or whatever `objective` understands.
@@ -249,7 +377,7 @@ def pure_gradients(
         terms: how many numbers `objective` returns behind loss and accuracy.
     """
 
-    def once(params, stats, batch, seed):
+    def once(params, stats, batch, seed, up):
         inputs = preprocess(batch, seed)
         with tf.GradientTape() as tape:
             tape.watch(params)
@@ -258,11 +386,12 @@ def pure_gradients(
             )
             loss, *others = objective(as_float32(outputs), batch)
             loss = tf.add_n([loss, *as_float32(extra)]) if extra else loss
-            scaled = loss * loss_scale
+            scaled = loss * loss_scale if up is None else loss * loss_scale * up
         grads = tape.gradient(scaled, params, unconnected_gradients="zero")
+        grads = grads if up is None else [g / up for g in grads]
         return grads, new_stats, tf.stack([loss, *others])
 
-    def accumulated(params, stats, batch, seed):
+    def accumulated(params, stats, batch, seed, up):
         def cut(v):
             return tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]])
 
@@ -271,7 +400,7 @@ def pure_gradients(
         def body(i, grads, new_stats, metrics):
             # Every micro-batch starts from the same moving averages; their mean is one update by the batch.
             part = keras.tree.map_structure(lambda v: v[i], parts)
-            g, s, m = once(params, stats, part, fold_seed(seed, i))
+            g, s, m = once(params, stats, part, fold_seed(seed, i), up)
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
             return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
 
@@ -280,9 +409,9 @@ def pure_gradients(
         mean = [s / accum if s.dtype.is_floating else s for s in total]
         return [g / accum for g in grads], mean, metrics / accum
 
-    def gradients(params, stats, batch, seed):
+    def gradients(params, stats, batch, seed, up=None):
         params, stats = list(params), list(stats)
-        grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed)
+        grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed, up)
         decay = weight_decay * loss_scale
         grads = [g + decay * p for g, p in zip(grads, params, strict=True)]
         return adjust(grads, params, loss_scale) if adjust else grads, new_stats, metrics
@@ -293,8 +422,8 @@ def pure_gradients(
 def not_finite_seen(gradients: Gradients) -> Gradients:
     """The same, with metrics that are all NaN where the loss, a gradient or a statistic is not finite."""
 
-    def checked(params, stats, batch, seed):
-        grads, new_stats, metrics = gradients(params, stats, batch, seed)
+    def checked(params, stats, batch, seed, up=None):
+        grads, new_stats, metrics = gradients(params, stats, batch, seed, up)
         numbers = [metrics[0], *grads, *(s for s in new_stats if s.dtype.is_floating)]
         sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in numbers])
         return grads, new_stats, tf.where(sound, metrics, math.nan)
@@ -332,6 +461,32 @@ def pure_step(gradients: Gradients, momentum: float | tf.Tensor = 0.9) -> Callab
 # --- training -----------------------------------------------------------------------------------------------
 
 
+LARGEST_SCALE = 2.0**15
+SOUND = 2000  # steps behind which the scale is doubled, as in Keras and PyTorch
+OVERFLOWS = 17  # in a row that are too many: the scale has fallen from the largest to 1, and it is not enough
+
+
+class _Scale:
+    """The factor on a loss whose gradients are of float16 (Micikevicius et al. 2018, section 3.2).
+
+    It is halved behind each step that is not sound, down to 1, and doubled behind `SOUND` sound ones.
+    """
+
+    def __init__(self) -> None:
+        self.value = keras.Variable(LARGEST_SCALE, trainable=False, name="loss_scale")
+        self.steady = keras.Variable(0, dtype="int32", trainable=False, name="sound_steps")
+
+    def follow(self, sound: tf.Tensor) -> None:
+        """Behind a step, outside of replicas."""
+        steady = tf.where(sound, self.steady.value + 1, 0)
+        factor = tf.where(steady == SOUND, 2.0, tf.where(sound, 1.0, 0.5))
+        self.value.assign(tf.clip_by_value(self.value.value * factor, 1.0, LARGEST_SCALE))
+        self.steady.assign(steady % SOUND)
+
+    def state(self) -> list[keras.Variable]:
+        return [self.value, self.steady]
+
+
 class _Optimizer(keras.optimizers.Optimizer):
     """A rule of `RULES` on Keras' variables, which reduces over replicas and keeps them alike.
 
@@ -343,7 +498,8 @@ class _Optimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0)
         self.rule = RULES.find(name)
         self.momentum = keras.Variable(momentum, trainable=False, name="momentum")
-        self.sound = keras.Variable(True, dtype="bool", trainable=False, name="sound") if skips else None
+        known = {"dtype": "bool", "trainable": False, "aggregation": "only_first_replica", "name": "sound"}
+        self.sound = keras.Variable(True, **known) if skips else None  # the same in all replicas
         self.slots: list[list[keras.Variable]] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -391,6 +547,7 @@ class Trainer:
         compile_: True or False forces XLA on or off, None decides by device.
         skip: a step whose loss, gradient or statistics are not finite changes nothing, and `skipped` counts
             it; so many in a row are too many. 0: the first such loss ends the training.
+        scaled: whether gradients are of float16: the loss has a factor, and a step that overflows is skipped.
     """
 
     def __init__(
@@ -408,7 +565,9 @@ class Trainer:
         adjust: Adjust | None = None,
         terms: int = 0,
         skip: int = 0,
+        scaled: bool = False,
     ) -> None:
+        skip = max(skip, OVERFLOWS) if scaled else skip
         self.skip, self.skipped, self.in_a_row = skip, 0, 0
         self.model, self.accum, self.momentum, self.terms = model, accum, momentum, terms
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -416,16 +575,26 @@ class Trainer:
         with self.strategy.scope():
             self.optimizer = _Optimizer(optimizer, momentum, skips=skip > 0)
             self.optimizer.build(model.trainable_variables)
+            self._scale = _Scale() if scaled else None
         own = {id(variable) for variable in model.variables}  # a Lesson reads its teacher's, too
-        self._moving = [
-            (v.synchronization == "on_read" or self.replicas == 1) and id(v) in own
-            for v in model.non_trainable_variables
-        ]  # of several replicas only what they average: our BN's statistics
+        self._moving = [i for i, v in enumerate(model.non_trainable_variables) if id(v) in own]
         scale = 1 / self.replicas
         gradients = pure_gradients(model, preprocess, objective, weight_decay, accum, scale, adjust, terms)
         gradients = not_finite_seen(gradients) if skip else gradients
-        self._gradients = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
+        # Where replicas exchange statistics in the middle of it, it cannot be compiled by itself.
+        whole = tf.function(gradients, jit_compile=use_xla(compile_), autograph=False)
+        self._gradients = gradients if self._synchronised() else whole
         self._run = tf.function(self._many, autograph=False)  # to convert the source is a fifth of a trace
+
+    def _synchronised(self) -> bool:
+        """Raises `UsageError` for micro-batches, whose statistics would be theirs."""
+        layers = self.model._flatten_layers()
+        found = self.replicas > 1 and any(getattr(layer, "synchronized", False) for layer in layers)
+        if found and self.accum > 1:
+            raise UsageError(
+                f"--sync_bn needs whole batches: leave out --accum. Received: accum={self.accum}"
+            )
+        return found
 
     def train(
         self,
@@ -504,32 +673,47 @@ class Trainer:
         def step(i, rows):
             self.optimizer.learning_rate.assign(rates[0, i])
             self.optimizer.momentum.assign(rates[1, i])
-            metrics = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
-            mean = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, metrics, axis=None)
-            return i + 1, rows.write(i, mean)
+            found = self.strategy.run(self._replica_step, args=(stacked, seeds, i))
+            metrics, *states = (self.strategy.experimental_local_results(value)[0] for value in found)
+            for place, value in zip(self._moving, states, strict=True):
+                state = self.model.non_trainable_variables[place].value
+                state.assign(self.optimizer.if_sound(value, state))
+            if self._scale:
+                self._scale.follow(self.optimizer.sound.value)
+            return i + 1, rows.write(i, metrics)
 
         rows = tf.TensorArray(tf.float32, count, element_shape=[2 + self.terms])
         return tf.while_loop(lambda i, _: i < count, step, (0, rows))[1].stack()
 
     def _replica_step(self, stacked, seeds, i):
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + replica])
+        context = tf.distribute.get_replica_context()
+        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + context.replica_id_in_sync_group])
         batch = keras.tree.map_structure(lambda value: value[i], stacked)
         # `+ 0` makes tensors of the variables: what is compiled stays a function of values, the one that is
         # exported and tested, and not one of resources that the optimizer assigns to.
         params = [v.value + 0 for v in self.model.trainable_variables]
         stats = [v.value + 0 for v in self.model.non_trainable_variables]
-        grads, new_stats, metrics = self._gradients(params, stats, batch, seed)
+        up = [self._scale.value.value + 0] if self._scale else []
+        grads, new_stats, metrics = self._gradients(params, stats, batch, seed, *up)
         if self.skip:  # in all replicas, or in none
-            context = tf.distribute.get_replica_context()
             loss = context.all_reduce(tf.distribute.ReduceOp.SUM, metrics[0])
             self.optimizer.sound.assign(tf.math.is_finite(loss))
         self.optimizer.apply(grads, self.model.trainable_variables)
-        old = zip(self.model.non_trainable_variables, self._moving, strict=True)
-        for (variable, moves), value in zip(old, new_stats, strict=True):
-            if moves:
-                variable.value.assign(self.optimizer.if_sound(value, variable.value))
-        return metrics
+        return self._reduced(context, metrics, [(stats[k], new_stats[k]) for k in self._moving])
+
+    def _reduced(
+        self, context: tf.distribute.ReplicaContext, metrics: tf.Tensor, states: list[tuple]
+    ) -> Tensors:
+        """Metrics and new states of the whole batch; states are pairs of the old one and the replica's own.
+
+        Averages move by the mean of what they would on each replica: what stands still does so to the bit.
+        """
+        if self.replicas == 1:
+            return [metrics, *(new for _, new in states)]
+        moves = [new - old for old, new in states if new.dtype.is_floating]
+        metrics, *moves = context.all_reduce(tf.distribute.ReduceOp.MEAN, [metrics, *moves])
+        means = iter(moves)
+        return [metrics, *(old + next(means) if new.dtype.is_floating else new for old, new in states)]
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on, by name; `restore` takes it back.
@@ -555,7 +739,7 @@ class Trainer:
             variable.assign(state[f"{i:04d}"])
 
     def _variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self.optimizer.state()]
+        return [*self.model.variables, *self.optimizer.state(), *(self._scale.state() if self._scale else ())]
 
 
 def _images(batch: Mapping[str, np.ndarray]) -> int:

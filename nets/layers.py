@@ -170,8 +170,11 @@ class FusedBatchNorm(Masked):
 
     Keras' own costs a third of a step. Weights: `gamma`, `beta`, `moving_mean`, `moving_variance` and `mask`,
     all (channels,). A masked channel is exactly zero, which needs beta masked as well as gamma. Inputs are
-    (b, h, w, channels) or (b, channels).
+    (b, h, w, channels) or (b, channels). `synchronized`, as of Keras' own, takes the statistics of a batch
+    over all replicas; it belongs to a training and not to the layer's config.
     """
+
+    synchronized = False
 
     def __init__(
         self,
@@ -188,20 +191,10 @@ class FusedBatchNorm(Masked):
         size = input_shape[-1]
         self.gamma = self.add_weight(shape=(size,), initializer=self.gamma_initializer, name="gamma")
         self.beta = self.add_weight(shape=(size,), initializer="zeros", name="beta")
-        self.moving_mean = self._statistic("moving_mean", "zeros", size)
-        self.moving_variance = self._statistic("moving_variance", "ones", size)
+        average = {"shape": (size,), "trainable": False, "aggregation": "mean"}  # of what replicas see
+        self.moving_mean = self.add_weight(initializer="zeros", name="moving_mean", **average)
+        self.moving_variance = self.add_weight(initializer="ones", name="moving_variance", **average)
         self.mask = self.add_mask(size)
-
-    def _statistic(self, name: str, initializer: str, size: int) -> keras.Variable:
-        # Each replica keeps its own average and reading gives their mean: `add_weight` cannot say so.
-        return keras.Variable(
-            initializer,
-            shape=(size,),
-            trainable=False,
-            aggregation="mean",
-            synchronization="on_read",
-            name=name,
-        )
 
     def call(self, inputs, training: bool | None = None):  # Keras writes another default into files
         if len(inputs.shape) == 4:
@@ -221,9 +214,13 @@ class FusedBatchNorm(Masked):
                 is_training=False,
             )
             return outputs
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
-        )
+        context = tf.distribute.get_replica_context()
+        if self.synchronized and context and context.num_replicas_in_sync > 1:
+            outputs, mean, variance = _over_replicas(context, inputs, gamma, beta, self.epsilon)
+        else:
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+            )
         self._update(self.moving_mean, mean)
         self._update(self.moving_variance, variance)
         return outputs
@@ -238,6 +235,26 @@ class FusedBatchNorm(Masked):
         own = {name: getattr(self, name) for name in ("momentum", "epsilon")}
         own["gamma_initializer"] = keras.initializers.serialize(self.gamma_initializer)
         return super().get_config() | own
+
+
+def _over_replicas(
+    context: tf.distribute.ReplicaContext,
+    inputs: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    epsilon: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The fused kernel's outputs, mean and unbiased variance, of (b, h, w, channels) on all replicas."""
+    x = tf.cast(inputs, tf.float32)
+
+    def mean(y: tf.Tensor) -> tf.Tensor:
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(y, (0, 1, 2)))
+
+    average = mean(x)
+    variance = mean(tf.square(x - average))
+    count = context.num_replicas_in_sync * tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+    outputs = (x - average) * (tf.math.rsqrt(variance + epsilon) * gamma) + beta
+    return tf.cast(outputs, inputs.dtype), average, variance * count / tf.maximum(count - 1, 1)
 
 
 def normalised(

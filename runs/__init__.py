@@ -12,6 +12,7 @@ from secateur.runs.errors import (
     SnapshotError,
     TrainingError,
     UsageError,
+    WorkerError,
     cli,
     warn,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "SnapshotError",
     "TrainingError",
     "UsageError",
+    "WorkerError",
     "append_jsonl",
     "cli",
     "load_snapshot",

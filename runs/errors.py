@@ -20,6 +20,7 @@ EXIT_CODES: dict[int, str] = {
     5: "the run folder is unwritable, busy, full or holds another run",
     6: "training diverged (the loss is not finite)",
     7: "the memory of the machine or of its accelerator ran out",
+    8: "another worker of the run has gone; the same command on all workers continues the run",
     129: "the terminal was closed (SIGHUP); the same command continues the run",
     130: "interrupted (Ctrl-C); the same command continues the run",
     141: "the reader of the output went away",
@@ -85,6 +86,12 @@ class OutOfMemoryError(SecateurError):
     """The memory of the machine or of its accelerator ran out."""
 
     exit_code = 7
+
+
+class WorkerError(SecateurError):
+    """Another worker of the same run has gone."""
+
+    exit_code = 8
 
 
 class Stopped(BaseException):  # no `Exception`: like Ctrl-C it must pass everything that handles errors

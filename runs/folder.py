@@ -20,7 +20,16 @@ from filelock import FileLock, Timeout
 
 from secateur.runs import checkpoints, metrics
 from secateur.runs.errors import RunFolderError, warn
-from secateur.runs.files import TEMP_PREFIX, make_atomic, read_json, sha256, to_json, write_atomic, write_json
+from secateur.runs.files import (
+    TEMP_PREFIX,
+    append_jsonl,
+    make_atomic,
+    read_json,
+    sha256,
+    to_json,
+    write_atomic,
+    write_json,
+)
 from secateur.runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
@@ -95,6 +104,10 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> str:
         """Write a file of the run as indented JSON, as `write` does; return its SHA-256."""
         return self.write(name, (to_json(value, indent=2) + "\n").encode())
+
+    def append(self, name: str, row: dict) -> None:
+        """Append a line to a JSONL file of the run."""
+        append_jsonl(self.path(name), row)
 
     def _ours(self, name: str) -> Path:
         if name in self._manifest["found"]:

@@ -39,7 +39,8 @@ def quiet_stderr() -> Iterator[None]:
 
 def start_tensorflow() -> None:
     """Imports TensorFlow and finds its devices, silently."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Of several workers TensorFlow would say at length that one has gone, which is an error of ours, too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     with quiet_stderr():
         import absl.logging
         import tensorflow as tf

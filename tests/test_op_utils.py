@@ -34,31 +34,101 @@ def difference(a: dict, b: dict) -> float:
 # --- fewer bits ---------------------------------------------------------------------------------------------
 
 
-def test_steps_in_bfloat16_are_those_in_float32_to_its_eight_bits():
+@pytest.mark.parametrize(("dtype", "bits"), [("mixed_bfloat16", 8), ("mixed_float16", 11)])
+def test_steps_of_fewer_bits_are_those_in_float32_to_these_bits(dtype, bits):
     """Kernels, momenta and averages stay float32; the model is as before when it is over."""
     found = {}
-    for dtype in ("float32", "mixed_bfloat16"):
+    for computed in ("float32", dtype):
         model = network("live")
-        with op_utils.computing_in(dtype, model):
+        with op_utils.computing_in(computed, model):
             inner = model(read(data(1)[0], None)).dtype
-            trainer = trainer_of(model)
+            trainer = trainer_of(model, scaled=computed == "mixed_float16")
             metrics = train(trainer, data(4))
             logits = make_forward(model, lambda x: read({"images": x}, None))(data(1)[0]["images"])
-        assert inner == dtype.removeprefix("mixed_") and logits.dtype == np.float32
+        assert inner == computed.removeprefix("mixed_") and logits.dtype == np.float32
         assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-        assert {array.dtype.name for array in trainer.state().values()} == {"float32"}
-        found[dtype] = np.array(metrics)[:, 0], logits, trainer.state()
+        state = {v.path: np.array(v) for v in [*model.variables, *trainer.optimizer.state()]}
+        assert {array.dtype.name for array in state.values()} == {"float32"}
+        found[computed] = np.array(metrics)[:, 0], logits, [*state.values()]
     (exact, right, state), (fewer, near, moved) = found.values()
-    np.testing.assert_allclose(fewer, exact, rtol=0.02)
-    assert 0 < np.abs(near - right).max() < 0.05 * np.ptp(right)
-    assert 0 < difference(moved, state) < 0.05
+    rounding = 2.0 ** (8 - bits)
+    np.testing.assert_allclose(fewer, exact, rtol=0.02 * rounding)
+    assert 0 < np.abs(near - right).max() < 0.05 * rounding * np.ptp(right)
+    assert 0 < max(np.abs(a - b).max() for a, b in zip(state, moved, strict=True)) < 0.05 * rounding
 
 
-def test_several_workers_are_refused_instead_of_training_apart(monkeypatch):
-    cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    with pytest.raises(UsageError, match="TF_CONFIG of 2 workers"):
-        make_strategy(())
+def weighted(logits, batch):
+    """The usual loss, by a factor that the batch has."""
+    loss, accuracy = labels_only(logits, batch)
+    return loss * tf.reduce_mean(batch["factor"]), accuracy
+
+
+def with_factors(*factors: float) -> list[dict]:
+    return [
+        batch | {"factor": np.full(len(batch["labels"]), factor, np.float32)}
+        for batch, factor in zip(data(len(factors)), factors, strict=True)
+    ]
+
+
+def test_small_gradients_of_float16_do_not_vanish():
+    """The largest of them at the logits is 1e-8, of which float16 has nothing left."""
+    kernels = []
+    for dtype, factor in (("float32", False), ("mixed_float16", True), ("mixed_float16", False)):
+        model = network("frozen")
+        before = model.get_layer("fc").kernel.numpy()
+        with op_utils.computing_in(dtype, model):
+            trainer = Trainer(model, read, weighted, momentum=0.0, scaled=factor)
+            train(trainer, with_factors(1e-7), rate=1e6)
+        kernels.append(model.get_layer("fc").kernel.numpy() - before)
+    exact, near, lost = kernels
+    np.testing.assert_allclose(near, exact, atol=0.01 * np.abs(exact).max())
+    assert np.abs(lost).max() < 0.2 * np.abs(exact).max()
+
+
+def test_a_step_that_overflows_float16_is_skipped_and_the_scale_halved():
+    """A trainer that is restored goes on with its scale, and in the same bits."""
+    states, batches = [], with_factors(*[40.0] * 12)
+    for cut in (12, 5):
+        model = network("live")
+        with op_utils.computing_in("mixed_float16", model):
+            trainer = Trainer(model, read, weighted, scaled=True)
+            before = trainer.state()
+            train(trainer, batches[:cut], rate=1e-3)
+            if cut < 12:
+                kept, skipped = trainer.state(), trainer.skipped
+                trainer = Trainer(model, read, weighted, scaled=True)
+                trainer.restore(kept)
+                trainer.skipped = skipped
+                train(trainer, batches[cut:], rate=1e-3, first=cut)
+        states.append(trainer.state())
+        scale = trainer._scale.value.numpy()
+        assert 0 < trainer.skipped < 12 and scale == 2.0 ** (15 - trainer.skipped)
+        assert 0 < trainer._scale.steady.numpy() <= 12 - trainer.skipped
+    assert difference(*states) == 0 and difference(states[0], before) > 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 1}},
+        {"cluster": {"worker": ["a:1", "b:1"]}},
+        {"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}},
+    ],
+)
+def test_a_cluster_without_a_place_for_this_process_is_refused(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(UsageError, match="TF_CONFIG"):
+        make_strategy((), cluster=True)
+    assert make_strategy(()).num_replicas_in_sync == 1  # of a program that is none of the workers
+
+
+def test_one_worker_waits_for_nobody(monkeypatch):
+    alone = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(alone))
+    workers = op_utils.Workers(make_strategy((), cluster=True))
+    assert (workers.index, workers.count, workers.follows) == (0, 1, False)
+    assert workers.agreed(3.5) == 3.5
 
 
 # --- devices, replicas, micro-batches ----------------------------------------------------------------------
@@ -112,6 +182,31 @@ def test_shared_weights_stay_shared_over_replicas(divided):
 def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
     """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
     np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)
+
+
+def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided):
+    """With --sync_bn a step on two replicas is that on one, gradients and averages; ours and Keras' own."""
+    keys = [key.removeprefix("1/") for key in divided if key.startswith("1/synchronised/")]
+    assert len(keys) == (3 + 2) + 2 * (5 + 2)
+    for key in keys:
+        np.testing.assert_allclose(divided[f"2/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
+    one, two = (divided[f"{n}/synchronised/live/0"] for n in (1, 2))
+    assert np.abs(one).max() > 1e-2 and (one != two).any()
+
+
+def test_the_loss_of_float16_is_scaled_down_on_all_replicas_where_one_overflows(divided):
+    """Weights, moments, Adam's count of steps, and the factor of the loss, which has been halved."""
+    keys = [key for key in divided if key.startswith("1/scaled/")]
+    for key in keys:
+        found = divided[f"2{key[1:]}"]
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, divided[key], atol=4e-6, rtol=0, err_msg=key)
+    assert [int(divided[f"2/scaled/{name}"]) for name in (*last(keys, 3), "skipped")] == [2, 2**14, 1, 1]
+
+
+def last(keys: list[str], count: int) -> list[str]:
+    """Of the numbers of variables."""
+    return sorted(key.rpartition("/")[2] for key in keys if key[-1].isdigit())[-count:]
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.nets.endings import ending_of
+from secateur.op_utils import Workers
 from secateur.pruning.count.counting import Counter
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
@@ -100,6 +101,8 @@ class Searcher:
         labels: integers (n,); for another reward what that reads, in any structure of arrays.
         settings: see `SearchSettings`.
         reward: how outputs are judged; None: those of a classifier, as EKG does.
+        workers: whose devices try the candidates; None: one device. Each worker searches, and all decide
+            alike.
 
     Raises `UsageError` for a target that no sub-network meets, outputs that are no logits, and a layer that
     cannot be counted or run at other widths.
@@ -107,8 +110,9 @@ class Searcher:
 
     def __init__(
         self, model: keras.Model, images: Any, labels: Any, settings: SearchSettings,
-        reward: Reward | None = None,
+        reward: Reward | None = None, workers: Workers | None = None,
     ) -> None:  # fmt: skip
+        self._workers = workers or Workers(tf.distribute.get_strategy())
         self.settings, self.reward = settings, reward or Reward.of("classes")
         self._analysis = analysis = analyse(model)
         _check_outputs(analysis, self.reward)
@@ -132,6 +136,7 @@ class Searcher:
     def start(self) -> SearchState:
         """The unpruned network: all rates 1, its own logits as teacher."""
         logits = self._logits(self.chain.tensors(self._narrow(self.full.masks())), self._images)
+        logits = keras.tree.map_structure(self._chiefs, logits)
         loss, accuracy = self._loss(logits), self._accuracy(logits)
         first = Interim(self.full, "", 0, self.dense_macs, loss, loss, accuracy, 0)
         return SearchState({name: 1.0 for name in self.groups}, logits, (first,))
@@ -149,16 +154,17 @@ class Searcher:
         weights = self.chain.tensors(self._narrow(masks))
         order, values, inputs = self._score(state, masks, weights)
         candidates = self._candidates(state, masks, order, values)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            found = list(pool.map(lambda c: self._evaluate(state, *c, masks, weights, inputs), candidates))
-        best, logits, rate = min(found, key=lambda item: item[0].score)
-        if not np.isfinite([interim.score for interim, *_ in found]).all():
+        numbers, outputs = self._tried(state, candidates, masks, weights, inputs)
+        if not np.isfinite(numbers[:, 0]).all():
             raise TrainingError("A candidate's logits are not finite: the network or its images are broken")
+        first = int(np.argmin(numbers[:, 0]))
+        logits = self._of_worker(outputs, first, state.teacher)
+        best, rate = self._interim(state, *candidates[first], *numbers[first].tolist())
         count = len(state.history)
         teacher = keras.tree.map_structure(
             lambda mean, new: (mean * np.float32(count) + new) / np.float32(count + 1), state.teacher, logits
         )
-        best = replace(best, candidates=len(found))
+        best = replace(best, candidates=len(candidates))
         return SearchState({**state.rates, best.group: rate}, teacher, (*state.history, best))
 
     def logits_of(self, plan: Plan, images: Any, inputs: Callable, batch_size: int) -> Any:
@@ -195,6 +201,10 @@ class Searcher:
             for name, group in self.groups.items():
                 total[name] += self._on_channels(group, shown, physical)
         inputs = [cached for _, cached in passes]
+        if self._workers.several:
+            joined = self._workers.chiefs(np.concatenate([*total.values()]))
+            ends = np.cumsum([len(scores) for scores in total.values()])[:-1]
+            total = dict(zip(total, np.split(joined, ends), strict=True))
         # Removed channels rank behind all that are left, also behind those whose score happens to be zero.
         order = {n: np.argsort(-np.where(masks[n], s, -1.0), kind="stable") for n, s in total.items()}
         values = {n: self._slice_value(np.sort(s), state.rates[n], self.groups[n]) for n, s in total.items()}
@@ -269,19 +279,50 @@ class Searcher:
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
-    def _evaluate(self, state, name, mask, masks, weights, inputs):
-        group = self.groups[name]
-        changed = self._changed(group, mask, masks)
+    def _tried(
+        self, state: SearchState, candidates, masks: Masks, weights, inputs
+    ) -> tuple[np.ndarray, dict]:
+        """Score, loss and accuracy of all candidates, (n, 3), and outputs of those that this worker tries."""
+        devices, count = self._workers.devices, self._workers.count
+        mine = range(self._workers.index, len(candidates), count)
+
+        def evaluate(number: int) -> tuple[list[float], Any]:
+            with tf.device(devices[number // count % len(devices)]):
+                return self._evaluate(state, *candidates[number], masks, weights, inputs)
+
+        with ThreadPoolExecutor(max(WORKERS, len(devices))) as pool:
+            found = dict(zip(mine, pool.map(evaluate, mine), strict=True))
+        numbers = np.zeros((len(candidates), 3))
+        for number, (row, _) in found.items():
+            numbers[number] = row
+        return self._workers.summed(numbers), {number: logits for number, (_, logits) in found.items()}
+
+    def _of_worker(self, outputs: Mapping[int, Any], number: int, teacher: Any) -> Any:
+        """The outputs of a candidate, shaped as the teacher's, from the worker that has tried it."""
+        mine = outputs.get(number)
+        if mine is None:
+            mine = keras.tree.map_structure(np.zeros_like, teacher)
+        return keras.tree.map_structure(lambda y: self._workers.summed(y).astype(y.dtype), mine)
+
+    def _evaluate(self, state, name, mask, masks, weights, inputs) -> tuple[list[float], Any]:
+        changed = self._changed(self.groups[name], mask, masks)
         start = self.chain.first_segment(changed)
         logits = self._logits({**weights, **self.chain.tensors(changed)}, [c[start] for c in inputs], start)
         score = float(np.mean(self._reward(state.teacher, logits)))
-        width = int(mask.sum())
+        return [score, self._loss(logits), self._accuracy(logits)], logits
+
+    def _interim(
+        self, state: SearchState, name: str, mask: np.ndarray, score: float, loss: float, accuracy: float
+    ) -> tuple[Interim, float]:
+        """A candidate as a committed network, and the ratio of its group's channels that are left."""
+        group, width = self.groups[name], int(mask.sum())
         exact = width == self._next_width(state, name)
         rate = self._next_rate(state, name) if exact else width / group.size
         plan = state.plan.replace(name, np.flatnonzero(mask))
-        macs = self.counter.macs(plan.masks())
-        found = Interim(plan, name, width, macs, self._loss(logits), score, self._accuracy(logits), 0)
-        return found, logits, rate
+        return Interim(plan, name, width, self.counter.macs(plan.masks()), loss, score, accuracy, 0), rate
+
+    def _chiefs(self, outputs: np.ndarray) -> np.ndarray:
+        return self._workers.chiefs(outputs).astype(outputs.dtype)
 
     def _narrow(self, masks: Masks) -> dict:
         """Weights of a sub-network, physically as narrow as `_physical` says, dead channels zero."""

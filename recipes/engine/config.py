@@ -135,10 +135,13 @@ class RunOptions(Common, OwnOptions):
         'snapshots that a step with teacher = "files" learns from: logits of all, features of the first',
     )
     train_images: int | None = option(None, "train on this many images only", ge=1)
-    dtype: Literal["float32", "mixed_bfloat16"] = option(
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
         "float32", "of what trainings and teachers compute; weights, losses and reports are float32 always"
     )
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
+    sync_bn: bool = option(
+        False, "take BatchNorm's statistics over all devices, not over the share of each; not with --accum"
+    )
     auto_accum: bool = option(False, "halve micro-batches where memory runs out, and go on")
     nan: Literal["stop", "skip", "rewind"] = option(
         "stop",
@@ -174,6 +177,11 @@ class RunOptions(Common, OwnOptions):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
+        if self.sync_bn and (self.accum > 1 or self.auto_accum):
+            raise UsageError(
+                "--sync_bn takes the statistics of whole batches: leave out --accum and --auto_accum. "
+                f"Received: accum={self.accum}, auto_accum={self.auto_accum}"
+            )
         if self.batch_size % self.accum:
             raise UsageError(
                 f"--accum must divide --batch_size {self.batch_size}. Received: accum={self.accum}"

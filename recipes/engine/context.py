@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from secateur.dataloader import Columns, Images, Splits, parts_of
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
-from secateur.op_utils import Batch, compute_in, make_forward, reestimate_batch_norm
+from secateur.op_utils import Batch, Workers, compute_in, make_forward, reestimate_batch_norm
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
 from secateur.recipes.engine.clock import Clock
@@ -24,8 +25,10 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.scoring import Score, score, score_logits
 from secateur.runs import MetricsLog, RunFolder, save_snapshot
+from secateur.runs.followed import FollowedFolder
 
 SCORED = 3200
+MADE, MAKING = 0.0, 1.0  # what the chief of several workers says of a step
 SHIFT = 8  # images are shifted by up to this part of their smaller side, where the user asks for it
 
 
@@ -68,14 +71,40 @@ class RunContext:
     subject: Subject = Subject()
     clock: Clock | None = None
 
+    @cached_property
+    def workers(self) -> Workers:
+        """The processes that share this run."""
+        return Workers(self.strategy)
+
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
-        """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete."""
+        """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete.
+
+        Of several workers the chief makes the file and the others wait for it, or, of what is made
+        `together`, do the same beside it.
+        """
+        if isinstance(self.folder, FollowedFolder):
+            while self.workers.agreed() == MAKING:
+                self.folder.discard(file, make)
+            self.folder.read()
+            return self.folder.path(file)
         before = self.folder.entry(name)
         path = self.folder.step(name, file, make)
         self.folder.drop_checkpoints(name)
         if self.folder.entry(name) is not before:  # a repetition that does nothing writes nothing
             self.note_time()
+        self.workers.agreed(MADE)
         return path
+
+    def together(self, make: Callable[[Path], dict | None]) -> Callable[[Path], dict | None]:
+        """What all devices of all workers take part in: variables that are made in it live on each."""
+
+        def made(path: Path) -> dict | None:
+            if not self.workers.follows:
+                self.workers.agreed(MAKING)
+            with self.strategy.scope():
+                return make(path)
+
+        return made
 
     def checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
         """Keeps the state of an unfinished step, and how much time the run has used."""

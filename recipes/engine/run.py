@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from secateur.dataloader import Splits
 from secateur.dataloader.pipelines import normalisations_of
-from secateur.op_utils import make_strategy
+from secateur.op_utils import Workers, make_strategy
 from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
@@ -46,6 +46,7 @@ from secateur.runs import (
     sha256,
 )
 from secateur.runs.folder import damaged
+from secateur.runs.followed import FollowedFolder, FollowedLog
 from secateur.runs.start import quiet_tensorflow
 from secateur.runs.suggest import nearest
 
@@ -54,6 +55,8 @@ RESERVED = (*ENDING, "model")
 MOST = 9  # networks in a report: each is converted and timed
 REPORTED = ("until", "time_seconds", "bn")  # options that change what is reported
 MAY_DIFFER = (*VOLATILE, *REPORTED, "set", "flags", "program")
+FOLLOWED = (*VOLATILE, "set", "flags")  # options that may differ between the workers of a run
+ENDED = -1.0  # what the chief of several workers says when all is done
 ENGINE = 2  # folders of another engine cannot be continued
 
 
@@ -92,11 +95,11 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
     `recipe` and `subject` are those that the options name, unless the caller has them.
     """
     check_names(None if options.model else options.arch, options.dataset)
+    strategy = make_strategy(options.devices, options.tpu, cluster=True)  # before anything is computed
     program = program_of(options, recipe)
     sources = {path: load_snapshot(path) for path in _sources(options)}
-    strategy = make_strategy(options.devices, options.tpu)
     begins = program.steps[0].given(options)
-    with strategy.scope():  # everything that a run makes lives on its devices
+    with Workers(strategy).own_scope():  # everything that a run makes lives on its devices
         subject = subject or Subject.of(options, sources.get(begins))
         for path, source in sources.items():
             arch = options.arch if path == begins else None
@@ -107,16 +110,16 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
         if splits.facts.labelled:
             subject.check_classes(splits.facts.num_classes, options.dataset)
         report = _carry_out(program, subject, splits, strategy)
-    if recipe is None:
+    if recipe is None and not Workers(strategy).follows:
         print(f"run folder: {options.train_path}  (report.html, report.json)")
     return report
 
 
 def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
     """The same with a network and images that are in memory."""
+    strategy = make_strategy(options.devices, options.tpu, cluster=True)
     program = program_of(options)
-    strategy = make_strategy(options.devices, options.tpu)
-    with quiet_tensorflow(), strategy.scope():
+    with quiet_tensorflow(), Workers(strategy).own_scope():
         return _carry_out(program, subject, splits, strategy)
 
 
@@ -126,10 +129,22 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     program = replace(program, options=options)
     splits = read_rightly(subject, splits, options)
     check(program, splits, subject, strategy.num_replicas_in_sync)
-    _refuse_old(Path(options.train_path))
-    config = program.to_json()
-    with RunFolder(options.train_path, config, MAY_DIFFER) as folder, MetricsLog(folder) as log:
-        forget_changed(folder, log, config)
+    workers, config = Workers(strategy), program.to_json()
+    Folder, Log = (FollowedFolder, FollowedLog) if workers.follows else (RunFolder, MetricsLog)
+    if workers.several and options.auto_accum:
+        raise UsageError(
+            "Memory may run out on one worker alone: give --accum N to all. Received: auto_accum=True, "
+            f"{workers.count} workers"
+        )
+    if not workers.follows:
+        _refuse_old(Path(options.train_path))
+    may_differ = FOLLOWED if workers.follows else MAY_DIFFER
+    with Folder(options.train_path, config, may_differ) as folder, Log(folder) as log:
+        if not workers.follows:
+            forget_changed(folder, log, config)
+        workers.agreed()
+        if workers.follows:
+            folder.read()
         clock = Clock.of(options, folder)
         if options.balanced and splits.facts.labelled:
             print(_balanced(splits.train.labels))
@@ -269,8 +284,14 @@ def _walk(context: RunContext, program: Program) -> dict:
         print(f"{context.config.train_path}: goes on behind step {done[-1]}")
     for step in program.steps:
         state = step.run(context, replace(state, name=step.label))
+    if context.workers.follows:
+        while context.workers.agreed() != ENDED:
+            pass  # files that the chief makes behind the last step
+        return read_json(context.folder.path("report.json"))
     lite = save_compact(context, state.network) if program.whole else None
-    return finish(context, program.system, _rows(context.config.teacher, state), state, lite)
+    report = finish(context, program.system, _rows(context.config.teacher, state), state, lite)
+    context.workers.agreed(ENDED)
+    return report
 
 
 def _rows(teachers: Sequence[str], state: State) -> dict[str, Path]:

@@ -102,7 +102,7 @@ class Dense(Train):
         """After `keep_epoch` its weights are kept."""
 
         def keep(done: int) -> None:
-            if done == self.keep_epoch:
+            if done == self.keep_epoch and not context.workers.follows:
                 context.save(self._kept(context), model)
 
         return super().hooks(context, state, model, trained) | {"after_epoch": keep}

@@ -56,7 +56,8 @@ class Int8(Step):
             data = self.converted(context, model)
             facts["rounded"] = self.accuracy(context, data)
             labelled, trouble = context.splits.facts.labelled, {}
-            if labelled and self.epochs and facts["float32"] - facts["rounded"] > self.tolerance:
+            lost = facts["float32"] - facts["rounded"] if labelled and self.epochs else 0.0
+            if context.workers.agreed(lost) > self.tolerance:
                 trouble = self.train(context, state, model)
                 tuned = self.converted(context, model)
                 facts["trained"] = self.accuracy(context, tuned)
@@ -70,7 +71,7 @@ class Int8(Step):
             print(f"{state.name}: {len(data):,} bytes; hold-out: {text}", flush=True)
             return facts
 
-        path = context.step(state.name, f"{state.name}.tflite", make)
+        path = context.step(state.name, f"{state.name}.tflite", context.together(make))
         return replace(state, files=(*state.files, path))
 
     def converted(self, context: RunContext, model: keras.Model) -> bytes:
@@ -114,5 +115,6 @@ class Int8(Step):
             optimizer="torch_momentum",
         )
         if clock:
-            spec = replace(spec, until=clock.end(ending_seconds(context, state)), now=clock.now)
+            agreed, until = context.workers.agreed, clock.end(ending_seconds(context, state))
+            spec = replace(spec, until=agreed(until), now=lambda: agreed(clock.now()))
         return fit(context, rounded, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing
 from secateur.recipes.steps.searching import ekg_search
-from secateur.runs import Snapshot, append_jsonl, load_snapshot, save_snapshot, to_json
+from secateur.runs import Snapshot, load_snapshot, save_snapshot, to_json
 
 CRITERIA = ("ekg", "l1", "l2", "random")
 
@@ -61,7 +62,8 @@ class SearchEkg(Narrowing):
         """
         if self.criterion != "ekg":
             return super().run(context, state)
-        found = context.step(state.name, "search_state.pkl", lambda path: self._search(context, state, path))
+        make = context.together(partial(self._search, context, state))
+        found = context.step(state.name, "search_state.pkl", make)
         searched = replace(state, search=found, searched=state.network)
         return super().run(context, replace(searched, name=f"{state.name}-cut"))
 
@@ -93,7 +95,8 @@ class SearchEkg(Narrowing):
 
     def _search(self, context: RunContext, state: State, path: Path) -> dict:
         model = context.load(state.network)
-        searcher = ekg_search(context, model, self.settings(context.config.keep_macs))
+        settings = self.settings(context.config.keep_macs)
+        searcher = ekg_search(context, model, settings, context.workers)
         reached = _resumed(context, state.name, model) or searcher.start()
         if done := len(reached.history) - 1:
             tqdm.write(f"search: continuing after step {done}")
@@ -104,7 +107,7 @@ class SearchEkg(Narrowing):
             _show(bar, searcher, reached)
             for now in searcher.run(reached):
                 reached = now
-                append_jsonl(context.folder.path("search.jsonl"), _line(searcher, reached.history[-1]))
+                context.folder.append("search.jsonl", _line(searcher, reached.history[-1]))
                 facts = {"rates": dict(reached.rates), **_facts(reached)}
                 context.folder.save_checkpoint(state.name, _arrays(reached), facts)
                 _show(bar, searcher, reached)

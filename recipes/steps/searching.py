@@ -10,7 +10,7 @@ import numpy as np
 
 from secateur.dataloader import Images, parts_of
 from secateur.dataloader.splits import equidistant
-from secateur.op_utils import make_reestimator
+from secateur.op_utils import Workers, make_reestimator
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.ekg import Searcher
@@ -64,11 +64,14 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
     return PlanScorer(model, data, prepare=prepare, metric=task.score if task else None)
 
 
-def ekg_search(context: RunContext, model: keras.Model, settings: SearchSettings) -> Searcher:
+def ekg_search(
+    context: RunContext, model: keras.Model, settings: SearchSettings, workers: Workers | None = None
+) -> Searcher:
     """EKG's search over a network: by the images that score candidates, 1 GiB at most, and by the task."""
     images, reward = context.splits.search, Reward.of_task(context.subject.task)
     images = images.take(np.arange(min(len(images), 4 * _fitting(context, images))))  # they are shuffled
-    return Searcher(model, context.arrays(images.images), parts_of(images.labels), settings, reward)
+    arrays, labels = context.arrays(images.images), parts_of(images.labels)
+    return Searcher(model, arrays, labels, settings, reward, workers)
 
 
 def _fitting(context: RunContext, images: Images) -> int:

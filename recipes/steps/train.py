@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from secateur.coding.sharing.share import tied
 from secateur.dataloader.sources.memory import NAME as MEMORY
 from secateur.distillation import for_lesson, lesson_terms
 from secateur.distillation.tasks import check_losses, kind_of_logits
-from secateur.op_utils import RULES, Adjust, Objective, computing_in
+from secateur.op_utils import RULES, Adjust, Objective, computing_in, synchronising
 from secateur.pruning import narrow
 from secateur.pruning.constrain.gradients import hold_zeros, in_turn
 from secateur.recipes.engine.config import RunOptions
@@ -131,7 +132,7 @@ class Train(LearningOptions, NetworkStep):
                 facts |= compared
             return context.save(path, trained, state.plan) | facts
 
-        tuned = context.step(state.name, self.result(state), make)
+        tuned = context.step(state.name, self.result(state), context.together(make))
         members = state.members if self.teacher == "ensemble" else (*state.members, tuned)
         return state.after(tuned, self.shown, members=members)
 
@@ -158,7 +159,8 @@ class Train(LearningOptions, NetworkStep):
 
     def train(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
         """Trains `model` in place, beside its teachers if it has any; returns facts on these."""
-        with computing_in(context.config.dtype, model):
+        whole = synchronising(model) if context.config.sync_bn else nullcontext()
+        with computing_in(context.config.dtype, model), whole:
             return self._trained(context, state, model, spec)
 
     def _trained(self, context: RunContext, state: State, model: keras.Model, spec: TrainingSpec) -> dict:
@@ -243,7 +245,9 @@ class Train(LearningOptions, NetworkStep):
         left, done = clock.left(ending_seconds(context, state)), done_before(context, state.name, "seconds")
         if left == 0:
             warn(f"--minutes {clock.seconds / 60:g} leave no time for {state.name}: the report takes it")
-        return {"until": clock.now() + max(0.0, self.time_share * (left + done) - done), "now": clock.now}
+        until = clock.now() + max(0.0, self.time_share * (left + done) - done)
+        agreed = context.workers.agreed
+        return {"until": agreed(until), "now": lambda: agreed(clock.now())}
 
     def rates(self, steps: int) -> np.ndarray:
         """The learning rate of each step, float32 (steps,)."""

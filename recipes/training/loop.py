@@ -21,7 +21,7 @@ from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forwa
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.scoring import score
 from secateur.recipes.training.timed import Round, curves_of, mean_of, timed_rounds
-from secateur.runs import TrainingError, warn
+from secateur.runs import RunFolderError, TrainingError, warn
 from secateur.runs.errors import first_line
 
 IN_A_ROW = 10
@@ -193,6 +193,7 @@ def _trainer(context: RunContext, model: keras.Model, spec: TrainingSpec) -> Tra
         compile_=context.config.compile,
         adjust=spec.adjust,
         terms=len(spec.terms),
+        scaled=context.config.dtype == "mixed_float16",
         skip=IN_A_ROW if context.config.nan == "skip" else 0,
     )
 
@@ -208,6 +209,12 @@ def _resume(context: RunContext, trainer: Trainer, spec: TrainingSpec) -> dict:
         trainer.skipped, trainer.in_a_row = (saved.facts.get(key, 0) for key in ("skipped", "in_a_row"))
         within = f", step {saved.facts['step']}" if "step" in saved.facts else ""
         tqdm.write(f"{spec.name}: continuing after epoch {done}{within}")
+    for number in (done, saved.facts.get("step", 0) if saved else 0):
+        if context.workers.agreed(number) != number:
+            raise RunFolderError(
+                f"{spec.name}: this worker does not see the checkpoint that the first one does: all need one "
+                f"folder. Received: epoch {done} in train_path={context.config.train_path}"
+            )
     context.log.truncate(spec.name, done)
     return dict(saved.facts) if saved else {"epoch": 0}
 

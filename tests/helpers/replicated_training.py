@@ -15,7 +15,7 @@ from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import share
 from secateur.distillation import labels_only
 from secateur.nets import FusedBatchNorm, MaskedConv2D, MaskedDense
-from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm
+from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm, synchronising
 from secateur.pruning.constrain.gradients import hold_filters, in_turn
 from secateur.pruning.constrain.splitting import Splitting, admm
 
@@ -23,18 +23,19 @@ STEPS = 3
 WAYS = [(1, 1, False), (1, 4, True), (2, 1, True), (2, 4, False)]
 """Replicas, micro-batches, XLA: each pair of choices once or more."""
 EVERY_WAY = list(itertools.product((1, 2), (1, 4), (False, True)))
+AVERAGES = ("moving_mean", "moving_variance")
 ADJUSTED = [(1, False), (2, True)]
 """Replicas and XLA where gradients are adjusted."""
 ADJUSTED_IN_EVERY_WAY = list(itertools.product((1, 2), (False, True)))
 
 
 def network(norm: str) -> keras.Model:
-    """A convolution, a BatchNorm ("frozen" averages or "live" ones) and a classifier of four classes."""
+    """A convolution, a BatchNorm ("frozen", "live", or "keras" own) and a classifier of four classes."""
     keras.utils.set_random_seed(7)
     inputs = keras.Input((8, 8, 3))
     x = MaskedConv2D(6, name="conv")(inputs)
-    frozen = keras.layers.BatchNormalization(epsilon=1e-5, trainable=False, name="bn")
-    x = (frozen if norm == "frozen" else FusedBatchNorm(name="bn"))(x)
+    own = keras.layers.BatchNormalization(epsilon=1e-5, trainable=norm != "frozen", name="bn")
+    x = (FusedBatchNorm(name="bn") if norm == "live" else own)(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     return keras.Model(inputs, MaskedDense(4, name="fc")(x))
 
@@ -76,6 +77,47 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
     metrics = list(made.train(data(), seeds, rates))
     assert len(metrics) == STEPS
     return made
+
+
+def curve(strategy, steps: int = 50) -> np.ndarray:
+    """The losses of so many steps."""
+    made = trainer(strategy, "frozen", 1, False)
+    found = made.train(data(steps), [(1, i) for i in range(steps)], [0.05] * steps)
+    return np.array([loss for loss, *_ in found])
+
+
+def synchronised(strategy) -> dict[str, np.ndarray]:
+    """Gradients of a step and averages: BatchNorm frozen, or with the statistics of all; ours, and Keras'."""
+    found = {}
+    for norm in ("frozen", "live", "keras"):
+        with strategy.scope():
+            model = network(norm)
+        before = [np.array(v) for v in model.trainable_variables]
+        with synchronising(model):
+            made = Trainer(
+                model, read, labels_only, momentum=0.0, optimizer="torch_momentum", strategy=strategy
+            )
+            list(made.train(data(1), [(1, 0)], [1.0]))
+        after = [np.array(v) for v in model.trainable_variables]
+        found |= {f"{norm}/{i}": old - new for i, (old, new) in enumerate(zip(before, after, strict=True))}
+        found |= {f"{norm}/{w}": np.array(getattr(model.get_layer("bn"), w)) for w in AVERAGES}
+    return found
+
+
+def scaled_down(strategy) -> dict[str, np.ndarray]:
+    """The state after three steps, the second of which is not finite in one image, and how many count."""
+
+    def objective(logits, batch):
+        loss, accuracy = labels_only(logits, batch)
+        return loss * tf.reduce_mean(batch["factor"]), accuracy
+
+    with strategy.scope():
+        model = network("frozen")
+    made = Trainer(model, read, objective, optimizer="adam", strategy=strategy, scaled=True)
+    batches = [batch | {"factor": np.ones(16, np.float32)} for batch in data()]
+    batches[1]["factor"][-1] = np.nan
+    list(made.train(batches, [(1, i) for i in range(STEPS)], [1e-3] * STEPS))
+    return made.state() | {"skipped": np.array(made.skipped)}
 
 
 def adjusted(strategy, compiled: bool) -> Trainer:
@@ -167,6 +209,8 @@ def main(path: str, every_way: bool) -> None:
         found[f"{replicas}/live/logits"] = make_forward(live.model, scaled)(images, 8)
         reestimate_batch_norm(live.model, scaled, images, 20)
         found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
+        found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
+        found |= {f"{replicas}/scaled/{key}": value for key, value in scaled_down(strategy).items()}
     np.savez(path, **found)
 
 
