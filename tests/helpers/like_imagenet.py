@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.photos import store
+
 CLASSES, SIZES = 1000, 60
 CMYK, PNG = 3, 8
 """Training images that are no JPEG of red, green and blue, as some of the real ones are not."""
@@ -38,39 +40,11 @@ def _bytes(image: Image.Image, kind: str) -> bytes:
     return file.getvalue()
 
 
-def write(folder: Path, images: int, tests: int = CLASSES) -> int:
-    """Write `imagenet2012` as tfds does, in files of TFRecords; return how many bytes of images it holds."""
-    import tensorflow_datasets as tfds
+def write(folder: Path, images: int, tests: int = CLASSES) -> None:
+    """Write `imagenet2012` as tensorflow-datasets does."""
 
-    def rows(count: int) -> Iterator[tuple[int, dict]]:
+    def rows(count: int) -> Iterator[tuple[bytes, int]]:
         for i in range(count):
-            row = {"image": encoded(i if i < SIZES else SIZES + i % SIZES), "label": i % CLASSES}
-            yield i, row | {"file_name": f"n{i:08}.JPEG"}
+            yield encoded(i if i < SIZES else SIZES + i % SIZES), i % CLASSES
 
-    with tfds.core.registered.skip_registration():
-
-        class Imagenet2012(tfds.core.GeneratorBasedBuilder):
-            VERSION = tfds.core.Version("5.1.0")
-
-            def _info(self) -> tfds.core.DatasetInfo:
-                features = {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(num_classes=CLASSES),
-                    "file_name": tfds.features.Text(),
-                }
-                return self.dataset_info_from_configs(
-                    features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-                )
-
-            def _split_generators(self, dl_manager: object) -> dict:
-                return {"train": rows(images), "validation": rows(tests)}
-
-            def _generate_examples(self, number: int) -> Iterator:
-                raise NotImplementedError
-
-    builder = Imagenet2012(data_dir=folder)
-    skip = tfds.download.ComputeStatsMode.SKIP
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=4, compute_stats=skip)
-    )
-    return builder.info.dataset_size
+    store(folder, "imagenet2012", CLASSES, {"train": rows(images), "validation": rows(tests)}, "5.1.0")
