@@ -57,6 +57,7 @@ def store(
             for i, (image, label) in enumerate(rows):
                 yield i, {"image": image, "label": label, "file_name": f"n{i:08}.JPEG"}
 
+    tfds.disable_progress_bar()
     Photos.name = name
     builder = Photos(data_dir=folder)
     skip = tfds.download.ComputeStatsMode.SKIP

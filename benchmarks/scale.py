@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
 from benchmarks.photos import photos, store
 from secateur.runs import cli
+from secateur.runs.start import start_tensorflow
 
 SIDE, BATCH, CLASSES = 224, 64, 10
 COUNTS = (1, 2, 4)  # parts of all images, and devices
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--walk", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    start_tensorflow()
     if args.walk:
         return walk(*args.walk)
     if args.devices:
