@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 from secateur.reports.page import render, run_page
-from secateur.reports.seal import is_sealed
 from secateur.reports.words import Report
 from secateur.runs.errors import RunFolderError, UsageError, first_line
 from secateur.runs.files import read_json, write_atomic
+from secateur.runs.seal import is_sealed
 from secateur.runs.suggest import nearest
 
 MARGIN, GAP, ROW = 16, 28, 960  # pixels: around all panels, between them, and how wide a row of them is

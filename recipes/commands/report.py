@@ -21,9 +21,9 @@ from secateur.recipes.engine.cutting import TIMED_BUDGETS
 from secateur.recipes.engine.report import left_whole, plan_widths, when_and_where
 from secateur.reports.costs import costs_of
 from secateur.reports.page import run_page
-from secateur.reports.seal import sealed
 from secateur.runs import warn, write_atomic, write_json
 from secateur.runs.errors import UsageError, first_line
+from secateur.runs.seal import sealed
 from secateur.runs.text import number, table
 
 

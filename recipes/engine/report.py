@@ -26,9 +26,9 @@ from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.training.scoring import Score, ensemble_accuracy, mean_of, pieces_of
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
-from secateur.reports.seal import sealed
 from secateur.reports.words import held_out, left_out, ratio
 from secateur.runs import load_snapshot, read_json, sha256, warn, write_json
+from secateur.runs.seal import sealed
 from secateur.runs.text import number, table
 
 PAGE = "report.html"

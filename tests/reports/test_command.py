@@ -8,8 +8,8 @@ import pytest
 from secateur.__main__ import dispatch
 from secateur.reports.command import picture_file
 from secateur.reports.page import run_page
-from secateur.reports.seal import sealed
 from secateur.runs import UsageError, write_json
+from secateur.runs.seal import sealed
 from tests.helpers.reports import full, pruned
 
 
