@@ -43,7 +43,7 @@ print("runs on", "a TPU" if TPU else "a GPU" if GPU else "the CPU")
 from pathlib import Path
 
 DEMO = Path("demo")
-options = "--arch ResNet-8 --dataset DIGITS --baseline_epoch 10 --train_epoch 5 --batch_size 32"
+options = "--arch ResNet-8 --dataset DIGITS --baseline_epoch 30 --train_epoch 12 --batch_size 32"
 options = ["--recipe", "ekg", "--target_rate", "0.6", *options.split(), "--train_path", DEMO]
 subprocess.run([sys.executable, "-m", "secateur", "train", *options, *DEVICE], check=True)
 
