@@ -1,6 +1,6 @@
 """Images that do not fit in memory, fewer bits, several devices: what they cost.
 
-    python -m benchmarks.scale [--images N] [--arch ResNet-56]
+    python -m benchmarks.scale [--images N] [--arch ResNet-56] [--turns 7]
 
 Writes JPEGs of the size of ImageNet's (about 420×420) as a data set of tensorflow-datasets into a temporary
 folder. One row: a streamed epoch beside plain `tf.data` on the same files, which shuffles in a buffer;
@@ -28,7 +28,6 @@ from secateur.runs.start import start_tensorflow
 
 SIDE, BATCH, CLASSES = 224, 64, 10
 COUNTS = (1, 2, 4)  # parts of all images, and devices
-TURNS = 7
 PLAIN = "plain tf.data"
 
 
@@ -72,7 +71,7 @@ def plain(folder: Path) -> int:
     return sum(len(labels) for _, labels in rows.as_numpy_iterator())
 
 
-def reading(folder: Path) -> list[dict]:
+def reading(folder: Path, turns: int) -> list[dict]:
     """Seconds for each image of an epoch, ours and plain; both know the files from an epoch before."""
 
     def each(epoch) -> float:
@@ -83,7 +82,7 @@ def reading(folder: Path) -> list[dict]:
     epochs = {PLAIN: plain, "ours": ours}
     for epoch in epochs.values():
         epoch(folder)
-    return summary(take_turns({name: partial(each, epoch) for name, epoch in epochs.items()}, TURNS), PLAIN)
+    return summary(take_turns({name: partial(each, epoch) for name, epoch in epochs.items()}, turns), PLAIN)
 
 
 def memory(folder: Path) -> list[dict]:
@@ -110,7 +109,7 @@ def walk(folder: str, part: str, stream: str) -> None:
     print(json.dumps({"images": count, "bytes": 1024 * int(peak[1])}))
 
 
-def steps(arch: str, devices: int = 1) -> list[dict]:
+def steps(arch: str, devices: int, turns: int) -> list[dict]:
     """A train step of 128 CIFAR images in float32 and bfloat16, on logical devices."""
     import tensorflow as tf
 
@@ -148,7 +147,7 @@ def steps(arch: str, devices: int = 1) -> list[dict]:
     for one in trainers.values():
         step(one)
     calls = {dtype: partial(step, one) for dtype, one in trainers.items()}
-    return [{"devices": devices, **row} for row in summary(take_turns(calls, 2 * TURNS), "float32")]
+    return [{"devices": devices, **row} for row in summary(take_turns(calls, 2 * turns), "float32")]
 
 
 def show(read: list[dict], peaks: list[dict], steps: list[dict], arch: str) -> None:
@@ -167,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--arch", default="ResNet-56")
+    parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--walk", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -174,11 +174,12 @@ def main() -> None:
     if args.walk:
         return walk(*args.walk)
     if args.devices:
-        return print(json.dumps(steps(args.arch, args.devices)))
+        return print(json.dumps(steps(args.arch, args.devices, args.turns)))
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), args.images)
-        read, peaks = reading(Path(name)), memory(Path(name))
-    rows = [row for devices in COUNTS for row in apart("--arch", args.arch, "--devices", devices)]
+        read, peaks = reading(Path(name), args.turns), memory(Path(name))
+    given = "--arch", args.arch, "--turns", args.turns
+    rows = [row for devices in COUNTS for row in apart(*given, "--devices", devices)]
     show(read, peaks, rows, args.arch)
     save("scale", {"images": args.images, "arch": args.arch, "reading": read, "memory": peaks, "steps": rows})
 
