@@ -43,7 +43,7 @@ def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
 DTYPES = ("float32", "float16")
 
 
-PIECE, PIECE_BYTES = 2**14, 2**27
+PIECE, PIECE_BYTES = 2**11, 2**27
 """Images, and bytes of images, of which every teacher says something before it is written."""
 
 
