@@ -231,3 +231,23 @@ def test_the_baseline_is_trained_with_plain_momentum(tmp_path, digits):
     for variable, expected, v in zip(model.trainable_variables, by_hand, velocity, strict=True):
         np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
         assert np.abs(v).max() > 1e-4  # what Nesterov would add once more, times 0.9
+
+
+def test_a_split_is_scored_in_pieces_and_many_classes_by_their_best_five(monkeypatch):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(70, 120)).astype(np.float32), rng.integers(0, 120, 70)
+    seen = []
+
+    def forward(images, batch_size):
+        seen.append(len(images))
+        return images
+
+    monkeypatch.setattr("secateur.recipes.training.scoring.AT_ONCE", 20)
+    found = score(forward, dataloader.Images(logits, labels, np.arange(70)), 8)
+    assert seen == [16, 16, 16, 22]
+    whole = score_logits(logits, labels)
+    assert (found.accuracy, found.count) == (pytest.approx(whole.accuracy), 70)
+    assert found.loss == pytest.approx(whole.loss, rel=1e-6)
+    best = np.argsort(-logits, 1)[:, :5]
+    assert found.top5 == pytest.approx(np.mean((best == labels[:, None]).any(1)))
+    assert score_logits(logits[:, :99], labels % 99).top5 is None
