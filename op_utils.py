@@ -286,18 +286,19 @@ def _waited(call: Callable[[], Any]) -> Any:
     return ThreadPool(1).apply_async(call).get()
 
 
-def _accelerated() -> bool:
+def accelerated() -> bool:
+    """Whether there is a GPU or a TPU."""
     return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
 def use_xla(compile_: bool | None = None) -> bool:
     """`--compile`, or by device: XLA wins on GPU and TPU and loses to oneDNN 3 to 4 times on the CPU."""
-    return _accelerated() if compile_ is None else compile_
+    return accelerated() if compile_ is None else compile_
 
 
 def steps_per_call() -> int:
     """How many steps one call runs: a call costs about a millisecond, which only accelerators notice."""
-    return 20 if _accelerated() else 1
+    return 20 if accelerated() else 1
 
 
 # --- fewer bits ---------------------------------------------------------------------------------------------

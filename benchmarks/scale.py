@@ -1,8 +1,8 @@
 """Images that do not fit in memory, fewer bits, several devices: what they cost.
 
-    python -m benchmarks.scale [--images N] [--arch ResNet-56]
+    python -m benchmarks.scale [--images N] [--arch ResNet-56] [--turns 7]
 
-Writes JPEGs of the size of ImageNet's (about 500×375) as a data set of tensorflow-datasets into a temporary
+Writes JPEGs of the size of ImageNet's (about 420×420) as a data set of tensorflow-datasets into a temporary
 folder. One row: a streamed epoch beside plain `tf.data` on the same files, which shuffles in a buffer;
 another: the most memory that a process needs for one epoch of more and more images, in their files or not;
 then a train step in float32 and bfloat16, and in one process on 1, 2 and 4 logical devices of the same CPU.
@@ -16,60 +16,40 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import print_summary, save, summary, take_turns, timed
+from benchmarks.common import print_summary, print_table, save, summary, take_turns, timed
+from benchmarks.photos import photos, store
 from secateur.runs import cli
-from secateur.runs.text import table
+from secateur.runs.start import start_tensorflow
 
-SIDE, BATCH, CLASSES, NAME = 224, 64, 10, "shaped_like_imagenet"
-COUNTS = (1, 2, 4)  # parts of all images
-TURNS = 5
+SIDE, BATCH, CLASSES = 224, 64, 10
+COUNTS = (1, 2, 4)  # parts of all images, and devices
+PLAIN = "plain tf.data"
 
 
 def write(folder: Path, count: int) -> None:
-    """Smooth noise in JPEGs of many sizes, in eight files."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    rng = np.random.default_rng(0)
-
-    def rows(number: int) -> Iterator[dict]:
-        for i in range(number):
-            coarse = rng.integers(0, 256, (12, 16, 3)).astype(np.float32)
-            sides = rng.integers(320, 520, 2)
-            image = tf.cast(tf.image.resize(coarse, sides, "bicubic"), tf.int32) + rng.integers(
-                0, 24, (*sides, 3)
-            )
-            yield {"image": np.clip(image, 0, 255).astype(np.uint8), "label": i % CLASSES}
-
-    signature = {"image": tf.TensorSpec((None, None, 3), tf.uint8), "label": tf.TensorSpec((), tf.int64)}
+    """A data set for each part of the images, named by it."""
     for part in COUNTS:
         number = count * part // max(COUNTS)
-        data = tf.data.Dataset.from_generator(partial(rows, number), output_signature=signature)
-        tfds.dataset_builders.store_as_tfds_dataset(
-            name=f"{NAME}_{part}",
-            version="1.0.0",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(num_classes=CLASSES),
-                }
-            ),
-            split_datasets={"train": data},
-            data_dir=str(folder),
-        )
+        rows = ((image, i % CLASSES) for i, image in enumerate(photos(number)))
+        store(folder, named(part), CLASSES, {"train": rows})
+
+
+def named(part: int) -> str:
+    """Of a data set of tensorflow-datasets."""
+    return f"shaped_like_imagenet_{part}"
 
 
 def ours(folder: Path, part: int = max(COUNTS), stream: bool = True) -> int:
     """An epoch in a random order; returns the number of images."""
-    from secateur.dataloader import batches, epoch_order, load
+    from secateur.dataloader import batches, epoch_order
+    from secateur.dataloader.sources import tfds
 
-    train = load(f"tfds:{NAME}_{part}@{SIDE}", str(folder), stream=stream).train
+    train = tfds.read(named(part), "train", str(folder), shape=(SIDE, SIDE, 3), stream=stream)
     return sum(len(batch.labels) for batch in batches(train, BATCH, epoch_order(len(train), 1, 0)))
 
 
@@ -80,7 +60,7 @@ def plain(folder: Path) -> int:
 
     skip = {"image": tfds.decode.SkipDecoding()}
     rows = tfds.load(
-        f"{NAME}_{max(COUNTS)}", split="train", data_dir=str(folder), decoders=skip, shuffle_files=True
+        named(max(COUNTS)), split="train", data_dir=str(folder), decoders=skip, shuffle_files=True
     )
 
     def decode(row):
@@ -91,37 +71,34 @@ def plain(folder: Path) -> int:
     return sum(len(labels) for _, labels in rows.as_numpy_iterator())
 
 
-def reading(folder: Path) -> list[dict]:
-    """Seconds for each image of an epoch, ours and plain."""
+def reading(folder: Path, turns: int) -> list[dict]:
+    """Seconds for each image of an epoch, ours and plain; both know the files from an epoch before."""
 
     def each(epoch) -> float:
         seen: list[int] = []
         seconds = timed(lambda: seen.append(epoch(folder)))
         return seconds / seen[0]
 
-    return summary(
-        take_turns({"plain tf.data": partial(each, plain), "ours": partial(each, ours)}, TURNS),
-        "plain tf.data",
-    )
+    epochs = {PLAIN: plain, "ours": ours}
+    for epoch in epochs.values():
+        epoch(folder)
+    return summary(take_turns({name: partial(each, epoch) for name, epoch in epochs.items()}, turns), PLAIN)
 
 
 def memory(folder: Path) -> list[dict]:
     """The most memory of processes that walk through an epoch."""
-    rows = []
-    for stream in (True, False):
-        for part in COUNTS:
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.scale",
-                "--walk",
-                str(folder),
-                str(part),
-                str(int(stream)),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append({"stream": stream, **json.loads(done.stdout.splitlines()[-1])})
-    return rows
+    return [
+        {"stream": stream, **apart("--walk", folder, part, int(stream))}
+        for stream in (True, False)
+        for part in COUNTS
+    ]
+
+
+def apart(*words: object) -> dict | list:
+    """What this program prints in a process of its own, the last line as JSON."""
+    command = [sys.executable, "-m", "benchmarks.scale", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def walk(folder: str, part: str, stream: str) -> None:
@@ -132,7 +109,7 @@ def walk(folder: str, part: str, stream: str) -> None:
     print(json.dumps({"images": count, "bytes": 1024 * int(peak[1])}))
 
 
-def steps(arch: str, devices: int = 1) -> list[dict]:
+def steps(arch: str, devices: int, turns: int) -> list[dict]:
     """A train step of 128 CIFAR images in float32 and bfloat16, on logical devices."""
     import tensorflow as tf
 
@@ -170,46 +147,40 @@ def steps(arch: str, devices: int = 1) -> list[dict]:
     for one in trainers.values():
         step(one)
     calls = {dtype: partial(step, one) for dtype, one in trainers.items()}
-    return [{"devices": devices, **row} for row in summary(take_turns(calls, 4 * TURNS), "float32")]
+    return [{"devices": devices, **row} for row in summary(take_turns(calls, 2 * turns), "float32")]
 
 
-def steps_apart(arch: str, devices: int) -> list[dict]:
-    """`steps` in a process of its own: devices are divided before TensorFlow is used."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--arch", arch, "--devices", str(devices)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def show(read: list[dict], peaks: list[dict], steps: list[dict], arch: str) -> None:
+    """The tables."""
+    print_summary(f"An image of about 420×420 at {SIDE}×{SIDE}", read, PLAIN)
+    titles = ("images", "in their files", "most memory, MB")
+    cells = [(f"{r['images']:,}", "yes" if r["stream"] else "no", f"{r['bytes'] / 1e6:,.0f}") for r in peaks]
+    print_table("One epoch in a process", titles, cells)
+    for devices in COUNTS:
+        rows = [row for row in steps if row["devices"] == devices]
+        print_summary(f"A step of {arch}, {devices} logical devices", rows, "float32")
 
 
 def main() -> None:
     """argv → tables and JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--arch", default="ResNet-56")
+    parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--walk", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    start_tensorflow()
     if args.walk:
         return walk(*args.walk)
     if args.devices:
-        return print(json.dumps(steps(args.arch, args.devices)))
+        return print(json.dumps(steps(args.arch, args.devices, args.turns)))
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), args.images)
-        read, peaks = reading(Path(name)), memory(Path(name))
-    print_summary(f"An image of about 420×420 at {SIDE}×{SIDE}", read, "plain tf.data")
-    titles = ("images", "in their files", "most memory, MB")
-    print(
-        table(
-            titles,
-            [(f"{r['images']:,}", "yes" if r["stream"] else "no", f"{r['bytes'] / 1e6:,.0f}") for r in peaks],
-        )
-    )
-    rows = [row for devices in COUNTS for row in steps_apart(args.arch, devices)]
-    for devices in COUNTS:
-        print_summary(
-            f"A step of {args.arch}, {devices} logical devices",
-            [r for r in rows if r["devices"] == devices],
-            "float32",
-        )
+        read, peaks = reading(Path(name), args.turns), memory(Path(name))
+    given = "--arch", args.arch, "--turns", args.turns
+    rows = [row for devices in COUNTS for row in apart(*given, "--devices", devices)]
+    show(read, peaks, rows, args.arch)
     save("scale", {"images": args.images, "arch": args.arch, "reading": read, "memory": peaks, "steps": rows})
 
 

@@ -73,6 +73,12 @@ def _batches(images: Images, batch_size: int, order: np.ndarray) -> Iterator[Bat
         yield Batch(part, images.labels[index], images.ids[index])
 
 
+def piece_edges(count: int, most: int, batch_size: int) -> list[int]:
+    """Where pieces of whole batches, of `most` images, begin and end; none is shorter than a batch."""
+    size = max(1, most // batch_size) * batch_size
+    return [0, *(start for start in range(size, count, size) if start <= count - batch_size), count]
+
+
 def in_parts(rows: Any, parts: Sequence[np.ndarray]) -> Iterator[Any]:
     """Yield the rows at each of some lists of positions, all as long as the first, or the last one shorter.
 

@@ -8,13 +8,14 @@ import tokenize  # NumPy reads the header of a file with it
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from secateur.dataloader.batches import piece_edges
 from secateur.runs.errors import DataError, UsageError, first_line
-from secateur.runs.files import write_atomic
+from secateur.runs.files import make_atomic
+from secateur.runs.parts import PartFile, part_file
 from secateur.runs.suggest import require
 
 
@@ -42,7 +43,7 @@ def choose_teachers(losses: Sequence[float], count: int = 5) -> list[int]:
 DTYPES = ("float32", "float16")
 
 
-PIECE, PIECE_BYTES = 2**14, 2**29
+PIECE, PIECE_BYTES = 2**11, 2**27
 """Images, and bytes of images, of which every teacher says something before it is written."""
 
 
@@ -55,11 +56,16 @@ def write_bank(
     rank: int = 2,
 ) -> str:
     """Writes a file by `bank_into`, all or nothing of it; returns its SHA-256."""
-    return write_atomic(path, lambda file: bank_into(file, forwards, images, ids, dtype, rank))
+
+    def make(temp: Path) -> None:
+        with part_file(temp, None, lambda noted: None) as file:
+            bank_into(file, forwards, images, ids, dtype, rank)
+
+    return make_atomic(path, make)
 
 
 def bank_into(
-    file: BinaryIO,
+    file: PartFile,
     forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
     images: np.ndarray,
     ids: np.ndarray,
@@ -73,7 +79,7 @@ def bank_into(
     of its rows. Of maps the logits are (n, h, w, classes, teachers), and so on.
 
     Args:
-        file: to write to.
+        file: to write to; it goes on behind the images that it holds, and notes every piece.
         forwards: images uint8 (n, h, w, c) → logits (n, classes), or (n, classes, several), in the order in
             which they are to be found; see `op_utils.make_forward`.
         images: un-augmented.
@@ -88,25 +94,22 @@ def bank_into(
     if len(ids) != len(images) or len(np.unique(ids)) < len(ids):
         raise UsageError(f"Each of {len(images)} images needs an id of its own. Received: {len(ids)} ids")
     most = min(PIECE, PIECE_BYTES // max(1, images[:1].nbytes))
-    edges = _edges(len(ids), most, batch_size)
-    with tqdm(total=len(forwards) * (len(edges) - 1), desc="memory bank", unit="teacher") as bar:
-        for start, stop in itertools.pairwise(edges):
-            part = images if stop - start == len(ids) else images[start:stop]
-            logits = _said(forwards, part, dtype, rank, bar.update)
+    edges = [file.done + edge for edge in piece_edges(len(ids) - file.done, most, batch_size)]
+    pieces = [(start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
+    whole = pieces == [(0, len(ids))]
+    with tqdm(total=len(forwards) * len(pieces), desc="memory bank", unit="teacher") as bar:
+        for start, stop in pieces:
+            logits = _said(forwards, images if whole else images[start:stop], dtype, rank, bar.update)
             if start == 0:
                 shape = (len(ids), *logits.shape[1:])
                 head = {"descr": logits.dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, head)
             file.write(logits.tobytes())  # NumPy's own writer hides that the disk is full
+            if not whole:
+                file.note(stop)
     rows = io.BytesIO()
     np.save(rows, np.asarray(ids, np.int64))
     file.write(rows.getbuffer())
-
-
-def _edges(count: int, most: int, batch_size: int) -> list[int]:
-    """Where pieces of whole batches begin and end; the last one is not shorter than a batch."""
-    size = max(1, most // batch_size) * batch_size
-    return [0, *(start for start in range(size, count, size) if start <= count - batch_size), count]
 
 
 def _said(

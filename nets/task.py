@@ -119,6 +119,11 @@ class Task:
         """What `metric` and `score` are; larger is better."""
         return name_of(self.measure) if self.measure else METRICS[self.kind]
 
+    @property
+    def by_image(self) -> bool:
+        """Whether loss and score of all images are the means of those of each."""
+        return self.kind == "classes" and self.measure is None and self.said.ignored is None
+
     def losses(self, labels: Any, outputs: Any) -> tf.Tensor:
         """How wrong each image's outputs are, float32 (n,); of positions the mean.
 

@@ -13,6 +13,7 @@ from secateur.reports.page import render, run_page
 from secateur.reports.words import Report
 from secateur.runs.errors import RunFolderError, UsageError, first_line
 from secateur.runs.files import read_json, write_atomic
+from secateur.runs.seal import is_sealed
 from secateur.runs.suggest import nearest
 
 MARGIN, GAP, ROW = 16, 28, 960  # pixels: around all panels, between them, and how wide a row of them is
@@ -25,6 +26,7 @@ def run(options: Any) -> None:
 
     Raises:
         UsageError: the file is no report, there is no such picture, or the run had nothing to show in it.
+            What fails on a report as a run has written it is a defect, and is raised as it is.
         RunFolderError: the file cannot be written.
     """
     file = Path(options.report)
@@ -33,6 +35,8 @@ def run(options: Any) -> None:
     try:
         text = picture_file(report, options.picture) if options.picture else run_page(report)
     except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        if is_sealed(report):  # then the fault is not in the report
+            raise
         raise UsageError(
             f"no run has written this report ({first_line(error)}). Received: {file}\n"
             "give a run's report.json"

@@ -42,6 +42,8 @@ COLUMNS = (
     Column("ms_frozen", "ms per batch, TensorFlow", "{:.1f}"),
     Column("holdout_accuracy", "hold-out accuracy", "{:.2f} %"),
     Column("test_accuracy", "test accuracy", "{:.2f} %"),
+    Column("holdout_top5_accuracy", "hold-out top-5", "{:.2f} %"),
+    Column("test_top5_accuracy", "test top-5", "{:.2f} %"),
 )
 FILE_COLUMNS = (Column("bytes", "bytes", "{:,}"), *(COLUMNS[k] for k in (4, 6, 7)))
 PHASES = {

@@ -41,9 +41,15 @@ def names(folder: Path) -> list[str]:
 
 
 def drop(folder: Path, name: str) -> None:
-    """Remove all checkpoints of `name`."""
+    """Remove all checkpoints of `name`, and the file that it was writing."""
     for number in _numbers(folder, name):
         _path(folder, name, number).unlink(missing_ok=True)
+    part(folder, name).unlink(missing_ok=True)
+
+
+def part(folder: Path, name: str) -> Path:
+    """Return the path of a file that a step writes piece by piece, noted in its checkpoints."""
+    return folder / f"{name}.part"
 
 
 def _path(folder: Path, name: str, number: int) -> Path:

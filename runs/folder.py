@@ -10,7 +10,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -30,6 +31,7 @@ from secateur.runs.files import (
     write_atomic,
     write_json,
 )
+from secateur.runs.parts import PartFile, part_file
 from secateur.runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
@@ -185,8 +187,16 @@ class RunFolder:
         """Return the latest sound checkpoint (arrays and facts), or None."""
         return checkpoints.load(self._path, name)
 
+    @contextlib.contextmanager
+    def part_file(self, name: str, path: Path) -> Iterator[PartFile]:
+        """Write the file `path` of step `name` piece by piece, from where a killed run was."""
+        saved, part = self.load_checkpoint(name), checkpoints.part(self._path, name)
+        with part_file(part, saved and saved.facts, partial(self.save_checkpoint, name, {})) as file:
+            yield file
+        os.replace(part, path)
+
     def drop_checkpoints(self, name: str) -> None:
-        """Remove the checkpoints of a step that is complete."""
+        """Remove the checkpoints of a step that is complete, and what else it has begun."""
         checkpoints.drop(self._path, name)
 
     # --- entering and leaving ------------------------------------------------------------------------------

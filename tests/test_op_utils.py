@@ -179,6 +179,15 @@ def test_shared_weights_stay_shared_over_replicas(divided):
         assert all(len(np.unique(found.ravel()[labels.ravel() == i])) == 1 for i in range(5))
 
 
+@pytest.mark.parametrize("device", ["1", "2", "second"])
+def test_images_in_the_devices_memory_train_the_same_weights(divided, device):
+    """On one device, on two that each hold them all, and on the second of two."""
+    for key in (key for key in divided if key.startswith(f"{device}/resident/")):
+        expected = divided[f"1/1/False/{key.rpartition('/')[2]}"]
+        np.testing.assert_allclose(divided[key], expected, atol=4e-6, rtol=0, err_msg=key)
+    assert f"{device}/resident/0000" in divided
+
+
 def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
     """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
     np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ FOR_CROPS = 256
 """Side of ImageNet's images where crops of 224 are taken of them."""
 _CHUNK = 256
 """Images decoded between two copies into the array."""
+_CONTAINER = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+"""Of cgroups, second and first version."""
 _NAMED = 10
 """Files that cannot be read, as far as messages name them."""
 
@@ -120,17 +123,27 @@ def image_size(paths: Sequence[Path]) -> tuple[int, int]:
 def fits_memory(label: str, count: int, shape: Shape, available: int | None = None) -> bool:
     """Whether `count` images fit in memory twice, for cutting them into splits copies; else a warning.
 
-    `available` is in bytes; None = what this machine has.
+    `available` is in bytes; None = what this process may have.
     """
     if available is None:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        available = memory_limit()
     needed = 2 * count * math.prod(shape)
     if needed > available:
         warn(
-            f"{count} images of {label} at {shape[0]}×{shape[1]} take {needed / 1e9:.0f} GB of memory, this "
-            f"machine has {available / 1e9:.0f}: they are read from their files while they are needed"
+            f"{count} images of {label} at {shape[0]}×{shape[1]} take {needed / 1e9:.1f} GB of memory, there "
+            f"are {available / 1e9:.1f}: they are read from their files while they are needed"
         )
     return needed <= available
+
+
+def memory_limit() -> int:
+    """Bytes that this process may have: of the machine, its container (cgroup) or its own limits (ulimit)."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    for file in _CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # another system, or "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limit for limit in limits if limit != resource.RLIM_INFINITY)
 
 
 def _middle(image, shape: Shape, shorter: int):

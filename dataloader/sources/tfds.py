@@ -164,7 +164,8 @@ def _chunks(builder, split: str, fit: Fit) -> Iterator[tuple[np.ndarray, np.ndar
 
     image, label = features_of(builder)
     skip = {image: tfds.decode.SkipDecoding()}
-    rows = builder.as_dataset(split=split, decoders=skip, shuffle_files=False)
+    one_by_one = tfds.ReadConfig(interleave_cycle_length=1)  # files in their order, as `_stored` reads them
+    rows = builder.as_dataset(split, decoders=skip, shuffle_files=False, read_config=one_by_one)
 
     def decode(row):
         number = row["id"] if "id" in row and row["id"].dtype == tf.string else tf.constant("")

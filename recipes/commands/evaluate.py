@@ -93,6 +93,7 @@ def _splits(
 def _row(path: str, model: keras.Model, found: Score) -> dict:
     cost = complexity(model)
     scores = {"accuracy": found.accuracy, "loss": found.loss, "count": found.count}
+    scores |= {} if found.top5 is None else {"top5": found.top5}
     return {"name": path, "params": cost.params, "macs": cost.macs, **scores}
 
 
@@ -101,5 +102,6 @@ def _print(row: dict, config: EvaluateOptions, metric: str) -> None:
     statistics = (
         "moving averages" if config.bn == "moving" else f"batch statistics of {config.val_batch_size}"
     )
-    accuracy = f"{metric} {100 * row['accuracy']:.2f} % on {row['count']:,} test images"
+    top5 = f", top-5 {100 * row['top5']:.2f} %" if "top5" in row else ""
+    accuracy = f"{metric} {100 * row['accuracy']:.2f} %{top5} on {row['count']:,} test images"
     print(f"{row['name']}: {cost}{accuracy} ({statistics})")

@@ -23,6 +23,7 @@ from secateur.reports.costs import costs_of
 from secateur.reports.page import run_page
 from secateur.runs import warn, write_atomic, write_json
 from secateur.runs.errors import UsageError, first_line
+from secateur.runs.seal import sealed
 from secateur.runs.text import number, table
 
 
@@ -110,6 +111,7 @@ def write_report(
         "plan": plan.to_json(),
         **when_and_where(),
     }
+    report = sealed(report)
     write_json(Path(options.report).with_suffix(".json"), report)
     write_atomic(options.report, run_page(report).encode())
     print(f"report: {options.report}")

@@ -196,8 +196,10 @@ class RunContext:
         return self.subject.reads(images, self.splits.facts)
 
     def arrays(self, images: Any) -> Any:
-        """The same as arrays, in the structure that the network reads."""
-        return keras.tree.map_structure(np.asarray, self.inputs(images))
+        """The same as arrays, in the structure that the network reads, made in parts of a batch."""
+        size = self.config.val_batch_size
+        parts = [self.inputs(images[i : i + size]) for i in range(0, max(1, len(images)), size)]
+        return keras.tree.map_structure(lambda *some: np.concatenate(some), *parts)
 
     def plain(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """`inputs` of the batch as a `Preprocess`: nothing is drawn."""

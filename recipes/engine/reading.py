@@ -23,6 +23,7 @@ TRIED = 512  # training images that say which range is the right one
 AT_A_TIME = 64
 CLEARLY = 0.1  # more of them: another range is meant
 BY_CHANCE = 3  # standard deviations of guessing that a trained model is above it
+CLOSE = 2  # standard errors of an accuracy that another range is behind it
 OPERATIONS = {"ops.Multiply", "ops.Divide", "ops.TrueDivide", "ops.Subtract", "ops.Add"}
 
 
@@ -47,6 +48,8 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Split
     if not said and not rescales(subject.original):
         name = max(right, key=right.get)
         print(f"pixels: {name}; {_text(right)} of {_count(splits)} training images right")
+        if close := as_good(right, name, _count(splits)):
+            warn(f"{' and '.join(close)} would fit about as well: say by --pixels what the model reads")
     chance = _highest_by_chance(facts.num_classes, _count(splits))
     better = [one for one in right if right[one] > max(right[name] + CLEARLY, chance)]
     if (better or right[name] <= chance) and not options.force:
@@ -105,6 +108,13 @@ def _accuracies(subject: Subject, splits: Splits, known: Mapping[str, Facts]) ->
         return subject.task.score(train.labels[chosen], np.concatenate(found))
 
     return {name: right(facts) for name, facts in known.items()}
+
+
+def as_good(right: Mapping[str, float], best: str, count: int) -> list[str]:
+    """Other ranges in which `count` images say no less for the model, within what chance does to a share."""
+    share = min(right[best], 1 - 1 / count)  # of all right the next image may be wrong
+    least = right[best] - CLOSE * np.sqrt(share * (1 - share) / count)
+    return [name for name, value in right.items() if name != best and value >= least]
 
 
 def _highest_by_chance(classes: int, count: int) -> float:

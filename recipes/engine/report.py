@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from secateur import exports
@@ -25,10 +24,11 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import file_rows, lite_files, timed_batch
 from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
-from secateur.recipes.training.scoring import ensemble_accuracy
+from secateur.recipes.training.scoring import Score, ensemble_accuracy, mean_of, pieces_of
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
 from secateur.reports.words import held_out, left_out, ratio
 from secateur.runs import load_snapshot, read_json, sha256, warn, write_json
+from secateur.runs.seal import sealed
 from secateur.runs.text import number, table
 
 PAGE = "report.html"
@@ -51,7 +51,7 @@ def finish(
     """
 
     def make(path: Path) -> dict:
-        report = _measure(context, system, snapshots, state, lite)
+        report = sealed(_measure(context, system, snapshots, state, lite))
         write_json(path, report)
         return {PAGE: _write_page(context, report)}
 
@@ -84,11 +84,11 @@ def _measure(
     history = history_of(load_snapshot(state.search).facts) if state.search else ()
     networks = {name: context.load(path) for name, path in snapshots.items()}
     parts = context.splits.measured
-    logits = {name: _logits(context, model, parts) for name, model in networks.items()}
+    members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
+    scores, together = _scores(context, networks, members if len(members) > 2 else [], parts)
     plain = {name: context.subject.finished(model) for name, model in networks.items()}
     lite = lite_files(plain, written)
     timed = _timed(context, plain, lite, parts)
-    members = [name for name, path in snapshots.items() if path in (state.dense, *state.members)]
     return {
         "system": system,
         "setting": config.setting,
@@ -104,10 +104,8 @@ def _measure(
             "std": context.splits.facts.std,
             "gives": "logits" if context.subject.original is None else "what the model gave as it came",
         },
-        "rows": [
-            _row(context, name, model, parts, logits[name]) | timed[name] for name, model in networks.items()
-        ],
-        "ensemble": _together(context, [logits[name] for name in members], parts) if len(members) > 2 else {},
+        "rows": [_row(name, model, scores[name]) | timed[name] for name, model in networks.items()],
+        "ensemble": together,
         "files": file_rows(context, state.files, lite.get([*networks][-1]), parts),
         "widths": plan_widths(state.plan),
         "untouched": left_whole(context.subject.original) if context.subject.original is not None else [],
@@ -215,22 +213,37 @@ def machine() -> dict:
     }
 
 
-def _logits(context: RunContext, model: keras.Model, parts: dict[str, Images]) -> dict[str, np.ndarray]:
-    """Logits (n, classes) by part."""
+def _scores(
+    context: RunContext, networks: dict[str, keras.Model], members: Sequence[str], parts: dict[str, Images]
+) -> tuple[dict[str, dict[str, Score]], dict]:
+    """By network and part how good it is; by part how good `members` are together, if there are any."""
     config = context.config
     if not context.splits.facts.labelled:
-        return dict.fromkeys(parts)
-    forward = make_forward(model, context.inputs, config.bn == "batch", config.compile)
-    return {name: forward(part.images, config.val_batch_size) for name, part in parts.items()}
-
-
-def _together(context: RunContext, logits: Sequence[dict[str, np.ndarray]], parts: dict[str, Images]) -> dict:
-    """Accuracy of the mean of probabilities, by part."""
-    found = {
-        name: ensemble_accuracy([one[name] for one in logits], part.labels, context.subject.task)
-        for name, part in parts.items()
+        unknown = {part: Score(None, None, len(images)) for part, images in parts.items()}
+        return dict.fromkeys(networks, unknown), {}
+    forwards = {
+        name: make_forward(model, context.inputs, config.bn == "batch", config.compile)
+        for name, model in networks.items()
     }
-    return {"members": len(logits), **{f"{name}_accuracy": value for name, value in found.items()}}
+    found = {part: _part_scores(context, forwards, members, images) for part, images in parts.items()}
+    scores = {name: {part: own[name] for part, (own, _) in found.items()} for name in networks}
+    together = {f"{part}_accuracy": accuracy for part, (_, accuracy) in found.items()}
+    return scores, {"members": len(members), **together} if members else {}
+
+
+def _part_scores(
+    context: RunContext, forwards: Mapping[str, Callable], members: Sequence[str], images: Images
+) -> tuple[dict[str, Score], float | None]:
+    """How good each network is, and accuracy of the mean of probabilities of `members`, piece by piece."""
+    size, task, pieces, together = context.config.val_batch_size, context.subject.task, [], []
+    for piece in pieces_of(images, size, task):
+        logits = {name: forward(piece.images, size) for name, forward in forwards.items()}
+        pieces.append({name: context.scored(own, piece) for name, own in logits.items()})
+        if members:
+            right = ensemble_accuracy([logits[name] for name in members], piece.labels, task)
+            together.append(Score(None, right, len(piece)))
+    scores = {name: mean_of([piece[name] for piece in pieces]) for name in forwards}
+    return scores, mean_of(together).accuracy if members else None
 
 
 def _timed(
@@ -260,20 +273,15 @@ def _timed(
     }
 
 
-def _row(
-    context: RunContext,
-    name: str,
-    model: keras.Model,
-    parts: dict[str, Images],
-    logits: dict[str, np.ndarray],
-) -> dict:
+def _row(name: str, model: keras.Model, scores: dict[str, Score]) -> dict:
     cost = complexity(model)
     return {
         "name": name,
         "params": cost.params,
         "macs": cost.macs,
         "flops_ekg": complexity(model, "ekg").macs,
-        **{f"{n}_accuracy": context.scored(logits[n], part).accuracy for n, part in parts.items()},
+        **{f"{part}_accuracy": found.accuracy for part, found in scores.items()},
+        **{f"{part}_top5_accuracy": found.top5 for part, found in scores.items() if found.top5 is not None},
     }
 
 

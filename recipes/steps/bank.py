@@ -59,7 +59,7 @@ class Bank(Step):
             own = context.subject.original
             rank = len(own.outputs[0].shape) if own is not None else 2
             size = context.config.val_batch_size
-            with open(path, "wb") as file:
+            with context.folder.part_file(state.name, path) as file:
                 bank_into(file, forwards, train.images, train.ids, self.dtype, rank, size)
             return facts
 

@@ -8,6 +8,7 @@ import pytest
 
 from secateur.distillation import MemoryBank, bank_into, choose_teachers, write_bank
 from secateur.runs import DataError, UsageError
+from secateur.runs.parts import part_file
 
 # --- choice ------------------------------------------------------------------------------------------------
 
@@ -171,12 +172,41 @@ def test_pieces_make_the_same_file(tmp_path, monkeypatch, batch_size):
 
     whole = np.stack([says(1)(IMAGES), of_batches(IMAGES)], -1)
     monkeypatch.setattr("secateur.distillation.bank.PIECE", 2)
-    with open(tmp_path / "bank.npy", "wb") as file:
+    notes = []
+    with part_file(tmp_path / "bank.npy", None, notes.append) as file:
         bank_into(file, [says(1), of_batches], IMAGES, IDS, batch_size=batch_size)
     np.save(tmp_path / "whole.npy", whole)
     data, expected = ((tmp_path / name).read_bytes() for name in ("bank.npy", "whole.npy"))
     assert data[: len(expected)] == expected
     np.testing.assert_array_equal(MemoryBank.open(tmp_path / "bank.npy", IDS)(IDS), whole)
+    for noted in notes:  # a run that was killed before the next one, in the middle of a write
+        (tmp_path / "again.npy").write_bytes(data[: noted["bytes"]] + b"half")
+        with part_file(tmp_path / "again.npy", noted, notes.append) as file:
+            bank_into(file, [says(1), of_batches], IMAGES, IDS, batch_size=batch_size)
+        assert (tmp_path / "again.npy").read_bytes() == data
+
+
+def test_a_teacher_says_nothing_of_an_image_twice(tmp_path, monkeypatch, capfd):
+    """Behind the last whole piece the next one is asked for; a file that was changed begins anew."""
+    monkeypatch.setattr("secateur.distillation.bank.PIECE", 2)
+    notes, asked = [], []
+
+    def teacher(images):
+        asked.append(len(images))
+        return says(0)(images)
+
+    path, changed = tmp_path / "bank.npy", tmp_path / "changed.npy"
+    with part_file(path, None, notes.append) as file:
+        bank_into(file, [teacher], IMAGES, IDS, "float16")
+    whole = path.read_bytes()
+    assert asked == [2, 2, 1] and [noted["done"] for noted in notes] == [2, 4, 5]
+    changed.write_bytes(whole[:150] + b"?" + whole[151:])
+    for file_, left in ((path, [1]), (changed, [2, 2, 1])):
+        asked.clear()
+        with part_file(file_, notes[1], notes.append) as file:
+            bank_into(file, [teacher], IMAGES, IDS, "float16")
+        assert asked == left and file_.read_bytes() == whole
+    assert "changed.npy is gone, damaged or changed; it is begun anew" in capfd.readouterr().err
 
 
 def test_several_teachers_at_once_stand_in_their_place(tmp_path):

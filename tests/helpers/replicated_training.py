@@ -13,11 +13,13 @@ import tensorflow as tf
 
 from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import share
+from secateur.dataloader import Images, batches
 from secateur.distillation import labels_only
 from secateur.nets import FusedBatchNorm, MaskedConv2D, MaskedDense
 from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm, synchronising
 from secateur.pruning.constrain.gradients import hold_filters, in_turn
 from secateur.pruning.constrain.splitting import Splitting, admm
+from secateur.recipes.training.resident import on_device
 
 STEPS = 3
 WAYS = [(1, 1, False), (1, 4, True), (2, 1, True), (2, 4, False)]
@@ -183,6 +185,19 @@ def shared(strategy, compiled: bool) -> Trainer:
     return trainer
 
 
+def resident(strategy) -> Trainer:
+    """As `trained`, with the images in the memory of the devices: batches hold their positions."""
+    with strategy.scope():
+        model = network("frozen")
+    images, labels = (np.concatenate([batch[key] for batch in data()]) for key in ("images", "labels"))
+    kept, preprocess = on_device(Images(images, labels, np.arange(len(labels))), read, strategy)
+    made = Trainer(model, preprocess, labels_only, weight_decay=5e-4, strategy=strategy, compile_=True)
+    sent = [batch._asdict() for batch in batches(kept, len(labels) // STEPS)]
+    assert all(array.nbytes <= 8 * len(array) for batch in sent for array in batch.values())
+    list(made.train(sent, [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]))
+    return made
+
+
 def main(path: str, every_way: bool) -> None:
     """Writes the weights of some divisions, or of all."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -197,6 +212,9 @@ def main(path: str, every_way: bool) -> None:
         found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
         kernel = shared(strategies[replicas], compiled).model.get_layer("conv").kernel
         found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
+    second = {"second": tf.distribute.OneDeviceStrategy("/cpu:1")}
+    for name, strategy in (strategies | second).items():
+        found |= {f"{name}/resident/{key}": value for key, value in resident(strategy).state().items()}
     for replicas, strategy in strategies.items():
         state = skipping(strategy, 4 // replicas).state()
         found |= {f"{replicas}/skipped/{name}": array for name, array in state.items()}

@@ -60,3 +60,40 @@ def test_killed_in_every_phase_it_ends_in_the_same_bits(published, programs, tmp
     assert metrics(folder) == metrics(published.folder)
     names = {path.name for path in published.folder.iterdir()}
     assert {path.name for path in folder.iterdir()} == names
+
+
+BANK = """
+about = "a dense network and its bank"
+[[steps]]
+kind = "dense"
+epochs = 1
+[[steps]]
+kind = "bank"
+teachers = "dense"
+dtype = "float16"
+[[steps]]
+kind = "train"
+teacher = "bank"
+"""
+
+
+def test_a_bank_goes_on_behind_its_last_whole_piece(programs, tmp_path):
+    """Its pieces are made small here; it is killed as soon as the second one is on the disk."""
+    (tmp_path / "pieces.py").write_text("import secateur.distillation.bank as bank\nbank.PIECE = 32\n")
+    (tmp_path / "bank.toml").write_text(BANK)
+    options = "--recipe bank.toml --import pieces.py --until bank --arch ResNet-8 --dataset DIGITS".split()
+    options += (
+        "--batch_size 64 --val_batch_size 32 --train_images 512 --time_seconds 0.01 --train_path".split()
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = programs.run("train_cifar.py", *options, "whole", cwd=tmp_path)
+    assert done.code == 0, done.err
+    process = programs.start("train_cifar.py", *options, "killed", cwd=tmp_path)
+    assert seen(killed, "checkpoint_bank-*2.pkl", process)
+    os.kill(process, signal.SIGKILL)
+    assert programs.wait().code == -signal.SIGKILL
+    assert (killed / "bank.part").stat().st_size < (whole / "bank.npy").stat().st_size
+    last = programs.run("train_cifar.py", *options, "killed", cwd=tmp_path)
+    assert last.code == 0 and "begun anew" not in last.err, last.err
+    assert sha256(killed / "bank.npy") == sha256(whole / "bank.npy")
+    assert not list(killed.glob("*.part")) and not list(killed.glob("checkpoint_*"))

@@ -16,6 +16,7 @@ from secateur.dataloader import Facts
 from secateur.dataloader.pipelines import PIXELS
 from secateur.pruning import complexity
 from secateur.recipes.commands.evaluate import run as evaluate
+from secateur.recipes.engine import reading
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.config import EvaluateOptions
 from secateur.recipes.engine.reading import candidates
@@ -120,7 +121,8 @@ def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, cap
     """Tried with real users' files: a wrong range ruined the model in four minutes, with exit code 0."""
     dense = ["--until", "baseline", "--train_path"]
     report = run(choose(words(mine, "ekg", *dense, tmp_path / "found", model="bare")))
-    assert "pixels: -1..1" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "pixels: -1..1" in said.out and "about as well" not in said.err
     assert (report["inputs"]["mean"], report["inputs"]["std"]) == ([127.5] * 3, [127.5] * 3)
     assert report["rows"][0]["test_accuracy"] > 0.7
     wrong = words(mine, "ekg", "--pixels", "0..255", *dense, tmp_path / "wrong", model="bare")
@@ -128,6 +130,16 @@ def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, cap
         run(choose(wrong))
     assert not (tmp_path / "wrong").exists()
     assert run(choose([*wrong, "--force"]))["rows"][0]["test_accuracy"] < 0.5
+
+
+def test_a_close_decision_between_ranges_is_a_warning(mine, tmp_path, capsys, monkeypatch):
+    """Of 512 images 90.0 % are right, by chance ± 1.3 %."""
+    found = {"-1..1": 0.900, "torch": 0.878, "0..1": 0.860}
+    assert reading.as_good(found, "-1..1", 512) == ["torch"]
+    assert reading.as_good({"-1..1": 1.0, "torch": 511 / 512, "0..1": 505 / 512}, "-1..1", 512) == ["torch"]
+    monkeypatch.setattr(reading, "_accuracies", lambda *args: dict.fromkeys(args[2], 0.1) | found)
+    run(choose(words(mine, "ekg", "--until", "baseline", "--train_path", tmp_path / "run", model="bare")))
+    assert "warning: torch would fit about as well: say by --pixels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name, more", [("folder", []), ("CIFAR10", ["rgb"]), ("memory", [])])

@@ -19,7 +19,7 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.recipe import find_recipe
 from secateur.recipes.engine.step import State, make_step
-from secateur.recipes.training import loop
+from secateur.recipes.training import loop, resident
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score, score_logits
 from secateur.runs import MetricsLog, RunFolder, TrainingError
@@ -94,6 +94,37 @@ def test_images_in_their_files_train_the_same_weights_and_averages(tmp_path, dig
     )
     assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
     assert [row["holdout_loss"] for row in rows] == [row["holdout_loss"] for row in again]
+
+
+def test_on_an_accelerator_a_batch_is_sent_as_positions(tmp_path, digits, monkeypatch):
+    """With and without one the same weights; what does not fit or lies in files is sent as ever."""
+    sent, stream = [], loop._stream
+
+    def watched(*args):
+        for batch in stream(*args):
+            sent.append(batch["images"])
+            yield batch
+
+    monkeypatch.setattr(loop, "_stream", watched)
+    here, _ = train(tmp_path / "here", digits, epochs=1)
+    assert {batch.shape for batch in sent} == {(100, 32, 32, 3)}
+    sent.clear()
+    monkeypatch.setattr(loop, "fit_device", lambda *args: True)
+    there, _ = train(tmp_path / "there", digits, epochs=1)
+    assert {batch.shape for batch in sent} == {(100,)}
+    for one, other in zip(here.get_weights(), there.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_is_kept_on_a_device(digits, monkeypatch):
+    assert not resident.fit_device(digits.warmup, True)
+    monkeypatch.setattr(resident, "accelerated", lambda: True)
+    assert resident.fit_device(digits.warmup, True) and not resident.fit_device(digits.warmup, False)
+    assert not resident.fit_device(
+        dataclasses.replace(digits.warmup, images=Stored.of_files([], (1, 1, 3))), True
+    )
+    monkeypatch.setattr(resident, "MOST_BYTES", digits.warmup.images.nbytes - 1)
+    assert not resident.fit_device(digits.warmup, True)
 
 
 def test_it_goes_on_within_an_epoch_with_the_same_bits(tmp_path, digits, monkeypatch):
@@ -281,3 +312,23 @@ def test_the_baseline_is_trained_with_plain_momentum(tmp_path, digits):
     for variable, expected, v in zip(model.trainable_variables, by_hand, velocity, strict=True):
         np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
         assert np.abs(v).max() > 1e-4  # what Nesterov would add once more, times 0.9
+
+
+def test_a_split_is_scored_in_pieces_and_many_classes_by_their_best_five(monkeypatch):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(70, 120)).astype(np.float32), rng.integers(0, 120, 70)
+    seen = []
+
+    def forward(images, batch_size):
+        seen.append(len(images))
+        return images
+
+    monkeypatch.setattr("secateur.recipes.training.scoring.AT_ONCE", 20)
+    found = score(forward, dataloader.Images(logits, labels, np.arange(70)), 8)
+    assert seen == [16, 16, 16, 22]
+    whole = score_logits(logits, labels)
+    assert (found.accuracy, found.count) == (pytest.approx(whole.accuracy), 70)
+    assert found.loss == pytest.approx(whole.loss, rel=1e-6)
+    best = np.argsort(-logits, 1)[:, :5]
+    assert found.top5 == pytest.approx(np.mean((best == labels[:, None]).any(1)))
+    assert score_logits(logits[:, :99], labels % 99).top5 is None

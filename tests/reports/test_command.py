@@ -8,7 +8,8 @@ import pytest
 from secateur.__main__ import dispatch
 from secateur.reports.command import picture_file
 from secateur.reports.page import run_page
-from secateur.runs import UsageError
+from secateur.runs import UsageError, write_json
+from secateur.runs.seal import sealed
 from tests.helpers.reports import full, pruned
 
 
@@ -47,6 +48,20 @@ def test_a_report_that_no_run_has_written_is_refused(change, tmp_path):
     with pytest.raises(UsageError, match="no run has written this report .*Received: .*report.json"):
         dispatch(["report", str(file)], "secateur")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_defect_on_a_report_that_a_run_has_written_is_not_blamed_on_the_report(tmp_path, monkeypatch):
+    """The same exception on the same report: once as written, once with a number changed."""
+    file = tmp_path / "report.json"
+
+    def broken(report):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("secateur.reports.command.run_page", broken)
+    for report, error in ((sealed(full()), KeyError), (sealed(full()) | {"bn": "other"}, UsageError)):
+        write_json(file, report)
+        with pytest.raises(error):
+            dispatch(["report", str(file)], "secateur")
 
 
 @pytest.mark.parametrize(
