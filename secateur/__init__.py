@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from secateur.recipes.engine.compress import compress as compress
 
 __version__ = "0.1.0"
-ROOMS = "coding dataloader distillation exports nets op_utils pruning recipes reports runs".split()
+ROOMS = "coding compute dataloader distillation exports nets op_utils pruning recipes reports runs".split()
 PUBLIC = {
     "register_layer": "pruning.layers",
     "functional": "nets.functional",

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from secateur import op_utils
 from secateur.dataloader import Facts, Images, given_splits
 from secateur.distillation import labels_only
 from secateur.exports.frozen import frozen_runner
@@ -126,9 +125,9 @@ def grouped():
 
 # Function in which `tf.function` stands → what calls it.
 USES = {
-    "op_utils.py:Trainer.__init__": trained,
-    "op_utils.py:make_forward": evaluated,
-    "op_utils.py:make_reestimator": lambda: reestimate_batch_norm(
+    "compute/trainer.py:Trainer.__init__": trained,
+    "compute/evaluation.py:make_forward": evaluated,
+    "compute/batch_norm.py:make_reestimator": lambda: reestimate_batch_norm(
         network("live"), scaled, data(1)[0]["images"], 8
     ),
     "recipes/engine/reading.py:_accuracies": own_pixels,
@@ -153,7 +152,7 @@ def by_groups(kernel, x):
 
 
 UNKNOWN_WITHOUT = {"pruning/layers/convolving.py:_in_groups": by_groups}
-TWICE = {"op_utils.py:Trainer.__init__": 2, "pruning/landscape/loss_at.py:LossAt.__init__": 2}
+TWICE = {"compute/trainer.py:Trainer.__init__": 2, "pruning/landscape/loss_at.py:LossAt.__init__": 2}
 
 
 def places():
@@ -298,7 +297,7 @@ def test_xla_compiles_it_with_fixed_shapes_and_it_computes_the_same(place):
 
 def test_metrics_alone_come_back_to_the_host_while_an_epoch_is_trained(monkeypatch):
     """Six steps in calls of two: three arrays, of loss, accuracy, whatever else the step computes."""
-    monkeypatch.setattr(op_utils, "steps_per_call", lambda: 2)
+    monkeypatch.setattr("secateur.compute.trainer.steps_per_call", lambda: 2)
     trainer, batches, read_back = Trainer(network("live"), read, labels_only), data(6), []
     eager = type(tf.constant(0)).__mro__[1]
     steps = trainer.train(batches, [(1, i) for i in range(6)], [0.1] * 6)

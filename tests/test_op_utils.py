@@ -372,7 +372,7 @@ def test_several_steps_in_a_call_are_the_same_steps(monkeypatch):
     batches = data(5)
     one, many = trainer_of(network("live")), trainer_of(network("live"))
     losses = [loss for loss, _, _ in train(one, batches)]
-    monkeypatch.setattr(op_utils, "steps_per_call", lambda: 3)
+    monkeypatch.setattr("secateur.compute.trainer.steps_per_call", lambda: 3)
     found = train(many, batches)
     assert [steps for _, _, steps in found] == [3, 2]
     assert [loss for loss, _, _ in found] == pytest.approx(
@@ -415,7 +415,7 @@ def test_what_one_replica_finds_not_finite_both_skip(divided):
 @pytest.mark.parametrize("spoilt", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_is_skipped_without_a_trace(spoilt, optimizer, monkeypatch):
     """Weights, slots, averages and Adam's count are those of the other steps alone; one trace for all."""
-    monkeypatch.setattr(op_utils, "steps_per_call", lambda: 2)
+    monkeypatch.setattr("secateur.compute.trainer.steps_per_call", lambda: 2)
 
     def objective(logits, batch):
         loss, accuracy = labels_only(logits, batch)

@@ -1,0 +1,1 @@
+"""The only room that knows devices; `secateur.op_utils` is its door."""
