@@ -296,7 +296,7 @@ def test_xla_compiles_it_with_fixed_shapes_and_it_computes_the_same(place):
 
 
 def test_metrics_alone_come_back_to_the_host_while_an_epoch_is_trained(monkeypatch):
-    """Six steps in calls of two: three arrays, of loss, accuracy, whatever else the step computes."""
+    """Six steps in calls of two: three arrays, a row for each step, whatever else it computes."""
     monkeypatch.setattr("secateur.compute.trainer.steps_per_call", lambda: 2)
     trainer, batches, read_back = Trainer(network("live"), read, labels_only), data(6), []
     eager = type(tf.constant(0)).__mro__[1]
@@ -311,4 +311,4 @@ def test_metrics_alone_come_back_to_the_host_while_an_epoch_is_trained(monkeypat
 
         monkeypatch.setattr(eager, name, counted)
     assert len(list(steps)) == 2
-    assert read_back == [(2,), (2,)]
+    assert read_back == [(2, 2), (2, 2)]
