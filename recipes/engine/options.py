@@ -6,6 +6,7 @@ pydantic checks the values; what it finds becomes one line of ours. Neither need
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import re
 import shlex
@@ -173,8 +174,9 @@ class Parser(argparse.ArgumentParser):
             flag = message.split()[2].split("=")[0]
             if found := closest(flag, self._option_string_actions):
                 message = f"{message}. Did you mean {found!r}?"
-        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
-            if found := closest(wrong[1], re.findall(r"'(.*?)'", wrong[2])):
+        if wrong := re.search(r"invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL):
+            received, *valid = ast.literal_eval(f"[{wrong[1]}, {wrong[2]}]")  # argparse prints their repr
+            if found := closest(str(received), map(str, valid)):
                 message = f"{message}. Did you mean {found!r}?"
         raise UsageError(f"{message}\nSee {self.prog} --help")
 
