@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from secateur.runs.errors import warn
 
+NEW = {"done": 0, "bytes": 0}
 _AT_ONCE = 2**22
 
 
@@ -19,10 +20,12 @@ class PartFile:
 
     Attributes:
         done: of the pieces that it begins with, see `note`; 0 in a new file.
+        kept: bytes of these pieces.
     """
 
-    def __init__(self, file: BinaryIO, done: int, note: Callable[[dict], None]) -> None:
-        self.done, self._file, self._note = done, file, note
+    def __init__(self, file: BinaryIO, noted: Mapping[str, Any], note: Callable[[dict], None]) -> None:
+        self.done, self.kept = noted["done"], noted["bytes"]
+        self._file, self._note = file, note
         self._digest = hashlib.sha256()
 
     def write(self, data: bytes | memoryview) -> int:
@@ -34,7 +37,9 @@ class PartFile:
         """Bring what was written onto the disk, and keep how much that is; `done` is what it stands for."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._note({"done": done, "bytes": self._file.tell(), "sha256": self._digest.hexdigest()})
+        end = self._file.tell()
+        self._note({"done": done, "bytes": end, "sha256": self._digest.hexdigest()})
+        self.kept = end
 
     def _holds(self, noted: Mapping[str, Any]) -> bool:
         """Whether the file begins with the noted bytes; it then stands behind them."""
@@ -56,13 +61,29 @@ def part_file(
         noted: what `note` was called with last.
         note: keeps how far it is, plain types.
 
-    A file that does not begin with what was noted is begun anew, with a warning.
+    A file that does not begin with what was noted is begun anew, with a warning. Of one whose writing fails
+    there stays what was noted: on a full disk the rest is in the way.
     """
-    with open(path, "r+b" if noted and path.is_file() else "w+b") as file:
-        part = PartFile(file, noted["done"] if noted else 0, note)
-        if noted and not part._holds(noted):
-            warn(f"{path} is gone, damaged or changed; it is begun anew")
-            file.seek(0)
-            part = PartFile(file, 0, note)
-        file.truncate()
-        yield part
+    part = None
+    try:
+        with open(path, "r+b" if noted and path.is_file() else "w+b") as file:
+            part = PartFile(file, noted or NEW, note)
+            if noted and not part._holds(noted):
+                warn(f"{path} is gone, damaged or changed; it is begun anew")
+                file.seek(0)
+                part = PartFile(file, NEW, note)
+            file.truncate()
+            yield part
+    except BaseException:
+        if part:
+            _cut(path, part.kept)
+        raise
+
+
+def _cut(path: Path, size: int) -> None:
+    """Leave the first bytes of a file, if there are any to leave."""
+    with contextlib.suppress(OSError):
+        if size:
+            os.truncate(path, size)
+        else:
+            path.unlink()

@@ -209,6 +209,24 @@ def test_a_teacher_says_nothing_of_an_image_twice(tmp_path, monkeypatch, capfd):
     assert "changed.npy is gone, damaged or changed; it is begun anew" in capfd.readouterr().err
 
 
+def test_of_a_bank_whose_writing_fails_there_stays_what_was_noted(tmp_path, monkeypatch):
+    """On a full disk the rest is in the way; of a first piece nothing stays."""
+    monkeypatch.setattr("secateur.distillation.bank.PIECE", 2)
+    path = tmp_path / "bank.npy"
+    for last in (0, 2):
+        notes = []
+
+        def note(facts, last=last, notes=notes):
+            if facts["done"] > last:
+                raise OSError(28, "No space left on device")
+            notes.append(facts)
+
+        with pytest.raises(OSError, match="No space"), part_file(path, None, note) as file:
+            bank_into(file, [says(0)], IMAGES, IDS)
+        assert [noted["bytes"] for noted in notes] == ([path.stat().st_size] if path.exists() else [])
+        assert path.exists() == (last > 0)
+
+
 def test_several_teachers_at_once_stand_in_their_place(tmp_path):
     both = [says(0), lambda images: np.stack([says(1)(images), says(2)(images)], -1)]
     write_bank(tmp_path / "bank.npy", both, IMAGES, IDS)
