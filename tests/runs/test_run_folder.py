@@ -86,6 +86,17 @@ def test_volatile_options_may_differ(tmp_path):
         pass
 
 
+def test_an_option_that_came_later_had_its_default_before(tmp_path):
+    later = {"sync": False, "points": (1, 2)}
+    with RunFolder(tmp_path, CONFIG):
+        pass
+    with RunFolder(tmp_path, CONFIG | later, defaults=later):
+        pass
+    with pytest.raises(RunFolderError, match=r"sync=False there\. Received: sync=True"):
+        with RunFolder(tmp_path, CONFIG | later | {"sync": True}, defaults=later):
+            pass
+
+
 HOLD = """
 import sys, time
 from secateur.runs import RunFolder, cli
