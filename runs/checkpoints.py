@@ -9,7 +9,7 @@ from secateur.runs.errors import SnapshotError, first_line, warn
 from secateur.runs.snapshot import Snapshot, load_snapshot, save_snapshot
 
 KEPT = 2
-ANY = "checkpoint_*.pkl"  # as a glob
+ANY = "checkpoint_*.pkl", "checkpoint_*.part"  # as globs
 
 
 def save(folder: Path, name: str, state: Snapshot) -> Path:
@@ -49,7 +49,7 @@ def drop(folder: Path, name: str) -> None:
 
 def part(folder: Path, name: str) -> Path:
     """Return the path of a file that a step writes piece by piece, noted in its checkpoints."""
-    return folder / f"{name}.part"
+    return folder / f"checkpoint_{name}.part"
 
 
 def _path(folder: Path, name: str, number: int) -> Path:

@@ -35,7 +35,7 @@ from secateur.runs.parts import PartFile, part_file
 from secateur.runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
-RESUMED = (checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
+RESUMED = (*checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
 
 
 class RunFolder:

@@ -192,7 +192,7 @@ def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
     assert (tmp_path / "trained_param.pkl").read_bytes() == b"a week of training"
 
 
-LEFT = ["checkpoint_baseline-000007.pkl", "metrics.jsonl"]
+LEFT = ["checkpoint_baseline-000007.pkl", "checkpoint_bank.part", "metrics.jsonl"]
 
 
 @pytest.mark.parametrize("left", LEFT)
@@ -202,6 +202,7 @@ def test_a_run_does_not_go_on_from_files_of_unknown_options(left, tmp_path):
         for step in range(7):
             folder.save_checkpoint("baseline", {"w": np.zeros(1)}, {"step": step})
         folder.record("baseline", "metrics.jsonl", 1.0)
+        folder.path("checkpoint_bank.part").write_bytes(b"half")
     with RunFolder(tmp_path, CONFIG) as folder:  # config.json is there: it goes on
         assert folder.load_checkpoint("baseline").facts == {"step": 6}
     (tmp_path / "config.json").unlink()
