@@ -9,7 +9,7 @@ from secateur.runs.errors import SnapshotError, first_line, warn
 from secateur.runs.snapshot import Snapshot, load_snapshot, save_snapshot
 
 KEPT = 2
-ANY = "checkpoint_*.pkl"  # as a glob
+ANY = "checkpoint_*.pkl", "checkpoint_*.part"  # as globs
 
 
 def save(folder: Path, name: str, state: Snapshot) -> Path:
@@ -22,15 +22,18 @@ def save(folder: Path, name: str, state: Snapshot) -> Path:
     return path
 
 
-def load(folder: Path, name: str) -> Snapshot | None:
-    """Return the latest checkpoint that is sound; warn about each that is not; None when there is none."""
+def load(folder: Path, name: str, clean: bool = True) -> Snapshot | None:
+    """Return the latest checkpoint that is sound; warn about each that is not; None when there is none.
+
+    Those that are not are removed, unless the folder is another's: `clean=False`.
+    """
     for number in sorted(_numbers(folder, name), reverse=True):
         try:
             return load_snapshot(_path(folder, name, number))
         except SnapshotError as error:
             warn(f"{first_line(error)}; the checkpoint before it is used")
-            # A damaged file must not count as one of the two that are kept.
-            _path(folder, name, number).unlink(missing_ok=True)
+            if clean:  # a damaged file must not count as one of the two that are kept
+                _path(folder, name, number).unlink(missing_ok=True)
     return None
 
 
@@ -49,7 +52,7 @@ def drop(folder: Path, name: str) -> None:
 
 def part(folder: Path, name: str) -> Path:
     """Return the path of a file that a step writes piece by piece, noted in its checkpoints."""
-    return folder / f"{name}.part"
+    return folder / f"checkpoint_{name}.part"
 
 
 def _path(folder: Path, name: str, number: int) -> Path:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ from secateur.runs.parts import PartFile, part_file
 from secateur.runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
-RESUMED = (checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
+RESUMED = (*checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
 
 
 class RunFolder:
@@ -48,14 +48,21 @@ class RunFolder:
         path: the folder; made when absent.
         config: the options of the run, as JSON. A folder belongs to the configuration that made it.
         volatile: keys of `config` that do not change results and may differ the next time.
+        defaults: values of keys that the folder of an earlier version lacks: it was run as with these.
 
     Raises:
         RunFolderError: on entering, when the folder is unwritable, busy, or holds another run or its remains.
     """
 
-    def __init__(self, path: str | os.PathLike, config: dict[str, Any], volatile: Iterable[str] = ()):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: dict[str, Any],
+        volatile: Iterable[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = Path(path)
-        self._config = json.loads(to_json(config))
+        self._config, self._defaults = (json.loads(to_json(values)) for values in (config, defaults or {}))
         self._volatile = frozenset(volatile)
         self._lock: FileLock | None = None
         self._manifest: dict[str, Any] = {"steps": {}, "found": []}
@@ -231,7 +238,8 @@ class RunFolder:
     def _compare(self, stored: Any) -> None:
         stored = stored if isinstance(stored, dict) else {}
         for key in [*self._config, *(key for key in stored if key not in self._config)]:
-            old, new = stored.get(key, "(absent)"), self._config.get(key, "(absent)")
+            old = stored.get(key, self._defaults.get(key, "(absent)"))
+            new = self._config.get(key, "(absent)")
             unknown = old == "(absent)" and new is None  # an option that came later, and that nobody gave
             if key not in self._volatile and old != new and not unknown:
                 raise RunFolderError(

@@ -9,9 +9,11 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from secateur.runs import checkpoints
 from secateur.runs.errors import RunFolderError
 from secateur.runs.folder import CONFIG, RunFolder
 from secateur.runs.metrics import MetricsLog
+from secateur.runs.snapshot import Snapshot
 
 
 class FollowedFolder(RunFolder):
@@ -45,6 +47,9 @@ class FollowedFolder(RunFolder):
 
     def save_checkpoint(self, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
         return None
+
+    def load_checkpoint(self, name: str) -> Snapshot | None:
+        return checkpoints.load(self._path, name, clean=False)
 
     def drop_checkpoints(self, name: str) -> None:
         return None

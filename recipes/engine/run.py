@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,15 @@ RESERVED = (*ENDING, "model")
 MOST = 9  # networks in a report: each is converted and timed
 REPORTED = ("until", "time_seconds", "bn")  # options that change what is reported
 MAY_DIFFER = (*VOLATILE, *REPORTED, "set", "flags", "program")
-FOLLOWED = (*VOLATILE, "set", "flags")  # options that may differ between the workers of a run
+FOLLOWED = (*VOLATILE, "set", "flags")  # options in which a worker may differ from config.json
+ALIKE = (
+    "nan",
+    "compile",
+    "stream",
+    "skip_bad",
+)  # but not from the first worker: they decide who is waited for
+# What a folder was run with that has no such option yet.
+DEFAULTS = {name: field.default for name, field in RunOptions.model_fields.items() if not field.is_required()}
 ENDED = -1.0  # what the chief of several workers says when all is done
 ENGINE = 2  # folders of another engine cannot be continued
 
@@ -139,16 +148,28 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     if not workers.follows:
         _refuse_old(Path(options.train_path))
     may_differ = FOLLOWED if workers.follows else MAY_DIFFER
-    with Folder(options.train_path, config, may_differ) as folder, Log(folder) as log:
+    with Folder(options.train_path, config, may_differ, DEFAULTS) as folder, Log(folder) as log:
         if not workers.follows:
             forget_changed(folder, log, config)
-        workers.agreed()
+        check_alike(workers, options)
         if workers.follows:
             folder.read()
         clock = Clock.of(options, folder)
         if options.balanced and splits.facts.labelled:
             print(_balanced(splits.train.labels))
         return _walk(RunContext(options, folder, log, splits, strategy, subject, clock), program)
+
+
+def check_alike(workers: Workers, options: RunOptions) -> None:
+    """Raises `RunFolderError` on a worker that would not meet the others: it would wait for ever.
+
+    config.json cannot say so: it has what a run began with, and these may change when it continues.
+    """
+    own = {name: getattr(options, name) for name in ALIKE}
+    number = zlib.crc32(repr(own).encode())  # which float64, the type of what workers say, holds exactly
+    if workers.agreed(number) != number:
+        said = ", ".join(f"{name}={value!r}" for name, value in own.items())
+        raise RunFolderError(f"The first worker has other options: give all the same. Received: {said}")
 
 
 def _balanced(labels: np.ndarray) -> str:
@@ -333,16 +354,25 @@ def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
     Files stay until they are made again. The options are stored last: after a kill it begins anew.
     """
     stored = _stored(folder.path("config.json"))
+    stored["program"] = [_complete(table) for table in stored.get("program", [])]
     if all(stored.get(key) == wanted[key] for key in ("program", *REPORTED)):
         return
     done = dict.fromkeys([*folder.steps(), *folder.begun(), *(row["phase"] for row in log.rows())])
-    again = outdated(stored.get("program", []), wanted["program"], done)
+    again = outdated(stored["program"], wanted["program"], done)
     folder.forget(again)
     for step in again:
         log.truncate(step, -1)
     folder.write_json("config.json", wanted)
     changes = ", ".join(changed(stored, wanted)) or "the recipe has changed"
     print(f"{os.fspath(folder)}: {changes}" + (f"; to be done again: {', '.join(again)}" if again else ""))
+
+
+def _complete(table: dict) -> dict:
+    """A step of config.json with the options that came after it: it was run as with their defaults."""
+    try:
+        return make_step(table).to_json()
+    except UsageError:  # of a kind, or with an option, that there is no more
+        return table
 
 
 def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterable[str]) -> list[str]:

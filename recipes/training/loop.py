@@ -21,7 +21,7 @@ from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forwa
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.resident import fit_device, on_device
 from secateur.recipes.training.scoring import score
-from secateur.recipes.training.timed import Round, curves_of, mean_of, timed_rounds
+from secateur.recipes.training.timed import Round, curves_of, mean_metrics, timed_rounds
 from secateur.runs import RunFolderError, TrainingError, warn
 from secateur.runs.errors import first_line
 
@@ -272,7 +272,7 @@ def _epoch(
             count += steps
             left_out = trainer.skipped - before
             if count % config.do_log < steps or count >= per_epoch:
-                loss, accuracy, *_ = mean_of(total, count - left_out)
+                loss, accuracy, *_ = mean_metrics(total, count - left_out)
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update(steps)
             if count < per_epoch and time.monotonic() - saved > 60 * config.save_minutes:
@@ -280,7 +280,7 @@ def _epoch(
                 facts = {"epoch": epoch, "step": count, "total": total.tolist(), "left_out": left_out}
                 context.checkpoint(spec.name, _state(trainer, spec), facts | trouble)
                 saved = time.monotonic()
-    return mean_of(total, count - left_out)
+    return mean_metrics(total, count - left_out)
 
 
 def _stream(spec: TrainingSpec, epoch: int, first: int = 0) -> Iterator[dict[str, np.ndarray]]:

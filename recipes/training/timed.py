@@ -42,7 +42,7 @@ def curves_of(spec: TrainingSpec, steps: int) -> np.ndarray:
     return np.stack([rates, np.full(steps, 0.9, np.float32) if spec.momenta is None else spec.momenta(steps)])
 
 
-def mean_of(total: np.ndarray, steps: int) -> tuple[float, ...]:
+def mean_metrics(total: np.ndarray, steps: int) -> tuple[float, ...]:
     """Mean metrics of so many steps; NaN where all were skipped."""
     return tuple((total / (steps or np.nan)).tolist())
 
@@ -126,7 +126,7 @@ class _Course:
             if not self._compiled:
                 self._compiled, self._start = True, self._spec.now() - self._before
         self._steps += count
-        return mean_of(total, count - (self._trainer.skipped - before))
+        return mean_metrics(total, count - (self._trainer.skipped - before))
 
     def _curves_now(self) -> np.ndarray:
         return self._curves[:, min(int(self.position() * RESOLUTION), RESOLUTION - 1)]

@@ -13,7 +13,8 @@ from secateur.runs import read_json, write_json
 from secateur.runs.text import table
 from tests.chaos.bench import PHASES, SHORT, STREAMED, Bench, opened
 from tests.chaos.faults import CHAIN, FAULTS, NATIVE
-from tests.chaos.hostile import KINDS, attack
+from tests.chaos.hostile import attack
+from tests.chaos.kinds import KINDS
 
 RESULT = "reliability.json"
 HOSTILE = "hostile files"

@@ -8,7 +8,8 @@ import pytest
 from secateur.runs import read_json
 from tests.chaos.bench import SHORT, Bench, broken, unreadable
 from tests.chaos.faults import FAULTS, NATIVE
-from tests.chaos.hostile import KINDS, attack
+from tests.chaos.hostile import attack
+from tests.chaos.kinds import KINDS
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.run import forget_changed, program_of
-from secateur.runs import MetricsLog, RunFolder, read_json, read_jsonl, sha256, write_json
+from secateur.recipes.engine.run import DEFAULTS, MAY_DIFFER, forget_changed, program_of
+from secateur.runs import MetricsLog, RunFolder, RunFolderError, read_json, read_jsonl, sha256, write_json
 
 NETWORK = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.9, "--train_epoch", 2]
 NETWORK += ["--train_images", 512, "--time_seconds", 0.1]
@@ -89,6 +89,24 @@ def test_the_earliest_change_decides(tmp_path, change, left, capsys):
         assert len(log.rows("fine_tune")) == ("fine_tune" in left)
         assert (tmp_path / "fine_tune").read_bytes() == b"made"
     assert capsys.readouterr().out.count("to be done again") == (left != STEPS)
+
+
+def test_a_folder_of_before_an_option_goes_on_as_with_its_default(tmp_path, capsys):
+    """Options of the run, and of a step; neither refuses it or makes a step outdated."""
+    program, other = (program_of(choose(words)).to_json() for words in ([], ["--sync_bn"]))
+    before = {key: value for key, value in program.items() if key not in ("sync_bn", "nan")}
+    before["program"] = [{k: v for k, v in step.items() if k != "dtype"} for step in program["program"]]
+    assert before["program"] != program["program"]
+    with RunFolder(tmp_path, before) as folder:
+        folder.write("bank", b"made")
+        folder.record("bank", "bank", 1.0)
+    with RunFolder(tmp_path, program, MAY_DIFFER, DEFAULTS) as folder:
+        with MetricsLog(folder, tensorboard=False) as log:
+            forget_changed(folder, log, program)
+        assert folder.done("bank") and capsys.readouterr().out == ""
+    with pytest.raises(RunFolderError, match="sync_bn=False there. Received: sync_bn=True"):
+        with RunFolder(tmp_path, other, MAY_DIFFER, DEFAULTS):
+            pass
 
 
 def test_a_folder_of_an_older_engine_is_refused_in_one_line(programs, tmp_path):

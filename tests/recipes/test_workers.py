@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from secateur.runs import read_jsonl, sha256
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.run import check_alike
+from secateur.runs import RunFolderError, read_jsonl, sha256
 from tests.helpers import workers
 from tests.helpers.replicated_training import network
 
@@ -51,6 +53,25 @@ def test_a_search_decides_alike_on_one_device_on_two_and_in_two_workers(two_and_
         assert spread["plans"] == one["plans"]
         np.testing.assert_allclose(spread["scores"], one["scores"], rtol=1e-6)
         np.testing.assert_allclose(spread["teacher"], one["teacher"], atol=1e-5)
+
+
+def test_a_worker_that_others_would_wait_for_says_what_it_was_given():
+    """A step may be left out by all or by none: `--nan` is asked in each."""
+
+    class First:
+        def agreed(self, number: float) -> float:
+            self.said = number
+            return number
+
+    class Other(First):
+        def agreed(self, number: float) -> float:
+            return first.said
+
+    first, other = First(), Other()
+    check_alike(first, RunOptions(train_path="run", gpu_id=[0]))
+    check_alike(other, RunOptions(train_path="elsewhere"))
+    with pytest.raises(RunFolderError, match="give all the same. Received: nan='skip', compile=None"):
+        check_alike(other, RunOptions(train_path="run", nan="skip"))
 
 
 @pytest.mark.slow

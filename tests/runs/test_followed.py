@@ -13,6 +13,7 @@ def test_a_follower_reads_what_the_chief_records_and_writes_nothing(tmp_path):
             assert follower.steps() == []
             chief.step("train", "a.bin", lambda path: path.write_bytes(b"a") and None)
             chief.save_checkpoint("tune", {}, {"epoch": 1})
+            chief.path("checkpoint_tune-000002.pkl").write_bytes(b"not all of it is seen here yet")
             before = {path: path.read_bytes() for path in tmp_path.iterdir()}
             follower.read()
             assert follower.steps() == ["train"] and follower.load_checkpoint("tune").facts == {"epoch": 1}

@@ -86,6 +86,17 @@ def test_volatile_options_may_differ(tmp_path):
         pass
 
 
+def test_an_option_that_came_later_had_its_default_before(tmp_path):
+    later = {"sync": False, "points": (1, 2)}
+    with RunFolder(tmp_path, CONFIG):
+        pass
+    with RunFolder(tmp_path, CONFIG | later, defaults=later):
+        pass
+    with pytest.raises(RunFolderError, match=r"sync=False there\. Received: sync=True"):
+        with RunFolder(tmp_path, CONFIG | later | {"sync": True}, defaults=later):
+            pass
+
+
 HOLD = """
 import sys, time
 from secateur.runs import RunFolder, cli
@@ -181,7 +192,7 @@ def test_what_was_there_before_the_run_is_not_overwritten(tmp_path):
     assert (tmp_path / "trained_param.pkl").read_bytes() == b"a week of training"
 
 
-LEFT = ["checkpoint_baseline-000007.pkl", "metrics.jsonl"]
+LEFT = ["checkpoint_baseline-000007.pkl", "checkpoint_bank.part", "metrics.jsonl"]
 
 
 @pytest.mark.parametrize("left", LEFT)
@@ -191,6 +202,7 @@ def test_a_run_does_not_go_on_from_files_of_unknown_options(left, tmp_path):
         for step in range(7):
             folder.save_checkpoint("baseline", {"w": np.zeros(1)}, {"step": step})
         folder.record("baseline", "metrics.jsonl", 1.0)
+        folder.path("checkpoint_bank.part").write_bytes(b"half")
     with RunFolder(tmp_path, CONFIG) as folder:  # config.json is there: it goes on
         assert folder.load_checkpoint("baseline").facts == {"step": 6}
     (tmp_path / "config.json").unlink()
