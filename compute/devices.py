@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from secateur.compute.workers import LOST, waited
+from secateur.compute.workers import LOST, places_of, waited
 from secateur.runs.errors import UsageError, first_line, warn
-from secateur.runs.peers import gone, take_sigterm_back
+from secateur.runs.peers import gone, meet, take_sigterm_back
 
 
 def make_strategy(
@@ -60,10 +60,12 @@ def _cluster_strategy() -> tf.distribute.Strategy | None:
         return None
     if jobs.keys() - {"chief", "worker"} or place[1] not in range(len(jobs.get(place[0], ()))):
         raise UsageError(
-            'TF_CONFIG must have jobs "chief" and "worker", and the task that this process is. '
+            'TF_CONFIG must have a job "worker", perhaps "chief", and the task that this process is. '
             f"Received: jobs={sorted(jobs)}, task={place[0]} {place[1]}"
         )
-    print(f"{place[0]} {place[1]} of {count} workers waits for the others", flush=True)
+    places, own = places_of(resolver)
+    print(f"worker {own + 1} of {count}, {places[own]}", flush=True)
+    meet(places[own], [*places[:own], *places[own + 1 :]])
     try:
         strategy = waited(lambda: tf.distribute.MultiWorkerMirroredStrategy(resolver))
     except LOST as error:

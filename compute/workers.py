@@ -34,10 +34,7 @@ class Workers:
         self.several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self.index, self._places = 0, [""]
         if self.several:
-            resolver = strategy.cluster_resolver
-            jobs = resolver.cluster_spec().as_dict()
-            self._places = [*jobs.get("chief", ()), *jobs["worker"]]
-            self.index = self._places.index(jobs[resolver.task_type][resolver.task_id])
+            self._places, self.index = places_of(strategy.cluster_resolver)
 
     @property
     def count(self) -> int:
@@ -95,6 +92,13 @@ class Workers:
     def agreed(self, value: float = 0.0) -> float:
         """The same of one number."""
         return float(self.chiefs(np.array(value, np.float64)))
+
+
+def places_of(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:
+    """All workers as "host:port", the chief first, and which one this process is."""
+    jobs = resolver.cluster_spec().as_dict()
+    before = len(jobs.get("chief", ())) if resolver.task_type == "worker" else 0
+    return [*jobs.get("chief", ()), *jobs.get("worker", ())], before + resolver.task_id
 
 
 def waited(call: Callable[[], Any]) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from secateur.runs.errors import Stopped, WorkerError
+from secateur.runs.errors import Stopped, UsageError, WorkerError
 
 REMEDY = "start the same command on all workers again: it goes on from the last checkpoint"
 PAUSE = 10.0  # seconds between two looks
@@ -18,6 +19,27 @@ LOOKS = 2  # in a row that find a port closed
 def gone(reason: str) -> WorkerError:
     """What is said of a worker that has gone."""
     return WorkerError(f"another worker of this run has gone ({reason})\n{REMEDY}")
+
+
+def meet(own: str, others: Sequence[str]) -> None:
+    """Returns when all others have come; until then it answers them, and says for whom it waits.
+
+    TensorFlow waits in C++, where no signal reaches Python. Places are "host:port".
+    Raises `UsageError` where another process has the own port.
+    """
+    missing, said = list(others), None
+    try:
+        server = socket.create_server(("", int(own.rpartition(":")[2])))
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"This worker cannot be reached at its own place in TF_CONFIG ({error}). Received: {own}"
+        ) from None
+    with server:
+        while missing := [place for place in missing if not _answers(place, 1.0)]:
+            if missing != said:
+                print(f"waiting for {', '.join(missing)}", flush=True)
+            said = missing
+            time.sleep(0.2)
 
 
 @contextmanager
@@ -62,6 +84,6 @@ def _answers(place: str, seconds: float) -> bool:
     host, _, port = place.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=seconds).close()
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # or what is no port
         return False
     return True

@@ -19,7 +19,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import ending_seconds, lite_accuracy, lite_outputs
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
-from secateur.recipes.training.loop import TrainingSpec, fit
+from secateur.recipes.training.loop import TrainingSpec, fit, lower_rate
 from secateur.recipes.training.schedules import cosine
 from secateur.reports.words import percent
 from secateur.runs import warn
@@ -110,7 +110,7 @@ class Int8(Step):
             weight_decay=0.0,
             seed=config.seed,
             batch_size=config.batch_size,
-            remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
+            remedy=lower_rate(self.label, self.learning_rate),
             accum=config.accum,
             optimizer="torch_momentum",
         )

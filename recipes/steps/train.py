@@ -28,7 +28,7 @@ from secateur.recipes.engine.step import NetworkStep, Start, State, step
 from secateur.recipes.steps.narrowing import widened
 from secateur.recipes.training.learning import BANKS, LearningOptions, losses_of
 from secateur.recipes.training.lessons import taught
-from secateur.recipes.training.loop import TrainingSpec, done_before, fit
+from secateur.recipes.training.loop import TrainingSpec, done_before, fit, lower_rate
 from secateur.recipes.training.schedules import SCHEDULES, cycled_momentum, step_decay
 from secateur.reports.words import UNWEIGHTED
 from secateur.runs import UsageError, warn
@@ -231,7 +231,7 @@ class Train(LearningOptions, NetworkStep):
             weight_decay=self.weight_decay,
             seed=config.seed if self.seed is None else self.seed,
             batch_size=size if self.images == "train" else min(size, len(images)),
-            remedy=f"Lower the rate: --set {self.label}.learning_rate={self.learning_rate / 10:g}",
+            remedy=lower_rate(self.label, self.learning_rate),
             accum=config.accum,
             balanced=config.balanced,
             optimizer=self.optimizer,

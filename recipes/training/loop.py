@@ -44,7 +44,7 @@ class TrainingSpec:
         objective, preprocess, weight_decay, accum, optimizer, adjust: see `op_utils.Trainer`.
         seed: of the order of the images and of their augmentation.
         batch_size: images per step.
-        remedy: what the user can do when the loss stops being finite, one line.
+        remedy: factor on the rate → what the user can do when the loss stops being finite, one line.
         extra: image ids (b,) → more arrays for the objective, first axis b.
         after_epoch: number of epochs done, from 1 → None: changes weights, or `kept`, in place, before the
             checkpoint of the epoch is taken and the holdout is scored.
@@ -64,7 +64,7 @@ class TrainingSpec:
     weight_decay: float
     seed: int
     batch_size: int
-    remedy: str
+    remedy: Callable[[float], str]
     accum: int = 1
     optimizer: str = "nesterov"
     momenta: Callable[[int], np.ndarray] | None = None
@@ -76,6 +76,11 @@ class TrainingSpec:
     balanced: bool = False
     until: float | None = None
     now: Callable[[], float] = time.monotonic
+
+
+def lower_rate(label: str, rate: float) -> Callable[[float], str]:
+    """`TrainingSpec.remedy` of a step that has a learning rate."""
+    return lambda factor: f"Lower the rate: --set {label}.learning_rate={rate * factor:g}"
 
 
 def fit(
@@ -246,7 +251,9 @@ def _diverging(context: RunContext, spec: TrainingSpec, epoch: int) -> Iterator[
         yield
     except TrainingError as error:
         more = ", or --nan rewind, or --nan skip" if context.config.nan == "stop" else ""
-        raise TrainingError(f"{spec.name}, epoch {epoch + 1}: {error}\n{spec.remedy}{more}") from error
+        tried = 0.5**REWINDS if context.config.nan == "rewind" else 1.0
+        lines = f"{spec.name}, epoch {epoch + 1}: {error}\n{spec.remedy(0.1 * tried)}{more}"
+        raise TrainingError(lines) from error
 
 
 def _epoch(
@@ -273,7 +280,8 @@ def _epoch(
             left_out = trainer.skipped - before
             if count % config.do_log < steps or count >= per_epoch:
                 loss, accuracy, *_ = mean_metrics(total, count - left_out)
-                bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
+                skips = {"skipped": left_out} if left_out else {}
+                bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", **skips, refresh=False)
             bar.update(steps)
             if count < per_epoch and time.monotonic() - saved > 60 * config.save_minutes:
                 trouble = _trouble(trainer, begun.get("rewinds", 0), trainer.in_a_row)

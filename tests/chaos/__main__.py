@@ -29,6 +29,7 @@ def main() -> int:
     out = words.out or RESULTS / RESULT
     rows = {(row["fault"], row["where"]): row for row in read_json(out)["rows"]} if out.exists() else {}
     new: dict[tuple[str, str], dict] = {}
+    print("undisturbed runs come first, one for each phase: minutes without a line", flush=True)
     with opened(words.seed) as bench:
         for fault, where, found, seconds in every(bench, words):
             row = new.setdefault((fault, where), row_of(fault, where))

@@ -77,7 +77,7 @@ def train(folder, digits, method, stop: int | None = None) -> tuple[list[np.ndar
             weight_decay=5e-4,
             seed=1,
             batch_size=100,
-            remedy="Take smaller steps",
+            remedy=lambda factor: "Take smaller steps",
             **({"learning_rates": lambda n: np.full(n, 0.02, np.float32)} | method(model)),
         )
         if stop is not None:

@@ -119,7 +119,7 @@ def train(
         weight_decay=0.0,
         seed=1,
         batch_size=20,
-        remedy="",
+        remedy=str,
         extra=passing,
         until=now() + seconds,
         now=now,

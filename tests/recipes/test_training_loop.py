@@ -65,7 +65,7 @@ def train(
             weight_decay=5e-4,
             seed=1,
             batch_size=100,
-            remedy="Take smaller steps",
+            remedy=lambda factor: "Take smaller steps",
             accum=micro,
         )
         fit(context, model, spec)
