@@ -152,7 +152,7 @@ def test_ci_runs_the_test_command_and_the_published_commands() -> None:
     for command in (
         "make lint",
         "make test\n",
-        "make test-runs\n",
+        "make test-runs ARGS=",
         train,
         "--train_path ../test",
         test,
