@@ -100,6 +100,7 @@ def _cropped(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, data: Data, split: str) -> float:
+    """Share of a split's images that are classified rightly, in [0, 1]."""
     net.eval()
     right = [(net(x).argmax(1) == y).float() for x, y in data.batches(split)]
     return torch.cat(right).mean().item()

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from secateur.compute.evaluation import any_number, tensors
+from secateur.compute.evaluation import batch_spec, tensors
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
         edges = np.cumsum([0, *(len(part) for part in np.array_split(range(size), count))])
         parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
         first = tensors(images[parts[0]])
-        spec = keras.tree.map_structure(any_number, first)  # one trace for batches of all sizes
+        spec = keras.tree.map_structure(batch_spec, first)  # one trace for batches of all sizes
         numbers = tf.TensorSpec((), tf.float32), tf.TensorSpec((len(moving),), tf.bool)
         traced = averages.get_concrete_function(spec, *numbers)
         zero, one = tf.constant(0.0), tf.constant(1.0)

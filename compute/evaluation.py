@@ -20,7 +20,8 @@ def tensors(images: Any) -> Any:
     return keras.tree.map_structure(tf.convert_to_tensor, parts_of(images))
 
 
-def any_number(tensor: tf.Tensor) -> tf.TensorSpec:
+def batch_spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    """Type and shape of batches like this one, of any length."""
     return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
 
 
@@ -44,7 +45,7 @@ def make_forward(
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)
         # One trace for every number of images: hold-out and test split are of two sizes.
-        spec = keras.tree.map_structure(any_number, tensors(images[:1]))
+        spec = keras.tree.map_structure(batch_spec, tensors(images[:1]))
         traced = logits.get_concrete_function(spec)
         starts, rest = range(0, n, batch_size), max(0, n - batch_size)
         parts = [np.arange(min(start, rest), min(start + batch_size, n)) for start in starts]

@@ -67,32 +67,40 @@ def pure_gradients(
         grads = grads if up is None else [g / up for g in grads]
         return grads, new_stats, tf.stack([loss, *others])
 
+    whole = once if accum == 1 else _accumulated(once, accum, 2 + terms)
+
+    def gradients(params, stats, batch, seed, up=None):
+        params, stats = list(params), list(stats)
+        grads, new_stats, metrics = whole(params, stats, batch, seed, up)
+        decay = weight_decay * loss_scale
+        grads = [g + decay * p for g, p in zip(grads, params, strict=True)]
+        return adjust(grads, params, loss_scale) if adjust else grads, new_stats, metrics
+
+    return gradients
+
+
+def _accumulated(once: Gradients, accum: int, metrics: int) -> Gradients:
+    """The means over micro-batches of what `once` makes of each."""
+
     def accumulated(params, stats, batch, seed, up):
         def cut(v):
             return tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]])
 
         parts = keras.tree.map_structure(cut, dict(batch))
 
-        def body(i, grads, new_stats, metrics):
+        def body(i, grads, new_stats, total):
             # Every micro-batch starts from the same moving averages; their mean is one update by the batch.
             part = keras.tree.map_structure(lambda v: v[i], parts)
             g, s, m = once(params, stats, part, fold_seed(seed, i), up)
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
-            return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, metrics + m
+            return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, total + m
 
-        zeros = [tf.zeros_like(p) for p in params], [tf.zeros_like(s) for s in stats], tf.zeros(2 + terms)
-        _, grads, total, metrics = tf.while_loop(lambda i, *_: i < accum, body, (0, *zeros))
-        mean = [s / accum if s.dtype.is_floating else s for s in total]
-        return [g / accum for g in grads], mean, metrics / accum
+        zeros = [tf.zeros_like(p) for p in params], [tf.zeros_like(s) for s in stats], tf.zeros(metrics)
+        _, grads, sums, total = tf.while_loop(lambda i, *_: i < accum, body, (0, *zeros))
+        mean = [s / accum if s.dtype.is_floating else s for s in sums]
+        return [g / accum for g in grads], mean, total / accum
 
-    def gradients(params, stats, batch, seed, up=None):
-        params, stats = list(params), list(stats)
-        grads, new_stats, metrics = (once if accum == 1 else accumulated)(params, stats, batch, seed, up)
-        decay = weight_decay * loss_scale
-        grads = [g + decay * p for g, p in zip(grads, params, strict=True)]
-        return adjust(grads, params, loss_scale) if adjust else grads, new_stats, metrics
-
-    return gradients
+    return accumulated
 
 
 def not_finite_seen(gradients: Gradients) -> Gradients:
