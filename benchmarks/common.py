@@ -134,8 +134,9 @@ def today() -> str:
 
 def command() -> str:
     """The command line of this process, see `portable`."""
-    module = getattr(sys.modules["__main__"].__spec__, "name", "")
-    name = ["-m", module] if module.startswith("benchmarks.") else [Path(sys.argv[0]).name]
+    module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
+    ours = module.startswith(("benchmarks.", "tests."))
+    name = ["-m", module] if ours else [Path(sys.argv[0]).name]
     return portable(["python", *name, *sys.argv[1:]])
 
 

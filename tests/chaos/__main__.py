@@ -29,13 +29,13 @@ def main() -> int:
     out = words.out or RESULTS / RESULT
     rows = {(row["fault"], row["where"]): row for row in read_json(out)["rows"]} if out.exists() else {}
     new: dict[tuple[str, str], dict] = {}
-    print("undisturbed runs come first, one for each phase: minutes without a line", flush=True)
+    print("before the first fault of a phase it runs undisturbed: minutes without a line", flush=True)
     with opened(words.seed) as bench:
         for fault, where, found, seconds in every(bench, words):
-            row = new.setdefault((fault, where), row_of(fault, where))
+            row = new.setdefault((fault, where), row_of(fault, where, words.seed))
             add(row, found, seconds)
             print(f"{fault} · {where}: {row['survived']} of {row['tries']}", *row["broken"], flush=True)
-            save(out, [*(rows | new).values()], words.seed)
+            save(out, [*(rows | new).values()])
     cells = [(row["fault"], row["where"], str(row["tries"]), str(row["survived"])) for row in new.values()]
     print(table(("fault", "where", "tries", "survived"), cells))
     return int(any(row["broken"] for row in new.values()))
@@ -80,11 +80,16 @@ def wanted(words: argparse.Namespace, name: str) -> bool:
     return not words.faults or any(word in name for word in words.faults)
 
 
-def row_of(fault: str, where: str) -> dict:
+def row_of(fault: str, where: str, seed: int) -> dict:
     """A row without a try; `native` are tries that native code ended without a line of ours."""
+    from benchmarks.common import command, today
+
     return {
         "fault": fault,
         "where": where,
+        "command": command(),
+        "date": today(),
+        "seed": seed,
         "tries": 0,
         "survived": 0,
         "native": 0,
@@ -102,11 +107,11 @@ def add(row: dict, found: list[str], seconds: float) -> None:
     row["broken"] += [end for end in found if end not in ("", NATIVE)]
 
 
-def save(path: Path, rows: list[dict], seed: int) -> None:
-    """Writes the rows so far, and on what they were found."""
-    from secateur.recipes.engine.report import when_and_where
+def save(path: Path, rows: list[dict]) -> None:
+    """Writes the rows so far, each with the command that made it, and on what they were found."""
+    from secateur.recipes.engine.report import machine
 
-    write_json(path, {"seed": seed, **when_and_where(), "rows": rows})
+    write_json(path, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":
