@@ -5,7 +5,8 @@
 Writes JPEGs of the size of ImageNet's (about 420×420) as a data set of tensorflow-datasets into a temporary
 folder. One row: a streamed epoch beside plain `tf.data` on the same files, which shuffles in a buffer;
 another: the most memory that a process needs for one epoch of more and more images, in their files or not;
-then a train step in float32 and bfloat16, and in one process on 1, 2 and 4 logical devices of the same CPU.
+then a train step in float32 and bfloat16, and in one process on 1, 2 and 4 logical devices of the same CPU;
+at last steps of EKG's search whose candidates are tried on one or two of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from benchmarks.common import print_summary, print_table, save, summary, take_tu
 from benchmarks.photos import photos, store
 from secateur.runs import cli
 from secateur.runs.start import start_tensorflow
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SIDE, BATCH, CLASSES = 224, 64, 10
 COUNTS = (1, 2, 4)  # parts of all images, and devices
@@ -109,21 +114,26 @@ def walk(folder: str, part: str, stream: str) -> None:
     print(json.dumps({"images": count, "bytes": 1024 * int(peak[1])}))
 
 
-def steps(arch: str, devices: int, turns: int) -> list[dict]:
-    """A train step of 128 CIFAR images in float32 and bfloat16, on logical devices."""
+def on(devices: int) -> tf.distribute.Strategy:
+    """A strategy for as many logical devices of the CPU."""
     import tensorflow as tf
 
+    if devices == 1:
+        return tf.distribute.get_strategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(devices)])
+
+
+def steps(arch: str, devices: int, turns: int) -> list[dict]:
+    """A train step of 128 CIFAR images in float32 and bfloat16, on logical devices."""
     from benchmarks.common import MEAN, STD
     from secateur import nets
     from secateur.dataloader.augment import augment, normalise
     from secateur.distillation import labels_only
     from secateur.op_utils import Trainer, compute_in
 
-    if devices > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    names = [f"/cpu:{i}" for i in range(devices)]
-    strategy = tf.distribute.MirroredStrategy(names) if devices > 1 else tf.distribute.get_strategy()
+    strategy = on(devices)
     rng = np.random.default_rng(0)
     batch = {
         "images": rng.integers(0, 256, (128, 32, 32, 3), dtype=np.uint8),
@@ -150,7 +160,35 @@ def steps(arch: str, devices: int, turns: int) -> list[dict]:
     return [{"devices": devices, **row} for row in summary(take_turns(calls, 2 * turns), "float32")]
 
 
-def show(read: list[dict], peaks: list[dict], steps: list[dict], arch: str) -> None:
+def search(arch: str, turns: int) -> list[dict]:
+    """Seconds for each candidate of a step of the search, on one of two logical devices and on both."""
+    import tensorflow as tf
+
+    from secateur import nets
+    from secateur.compute.workers import Workers
+    from secateur.pruning.search.ekg import Searcher
+    from secateur.pruning.search.settings import SearchSettings
+
+    strategies = {f"{count} of 2": on(count) for count in (2, 1)}
+    model, rng = nets.build(nets.NetSpec(arch)), np.random.default_rng(0)
+    images = tf.constant(rng.normal(size=(256, 32, 32, 3)), "float32")
+    labels = rng.integers(0, 10, len(images))
+    searches = {
+        name: Searcher(model, images, labels, SearchSettings(0.3), workers=Workers(strategy)).run()
+        for name, strategy in strategies.items()
+    }
+
+    def step(name: str) -> float:
+        states = []
+        seconds = timed(lambda: states.append(next(searches[name])))
+        return seconds / max(states[0].history[-1].candidates, 1)
+
+    calls = {name: partial(step, name) for name in strategies}
+    take_turns(calls, 2)  # the whole network, and what is traced
+    return summary(take_turns(calls, turns), "1 of 2")
+
+
+def show(read: list[dict], peaks: list[dict], steps: list[dict], tried: list[dict], arch: str) -> None:
     """The tables."""
     print_summary(f"An image of about 420×420 at {SIDE}×{SIDE}", read, PLAIN)
     titles = ("images", "in their files", "most memory, MB")
@@ -159,6 +197,7 @@ def show(read: list[dict], peaks: list[dict], steps: list[dict], arch: str) -> N
     for devices in COUNTS:
         rows = [row for row in steps if row["devices"] == devices]
         print_summary(f"A step of {arch}, {devices} logical devices", rows, "float32")
+    print_summary(f"A candidate of the search in {arch}, logical devices", tried, "1 of 2")
 
 
 def main() -> None:
@@ -169,10 +208,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--walk", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--search", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     start_tensorflow()
     if args.walk:
         return walk(*args.walk)
+    if args.search:
+        return print(json.dumps(search(args.arch, args.turns)))
     if args.devices:
         return print(json.dumps(steps(args.arch, args.devices, args.turns)))
     with tempfile.TemporaryDirectory() as name:
@@ -180,8 +222,10 @@ def main() -> None:
         read, peaks = reading(Path(name), args.turns), memory(Path(name))
     given = "--arch", args.arch, "--turns", args.turns
     rows = [row for devices in COUNTS for row in apart(*given, "--devices", devices)]
-    show(read, peaks, rows, args.arch)
-    save("scale", {"images": args.images, "arch": args.arch, "reading": read, "memory": peaks, "steps": rows})
+    tried = apart(*given, "--search")
+    show(read, peaks, rows, tried, args.arch)
+    found = {"reading": read, "memory": peaks, "steps": rows, "search": tried}
+    save("scale", {"images": args.images, "arch": args.arch} | found)
 
 
 if __name__ == "__main__":
