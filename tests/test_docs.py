@@ -335,6 +335,32 @@ def test_what_was_tried_is_that_of_its_json() -> None:
         assert (tries, survived) == (f"{total['tries']:,}", f"{total['survived']:,}{native}")
 
 
+def test_scale_is_that_of_its_json() -> None:
+    found, page = result("scale"), text("docs/performance.md")
+
+    def ms(row: dict) -> str:
+        return f"{1e3 * row['median']:.4g}"
+
+    by_name = {row["name"]: row for part in ("reading", "search") for row in found[part]}
+    ours = by_name["ours"]
+    assert f"needs {ours['ratio']:.3f} of the time" in page
+    assert f"({ms(ours)} and {ms(by_name['plain tf.data'])} ms an image)" in page
+    assert (
+        f"takes {ms(by_name['1 of 2'])} ms on one logical device and\n{ms(by_name['2 of 2'])} ms on two"
+        in page
+    )
+    memory = cells("docs/performance.md", "| images | in their files | MB |")
+    assert memory == [
+        [f"{row['images']:,}", "yes" if row["stream"] else "no", f"{row['bytes'] / 1e6:,.0f}"]
+        for row in found["memory"]
+    ]
+    shown = cells("docs/performance.md", "| devices | float32, ms | `mixed_bfloat16`, ms | ratio |")
+    pairs = zip(found["steps"][::2], found["steps"][1::2], strict=True)
+    assert shown == [
+        [f"{full['devices']}", ms(full), ms(half), f"{half['ratio']:.2f}"] for full, half in pairs
+    ]
+
+
 def test_the_picture_is_that_of_its_json() -> None:
     """Widths that EKG's search leaves, as the picture's labels say them to a reader who sees none."""
     (searched,) = (one for one in result("search_step")["searches"] if one["name"] == "float32")
