@@ -35,7 +35,8 @@ from secateur.pruning import Plan, mask
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.inputs import load_splits, normalisation_of
-from secateur.recipes.engine.run import ENGINE, MAY_DIFFER, program_of
+from secateur.recipes.engine.outdated import MAY_DIFFER
+from secateur.recipes.engine.program import ENGINE, program_of
 from secateur.recipes.engine.step import State, Step, make_step
 from secateur.recipes.steps.bank import Bank
 from secateur.recipes.steps.search_ekg import history_of

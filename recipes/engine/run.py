@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,21 +17,15 @@ from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import save_compact
-from secateur.recipes.engine.flags import as_typed, in_flags, name_of, tables_of
-from secateur.recipes.engine.inputs import (
-    check_batch,
-    check_names,
-    load_fitting,
-    load_splits,
-    normalisation_of,
-)
+from secateur.recipes.engine.inputs import check_names, load_fitting, load_splits, normalisation_of
+from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed, refuse_old
+from secateur.recipes.engine.program import Program, check, program_of, sources_of
 from secateur.recipes.engine.reading import read_rightly
-from secateur.recipes.engine.recipe import RecipeFile, are_steps, check_steps, find_recipe
+from secateur.recipes.engine.recipe import RecipeFile
 from secateur.recipes.engine.report import finish
-from secateur.recipes.engine.step import NetworkStep, Start, State, Step, make_step
+from secateur.recipes.engine.step import State
 from secateur.recipes.engine.subject import Subject
 from secateur.runs import (
-    DataError,
     MetricsLog,
     RunFolder,
     RunFolderError,
@@ -44,58 +34,15 @@ from secateur.runs import (
     UsageError,
     load_snapshot,
     read_json,
-    sha256,
 )
-from secateur.runs.folder import damaged
 from secateur.runs.followed import FollowedFolder, FollowedLog
 from secateur.runs.start import quiet_tensorflow
-from secateur.runs.suggest import nearest
 
-ENDING = ("compact", "litert", "report")
-RESERVED = (*ENDING, "model")
 MOST = 9  # networks in a report: each is converted and timed
-REPORTED = ("until", "time_seconds", "bn")  # options that change what is reported
-MAY_DIFFER = (*VOLATILE, *REPORTED, "set", "flags", "program")
 FOLLOWED = (*VOLATILE, "set", "flags")  # options in which a worker may differ from config.json
-ALIKE = (
-    "nan",
-    "compile",
-    "stream",
-    "skip_bad",
-)  # but not from the first worker: they decide who is waited for
-# What a folder was run with that has no such option yet.
-DEFAULTS = {name: field.default for name, field in RunOptions.model_fields.items() if not field.is_required()}
+# Options in which it may not from the first worker: they decide who is waited for.
+ALIKE = ("nan", "compile", "stream", "skip_bad")
 ENDED = -1.0  # what the chief of several workers says when all is done
-ENGINE = 2  # folders of another engine cannot be continued
-
-
-@dataclass(frozen=True)
-class Program:
-    """What a run folder belongs to: the options, and the steps as they will be done, `--set` included.
-
-    Attributes:
-        options: of the run.
-        steps: those that will be done.
-        whole: whether they are all of the recipe, to its end.
-        flags: of the recipe, with their values.
-        system: what reports call the method: the recipe, and flags that put other parts into it.
-        recipe: that the steps are of.
-    """
-
-    options: RunOptions
-    steps: Sequence[Step]
-    whole: bool
-    flags: Mapping[str, Any]
-    system: str
-    recipe: RecipeFile
-
-    def to_json(self) -> dict:
-        """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
-        given = [*_sources(self.options), *filter(None, [self.options.model])]
-        digests = {path: sha256(path) for path in given}
-        steps = [step.to_json() for step in self.steps]
-        given = self.options.model_dump() | {"flags": self.flags}
-        return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
 
 
 def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject | None = None) -> dict:
@@ -106,7 +53,7 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
     check_names(None if options.model else options.arch, options.dataset)
     strategy = make_strategy(options.devices, options.tpu, cluster=True)  # before anything is computed
     program = program_of(options, recipe)
-    sources = {path: load_snapshot(path) for path in _sources(options)}
+    sources = {path: load_snapshot(path) for path in sources_of(options)}
     begins = program.steps[0].given(options)
     with Workers(strategy).own_scope():  # everything that a run makes lives on its devices
         subject = subject or Subject.of(options, sources.get(begins))
@@ -146,7 +93,7 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
             f"{workers.count} workers"
         )
     if not workers.follows:
-        _refuse_old(Path(options.train_path))
+        refuse_old(Path(options.train_path))
     may_differ = FOLLOWED if workers.follows else MAY_DIFFER
     with Folder(options.train_path, config, may_differ, DEFAULTS) as folder, Log(folder) as log:
         if not workers.follows:
@@ -189,97 +136,6 @@ def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
     size = max(1, images // 4 // options.accum) * options.accum
     print(f"batch_size: {size}, for four steps an epoch of {images} training images")
     return options.model_copy(update={"batch_size": size})
-
-
-def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:
-    """The steps of a recipe with its settings. Raises `UsageError`, in the words of the recipe's flags."""
-    recipe = recipe or find_recipe(options.recipe)
-    tables = recipe.changed(options.set)
-    check_steps(tables, reserved=RESERVED)
-    try:
-        steps = [make_step(table) for table in tables]
-        for step in steps:
-            step.check_options(options)
-    except UsageError as error:
-        raise in_flags(error, recipe.flags) from None
-    check_order([step for step in steps if not step.idle])
-    if options.minutes and not any(getattr(step, "time_share", None) for step in steps):
-        raise UsageError(
-            "--minutes needs a recipe whose trainings have a time_share, as auto's have. "
-            f"Received: minutes={options.minutes:g}, recipe={options.recipe}"
-        )
-    end = _end(steps, options.until)
-    used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
-    flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
-    system = " ".join([recipe.name, *_switched(recipe, flags)])
-    return Program(options, used, end == len(steps), flags, system, recipe)
-
-
-def _end(steps: Sequence[Step], until: str | None) -> int:
-    """How many of the steps there are up to the one of this name."""
-    names = [step.label for step in steps]
-    if until and until not in names:
-        raise UsageError(f"Unknown step. Received: until={until}. {nearest(until, names)}")
-    return names.index(until) + 1 if until else len(steps)
-
-
-def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
-    """Flags that put other parts into a recipe than its file does: `--criterion l1`, `--no-Knowledge`."""
-    usual = {
-        name: flag.standing(recipe.steps, recipe.options)
-        for name, flag in recipe.flags.items()
-        if flag.values
-    }
-    return [as_typed(name, flags[name]) for name, value in usual.items() if flags[name] != value]
-
-
-def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> None:
-    """Raises for what would fail only hours later, when it is a step's turn."""
-    options = program.options
-    check_batch(options, len(splits.train), replicas)
-    try:
-        for step in program.steps:
-            if step.needs_labels(options) and not splits.facts.labelled:
-                raise DataError(
-                    f"The step {step.label} needs labels that its outputs can be compared with: a sub-folder "
-                    f"of images for each class, or secateur.compress. Received: data={options.data}"
-                )
-            step.check(Start(options, subject, splits, replicas))
-    except UsageError as error:
-        raise in_flags(error, program.recipe.flags) from None
-
-
-def check_order(steps: Sequence[Step]) -> None:
-    """Raises `UsageError` where a network changes after its files were written, or a bank is missing.
-
-    Also where two steps write the same snapshot.
-    """
-    snapshots = [one.file or f"snap_{one.label}.pkl" for one in steps if isinstance(one, NetworkStep)]
-    if twice := [file for file, count in Counter(snapshots).items() if count > 1]:
-        raise UsageError(f"Each step writes a file of its own. Received: file={twice[0]!r} of two steps")
-    for before, after in itertools.pairwise(steps):
-        if before.writes and not after.writes:
-            raise UsageError(
-                f"{before.label} writes the network, which {after.label} then changes. Received: "
-                f"{before.label} before {after.label}\nput it behind the other steps"
-            )
-    banks: list[str] = []
-    for step in steps:
-        if step.needs_bank and not (banks and banks[-1] in step.asks_bank):
-            raise UsageError(
-                f"It needs a step bank before it, with teachers = {' or '.join(step.asks_bank)}. "
-                f"Received: {step.label} behind {f'one of {banks[-1]}' if banks else 'none'}"
-            )
-        banks += [step.teachers] if step.kind == "bank" else []
-
-
-def _is_used(step: Step, later: Sequence[Step]) -> bool:
-    """Not one that changes nothing, nor a bank that nobody asks."""
-    return not step.idle and (step.kind != "bank" or any(step.teachers in one.asks_bank for one in later))
-
-
-def _sources(options: RunOptions) -> list[str]:
-    return [path for path in dict.fromkeys((*options.teacher, options.trained_param)) if path]
 
 
 def _normalisation(options: RunOptions, sources: Mapping[str, Snapshot]) -> str:
@@ -325,76 +181,3 @@ def _rows(teachers: Sequence[str], state: State) -> dict[str, Path]:
 def _row(path: Path) -> str:
     """snap_train-2.pkl → train-2, slimmed_param.pkl → slimmed."""
     return path.stem.removeprefix("snap_").removesuffix("_param")
-
-
-# --- going on with other steps ------------------------------------------------------------------------------
-
-
-def _refuse_old(path: Path) -> None:
-    config = path / "config.json"
-    if os.path.isfile(config) and (found := _stored(config).get("engine")) != ENGINE:
-        raise RunFolderError(
-            f"{path} holds a run of another version, which cannot be continued: choose another --train_path. "
-            f"Received: engine={found}"
-        )
-
-
-def _stored(config: Path) -> dict:
-    """What config.json holds. Raises `RunFolderError` where no run has written that."""
-    stored = read_json(config)
-    sound = isinstance(stored, dict) and isinstance(stored.get("flags", {}), dict)
-    if sound and are_steps(stored.get("program", [])):
-        return stored
-    raise damaged(config)
-
-
-def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
-    """Forgets the steps that this recipe now does otherwise, says so in one line, and stores the options.
-
-    Files stay until they are made again. The options are stored last: after a kill it begins anew.
-    """
-    stored = _stored(folder.path("config.json"))
-    stored["program"] = [_complete(table) for table in stored.get("program", [])]
-    if all(stored.get(key) == wanted[key] for key in ("program", *REPORTED)):
-        return
-    done = dict.fromkeys([*folder.steps(), *folder.begun(), *(row["phase"] for row in log.rows())])
-    again = outdated(stored["program"], wanted["program"], done)
-    folder.forget(again)
-    for step in again:
-        log.truncate(step, -1)
-    folder.write_json("config.json", wanted)
-    changes = ", ".join(changed(stored, wanted)) or "the recipe has changed"
-    print(f"{os.fspath(folder)}: {changes}" + (f"; to be done again: {', '.join(again)}" if again else ""))
-
-
-def _complete(table: dict) -> dict:
-    """A step of config.json with the options that came after it: it was run as with their defaults."""
-    try:
-        return make_step(table).to_json()
-    except UsageError:  # of a kind, or with an option, that there is no more
-        return table
-
-
-def outdated(stored: Sequence[Mapping], wanted: Sequence[Mapping], done: Iterable[str]) -> list[str]:
-    """Those of the steps `done` that come after the last step that two versions of a recipe share."""
-    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(stored, wanted, strict=False))
-    kept = {name_of(table) for pair in alike for table in tables_of([pair[1]])}
-    kept |= set(ENDING[:-1]) if stored == wanted else set()
-    return [name for name in done if name.partition("-")[0] not in kept]
-
-
-def changed(stored: Mapping, wanted: Mapping) -> list[str]:
-    """In words, what two versions of a run have in common but with other values."""
-    before, now = ({key: one.get(key) for key in REPORTED} | one.get("flags", {}) for one in (stored, wanted))
-    found = [f"{key}={before.get(key)} is now {now[key]}" for key in now if before.get(key) != now[key]]
-    if found:
-        return found
-    before = {name_of(table): table for table in tables_of(stored.get("program", []))}
-    for table in tables_of(wanted["program"]):
-        old = before.get(name := name_of(table), table)
-        found += [
-            f"{name}.{key}={old.get(key)} is now {value}"
-            for key, value in table.items()
-            if key != "steps" and old.get(key) != value
-        ]
-    return found

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.auto import ROWS
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.run import program_of
+from secateur.recipes.engine.program import program_of
 
 
 @pytest.mark.parametrize("name", ROWS)

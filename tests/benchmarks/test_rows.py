@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import fastnas, recipe_accuracy, teaching
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.run import program_of
+from secateur.recipes.engine.program import program_of
 
 ROWS = dict(recipe_accuracy.RECIPES)
 for name, (recipe, _) in fastnas.OURS.items():

@@ -91,7 +91,7 @@ def _encode(path: Path) -> None:
 
 def _read_recipe(path: Path) -> Any:
     from secateur.recipes.engine.config import RunOptions
-    from secateur.recipes.engine.run import program_of
+    from secateur.recipes.engine.program import program_of
 
     return program_of(RunOptions(recipe=str(path), train_path="run"))
 

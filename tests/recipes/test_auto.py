@@ -18,7 +18,7 @@ from secateur.recipes.engine.command import choose, options_of
 from secateur.recipes.engine.compress import compress
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.engine.run import program_of
+from secateur.recipes.engine.program import program_of
 from secateur.recipes.steps.trials import TooLong, Trials, in_time
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.schedules import one_cycle

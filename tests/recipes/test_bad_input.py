@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from secateur.recipes.engine.run import ENGINE
+from secateur.recipes.engine.program import ENGINE
 from secateur.runs import (
     EXIT_CODES,
     RunFolder,

@@ -9,8 +9,9 @@ import pytest
 from secateur.__main__ import parse as parse_command
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.config import VOLATILE, RunOptions
+from secateur.recipes.engine.outdated import MAY_DIFFER
+from secateur.recipes.engine.program import Program, program_of
 from secateur.recipes.engine.recipe import find_recipe
-from secateur.recipes.engine.run import MAY_DIFFER, Program, program_of
 from secateur.runs import UsageError
 from tests.helpers.forked import REPO
 

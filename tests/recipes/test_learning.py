@@ -4,7 +4,7 @@ import pytest
 
 from secateur.distillation import build
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.run import program_of
+from secateur.recipes.engine.program import program_of
 from secateur.recipes.training.learning import learning_of, losses_of
 from secateur.reports.words import learning_text, objective_text
 

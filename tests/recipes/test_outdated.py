@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.run import DEFAULTS, MAY_DIFFER, forget_changed, program_of
+from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed
+from secateur.recipes.engine.program import program_of
 from secateur.runs import MetricsLog, RunFolder, RunFolderError, read_json, read_jsonl, sha256, write_json
 
 NETWORK = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--target_rate", 0.9, "--train_epoch", 2]

@@ -7,6 +7,8 @@ import pytest
 
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.flags import tables_of
+from secateur.recipes.engine.outdated import outdated
+from secateur.recipes.engine.program import check_order, program_of
 from secateur.recipes.engine.recipe import (
     RecipeFile,
     check_steps,
@@ -15,7 +17,6 @@ from secateur.recipes.engine.recipe import (
     listing,
     published_recipes,
 )
-from secateur.recipes.engine.run import check_order, outdated, program_of
 from secateur.recipes.engine.step import STEPS, make_step
 from secateur.recipes.training.learning import losses_of
 from secateur.runs import UsageError

@@ -7,8 +7,8 @@ import pytest
 from secateur.distillation import build, get_loss, list_losses
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.flags import translate
+from secateur.recipes.engine.program import Program, check, program_of
 from secateur.recipes.engine.recipe import find_recipe, published_recipes
-from secateur.recipes.engine.run import Program, check, program_of
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.learning import losses_of
 from secateur.runs.errors import UsageError

@@ -1,0 +1,144 @@
+"""What a run does: its options, and the steps of the recipe as they will be done."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.dataloader import Splits
+from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.flags import as_typed, in_flags
+from secateur.recipes.engine.inputs import check_batch
+from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
+from secateur.recipes.engine.step import NetworkStep, Start, Step, make_step
+from secateur.recipes.engine.subject import Subject
+from secateur.runs import DataError, UsageError, sha256
+from secateur.runs.suggest import nearest
+
+ENDING = ("compact", "litert", "report")
+RESERVED = (*ENDING, "model")
+ENGINE = 2  # folders of another engine cannot be continued
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a run folder belongs to: the options, and the steps as they will be done, `--set` included.
+
+    Attributes:
+        options: of the run.
+        steps: those that will be done.
+        whole: whether they are all of the recipe, to its end.
+        flags: of the recipe, with their values.
+        system: what reports call the method: the recipe, and flags that put other parts into it.
+        recipe: that the steps are of.
+    """
+
+    options: RunOptions
+    steps: Sequence[Step]
+    whole: bool
+    flags: Mapping[str, Any]
+    system: str
+    recipe: RecipeFile
+
+    def to_json(self) -> dict:
+        """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
+        given = [*sources_of(self.options), *filter(None, [self.options.model])]
+        digests = {path: sha256(path) for path in given}
+        steps = [step.to_json() for step in self.steps]
+        given = self.options.model_dump() | {"flags": self.flags}
+        return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
+
+
+def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:
+    """The steps of a recipe with its settings. Raises `UsageError`, in the words of the recipe's flags."""
+    recipe = recipe or find_recipe(options.recipe)
+    tables = recipe.changed(options.set)
+    check_steps(tables, reserved=RESERVED)
+    try:
+        steps = [make_step(table) for table in tables]
+        for step in steps:
+            step.check_options(options)
+    except UsageError as error:
+        raise in_flags(error, recipe.flags) from None
+    check_order([step for step in steps if not step.idle])
+    if options.minutes and not any(getattr(step, "time_share", None) for step in steps):
+        raise UsageError(
+            "--minutes needs a recipe whose trainings have a time_share, as auto's have. "
+            f"Received: minutes={options.minutes:g}, recipe={options.recipe}"
+        )
+    end = _end(steps, options.until)
+    used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
+    flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
+    system = " ".join([recipe.name, *_switched(recipe, flags)])
+    return Program(options, used, end == len(steps), flags, system, recipe)
+
+
+def _end(steps: Sequence[Step], until: str | None) -> int:
+    """How many of the steps there are up to the one of this name."""
+    names = [step.label for step in steps]
+    if until and until not in names:
+        raise UsageError(f"Unknown step. Received: until={until}. {nearest(until, names)}")
+    return names.index(until) + 1 if until else len(steps)
+
+
+def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:
+    """Flags that put other parts into a recipe than its file does: `--criterion l1`, `--no-Knowledge`."""
+    usual = {
+        name: flag.standing(recipe.steps, recipe.options)
+        for name, flag in recipe.flags.items()
+        if flag.values
+    }
+    return [as_typed(name, flags[name]) for name, value in usual.items() if flags[name] != value]
+
+
+def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> None:
+    """Raises for what would fail only hours later, when it is a step's turn."""
+    options = program.options
+    check_batch(options, len(splits.train), replicas)
+    try:
+        for step in program.steps:
+            if step.needs_labels(options) and not splits.facts.labelled:
+                raise DataError(
+                    f"The step {step.label} needs labels that its outputs can be compared with: a sub-folder "
+                    f"of images for each class, or secateur.compress. Received: data={options.data}"
+                )
+            step.check(Start(options, subject, splits, replicas))
+    except UsageError as error:
+        raise in_flags(error, program.recipe.flags) from None
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Raises `UsageError` where a network changes after its files were written, or a bank is missing.
+
+    Also where two steps write the same snapshot.
+    """
+    snapshots = [one.file or f"snap_{one.label}.pkl" for one in steps if isinstance(one, NetworkStep)]
+    if twice := [file for file, count in Counter(snapshots).items() if count > 1]:
+        raise UsageError(f"Each step writes a file of its own. Received: file={twice[0]!r} of two steps")
+    for before, after in itertools.pairwise(steps):
+        if before.writes and not after.writes:
+            raise UsageError(
+                f"{before.label} writes the network, which {after.label} then changes. Received: "
+                f"{before.label} before {after.label}\nput it behind the other steps"
+            )
+    banks: list[str] = []
+    for step in steps:
+        if step.needs_bank and not (banks and banks[-1] in step.asks_bank):
+            raise UsageError(
+                f"It needs a step bank before it, with teachers = {' or '.join(step.asks_bank)}. "
+                f"Received: {step.label} behind {f'one of {banks[-1]}' if banks else 'none'}"
+            )
+        banks += [step.teachers] if step.kind == "bank" else []
+
+
+def _is_used(step: Step, later: Sequence[Step]) -> bool:
+    """Not one that changes nothing, nor a bank that nobody asks."""
+    return not step.idle and (step.kind != "bank" or any(step.teachers in one.asks_bank for one in later))
+
+
+def sources_of(options: RunOptions) -> list[str]:
+    """The snapshots that the options name, each once."""
+    return [path for path in dict.fromkeys((*options.teacher, options.trained_param)) if path]
