@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from secateur.runs.stubs import Refused
 
 TEMP_PREFIX = ".tmp-"
 MAX_BYTES = 2**31  # of a file with arrays
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # what file systems without fsync say
 
 
 def temporary(target: Path, suffix: str = "") -> Path:
@@ -70,9 +72,18 @@ def write_atomic(path: str | os.PathLike, data: bytes | memoryview | Callable[[B
 def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        to_disk(handle)
     finally:
         os.close(handle)
+
+
+def to_disk(handle: int) -> None:
+    """Wait until an open file is on the disk; a file system that cannot say so keeps it as it can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 @contextlib.contextmanager
@@ -134,7 +145,7 @@ def append_jsonl(path: str | os.PathLike, row: dict, sync: bool = False) -> None
         start = b"" if file.read(1) in (b"", b"\n") else b"\n"
         _write_all(file, start + to_json(row).encode() + b"\n")
         if sync:
-            os.fsync(file.fileno())
+            to_disk(file.fileno())
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from secateur.runs import checkpoints, metrics
 from secateur.runs.errors import RunFolderError, warn
@@ -34,7 +34,8 @@ from secateur.runs.files import (
 from secateur.runs.parts import PartFile, part_file
 from secateur.runs.snapshot import Snapshot
 
-CONFIG, MANIFEST, LOCK = "config.json", "manifest.json", ".lock"
+CONFIG, MANIFEST, LOCK, MARKER = "config.json", "manifest.json", ".lock", ".lock-marker"
+_LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP}  # what file systems without locks say
 RESUMED = (*checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
 
 
@@ -64,7 +65,7 @@ class RunFolder:
         self._path = Path(path)
         self._config, self._defaults = (json.loads(to_json(values)) for values in (config, defaults or {}))
         self._volatile = frozenset(volatile)
-        self._lock: FileLock | None = None
+        self._lock: BaseFileLock | None = None
         self._manifest: dict[str, Any] = {"steps": {}, "found": []}
 
     def __fspath__(self) -> str:
@@ -73,7 +74,7 @@ class RunFolder:
     def __enter__(self) -> Self:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._path / LOCK)
+            self._lock = _locked(self._path)
         except OSError as error:
             raise RunFolderError(
                 f"{self._path} cannot be a run folder ({_reason(self._path, error)})\n"
@@ -217,7 +218,7 @@ class RunFolder:
     def _claim(self) -> None:
         if not (self._path / CONFIG).exists():
             self._refuse_leftovers()
-            own = {CONFIG, MANIFEST, LOCK}
+            own = {CONFIG, MANIFEST, LOCK, MARKER}
             self._manifest["found"] = sorted({entry.name for entry in self._path.iterdir()} - own)
             write_json(self._path / MANIFEST, self._manifest)
             write_json(self._path / CONFIG, self._config)  # last: its presence says that the folder is ours
@@ -282,17 +283,28 @@ def _checked_manifest(path: Path) -> dict:
         raise damaged(path) from error
 
 
-def _locked(path: Path) -> FileLock:
-    """Holds the lock for as long as the process lives (the kernel frees it, also after kill -9)."""
-    lock, own = FileLock(path, blocking=False), str(os.getpid())
+def _locked(folder: Path) -> BaseFileLock:
+    """Holds the lock for as long as the process lives (the kernel frees it, also after kill -9).
+
+    On a file system without locks it is a marker with the process on top, which is taken over from the dead.
+    """
+    path, own = folder / LOCK, str(os.getpid())
+    lock: BaseFileLock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except OSError as error:
+            if error.errno not in _LOCKLESS:
+                raise
+            path = folder / MARKER
+            lock = SoftFileLock(path, blocking=False)
+            lock.acquire()
     except Timeout:
         raise RunFolderError(
-            f"{path.parent} is busy: process {_owner(path)} is using it\n"
+            f"{folder} is busy: process {_owner(path)} is using it\n"
             "wait for it to end, or choose another --train_path"
         ) from None
-    if _owner(path) != own:  # on file systems without locks the file is a marker with the process on top
+    if _owner(path) != own:
         with contextlib.suppress(OSError):  # a full disk; the name is there for messages alone
             path.write_text(own)
     return lock

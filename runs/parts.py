@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from secateur.runs.errors import warn
+from secateur.runs.files import to_disk
 
 NEW = {"done": 0, "bytes": 0}
 _AT_ONCE = 2**22
@@ -36,7 +37,7 @@ class PartFile:
     def note(self, done: int) -> None:
         """Bring what was written onto the disk, and keep how much that is; `done` is what it stands for."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        to_disk(self._file.fileno())
         end = self._file.tell()
         self._note({"done": done, "bytes": end, "sha256": self._digest.hexdigest()})
         self.kept = end

@@ -11,9 +11,13 @@ CUTOFF = 0.5  # of difflib's ratio: half of the letters, in order
 
 
 def closest(received: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like `received`, whatever the case of either; None when none is alike."""
-    names = {name.lower(): name for name in valid}
-    found = difflib.get_close_matches(str(received).lower(), names, n=1, cutoff=CUTOFF)
+    """The valid name most like `received`, whatever the case of either; None when none is alike.
+
+    Names that have all of it in them come first: float16 means mixed_float16, not float32.
+    """
+    names, word = {name.lower(): name for name in valid}, str(received).lower()
+    whole = [name for name in names if len(word) > 2 and word in name]
+    found = difflib.get_close_matches(word, whole or names, n=1, cutoff=0.0 if whole else CUTOFF)
     return names[found[0]] if found else None
 
 

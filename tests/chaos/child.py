@@ -6,6 +6,7 @@ Keys of the fault, all optional:
     memory   bytes that the process may take beyond what it has
     clock    seconds by which the time of day may jump, back and forth, each time it is asked
     user     number of a user without rights
+    bare     true: the file system knows neither fsync nor locks
     crowd    so many processes do the same at once; their ends are written to crowd.json
     changes  file that the number of changes is written to
     report   false: the run ends behind its last step
@@ -13,6 +14,8 @@ Keys of the fault, all optional:
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -23,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -108,6 +112,17 @@ def become(user: int) -> None:
     os.setuid(user)
 
 
+def strip(bare: bool) -> None:
+    """Answers as file systems do that have no fsync and no locks."""
+    if bare:
+        os.fsync = partial(_refuse, errno.EINVAL)
+        fcntl.flock = partial(_refuse, errno.ENOLCK)
+
+
+def _refuse(number: int, *_: object) -> None:
+    raise OSError(number, os.strerror(number))
+
+
 def leave_out(report: bool) -> None:
     """Ends runs where their report, which is a phase of its own, would begin."""
     from secateur.recipes.engine import run
@@ -120,6 +135,7 @@ ACTS = {
     "changes": count_into,
     "clock": unsettle,
     "user": become,
+    "bare": strip,
     "crowd": crowd,
     "memory": cap,
 }

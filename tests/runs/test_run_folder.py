@@ -108,16 +108,26 @@ sys.exit(cli(main))
 """
 
 
-def test_a_second_process_is_kept_out_with_code_5_until_the_first_is_dead(tmp_path):
-    first = python(HOLD, tmp_path, 60)
+BARE = """
+import errno, fcntl, os
+def refuse(*_): raise OSError(errno.{name}, os.strerror(errno.{name}))
+fcntl.flock = os.fsync = refuse
+"""
+
+
+@pytest.mark.parametrize("disk", ["", *(BARE.format(name=name) for name in ("ENOSYS", "ENOTSUP"))])
+def test_a_second_process_is_kept_out_with_code_5_until_the_first_is_dead(tmp_path, disk):
+    """Also on a file system that has neither locks nor fsync."""
+    hold = disk + HOLD
+    first = python(hold, tmp_path, 60)
     assert first.stdout.readline() == "inside\n"
-    second = python(HOLD, tmp_path, 0)
+    second = python(hold, tmp_path, 0)
     _, message = second.communicate(timeout=60)
     assert second.returncode == 5
     assert message.startswith(f"error: {tmp_path} is busy: process {first.pid} is using it\n")
     first.kill()
     first.communicate()
-    third = python(HOLD, tmp_path, 0)
+    third = python(hold, tmp_path, 0)
     assert third.communicate(timeout=60) == ("inside\n", "") and third.returncode == 0
 
 

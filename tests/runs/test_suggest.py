@@ -19,6 +19,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz-_"
         ("mobilenet", ARCHS, "MobileNetV2"),
         ("--targetrate", FLAGS, "--target_rate"),
         ("--trian_path", FLAGS, "--train_path"),
+        ("float16", ("float32", "mixed_bfloat16", "mixed_float16"), "mixed_float16"),
         ("transformer", ("VGG16",), None),
         ("", ARCHS, None),
         ("anything", (), None),
