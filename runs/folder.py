@@ -288,7 +288,7 @@ def _locked(folder: Path) -> BaseFileLock:
 
     On a file system without locks it is a marker with the process on top, which is taken over from the dead.
     """
-    path, own = folder / LOCK, str(os.getpid())
+    path, own, remedy = folder / LOCK, str(os.getpid()), "choose another --train_path"
     lock: BaseFileLock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
         try:
@@ -296,19 +296,20 @@ def _locked(folder: Path) -> BaseFileLock:
         except OSError as error:
             if error.errno not in _LOCKLESS:
                 raise
-            path = folder / MARKER
+            path, remedy = folder / MARKER, f"remove {folder / MARKER} if that machine has stopped"
             lock = SoftFileLock(path, blocking=False)
             lock.acquire()
     except Timeout:
         raise RunFolderError(
-            f"{folder} is busy: process {_owner(path)} is using it\n"
-            "wait for it to end, or choose another --train_path"
+            f"{folder} is busy: process {' of '.join(_owner(path))} is using it\n"
+            f"wait for it to end, or {remedy}"
         ) from None
-    if _owner(path) != own:
+    if _owner(path)[0] != own:
         with contextlib.suppress(OSError):  # a full disk; the name is there for messages alone
             path.write_text(own)
     return lock
 
 
-def _owner(path: Path) -> str:
-    return (path.read_text().split() or ["unknown"])[0]
+def _owner(path: Path) -> list[str]:
+    """The process that a lock names; a marker names its machine, too."""
+    return path.read_text().split()[:2] or ["unknown"]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,7 +125,9 @@ def test_a_second_process_is_kept_out_with_code_5_until_the_first_is_dead(tmp_pa
     second = python(hold, tmp_path, 0)
     _, message = second.communicate(timeout=60)
     assert second.returncode == 5
-    assert message.startswith(f"error: {tmp_path} is busy: process {first.pid} is using it\n")
+    where, remedy = (f" of {socket.gethostname()}", f"remove {tmp_path}") if disk else ("", "choose another")
+    assert message.startswith(f"error: {tmp_path} is busy: process {first.pid}{where} is using it\n")
+    assert f"wait for it to end, or {remedy}" in message
     first.kill()
     first.communicate()
     third = python(hold, tmp_path, 0)
