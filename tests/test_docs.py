@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from benchmarks.claims import CLAIMS
 from secateur import nets
 from secateur.__main__ import COMMANDS, call, parse
 from secateur.distillation import get_loss, list_losses
@@ -359,6 +360,11 @@ def test_scale_is_that_of_its_json() -> None:
     assert shown == [
         [f"{full['devices']}", ms(full), ms(half), f"{half['ratio']:.2f}"] for full, half in pairs
     ]
+
+
+def test_claims_are_judged_by_their_json() -> None:
+    shown = cells("docs/claims.md", "| paper | says | compared |")
+    assert shown == [[*claim.cells()] for claim in CLAIMS]
 
 
 def test_the_picture_is_that_of_its_json() -> None:
