@@ -35,7 +35,7 @@ from secateur.runs.parts import PartFile, part_file
 from secateur.runs.snapshot import Snapshot
 
 CONFIG, MANIFEST, LOCK, MARKER = "config.json", "manifest.json", ".lock", ".lock-marker"
-_LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP}  # what file systems without locks say
+_LOCKLESS = {errno.ENOSYS, errno.ENOTSUP}  # what file systems without locks say; ENOLCK may pass
 RESUMED = (*checkpoints.ANY, metrics.FILE)  # what a run goes on from when it finds it
 
 
@@ -286,7 +286,8 @@ def _checked_manifest(path: Path) -> dict:
 def _locked(folder: Path) -> BaseFileLock:
     """Holds the lock for as long as the process lives (the kernel frees it, also after kill -9).
 
-    On a file system without locks it is a marker with the process on top, which is taken over from the dead.
+    On a file system without locks it is a marker with the process on top. Of a process that is known to be
+    dead it is taken over, if the file system can exchange two names.
     """
     path, own, remedy = folder / LOCK, str(os.getpid()), "choose another --train_path"
     lock: BaseFileLock = FileLock(path, blocking=False, fallback_to_soft=False)
@@ -296,7 +297,7 @@ def _locked(folder: Path) -> BaseFileLock:
         except OSError as error:
             if error.errno not in _LOCKLESS:
                 raise
-            path, remedy = folder / MARKER, f"remove {folder / MARKER} if that machine has stopped"
+            path, remedy = folder / MARKER, f"remove {folder / MARKER} if that process has"
             lock = SoftFileLock(path, blocking=False)
             lock.acquire()
     except Timeout:
@@ -311,5 +312,8 @@ def _locked(folder: Path) -> BaseFileLock:
 
 
 def _owner(path: Path) -> list[str]:
-    """The process that a lock names; a marker names its machine, too."""
-    return path.read_text().split()[:2] or ["unknown"]
+    """The process that a lock names; a marker names its machine, too. It may have gone by now."""
+    with contextlib.suppress(FileNotFoundError):
+        words = path.read_text().split()[:2]
+        return [word.partition("?")[0] for word in words] or ["unknown"]  # behind it: where its number counts
+    return ["unknown"]

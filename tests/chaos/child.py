@@ -6,7 +6,7 @@ Keys of the fault, all optional:
     memory   bytes that the process may take beyond what it has
     clock    seconds by which the time of day may jump, back and forth, each time it is asked
     user     number of a user without rights
-    bare     true: the file system knows neither fsync nor locks
+    without_locks     true: the file system knows neither fsync nor locks
     crowd    so many processes do the same at once; their ends are written to crowd.json
     changes  file that the number of changes is written to
     report   false: the run ends behind its last step
@@ -112,11 +112,11 @@ def become(user: int) -> None:
     os.setuid(user)
 
 
-def strip(bare: bool) -> None:
+def without_locks(on: bool) -> None:
     """Answers as file systems do that have no fsync and no locks."""
-    if bare:
+    if on:
         os.fsync = partial(_refuse, errno.EINVAL)
-        fcntl.flock = partial(_refuse, errno.ENOLCK)
+        fcntl.flock = partial(_refuse, errno.ENOTSUP)
 
 
 def _refuse(number: int, *_: object) -> None:
@@ -135,7 +135,7 @@ ACTS = {
     "changes": count_into,
     "clock": unsettle,
     "user": become,
-    "bare": strip,
+    "without_locks": without_locks,
     "crowd": crowd,
     "memory": cap,
 }

@@ -133,16 +133,16 @@ def jumping_clock(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
         yield broken(phase, work, bench.run(phase.words, work, clock=3e8))
 
 
-def bare_disk(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
+def without_locks(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
     """A file system that knows neither fsync nor locks: killed there, the same command goes on."""
     for _ in range(tries):
         work = bench.fresh(phase)
-        process = bench.start(phase.words, work, bare=True)
+        process = bench.start(phase.words, work, without_locks=True)
         time.sleep(bench.rng.uniform(0.1, 0.95) * phase.seconds)
         _signal(process, signal.SIGKILL)
         bench.programs.wait()
         wrong = ", ".join(unreadable(work))
-        yield wrong or broken(phase, work, bench.run(phase.words, work, bare=True))
+        yield wrong or broken(phase, work, bench.run(phase.words, work, without_locks=True))
 
 
 def eight_at_once(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
@@ -204,6 +204,6 @@ FAULTS: dict[str, Fault] = {
     "a folder of another user": no_rights,
     "too little memory": little_memory,
     "a clock that jumps": jumping_clock,
-    "a file system without fsync and locks": bare_disk,
+    "a file system without fsync and locks": without_locks,
     "eight runs in one folder": eight_at_once,
 }

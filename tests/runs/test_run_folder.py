@@ -114,6 +114,12 @@ import errno, fcntl, os
 def refuse(*_): raise OSError(errno.{name}, os.strerror(errno.{name}))
 fcntl.flock = os.fsync = refuse
 """
+STIFF = """
+import filelock._native._unix, filelock._soft
+for name, module in list(sys.modules.items()):
+    if name.startswith("filelock") and hasattr(module, "exchange_names"):
+        module.exchange_names = lambda *_: False
+"""  # no two names can be exchanged
 
 
 @pytest.mark.parametrize("disk", ["", *(BARE.format(name=name) for name in ("ENOSYS", "ENOTSUP"))])
@@ -130,6 +136,21 @@ def test_a_second_process_is_kept_out_with_code_5_until_the_first_is_dead(tmp_pa
     assert f"wait for it to end, or {remedy}" in message
     first.kill()
     first.communicate()
+    third = python(hold, tmp_path, 0)
+    assert third.communicate(timeout=60) == ("inside\n", "") and third.returncode == 0
+
+
+def test_a_marker_that_cannot_be_taken_over_is_named(tmp_path):
+    hold = BARE.format(name="ENOSYS") + HOLD.replace("def main", f"{STIFF}def main")
+    first = python(hold, tmp_path, 60)
+    assert first.stdout.readline() == "inside\n"
+    first.kill()
+    first.communicate()
+    second = python(hold, tmp_path, 0)
+    _, message = second.communicate(timeout=60)
+    assert second.returncode == 5 and f"process {first.pid} of" in message
+    (marker,) = (word for word in message.split() if word.startswith(str(tmp_path)) and word != str(tmp_path))
+    os.unlink(marker)
     third = python(hold, tmp_path, 0)
     assert third.communicate(timeout=60) == ("inside\n", "") and third.returncode == 0
 
