@@ -161,7 +161,7 @@ def steps(arch: str, devices: int, turns: int) -> list[dict]:
 
 
 def search(arch: str, turns: int) -> list[dict]:
-    """Seconds for each candidate of a step of the search, on one of two logical devices and on both."""
+    """Seconds of a step of the search, scores included, for each candidate: on one of two devices, on both."""
     import tensorflow as tf
 
     from secateur import nets
@@ -197,7 +197,7 @@ def show(read: list[dict], peaks: list[dict], steps: list[dict], tried: list[dic
     for devices in COUNTS:
         rows = [row for row in steps if row["devices"] == devices]
         print_summary(f"A step of {arch}, {devices} logical devices", rows, "float32")
-    print_summary(f"A candidate of the search in {arch}, logical devices", tried, "1 of 2")
+    print_summary(f"A step of the search in {arch} for each candidate, logical devices", tried, "1 of 2")
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def bank_into(
     whole = pieces == [(0, len(ids))]
     with tqdm(total=len(forwards) * len(pieces), desc="memory bank", unit="teacher") as bar:
         for start, stop in pieces:
-            logits = _said(forwards, images if whole else images[start:stop], dtype, rank, bar.update)
+            logits = _asked(forwards, images if whole else images[start:stop], dtype, rank, bar.update)
             if start == 0:
                 shape = (len(ids), *logits.shape[1:])
                 head = {"descr": logits.dtype.str, "fortran_order": False, "shape": shape}
@@ -112,7 +112,7 @@ def bank_into(
     file.write(rows.getbuffer())
 
 
-def _said(
+def _asked(
     forwards: Sequence[Callable[[np.ndarray], np.ndarray]],
     images: np.ndarray,
     dtype: str,

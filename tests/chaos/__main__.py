@@ -35,7 +35,7 @@ def main() -> int:
             row = new.setdefault((fault, where), row_of(fault, where, words.seed))
             add(row, found, seconds)
             print(f"{fault} · {where}: {row['survived']} of {row['tries']}", *row["broken"], flush=True)
-            save(out, [*(rows | new).values()])
+            write_json(out, {"rows": [*(rows | new).values()]})
     cells = [(row["fault"], row["where"], str(row["tries"]), str(row["survived"])) for row in new.values()]
     print(table(("fault", "where", "tries", "survived"), cells))
     return int(any(row["broken"] for row in new.values()))
@@ -83,12 +83,14 @@ def wanted(words: argparse.Namespace, name: str) -> bool:
 def row_of(fault: str, where: str, seed: int) -> dict:
     """A row without a try; `native` are tries that native code ended without a line of ours."""
     from benchmarks.common import command, today
+    from secateur.recipes.engine.report import machine
 
     return {
         "fault": fault,
         "where": where,
         "command": command(),
         "date": today(),
+        "machine": machine(),
         "seed": seed,
         "tries": 0,
         "survived": 0,
@@ -105,13 +107,6 @@ def add(row: dict, found: list[str], seconds: float) -> None:
     row["native"] += found.count(NATIVE)
     row["seconds"] = round(row["seconds"] + seconds, 1)
     row["broken"] += [end for end in found if end not in ("", NATIVE)]
-
-
-def save(path: Path, rows: list[dict]) -> None:
-    """Writes the rows so far, each with the command that made it, and on what they were found."""
-    from secateur.recipes.engine.report import machine
-
-    write_json(path, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":
