@@ -74,7 +74,7 @@ CLAIMS = (
     Claim("HAP", "NGGM is better than L1", "NGGM, one-cycle", "L1, one-cycle"),
     Claim("HAP", "the dense network teaches the pruned one (KD)", "NGGM, one-cycle, KD", "NGGM, one-cycle"),
     Claim("HAP", "its attention adds to KD", "NGGM, one-cycle, KD + HAP", "NGGM, one-cycle, KD"),
-    Claim("HAP", "KD and its attention together are better than labels alone", "NGGM + HAP", "NGGM alone", LOSSES, HAPS),
+    Claim("HAP", "KD and its attention beat labels alone", "NGGM + HAP", "NGGM alone", LOSSES, HAPS),
     Claim("AT", "attention adds to KD", "AT", "KD", LOSSES, SMALL, "KD + "),
     Claim("SP", "similarities add to KD", "SP", "KD", LOSSES, SMALL, "KD + "),
     Claim("AFD", "attended features add to KD", "AFD", "KD", LOSSES, SMALL, "KD + "),

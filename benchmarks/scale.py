@@ -161,7 +161,7 @@ def steps(arch: str, devices: int, turns: int) -> list[dict]:
 
 
 def search(arch: str, turns: int) -> list[dict]:
-    """Seconds of a step of the search, scores included, for each candidate: on one of two devices, on both."""
+    """Seconds of a step of the search, scores included, by the number of candidates."""
     import tensorflow as tf
 
     from secateur import nets
