@@ -171,7 +171,7 @@ class RunOptions(Common, OwnOptions):
         None, "of a VGG that starts at random (default: the published one)"
     )
     stem: Literal["imagenet", "cifar"] | None = option(
-        None, "of a net for both sizes of images (default: its family's)"
+        None, "of a net for both sizes of images (default: its family's; of 128 pixels or more imagenet)"
     )
     dropout: float | None = option(None, "of a wide ResNet that starts at random", ge=0, lt=1)
 

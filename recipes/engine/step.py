@@ -87,18 +87,22 @@ class Start:
         return nets.load_params(None, given) if given else build(self.config, self.splits.facts)
 
 
+LARGE = 128  # pixels, above the 96 of STL-10: a stem that keeps the resolution would cost 16 times as much
+
+
 def build(config: RunOptions, facts: Facts) -> keras.Model:
-    """A net of this project with random weights, for a data set."""
-    side = config.images.crop
-    known = nets.family_of(config.arch).choices.get("shortcut", ("B",))
+    """A net of this project with random weights, for a data set; of large images the stem is ImageNet's."""
+    side, choices = config.images.crop, nets.family_of(config.arch).choices
+    known, large = choices.get("shortcut", ("B",)), max(side or 0, *facts.shape[:2]) >= LARGE
     own = config.images.shortcut if config.images.shortcut in known else known[0]
+    stem = "imagenet" if large and "imagenet" in choices.get("stem", ()) else None
     return nets.build(
         config.arch,
         num_classes=facts.num_classes,
         input_shape=(side, side, 3) if side else facts.shape,
         shortcut=config.shortcut or own,
         head=config.head,
-        stem=config.stem,
+        stem=config.stem or stem,
         dropout=config.dropout,
     )
 

@@ -7,11 +7,14 @@ import sys
 import pytest
 
 from secateur.__main__ import parse as parse_command
+from secateur.dataloader import Facts
+from secateur.pruning import complexity
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.outdated import MAY_DIFFER
 from secateur.recipes.engine.program import Program, program_of
 from secateur.recipes.engine.recipe import find_recipe
+from secateur.recipes.engine.step import build
 from secateur.runs import UsageError
 from tests.helpers.forked import REPO
 
@@ -233,3 +236,16 @@ def test_a_run_stops_behind_the_step_that_until_names():
 def test_the_parser_takes_no_abbreviations():
     with pytest.raises((UsageError, argparse.ArgumentError), match="--sea"):
         parse(["--sea", "1"])
+
+
+def test_a_net_for_large_images_has_the_published_stem(tmp_path):
+    """MobileNet-v2 of 300 M multiply-adds (table 4 of its paper), not of maps 16 times as large."""
+    facts = Facts("IMAGENET@256", 1000, (256, 256, 3), (0.0,), (1.0,))
+    options = RunOptions(train_path=str(tmp_path), arch="MobileNet-v2", pipeline="imagenet")
+    assert complexity(build(options, facts)).macs == 300_774_272
+    small = RunOptions(train_path=str(tmp_path), arch="MobileNet-v2", pipeline="ekg")
+    tiny = Facts("CIFAR10", 10, (32, 32, 3), (0.0,), (1.0,))
+    assert (
+        complexity(build(small, tiny)).macs
+        > complexity(build(small.model_copy(update={"stem": "imagenet"}), tiny)).macs
+    )
