@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import keras
 import numpy as np
 
-from secateur.pruning.choose.budgets import Budget, Cost, widest
+from secateur.pruning.choose.budgets import Budget, Cost, paid_by_few, widest
 from secateur.pruning.choose.earlier import (
     no_wider,
     refuse_measured,
@@ -20,11 +20,11 @@ from secateur.pruning.choose.earlier import (
 from secateur.pruning.choose.ranking import Limits, Ranking, Widths, check_prunable, names, structures
 from secateur.pruning.choose.rules import Rule, ranked_together, uniform
 from secateur.pruning.choose.sensitivity import Sensitivity, by_sensitivity, measure_sensitivity
-from secateur.pruning.choose.targets import Target
+from secateur.pruning.choose.targets import COUNTED, Target
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.plan import Plan
 from secateur.pruning.score.scores import Scoring, score_groups
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import UsageError, warn
 from secateur.runs.suggest import nearest, require
 
 if TYPE_CHECKING:  # it brings the programs that are measured
@@ -110,6 +110,8 @@ def make_plan(
     else:
         bound = target.budget(analysis, ranking, convention)
         widths = widest(rule, ranking.narrowed(most), bound, fill)
+        if target.name in COUNTED and (line := paid_by_few(widths, ranking, bound)):
+            warn(line)
     plan = ranking.plan(widths)
     return unchanged_where_as_wide(plan, within) if within else plan
 

@@ -30,6 +30,24 @@ class Budget:
     target: float
 
 
+THIN = 5  # a group that keeps less than one of so many channels is worth a word
+SHOWN = 3
+
+
+def paid_by_few(widths: Widths, ranking: Ranking, budget: Budget) -> str | None:
+    """A line where most of a counted budget goes to layers that stay whole, so that few groups pay for it."""
+    sizes, free = ranking.sizes, ranking.free()
+    whole = budget.cost({**sizes, **dict.fromkeys(free, 0)}) / budget.target
+    thin = [f"{name} {widths[name]} of {sizes[name]}" for name in free if THIN * widths[name] < sizes[name]]
+    if whole <= 0.5 or not thin:
+        return None
+    more = f" and {len(thin) - SHOWN} more" if len(thin) > SHOWN else ""
+    return (
+        f"{budget.name}: {whole:.0%} of the budget goes to layers that stay whole; these groups pay for it: "
+        f"{', '.join(thin[:SHOWN])}{more}. A larger budget keeps them"
+    )
+
+
 def widest(rule: Rule, ranking: Ranking, budget: Budget, fill: bool) -> Widths:
     """The widths at the highest dial within the budget; with `fill`, then single steps until none fits.
 

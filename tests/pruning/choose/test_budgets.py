@@ -239,3 +239,21 @@ def test_of_many_layers_only_the_nearest_are_named():
     with pytest.raises(UsageError, match="ignore='zzz'") as error:
         make_plan(toys.small_resnet(depth=20), keep=0.5, ignore="zzz")
     assert len(str(error.value)) < 300
+
+
+def test_a_budget_that_few_groups_must_pay_for_is_said(capfd):
+    """One large convolution must stay: at 35 % of the operations the others are cut to less than a fifth."""
+    images = keras.Input((16, 16, 3))
+    x = LAYERS.Conv2D(64, 5, padding="same", name="large")(images)
+    x = LAYERS.Conv2D(32, 1, name="a")(x)
+    x = LAYERS.Conv2D(32, 3, padding="same", name="b")(x)
+    model = keras.Model(images, LAYERS.Dense(3)(LAYERS.GlobalAveragePooling2D()(x)))
+    plan = make_plan(model, "l1", keep_macs=0.35, ignore=["large"])
+    widths = {name: len(keep) for name, keep in plan.keep.items()}
+    assert widths["a"] < 32 / 5
+    message = capfd.readouterr().err
+    stays = 5 * 5 * 3 * 64 * 256 / (0.35 * complexity(model).macs)
+    assert f"keep_macs: {stays:.0%} of the budget goes to layers that stay whole" in message
+    assert f"a {widths['a']} of 32" in message
+    make_plan(model, "l1", keep_macs=0.35)
+    assert not capfd.readouterr().err
