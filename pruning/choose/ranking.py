@@ -13,6 +13,7 @@ from secateur.pruning.groups.group import ChannelGroup
 from secateur.pruning.plan import Plan
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
+from secateur.runs.text import few
 
 Widths = dict[str, int]
 
@@ -137,9 +138,10 @@ class Ranking:
 
 
 def check_prunable(analysis: Analysis, name: str) -> None:
-    """Raises `UsageError`, with the first reason, where nothing can be removed."""
+    """Raises `UsageError` where nothing can be removed: why most of the channels stay."""
     if not analysis.groups:
-        reason = analysis.untouched[0].reason if analysis.untouched else "no layer makes channels"
+        worst = analysis.untouched.worst()
+        reason = f"{few(worst.layers)}: {worst.reason}" if worst else "no layer makes channels"
         raise UsageError(f"No channel of this model can be removed. Received: model {name!r}: {reason}")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from secateur.nets.graph import Call, Graph
+from secateur.pruning.groups.untouched import OUTPUT
 from secateur.pruning.layers import find
 from secateur.pruning.layers.labels import Labels, representatives
 from secateur.pruning.layers.layout import channels_last, from_last, own_axis, to_last
@@ -39,7 +40,7 @@ def label_channels(graph: Graph, channel_statistics: bool = False, outer: bool =
         state.of_tensor |= dict(zip(call.outputs, made, strict=True))
         state.calls.append(call)
     for tensor in graph.outputs:
-        state.lock(state.of_tensor[tensor], "it is an output of the model")
+        state.lock(state.of_tensor[tensor], OUTPUT)
     return state
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from secateur.pruning.layers.labels import Labels
 from secateur.runs.text import few, table
 
+OUTPUT = "it is an output of the model"
+
 
 @dataclass(frozen=True)
 class Untouched:
@@ -22,6 +24,10 @@ class Untouched:
 
 class Listing(list):
     """Rows of `Untouched` that print as a table."""
+
+    def worst(self) -> Untouched | None:
+        """The row of the most channels, an output only where nothing else stays whole."""
+        return max(self, key=lambda row: (row.reason != OUTPUT, row.channels), default=None)
 
     def __str__(self) -> str:
         return table(

@@ -227,7 +227,11 @@ def without_channels() -> keras.Model:
         ),
         ("mixed", {"keep": 0.5, "criterion": {"x": [1]}}, "no such group. Received: 1 scores for 'x'"),
         ("mixed", {"keep": 0.5, "allocation": "sensitivity"}, "Sensitivity needs data=.*no labels"),
-        ("bare", {"keep": 0.5}, "No channel .* can be removed. Received: model 'bare': it is an output"),
+        (
+            "bare",
+            {"keep": 0.5},
+            "No channel .* can be removed. Received: model 'bare': only: it is an output",
+        ),
     ],
 )
 def test_errors(net, options, message):
@@ -257,3 +261,19 @@ def test_a_budget_that_few_groups_must_pay_for_is_said(capfd):
     assert f"a {widths['a']} of 32" in message
     make_plan(model, "l1", keep_macs=0.35)
     assert not capfd.readouterr().err
+
+
+def test_where_nothing_can_be_removed_the_obstacle_is_named_and_not_the_classifier():
+    """A layer that mixes channels stands behind the only convolution."""
+
+    class Strange(LAYERS.Layer):
+        def call(self, x):
+            return keras.ops.sort(x, axis=-1)
+
+    images = keras.Input((8, 8, 3))
+    x = Strange(name="strange")(LAYERS.Conv2D(16, 3, name="conv")(images))
+    model = keras.Model(
+        images, LAYERS.Dense(3, name="logits")(LAYERS.GlobalAveragePooling2D()(x)), name="odd"
+    )
+    with pytest.raises(UsageError, match="Received: model 'odd': conv: strange"):
+        make_plan(model, keep=0.5)
