@@ -15,7 +15,7 @@ from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.plan import Plan
 from secateur.runs.errors import TrainingError, UsageError
 
-COSTS = ("params", "macs")
+COSTS = ("params", "macs", "bytes")
 CAPPED = Limits(max_drop=0.95)  # no group is emptied for the sake of the others
 
 
@@ -49,7 +49,7 @@ class Space:
             analysis: of the network.
             scores: by group, larger = better; the worst channels go first. A group without any stays whole.
             keep: cost to end at or below, as a ratio of the whole network's, in (0, 1).
-            cost: "params" or "macs", as `convention` counts them.
+            cost: "params", "macs" as `convention` counts them, or "bytes" of the weights in a file.
             limits: how few channels a group keeps.
 
         Raises `UsageError` for another cost, a ratio out of range or out of reach and foreign scores.

@@ -11,7 +11,7 @@ from secateur.recipes.engine.options import FilePath, Options, option
 from secateur.runs.errors import UsageError
 
 NO_IMAGES = "needs images: give --data FOLDER or tfds:NAME. Received: data=None"
-OF_AUTO = ("keep_macs", "keep_ms")  # budgets that the recipe knows
+OF_AUTO = ("keep_macs", "keep_ms", "keep_bytes")  # budgets that the recipe knows
 
 
 class TuningOptions(OwnOptions):
@@ -37,6 +37,10 @@ class PruneOptions(PlanOptions, TuningOptions):
     minutes: float | None = option(
         None, "that this may take: as the recipe auto decides what to try, and trains; with --data", gt=0
     )
+    int8: bool = option(
+        False,
+        "with --minutes, also a LiteRT file of whole numbers, SMALL_int8.tflite; --keep_bytes makes it too",
+    )
     dry_run: bool = option(False, "print groups, widths and costs, write no model")
     save_plan: FilePath | None = option(None, "write the plan to this .json file, in a dry run too")
     export: list[str] = option([], "also write these: litert, onnx, savedmodel")
@@ -53,6 +57,8 @@ class PruneOptions(PlanOptions, TuningOptions):
             raise UsageError(f"Fine-tuning {NO_IMAGES}")
         if self.curved and not self.data:
             raise UsageError(f"Sensitivity {NO_IMAGES}")
+        if self.int8 and not self.minutes:
+            raise UsageError("--int8 is of --minutes; else: secateur int8 SMALL.keras. Received: int8=True")
         if self.minutes:
             self._check_minutes()
 

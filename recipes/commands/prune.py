@@ -35,10 +35,11 @@ from secateur.recipes.engine.timing import setup_for
 from secateur.recipes.steps.planning import Evidence, choose_plan
 from secateur.reports.words import percent
 from secateur.runs import RunFolderError, SnapshotError, UsageError, warn, write_json
-from secateur.runs.files import check_place
+from secateur.runs.files import check_place, write_atomic
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
 SAMPLES = 4
+WHOLE = ["int8.skip=false", "train.time_share=0.9"]  # what the recipe's flag --int8 sets
 SUFFIXES = {"output": ".keras", "report": ".html", "save_plan": ".json"}
 
 
@@ -49,6 +50,7 @@ class Pruned:
     plan: Plan
     small: keras.Model
     report: Mapping[str, Any] = field(default_factory=dict)
+    int8: bytes | None = None
 
 
 def run(options: PruneOptions) -> None:
@@ -74,7 +76,8 @@ def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Prun
 def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
     name, value = options.target
     if options.minutes:
-        _, auto, *after = find_recipe(command.TIMED_RECIPE).steps  # `ran` has its own dense network
+        whole = WHOLE if options.int8 or name == "keep_bytes" else []
+        _, auto, *after = find_recipe(command.TIMED_RECIPE).changed(whole)  # `ran` has its own dense network
         cut = auto | {name: value}
     else:
         cut = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
@@ -83,7 +86,9 @@ def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
     with ran(options, f"{cut['kind']}, {name} {value}", options.model, model, steps) as (folder, report):
         for row in [] if options.minutes else report["epochs"]:
             print(f"epoch {row['step']}: loss {row['loss']:.4f}, hold-out {percent(row['holdout_accuracy'])}")
-        return Pruned(plan_of(folder, cut["kind"], model), compact_of(folder), report)
+        file = folder / "int8.tflite"
+        rounded = file.read_bytes() if file.exists() else None
+        return Pruned(plan_of(folder, cut["kind"], model), compact_of(folder), report, rounded)
 
 
 def _show_and_write(options: PruneOptions, model: keras.Model, done: Pruned, setup: Setup) -> None:
@@ -96,6 +101,11 @@ def _show_and_write(options: PruneOptions, model: keras.Model, done: Pruned, set
     if not options.dry_run:
         parities = {"masked model": compare_masked(model, done.plan, options.preserve_norm)}
         parities |= write(options, done.small)
+    if done.int8:
+        path = Path(options.output)
+        path = path.with_name(f"{path.stem}_int8.tflite")
+        write_atomic(path, done.int8)
+        print(f"{path}: {len(done.int8):,} bytes, in whole numbers")
     if options.report:
         write_report(options, model, done.plan, done.report, costs, parities, setup)
 

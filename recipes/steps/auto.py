@@ -13,14 +13,17 @@ from secateur.pruning.planning import ALLOCATIONS
 from secateur.pruning.score.registry import get_criterion
 from secateur.pruning.search.ekg import check_reachable
 from secateur.pruning.search.settings import SearchSettings
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import ending_seconds
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
 from secateur.recipes.steps.narrowing import Narrowing, scoring
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
+from secateur.runs import UsageError
 
 SEARCHES: dict[str, Search] = {"netadapt": adapted, "ekg": searched}
+KNOWN = {"keep_macs": tuple(SEARCHES), "keep_bytes": ("netadapt",), "keep_ms": ()}  # by searches
 
 
 @step("auto")
@@ -33,8 +36,11 @@ class Auto(Narrowing):
     """
 
     keep_macs: float = option(0.5, "ratio of the dense network's MACs, without --keep_macs", gt=0, lt=1)
-    keep_ms: float | None = option(
-        None, "ratio of its milliseconds for one image on LiteRT, in place of MACs", gt=0, lt=1
+    keep_ms: float = option(
+        0.0, "ratio of its milliseconds for one image on LiteRT, in place of MACs; 0: MACs", ge=0, lt=1
+    )
+    keep_bytes: float = option(
+        0.0, "ratio of the bytes of its weights in float32, in place of MACs; 0: MACs", ge=0, lt=1
     )
     criteria: list[str] = option(["l1", "fpgm", "taylor"], "of plans at once")
     allocations: list[Literal[ALLOCATIONS[:3]]] = option(
@@ -46,9 +52,20 @@ class Auto(Narrowing):
 
     def check(self, start: Start) -> None:
         """The budget must be within reach."""
-        if not self.keep_ms:
-            keep = start.config.keep_macs or self.keep_macs
+        given = {"keep_macs": start.config.keep_macs, "keep_ms": self.keep_ms, "keep_bytes": self.keep_bytes}
+        if len(several := [f"{name}={ratio:g}" for name, ratio in given.items() if ratio]) > 1:
+            raise UsageError(f"Give one budget. Received: {', '.join(several)}")
+        name, keep = self.budget(start.config)
+        if name == "keep_macs":
             check_reachable(start.network(), SearchSettings(target=keep, convention="mac"))
+        elif name == "keep_bytes":
+            make_plan(start.network(), max_drop=self.max_drop, keep_bytes=keep)
+
+    def budget(self, config: RunOptions) -> tuple[str, float]:
+        """What must be met, as `make_plan` calls it, and the ratio."""
+        given = {"keep_ms": self.keep_ms, "keep_bytes": self.keep_bytes}
+        macs = config.keep_macs or self.keep_macs
+        return next(((name, ratio) for name, ratio in given.items() if ratio), ("keep_macs", macs))
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         """The plan of the best trial; those that a killed run has made are not made again."""
@@ -67,25 +84,28 @@ class Auto(Narrowing):
     def candidates(self, context: RunContext, state: State, model: keras.Model) -> Iterator[tuple[str, Make]]:
         """Names and makers of plans: a quick one, the searches, then as many others as there is time for.
 
-        Criteria that look at images come last. Searches know no milliseconds.
+        Criteria that look at images come last. Searches know no milliseconds, and EKG's no bytes.
         """
+        name, ratio = self.budget(context.config)
         ordered = sorted(self.criteria, key=lambda name: get_criterion(name).needs_data)
         spread = [None] if self.keep_ms else self.allocations
-        hows = [{"criterion": name, "allocation": one} for name in ordered for one in spread]
+        hows = [{"criterion": criterion, "allocation": one} for criterion in ordered for one in spread]
         made = [partial(self._at_once, context, state, model, how) for how in hows]
         at_once = [*zip([", ".join(filter(None, how.values())) for how in hows], made, strict=True)]
         yield from at_once[:1]
-        for name in [] if self.keep_ms else self.searches:
-            yield name, partial(SEARCHES[name], context, model, context.config.keep_macs or self.keep_macs)
+        for search in self.searches:
+            if search in KNOWN[name]:
+                yield search, partial(SEARCHES[search], context, model, name, ratio)
         yield from at_once[1:]
 
     def _at_once(
         self, context: RunContext, state: State, model: keras.Model, how: Mapping[str, Any], seconds: float
     ) -> Plan:
         how = {**how, "max_drop": self.max_drop, **scoring(context, how["criterion"])}
-        if self.keep_ms:
-            return make_plan(model, keep_ms=self.keep_ms, **how)
-        return self.budgeted(context, state, model, context.config.keep_macs or self.keep_macs, **how)
+        name, ratio = self.budget(context.config)
+        if name == "keep_macs":
+            return self.budgeted(context, state, model, ratio, **how)
+        return make_plan(model, **{name: ratio}, **how)
 
     def facts(
         self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model

@@ -31,7 +31,7 @@ class Searching(Narrowing):
     """Removes channels where a search finds that they cost least accuracy on training images."""
 
     keep: float = option(0.5, "ratio of the dense network's cost that stays", gt=0, lt=1)
-    cost: Literal[COSTS] = option("macs", "what the search saves")
+    cost: Literal[COSTS[:2]] = option("macs", "what the search saves")
 
     def space(self, context: RunContext, state: State, model: keras.Model) -> Space:
         """Widths of `model`, with a bound that is a ratio of the dense network's cost."""

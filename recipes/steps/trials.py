@@ -31,7 +31,7 @@ SHOWN = 1024  # holdout images that compare plans
 ORDER = "taylor"  # in which NetAdapt's channels go; of ResNet-20 at 72 % of its MACs 91.2 % after 88.6 by l1
 
 Make = Callable[[float], Plan]  # of the seconds that it may take
-Search = Callable[[RunContext, keras.Model, float, float], Plan]  # of keep_macs and seconds
+Search = Callable[[RunContext, keras.Model, str, float, float], Plan]  # of a budget, its ratio, and seconds
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Trials:
 # --- searches -----------------------------------------------------------------------------------------------
 
 
-def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
+def adapted(context: RunContext, model: keras.Model, budget: str, keep: float, seconds: float) -> Plan:
     """NetAdapt's plan, in steps as fine as its part of the seconds allows; channels go by `ORDER`.
 
     Raises `TooLong` where the coarsest steps would take longer than that, or others than all of them.
@@ -153,27 +153,27 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: 
     accuracy = scorer(context, model, context.splits.search, batches=2)
     analysis = analyse(model)
     scores = score_groups(model, ORDER, analysis=analysis, **scoring(context, ORDER))
-    space = Space.of(analysis, scores, keep=keep_macs, cost="macs")
+    space = Space.of(analysis, scores, keep=keep, cost=budget.removeprefix("keep_"))
     whole = space.ranking.plan(space.ranking.sizes)
     accuracy(whole)  # traces
     start = time.monotonic()
     accuracy(whole)
     now = time.monotonic()
     left = PART * seconds - (now - begun)
-    work = (now - start) * len(space.ranking.free()) * (1 - keep_macs)
+    work = (now - start) * len(space.ranking.free()) * (1 - keep)
     if work / COARSEST > left:
         raise TooLong(f"about {work / COARSEST:.3g} s of {max(left, 0):.3g} s")
     steps = NetAdapt(space, accuracy, min(COARSEST, max(FINEST, work / left)))
-    last = in_time(steps.run(), left / PART, lambda one: (1 - one.cost / steps.whole) / (1 - keep_macs))
+    last = in_time(steps.run(), left / PART, lambda one: (1 - one.cost / steps.whole) / (1 - keep))
     return last.plan
 
 
-def searched(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
-    """EKG's plan. Raises `TooLong` as soon as it is seen that it would take more than its seconds."""
-    search = ekg_search(context, model, SearchSettings(target=keep_macs, convention="mac"))
+def searched(context: RunContext, model: keras.Model, budget: str, keep: float, seconds: float) -> Plan:
+    """EKG's plan for MACs. Raises `TooLong` as soon as it is seen to take more than its seconds."""
+    search = ekg_search(context, model, SearchSettings(target=keep, convention="mac"))
 
     def done(state: Any) -> float:
-        return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep_macs)
+        return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep)
 
     return in_time(search.run(), seconds, done).plan
 

@@ -278,3 +278,10 @@ def test_eight_bits_are_a_flag():
     kinds = [step.kind for step in program_of(choose(["--minutes", "3", "--int8"])).steps]
     assert kinds == ["dense", "auto", "train", "int8"]
     assert [step.kind for step in program_of(choose(["--minutes", "3"])).steps] == kinds[:3]
+
+
+def test_a_budget_is_one_and_is_a_flag():
+    (_, auto, *_) = program_of(choose(["--minutes", "3", "--keep_bytes", "0.4"])).steps
+    assert auto.budget(RunOptions(train_path="run")) == ("keep_bytes", 0.4)
+    (_, auto, *_) = program_of(choose(["--minutes", "3", "--keep_ms", "0.4"])).steps
+    assert auto.budget(RunOptions(train_path="run")) == ("keep_ms", 0.4)

@@ -10,6 +10,7 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from secateur import __main__ as program
 from secateur.exports import litert_runner
@@ -191,6 +192,17 @@ def test_minutes_decide_by_themselves_for_a_budget(secateur, stripes, tmp_path, 
     small = keras.models.load_model(tmp_path / "small.keras")
     assert complexity(small).macs == report["tried"][0]["macs"] == report["costs"][1]["macs"]
     assert left(out, "MACs") < 1 and "which chose the plan" in out
+
+
+def test_minutes_for_a_budget_of_bytes_write_whole_numbers_too(secateur, stripes, tmp_path):
+    options = ["--keep_bytes", 0.6, "--minutes", 1 / 60, "--data", stripes / "images", "-o", "small.keras"]
+    secateur("prune", stripes / "stripes.keras", *options)
+    small = keras.models.load_model(tmp_path / "small.keras")
+    whole = keras.models.load_model(stripes / "stripes.keras")
+    assert 0.3 * whole.count_params() < small.count_params() <= 0.6 * whole.count_params()
+    lite = Interpreter(model_path=str(tmp_path / "small_int8.tflite"))
+    kernels = [one for one in lite.get_tensor_details() if len(one["shape"]) == 4 and "conv" in one["name"]]
+    assert np.int8 in {one["dtype"] for one in kernels}
 
 
 @pytest.mark.parametrize(
