@@ -109,13 +109,22 @@ def _recipe(path: Path) -> None:
 
 def _image(form: str) -> Kind:
     def make(path: Path) -> None:
-        import tensorflow as tf
-
         pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
-        written = {"png": tf.io.encode_png, "jpg": tf.io.encode_jpeg}[form](pixels).numpy()
-        path.write_bytes(written)
+        path.write_bytes({"png": _png, "jpg": _jpeg}[form](pixels))
 
     return Kind(f".{form}", make, _read_image, any_bytes, worse_images, every=20)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    import tensorflow as tf
+
+    return tf.io.encode_png(pixels).numpy()
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    import tensorflow as tf
+
+    return tf.io.encode_jpeg(pixels).numpy()
 
 
 def _read_image(path: Path) -> Any:
@@ -130,6 +139,35 @@ def _safetensors(path: Path) -> None:
     path.write_bytes(save(ARRAYS))
 
 
+def _of_tfds(pattern: str, mutate: Mutate, stream: bool = False) -> Kind:
+    """One of the files of a prepared data set of tensorflow-datasets; the others stay sound."""
+
+    def make(path: Path) -> None:
+        from benchmarks.photos import store
+
+        pixels = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), np.uint8)
+        store(path.parent, NAME, 2, {"train": [(_jpeg(image), i % 2) for i, image in enumerate(pixels)]})
+        path.write_bytes(part(path).read_bytes())
+
+    def part(path: Path) -> Path:
+        return max((path.parent / NAME / "1.0.0").glob(pattern), key=lambda file: file.stat().st_size)
+
+    def read(path: Path) -> Any:
+        from secateur.dataloader.sources import tfds
+
+        own = part(path)
+        sound = own.read_bytes()
+        own.write_bytes(path.read_bytes())
+        try:
+            images = tfds.read(NAME, "train", str(path.parent), shape=(8, 8, 3), stream=stream)
+            return images.images[np.arange(len(images))]
+        finally:
+            own.write_bytes(sound)
+
+    return Kind(".part", make, read, mutate, every=20)
+
+
+NAME = "hostile_photos"
 KINDS: dict[str, Kind] = {
     **{f"pickle, protocol {protocol}": _pickle(protocol) for protocol in range(6)},
     "snapshot": Kind(".pkl", _snapshot, load_snapshot, any_bytes),
@@ -141,4 +179,8 @@ KINDS: dict[str, Kind] = {
     "kpz": Kind(".kpz", _encode, _decode, any_bytes, every=4),
     "keras": Kind(".keras", lambda path: _model().save(path), _read_model, in_archive, worse_keras, every=10),
     "h5": Kind(".h5", lambda path: _model().save(path), _read_model, any_bytes, every=10),
+    "tfds, records": _of_tfds("*.tfrecord*", any_bytes),
+    "tfds, records streamed": _of_tfds("*.tfrecord*", any_bytes, stream=True),
+    "tfds, info": _of_tfds("dataset_info.json", any_value),
+    "tfds, features": _of_tfds("features.json", any_value),
 }
