@@ -141,7 +141,7 @@ def check_prunable(analysis: Analysis, name: str) -> None:
     """Raises `UsageError` where nothing can be removed: why most of the channels stay."""
     if not analysis.groups:
         worst = analysis.untouched.worst()
-        reason = f"{few(worst.layers)}: {worst.reason}" if worst else "no layer makes channels"
+        reason = f"{few(worst.layers)} must stay: {worst.reason}" if worst else "no layer makes channels"
         raise UsageError(f"No channel of this model can be removed. Received: model {name!r}: {reason}")
 
 
