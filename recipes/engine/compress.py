@@ -6,13 +6,14 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from secateur.dataloader import Facts, Images, Splits, given_splits, parts_of
+from secateur.dataloader import Columns, Facts, Images, Splits, given_splits, parts_of
 from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
@@ -96,7 +97,14 @@ def compress(
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
         with _in_arguments():
             run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
-            splits = _splits(subject, train, holdout, test, classes, pixels, run.constants)
+            given = {"train": train, "holdout": holdout, "test": test}
+            rank = len(subject.original.inputs[0].shape)
+            read = {
+                part: memory.images_of(data, rank, part) for part, data in given.items() if data is not None
+            }
+            subject = _judged(subject, read["train"].labels)
+            read = {part: _labelled(subject, images) for part, images in read.items()}
+            splits = _splits(subject, read, classes, pixels, run.constants)
             report = run_on(run, subject, splits)
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
     return Compressed(small, report, None if folder is None else Path(folder))
@@ -121,19 +129,12 @@ def _argument(option: str) -> str:
 
 def _splits(
     subject: Subject,
-    train: Data,
-    holdout: Data | None,
-    test: Data | None,
+    read: Mapping[str, Images],
     classes: int | None,
     pixels: str,
     constants: Constants | None,
 ) -> Splits:
-    given = {"train": train, "holdout": holdout, "test": test}
-    rank = len(subject.original.inputs[0].shape)
-    read = {what: memory.images_of(data, rank, what) for what, data in given.items() if data is not None}
-    images: Images = read["train"]
-    outputs = subject.original.outputs[0].shape
-    subject.task.check(parts_of(images.labels), outputs)
+    images, outputs = read["train"], subject.original.outputs[0].shape
     facts = Facts(
         name=memory.NAME,
         num_classes=classes or max(2, outputs[-1] or 2),
@@ -153,6 +154,35 @@ def _splits(
             f"{constants}, images that are numbers"
         )
     return given_splits(images, read.get("holdout"), read.get("test"), facts)
+
+
+def _judged(subject: Subject, labels: Any) -> Subject:
+    """With a loss of the user's taken for one of classes where the labels are classes, in either form."""
+    units = subject.given.units
+    if isinstance(labels, Columns) or units == 0:
+        return subject
+    if labels.ndim == 1 and labels.dtype.kind == "i" and 0 <= labels.min() <= labels.max() < max(2, units):
+        return subject.classifying(max(2, units), one_hot=False)
+    if labels.ndim == 2 and labels.shape[1] == units > 1 and ((labels == 0) | (labels == 1)).all():
+        return subject.classifying(units, one_hot=True) if (labels.sum(1) == 1).all() else subject
+    return subject
+
+
+def _labelled(subject: Subject, images: Images) -> Images:
+    """The same with labels that fit the model; those of classes as integers, which teachers compare."""
+    task, labels = subject.task, parts_of(images.labels)
+    task.check(labels, subject.original.outputs[0].shape)
+    if task.kind != "classes":
+        return images
+    if labels.ndim == 2 and labels.shape[1] == task.units > 1:
+        shares = np.flatnonzero((labels.max(1) != 1) | (labels.sum(1) != 1))
+        if len(shares):
+            raise UsageError(
+                "Labels of classes are integers, or one-hot. Received: shares of classes in row "
+                f"{shares[0]}, {labels[shares[0]].max():g} of the largest\ngive labels.argmax(-1)"
+            )
+        labels = labels.argmax(1)
+    return replace(images, labels=labels.reshape(-1).astype(np.int32))
 
 
 def _bytes(images: Images) -> bool:

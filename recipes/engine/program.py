@@ -98,6 +98,11 @@ def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> 
     """Raises for what would fail only hours later, when it is a step's turn."""
     options = program.options
     check_batch(options, len(splits.train), replicas)
+    if options.balanced and not subject.classifies:
+        raise UsageError(
+            "--balanced counts the images of each class; this model gives none. Received: balanced=True, "
+            f"loss={subject.loss_name}"
+        )
     try:
         for step in program.steps:
             if step.needs_labels(options) and not splits.facts.labelled:

@@ -85,12 +85,23 @@ class Subject:
         """Somebody's own model, made functional. `loss`, and what is raised, are as in `Task.of`."""
         model = functional(model)
         given = Task.of(model, loss)
-        return cls(model, given.bare, given, thaw)
+        return cls._of(model, given, thaw)
+
+    @classmethod
+    def _of(cls, model: keras.Model, given: Task, thaw: bool) -> Subject:
+        return cls(model, given.bare.of_integers, given.of_integers, thaw)
 
     @classmethod
     def unlabelled(cls, model: keras.Model) -> Subject:
         """One that is shown images alone, whatever its outputs mean."""
         return cls(functional(model))
+
+    def classifying(self, classes: int, one_hot: bool | None = None) -> Subject:
+        """The same where a loss of its owner's is one of so many classes, as `Task.of_classes` finds it."""
+        if self.given is None or self.given.kind != "own" or not self._gives(classes):
+            return self
+        given = self.given.of_classes(one_hot)
+        return self._of(self.original, given, self.thaw) if given else self
 
     @property
     def shape(self) -> Shape | None:
@@ -124,12 +135,17 @@ class Subject:
         """Raises `UsageError` where the outputs are not the classes of the data set."""
         if self.original is None or not self.classifies:
             return
-        shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
-        if shapes != [(classes,)] and (shapes != [(1,)] or classes != 2):
+        if not self._gives(classes):
+            shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
             raise UsageError(
                 f"The model has outputs {shapes}, the data {classes} classes: give the data that it was "
                 f"trained on. Received: data={data}"
             )
+
+    def _gives(self, classes: int) -> bool:
+        """Whether its outputs can be those of so many classes."""
+        shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
+        return shapes == [(classes,)] or (shapes == [(1,)] and classes == 2)
 
     def reads(self, images: Any, facts: Facts) -> Any:
         """What the network reads of images on the 0–255 scale: each of several inputs at its own size.
@@ -166,6 +182,11 @@ class Subject:
     def bare(self, model: keras.Model) -> keras.Model:
         """A network in its owner's form without that end."""
         return model if self.original is None else logits_of(model)
+
+    @property
+    def loss_name(self) -> str:
+        """Of what its outputs are judged by, for messages."""
+        return self.given.said.name if self.given else "cross-entropy" if self.original is None else "unknown"
 
     @property
     def metric_name(self) -> str:

@@ -330,3 +330,52 @@ def test_arrays_tf_data_and_folders_give_the_same_network(mine, tmp_path, capsys
         secateur.compress(model, (x, y), recipe="ekg", keep_mac=0.7)
     with pytest.raises(UsageError, match="12"):
         secateur.compress(model, (x, np.where(y == 3, 12, y)))
+
+
+def toy(units=3, end="softmax", loss=None, seed=0):
+    """Images of normal numbers, the class of each, and a model of them that is trained a little."""
+    keras.utils.set_random_seed(seed)
+    x = np.random.default_rng(0).normal(size=(120, 8, 8, 3)).astype("float32")
+    y = x.mean((1, 2))[:, : max(2, units)].argmax(1).astype("int32")
+    inputs = keras.Input((8, 8, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(units, end)(pooled), name="toy")
+    model.compile(keras.optimizers.Adam(0.03), loss or ("binary_crossentropy" if units == 1 else None))
+    return model, x, y
+
+
+SHORT = {"keep_macs": 0.7, "shorten": 0.01, "batch_size": 16, "time_seconds": 0.01, "force": True}
+
+
+@pytest.mark.parametrize(
+    "recipe, units, loss, form",
+    [
+        ("ekg", 3, "categorical_crossentropy", lambda y: np.eye(3)[y]),
+        (
+            "kesi",
+            3,
+            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+            lambda y: np.eye(3, dtype=int)[y],
+        ),
+        ("kesi", 3, None, lambda y: y.astype("float32")),
+        ("ekg", 1, None, lambda y: y[:, None].astype("float64")),
+    ],
+)
+def test_every_form_of_labels_of_classes_is_taught_by_the_dense_model(recipe, units, loss, form):
+    """The first step with a teacher refused them, and a row's class was compared with its shares."""
+    model, x, y = toy(units, "sigmoid" if units == 1 else "softmax", loss)
+    model.fit(x, form(y), epochs=3, verbose=0) if loss else None
+    found = secateur.compress(model, (x, form(y)), (x, form(y)), recipe=recipe, balanced=True, **SHORT)
+    right = model.predict(x, verbose=0)
+    right = np.mean((right.argmax(1) if units > 1 else right[:, 0] > 0.5) == y)
+    assert found.report["rows"][0]["holdout_accuracy"] == pytest.approx(right)
+    assert found.report["epochs"][-1]["unweighted_kd"] >= 0
+
+
+def test_labels_of_two_classes_at_once_and_classes_that_are_none_are_refused():
+    model, x, y = toy(loss="categorical_crossentropy")
+    with pytest.raises(UsageError, match=r"(?s)or one-hot. Received: shares.*0.9.*give labels.argmax"):
+        secateur.compress(model, (x, 0.9 * np.eye(3)[y] + 0.1 * np.eye(3)[0]), recipe="kesi", **SHORT)
+    model.compile(loss="mse")
+    with pytest.raises(UsageError, match="^balanced=True counts the images .* loss=mean_squared_error"):
+        secateur.compress(model, (x, np.eye(3)[y]), recipe="kesi", balanced=True, **SHORT)
