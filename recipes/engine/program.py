@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.dataloader import Splits
@@ -34,6 +34,7 @@ class Program:
         flags: of the recipe, with their values.
         system: what reports call the method: the recipe, and flags that put other parts into it.
         recipe: that the steps are of.
+        in_memory: what was given in memory → its digest, or name.
     """
 
     options: RunOptions
@@ -42,14 +43,16 @@ class Program:
     flags: Mapping[str, Any]
     system: str
     recipe: RecipeFile
+    in_memory: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
+        """Plain types, for config.json; with the digests of what was given, which must not change either."""
         given = [*sources_of(self.options), *filter(None, [self.options.model])]
         digests = {path: sha256(path) for path in given}
         steps = [step.to_json() for step in self.steps]
         given = self.options.model_dump() | {"flags": self.flags}
-        return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
+        held = {"in_memory": dict(self.in_memory)} if self.in_memory else {}
+        return {"engine": ENGINE, **given, "program": steps, "sha256": digests, **held}
 
 
 def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:

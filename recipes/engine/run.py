@@ -71,10 +71,10 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
     return report
 
 
-def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
-    """The same with a network and images that are in memory."""
+def run_on(options: RunOptions, subject: Subject, splits: Splits, in_memory: Mapping[str, str]) -> dict:
+    """The same with a network and images that are in memory; `in_memory` is as in `Program`."""
     strategy = make_strategy(options.devices, options.tpu, cluster=True)
-    program = program_of(options)
+    program = replace(program_of(options), in_memory=in_memory)
     with quiet_tensorflow(), Workers(strategy).own_scope():
         return _carry_out(program, subject, splits, strategy)
 
@@ -95,7 +95,8 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     if not workers.follows:
         refuse_old(Path(options.train_path))
     may_differ = FOLLOWED if workers.follows else MAY_DIFFER
-    with Folder(options.train_path, config, may_differ, DEFAULTS) as folder, Log(folder) as log:
+    usual = DEFAULTS | {"in_memory": config.get("in_memory")}  # earlier versions kept no digests
+    with Folder(options.train_path, config, may_differ, usual) as folder, Log(folder) as log:
         if not workers.follows:
             forget_changed(folder, log, config)
         check_alike(workers, options)

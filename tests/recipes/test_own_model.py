@@ -1,6 +1,7 @@
 """Every recipe on a model that nobody here built: by one command or call, to a plain small Keras file."""
 
 import ast
+import json
 import os
 import signal
 import time
@@ -23,7 +24,7 @@ from secateur.recipes.engine.reading import candidates
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
-from secateur.runs import UsageError, load_snapshot, read_json, sha256
+from secateur.runs import RunFolderError, UsageError, load_snapshot, read_json, sha256
 from tests.nets.test_twins import frozen_backbone
 
 pytestmark = pytest.mark.runs
@@ -379,3 +380,31 @@ def test_labels_of_two_classes_at_once_and_classes_that_are_none_are_refused():
     model.compile(loss="mse")
     with pytest.raises(UsageError, match="^balanced=True counts the images .* loss=mean_squared_error"):
         secateur.compress(model, (x, np.eye(3)[y]), recipe="kesi", balanced=True, **SHORT)
+
+
+def test_a_folder_belongs_to_one_model_loss_and_data(tmp_path):
+    """With another one of the same name the old network came back without a word."""
+    model, x, y = toy()
+    run = partial(secateur.compress, recipe="netadapt", folder=tmp_path / "run", **SHORT)
+    first = run(model, (x, y))
+    model.save(tmp_path / "toy.keras")
+    again = keras.models.load_model(tmp_path / "toy.keras")
+    assert run(again, (x, y)).report["date"] == first.report["date"]
+    retrained, longer = toy(seed=1)[0], np.concatenate([x, x])
+    tuned = keras.losses.SparseCategoricalCrossentropy
+    for what, other, data, more in (
+        ("model", retrained, (x, y), {}),
+        ("train labels", model, (x, y[::-1]), {}),
+        ("train images", model, (x[::-1], y), {}),
+        ("train images", model, (longer, np.concatenate([y, y])), {}),
+        ("loss", model, (x, y), {"loss": tuned()}),
+        ("unfreeze", model, (x, y), {"unfreeze": False}),
+    ):
+        with pytest.raises(
+            RunFolderError, match=f"another run: .*{what}.* Received: .*\nchoose another folder"
+        ):
+            run(other, data, **more)
+    config = read_json(tmp_path / "run" / "config.json")
+    del config["in_memory"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert run(model, (x, y)).report["date"] == first.report["date"], "of an earlier version"
