@@ -17,7 +17,7 @@ from secateur.nets.snapshots import GRAPH
 from secateur.op_utils import make_forward, make_strategy
 from secateur.pruning import complexity
 from secateur.recipes.engine.config import EvaluateOptions
-from secateur.recipes.engine.inputs import check_names, load_fitting, normalisation_of
+from secateur.recipes.engine.inputs import check_names, constants_of, load_fitting, normalisation_of
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.scoring import Score, ensemble_accuracy, score_logits
 from secateur.runs import Snapshot, load_snapshot
@@ -61,9 +61,8 @@ class _Read:
         crop = known.get("crop")
         model = load_fitting(path, snapshot, config.arch, config.dataset, config.data_path, crop)
         subject = Subject() if hasattr(model, "spec") else Subject.own(model)
-        name, constants = normalisation_of(config.normalisation, snapshot), config.constants
-        if not constants and name == "given":
-            constants = tuple(known["mean"]), tuple(known["std"])
+        name = normalisation_of(config.normalisation, snapshot)
+        constants = constants_of(config, name, snapshot)
         asked = config.stream, config.skip_bad
         splits = _splits(config.dataset, config.data_path, name, subject.shape, constants, *asked)
         subject.check_classes(splits.facts.num_classes, config.dataset)

@@ -189,12 +189,10 @@ class RunOptions(Common, OwnOptions):
 
     @property
     def images(self) -> Pipeline:
-        """What is done to images before a network reads them."""
+        """What is done to images before a net of this project reads them; see `Subject.shown`."""
         system = PIPELINES.find(self.pipeline)
         if self.per_batch_crop is not None:
             system = dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
-        if self.model and system.crop:  # whose inputs have their own size
-            system = dataclasses.replace(system, crop=None, resize=None)
         if self.augmentation == "recipe":
             return system
         pad = system.pad if "crop" in self.augmentation else 0

@@ -9,7 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from secateur import nets
 from secateur.dataloader import Facts, parts_of
+from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import as_read
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
@@ -115,6 +116,10 @@ class Subject:
         if any(len(shape) != 3 or shape[2] not in (1, 3) or None in shape for shape in shapes):
             raise UsageError(f"Images go into inputs (height, width, 1 or 3). Received: inputs {shapes}")
         return max(shapes, key=lambda shape: (shape[2], shape[0] * shape[1]))
+
+    def shown(self, images: Pipeline) -> Pipeline:
+        """How images are prepared for it: one's own model reads its own size, and no part of them."""
+        return images if self.original is None else replace(images, crop=None, resize=None)
 
     @property
     def input_shapes(self) -> list[tuple[int | None, ...]]:

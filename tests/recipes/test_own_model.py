@@ -24,7 +24,7 @@ from secateur.recipes.engine.reading import candidates
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
-from secateur.runs import RunFolderError, UsageError, load_snapshot, read_json, sha256
+from secateur.runs import RunFolderError, SnapshotError, UsageError, load_snapshot, read_json, sha256
 from tests.nets.test_twins import frozen_backbone
 
 pytestmark = pytest.mark.runs
@@ -178,7 +178,7 @@ def test_arrays_are_read_by_the_constants_that_are_given(mine, capsys):
     assert "gpu_id" not in capsys.readouterr().err, "no such word was given"
 
 
-def test_mean_and_std_can_be_said_and_test_py_knows_them(mine, tmp_path):
+def test_mean_and_std_can_be_said_and_a_snapshot_knows_them(mine, tmp_path, capsys):
     given = ["--mean", 127.5, 127.5, 127.5, "--std", 127.5, 127.5, 127.5]
     report = run(
         choose(
@@ -192,6 +192,23 @@ def test_mean_and_std_can_be_said_and_test_py_knows_them(mine, tmp_path):
     one, again, both = evaluate(EvaluateOptions(dataset="DIGITS", trained_param=[path, path]))
     for row in (one, again, both):
         assert row["accuracy"] == report["rows"][0]["test_accuracy"]
+    given[1:4] = 127, 127, 127
+    run(
+        choose(
+            words(
+                mine, "ekg", *given, "--until", "baseline", "--train_path", tmp_path / "other", model="bare"
+            )
+        )
+    )
+    more = f"--dataset DIGITS --train_images 256 --time_seconds 0.01 --train_path {tmp_path / 'next'}"
+    start = ["--recipe", "ekg", "--until", "baseline", "--pipeline", "imagenet", "--trained_param", path]
+    with pytest.raises(SnapshotError, match=r"alike.*given \(\(127.0, .*given \(\(127.5, "):
+        run(choose([*start, *more.split(), "--teacher", str(tmp_path / "other" / "snap_baseline.pkl")]))
+    capsys.readouterr()
+    again = run(choose([*start, *more.split()]))
+    assert again["rows"][0]["test_accuracy"] == report["rows"][0]["test_accuracy"], "no crops of 224 pixels"
+    said = capsys.readouterr().out
+    assert again["config"]["arch"] == "mine" and "· mine ·" in said and "pixels:" not in said
 
 
 @pytest.mark.parametrize(
