@@ -109,13 +109,25 @@ def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> 
     try:
         for step in program.steps:
             if step.needs_labels(options) and not splits.facts.labelled:
-                raise DataError(
-                    f"The step {step.label} needs labels that its outputs can be compared with: a sub-folder "
-                    f"of images for each class, or secateur.compress. Received: data={options.data}"
-                )
+                raise DataError(f"The step {step.label} needs labels {_remedy(options, subject, splits)}")
             step.check(Start(options, subject, splits, replicas))
     except UsageError as error:
         raise in_flags(error, program.recipe.flags) from None
+
+
+def _remedy(options: RunOptions, subject: Subject, splits: Splits) -> str:
+    """What labels, and where they come from; or which loss makes classes of the outputs."""
+    classes = splits.facts.num_classes
+    if classes > 1 and subject.gives(classes) and not subject.classifies:
+        return (
+            f"for the loss of this model, which are no classes of {options.dataset}. Received: "
+            f"loss={subject.loss_name}\n--loss categorical_crossentropy takes the outputs for classes; "
+            "secateur.compress takes other labels"
+        )
+    return (
+        "that its outputs can be compared with: a sub-folder of images for each class, or secateur.compress. "
+        f"Received: data={options.data}"
+    )
 
 
 def check_order(steps: Sequence[Step]) -> None:

@@ -72,6 +72,8 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
             program = replace(program, options=options)
         stated = any("normalisation" in source.facts for source in sources.values())
         splits = load_splits(options, *_reading(options, sources), subject.shape)
+        if splits.facts.labelled:
+            subject = subject.classifying(splits.facts.num_classes)
         if not subject.classifies:
             splits = splits.unlabelled()
         if splits.facts.labelled:

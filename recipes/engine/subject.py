@@ -99,7 +99,7 @@ class Subject:
 
     def classifying(self, classes: int, one_hot: bool | None = None) -> Subject:
         """The same where a loss of its owner's is one of so many classes, as `Task.of_classes` finds it."""
-        if self.given is None or self.given.kind != "own" or not self._gives(classes):
+        if self.given is None or self.given.kind != "own" or not self.gives(classes):
             return self
         given = self.given.of_classes(one_hot)
         return self._of(self.original, given, self.thaw) if given else self
@@ -140,15 +140,17 @@ class Subject:
         """Raises `UsageError` where the outputs are not the classes of the data set."""
         if self.original is None or not self.classifies:
             return
-        if not self._gives(classes):
+        if not self.gives(classes):
             shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
             raise UsageError(
                 f"The model has outputs {shapes}, the data {classes} classes: give the data that it was "
                 f"trained on. Received: data={data}"
             )
 
-    def _gives(self, classes: int) -> bool:
+    def gives(self, classes: int) -> bool:
         """Whether its outputs can be those of so many classes."""
+        if self.original is None:
+            return True
         shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
         return shapes == [(classes,)] or (shapes == [(1,)] and classes == 2)
 

@@ -24,7 +24,15 @@ from secateur.recipes.engine.reading import candidates
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
-from secateur.runs import RunFolderError, SnapshotError, UsageError, load_snapshot, read_json, sha256
+from secateur.runs import (
+    DataError,
+    RunFolderError,
+    SnapshotError,
+    UsageError,
+    load_snapshot,
+    read_json,
+    sha256,
+)
 from tests.nets.test_twins import frozen_backbone
 
 pytestmark = pytest.mark.runs
@@ -425,3 +433,53 @@ def test_a_folder_belongs_to_one_model_loss_and_data(tmp_path):
     del config["in_memory"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert run(model, (x, y)).report["date"] == first.report["date"], "of an earlier version"
+
+
+@keras.saving.register_keras_serializable("tests")
+def steep(one_hot, shares):
+    """A focal loss as people write it."""
+    return keras.ops.mean(keras.ops.sum(-one_hot * (1 - shares) ** 3 * keras.ops.log(shares + 1e-7), -1))
+
+
+def test_a_classifier_with_a_focal_or_own_loss_learns_from_folders(secateur, stripes, tmp_path):
+    """It was taken for something else than a classifier: "needs labels" of a folder that has them."""
+    model = keras.models.load_model(stripes / "stripes.keras")
+    short = f"--data {stripes / 'images'} --recipe ekg --no-Knowledge --keep_macs 0.8 --shorten 0.02"
+    short += " --time_seconds 0.01"
+    for name, loss in (("focal", keras.losses.CategoricalFocalCrossentropy(gamma=3)), ("own", steep)):
+        model.compile("adam", loss)
+        model.save(tmp_path / f"{name}.keras")
+        secateur("train", f"{name}.keras", *short.split(), "--train_path", name)
+        report = read_json(tmp_path / name / "report.json")
+        assert report["metric"] == "accuracy" and report["rows"][0]["holdout_accuracy"] > 0.7
+        assert 0 < report["epochs"][-1]["loss"] < 0.1, "of a focal loss"
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    for there, here in (("lying", "upright"), ("upright", "lying")):
+        (flipped / here).symlink_to(stripes / "images" / there)
+    other = short.replace(str(stripes / "images"), str(flipped))
+    with pytest.raises(UsageError, match="guessing 50.0 %"):
+        secateur("train", "own.keras", *other.split(), "--train_path", "flipped_run")
+    model.compile("adam", "mse")
+    model.save(tmp_path / "mse.keras")
+    with pytest.raises(
+        DataError, match=r"(?s)loss=mean_squared_error\n--loss categorical_crossentropy takes"
+    ):
+        secateur("train", "mse.keras", *short.split(), "--train_path", "mse")
+    given = ["--loss", "categorical_crossentropy", "--until", "baseline", "--train_path", "mse"]
+    assert "accuracy" in secateur("train", "mse.keras", *short.split(), *given)
+
+
+def test_integers_for_a_loss_of_ones_own_are_counted_as_classes():
+    model, x, y = toy(loss="categorical_crossentropy")
+    model.fit(x, np.eye(3)[y], epochs=2, verbose=0)
+
+    def sparse(labels, shares):
+        return -keras.ops.log(keras.ops.take_along_axis(shares, labels[:, None], 1)[:, 0] + 1e-7)
+
+    taught = {"recipe": "kesi", **SHORT}
+    for loss, labels in ((sparse, y), ("categorical_hinge", np.eye(3)[y])):
+        found = secateur.compress(model, (x, labels), (x, labels), loss=loss, **taught).report
+        right = np.mean(model.predict(x, verbose=0).argmax(1) == y)
+        assert found["metric"] == "accuracy" and found["epochs"][-1]["unweighted_kd"] > 0
+        assert found["rows"][0]["holdout_accuracy"] == pytest.approx(right)
