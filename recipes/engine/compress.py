@@ -97,6 +97,10 @@ def compress(
     if strange := [name for name in options if name in INSTEAD]:
         name = strange[0]
         raise UsageError(f"compress takes {INSTEAD[name]} instead. Received: {name}={options[name]!r}")
+    if "until" in options:
+        raise UsageError(
+            f"compress ends with the recipe: leave until away. Received: until={options['until']!r}"
+        )
     subject = Subject.own(model, loss, options.get("unfreeze", True))
     check_finite_model(model, "the model")
     place = nullcontext(str(folder)) if folder is not None else tempfile.TemporaryDirectory()

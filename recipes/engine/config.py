@@ -203,6 +203,9 @@ class EvaluateOptions(Common):
     """Evaluate snapshots on the test images."""
 
     trained_param: list[FilePath] = option([], "snapshots; several are evaluated as an ensemble")
+    loss: str | None = option(
+        None, "Keras' name of the loss of a model of one's own (default: what the snapshot says)"
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

@@ -140,6 +140,7 @@ class RunContext:
         known = {"dataset": facts.name} | {n: getattr(facts, n) for n in ("mean", "std", "normalisation")}
         if not hasattr(model, "spec"):
             model = self.subject.finished(model)
+            known |= self.subject.judged
         if (images := self.pipeline).crop:  # who evaluates it later has to show it the same
             known |= {"crop": images.crop, "resize": images.resize}
         save_snapshot(path, nets.snapshot_of(model, known, plan.to_json() if plan else None))

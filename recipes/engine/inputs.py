@@ -88,7 +88,7 @@ def load_splits(
 
 
 class SnapshotFacts(Options):
-    """What a snapshot says of the images that its network reads."""
+    """What a snapshot says of the images that its network reads, and of what it gives."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -97,6 +97,8 @@ class SnapshotFacts(Options):
     std: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, max_length=3)
     crop: int | None = Field(None, ge=1, le=LARGEST)
     resize: int | None = Field(None, ge=1, le=LARGEST)
+    task: str = ""
+    loss: str = ""
 
 
 def check_facts(path: str, facts: Mapping[str, Any]) -> None:

@@ -167,6 +167,12 @@ def measured(value: float | None, metric: str) -> str:
     return f"{100 * value:.2f} %" if metric in IN_PERCENT else f"{value:.4f}"
 
 
+def ensemble_of(members: int, metric: str) -> str:
+    """What a line calls several networks, and what of them is averaged."""
+    mean = "softmax" if metric in (METRICS["classes"], METRICS["maps"]) else "outputs"
+    return f"ensemble of {members} (mean of {mean})"
+
+
 def tried_table(tried: Sequence[dict], metric: str = "accuracy") -> str:
     """A line for each plan that was tried."""
     titles = ("plan", "MACs", "hold-out after pruning", "seconds", "")
@@ -303,8 +309,7 @@ def print_table(report: dict) -> None:
         found = [
             f"{name} {measured(together[key], metric)}" for key, name in names.items() if key in together
         ]
-        mean = "softmax" if metric in (METRICS["classes"], METRICS["maps"]) else "outputs"
-        print(f"ensemble of {together['members']} (mean of {mean}): {', '.join(found)}")
+        print(f"{ensemble_of(together['members'], metric)}: {', '.join(found)}")
 
 
 def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]], metric: str) -> str:

@@ -196,6 +196,11 @@ class Subject:
         return self.given.said.name if self.given else "cross-entropy" if self.original is None else "unknown"
 
     @property
+    def judged(self) -> dict[str, str]:
+        """What a snapshot says of outputs that its graph cannot: their kind, and the loss by its name."""
+        return {"task": self.given.kind, "loss": self.loss_name} if self.given else {}
+
+    @property
     def metric_name(self) -> str:
         """What is said of outputs; larger is better."""
         return self.task.metric_name if self.task else "accuracy"

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -483,3 +484,36 @@ def test_integers_for_a_loss_of_ones_own_are_counted_as_classes():
         right = np.mean(model.predict(x, verbose=0).argmax(1) == y)
         assert found["metric"] == "accuracy" and found["epochs"][-1]["unweighted_kd"] > 0
         assert found["rows"][0]["holdout_accuracy"] == pytest.approx(right)
+
+
+def test_snapshots_say_what_they_give_to_test_py(tmp_path, capsys):
+    """Regression with as many outputs as classes was scored as one of classes."""
+    x, _ = np.random.default_rng(0).integers(0, 255, (2, 60, 16, 16, 3), dtype="uint8")
+    labels = np.arange(60) % 10
+    inputs = keras.Input((16, 16, 3))
+    features = layers.Conv2D(8, 5, strides=4, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(features)), name="ten")
+    both = keras.Model(inputs, [model.output, layers.Dense(1)(layers.Flatten()(features))], name="both")
+    recipe = tmp_path / "dense.toml"
+    recipe.write_text('about = "as it came"\n[[steps]]\nkind = "dense"\nepochs = 0\nshown = true\n')
+    tried = (
+        (model, "mse", np.random.normal(size=(60, 10)), "loss=mean_squared_error"),
+        (both, ["mse", "mae"], [np.zeros((60, 10)), np.zeros((60, 1))], "mean_squared_error + mean_abs"),
+        (model, "categorical_hinge", labels, None),
+    )
+    for number, (network, loss, given, said) in enumerate(tried):
+        network.compile(loss=loss)
+        folder = tmp_path / str(number)
+        secateur.compress(
+            network, (x, given), recipe=str(recipe), folder=folder, time_seconds=0.01, force=True,
+        )  # fmt: skip
+        how = {"dataset": "DIGITS@16", "trained_param": [str(folder / "snap_dense.pkl")]}
+        if said:
+            with pytest.raises(UsageError, match=rf"(?s)something else.*{re.escape(said)}.*\n--loss categ"):
+                evaluate(EvaluateOptions(**how))
+        else:
+            loss = evaluate(EvaluateOptions(**how))[0]["loss"]
+        if network is model:
+            rows = evaluate(EvaluateOptions(**how, loss="categorical_crossentropy"))
+            assert "accuracy" in capsys.readouterr().out and 0 <= rows[0]["accuracy"] <= 1
+    assert loss != rows[0]["loss"], "a hinge"
