@@ -138,6 +138,7 @@ class RunContext:
         """Writes a snapshot; returns facts for the manifest."""
         facts = self.splits.facts
         known = {"dataset": facts.name} | {n: getattr(facts, n) for n in ("mean", "std", "normalisation")}
+        known |= {"class_names": facts.class_names} if facts.class_names else {}
         if not hasattr(model, "spec"):
             model = self.subject.finished(model)
             known |= self.subject.judged

@@ -97,6 +97,7 @@ class SnapshotFacts(Options):
     std: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, max_length=3)
     crop: int | None = Field(None, ge=1, le=LARGEST)
     resize: int | None = Field(None, ge=1, le=LARGEST)
+    class_names: list[str] = []
     task: str = ""
     loss: str = ""
 

@@ -97,6 +97,7 @@ def _measure(
         "bn": config.bn,
         "metric": context.subject.metric_name,
         "in_percent": context.subject.metric_name in IN_PERCENT,
+        "class_names": context.splits.facts.class_names,
         "frozen": context.subject.frozen_text(),
         "skipped": context.splits.skipped,
         "inputs": {

@@ -454,6 +454,8 @@ def test_a_classifier_with_a_focal_or_own_loss_learns_from_folders(secateur, str
         report = read_json(tmp_path / name / "report.json")
         assert report["metric"] == "accuracy" and report["rows"][0]["holdout_accuracy"] > 0.7
         assert 0 < report["epochs"][-1]["loss"] < 0.1, "of a focal loss"
+        kept = load_snapshot(tmp_path / name / "trained_param.pkl").facts["class_names"]
+        assert kept == report["class_names"] == ["lying", "upright"]
     flipped = tmp_path / "flipped"
     flipped.mkdir()
     for there, here in (("lying", "upright"), ("upright", "lying")):
