@@ -18,6 +18,7 @@ from secateur.runs.suggest import require
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
+CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Dataset:
         inspect: (data_path, download) → names of the classes and shape, where the data says them.
         tested: data_path → whether there is a test part; None: always.
         files: whether each image is a file, which `read` leaves out with skip_bad=True where it is damaged.
+        class_names: in the order of the labels, where they are known.
     """
 
     num_classes: int | None
@@ -44,6 +46,7 @@ class Dataset:
     inspect: Callable[[str | None, bool], tuple[list[str], Shape]] | None = None
     tested: Callable[[str | None], bool] | None = None
     files: bool = False
+    class_names: tuple[str, ...] = ()
 
 
 def _normalisations(mean: Triple, std: Triple) -> dict[str, tuple[Triple, Triple]]:
@@ -80,6 +83,7 @@ DATASETS: Registry[Dataset] = Registry(
             (32, 32, 3),
             partial(tfds.read, "cifar10", label="CIFAR10"),
             _normalisations((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+            class_names=CIFAR10,
         ),
         "CIFAR100": Dataset(
             100,
@@ -93,6 +97,7 @@ DATASETS: Registry[Dataset] = Registry(
             digits.read,
             _normalisations((digits.MEAN,) * 3, (digits.STD,) * 3),
             flip=False,
+            class_names=tuple("0123456789"),
         ),
         "TINY_IMAGENET": _folder("TINY_IMAGENET", folders.tiny_layout, 200, (64, 64, 3)),
         "CINIC10": _folder("CINIC10", partial(folders.classes_layout, tests=("test",)), 10, (32, 32, 3)),
@@ -196,13 +201,14 @@ def open_dataset(
     as `find_dataset` does, and `DataError` where the data is not there.
     """
     entry = find_dataset(name)
-    classes, own = entry.num_classes, entry.shape
+    classes, own, names = entry.num_classes, entry.shape, entry.class_names
     if entry.inspect:
-        names, found = entry.inspect(data_path, download)
-        classes, own = len(names), own or found
+        found, inside = entry.inspect(data_path, download)
+        classes, own = len(found), own or inside
+        names = tuple(found) if classes > 1 else ()  # images without sub-folders have one class, and no name
     own = shape or own
     read = partial(entry.read, shape=own)
-    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None)
+    return replace(entry, num_classes=classes, shape=own, read=read, inspect=None, class_names=names)
 
 
 def facts_of(
@@ -223,7 +229,10 @@ def facts_of(
     entry = open_dataset(name, data_path, download, shape)
     classes, shape = entry.num_classes, entry.shape
     assert classes and shape  # `open_dataset` has asked the data
-    bare = Facts(name, classes, shape, (0.0,), (1.0,), entry.flip, "", labelled=classes > 1)
+    bare = Facts(
+        name, classes, shape, (0.0,), (1.0,), entry.flip, "",
+        labelled=classes > 1, class_names=entry.class_names,
+    )  # fmt: skip
     return renormalised(bare, "given" if constants else normalisation, constants)
 
 

@@ -103,6 +103,7 @@ class Facts:
         exchanged: whether the network reads blue, green, red, in the order of `mean` and `std`.
         colours: whether images are bytes of colours, which may be jittered; other numbers may not.
         labelled: whether the labels say anything of the images; else all are 0.
+        class_names: in the order of the labels; () where nobody knows them.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Facts:
     exchanged: bool = False
     colours: bool = True
     labelled: bool = True
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -20,7 +21,9 @@ Loss = str | LossFunction
 FAMILIES = {
     "sparse_categorical_crossentropy": "categorical",
     "categorical_crossentropy": "categorical",
+    "categorical_focal_crossentropy": "categorical",
     "binary_crossentropy": "binary",
+    "binary_focal_crossentropy": "binary",
     **dict.fromkeys(
         (
             "mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error",
@@ -30,6 +33,7 @@ FAMILIES = {
     ),
 }  # fmt: skip
 """Function of `keras.losses` → what outputs it is of; all others are of a user's own."""
+FOCAL = (keras.losses.categorical_focal_crossentropy, keras.losses.binary_focal_crossentropy)
 NO_LOSSES = {"Loss", "get", "serialize", "deserialize"}
 
 
@@ -58,7 +62,28 @@ class Said:
         config = owner.get_config() if isinstance(owner, keras.losses.Loss) else {}
         if "from_logits" in config:
             return replace(self, function=type(owner).from_config(config | {"from_logits": True}).call)
+        if self.function in FOCAL:
+            return replace(self, function=partial(self.function, from_logits=True))
         return self if self.function is None else None
+
+    def of_classes(self, classes: int, one_hot: bool | None) -> Said | None:
+        """A user's loss as one of so many classes, whose labels are one-hot or integers.
+
+        `one_hot` None tries both on numbers; the result is None where it reads neither.
+        """
+        if one_hot is None:
+            rows = classes + 2  # as many as columns could be taken for them
+            shares, labels = tf.fill((rows, classes), 1 / classes), tf.zeros(rows, tf.int32)
+            forms = {False: labels, True: tf.one_hot(labels, classes)}
+            one_hot = next((form for form, y in forms.items() if _reads(self.function, y, shares)), None)
+        return None if one_hot is None else replace(self, sparse=not one_hot)
+
+    def of_integers(self, classes: int) -> Said:
+        """The same loss where it reads one-hot labels, of integers."""
+        if self.sparse is not False:
+            return self
+        function = None if self.function is None else partial(_one_hot_first, self.function, classes)
+        return replace(self, function=function, sparse=None)
 
 
 def said_loss(loss: Loss, compiled: bool = False) -> Said:
@@ -79,8 +104,8 @@ def said_loss(loss: Loss, compiled: bool = False) -> Said:
     name = name_of(found)
     family = FAMILIES.get(name, "own") if _of_keras(found) else "own"
     is_object = isinstance(found, keras.losses.Loss)
-    crossentropy = family in ("categorical", "binary")
-    function = (found.call if is_object else found) if is_object or not crossentropy else None
+    as_it_ends = family in ("categorical", "binary") and found not in FOCAL
+    function = found.call if is_object else None if as_it_ends else found
     if family == "own" and (compiled or is_object or _of_keras(found)):
         function = _as_keras_calls(function)
     sparse = name.startswith("sparse") if family == "categorical" else None
@@ -130,6 +155,19 @@ def _by_name(name: str) -> Any:
 def _of_keras(loss: Any) -> bool:
     made = type(loss) if isinstance(loss, keras.losses.Loss) else loss
     return any(made is known for known in vars(keras.losses).values())
+
+
+def _reads(function: LossFunction, labels: tf.Tensor, outputs: tf.Tensor) -> bool:
+    """Whether a loss can be computed of such labels: one number, or one of each image."""
+    try:
+        return tuple(function(labels, outputs).shape) in ((), (len(outputs),))
+    except Exception:  # whatever a function of a user's raises of labels that it does not know
+        return False
+
+
+def _one_hot_first(function: LossFunction, classes: int, labels: Any, outputs: Any) -> Any:
+    one_hot = len(labels.shape) == len(outputs.shape)
+    return function(labels if one_hot else tf.one_hot(labels, classes), outputs)
 
 
 def _as_keras_calls(function: LossFunction) -> LossFunction:

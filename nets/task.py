@@ -14,7 +14,7 @@ import tensorflow as tf
 from secateur.nets import labels as fitting
 from secateur.nets.endings import ending_of
 from secateur.nets.graph import Graph, trace
-from secateur.nets.losses import Loss, Said, compiled_losses, means, name_of, per_output, said_loss
+from secateur.nets.losses import FOCAL, Loss, Said, compiled_losses, means, name_of, per_output, said_loss
 from secateur.runs.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -113,6 +113,19 @@ class Task:
         if strange := next((end for end in self.ends if end and end not in SHARES_OF), None):
             raise UsageError(f"Logits need a softmax along the last axis. Received: {strange}")
         return replace(self, ends=(), missing=self.ends)
+
+    def of_classes(self, one_hot: bool | None = None) -> Task | None:
+        """The task of a user's own loss whose labels are classes, so that they can be counted.
+
+        `one_hot` says which labels the loss reads; None tries it. None is returned where it reads neither.
+        """
+        said = self.said if self.units == 1 else self.said.of_classes(self.units, one_hot)
+        return replace(self, kind="classes", said=said) if said else None
+
+    @property
+    def of_integers(self) -> Task:
+        """The same for classes that come as integers, whatever form of labels the loss reads."""
+        return replace(self, said=self.said.of_integers(self.units)) if self.kind == "classes" else self
 
     @property
     def metric_name(self) -> str:
@@ -296,6 +309,8 @@ def _check_guess(graph: Graph) -> None:
 def _of_output(graph: Graph, output: int, said: Said) -> Task:
     shape, end = graph.output_shapes[output], ending_of(graph, output)
     kind = _kind(said, shape)
+    if end is None and said.function in FOCAL:
+        said = said.of_logits()
     sigmoid = end is not None and end.activation == "sigmoid" and said.sparse is None
     units = shape[-1] if len(shape) > 1 and shape[-1] else 0
     sigmoid = sigmoid and kind in ("classes", "maps")

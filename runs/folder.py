@@ -243,6 +243,9 @@ class RunFolder:
             new = self._config.get(key, "(absent)")
             unknown = old == "(absent)" and new is None  # an option that came later, and that nobody gave
             if key not in self._volatile and old != new and not unknown:
+                if isinstance(old, dict) and isinstance(new, dict):
+                    differ = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+                    old, new = ({k: v for k, v in one.items() if k in differ} for one in (old, new))
                 raise RunFolderError(
                     f"{self._path} holds another run: {key}={old!r} there. "
                     f"Received: {key}={new!r}\n"

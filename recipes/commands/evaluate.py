@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +19,11 @@ from secateur.nets.snapshots import GRAPH
 from secateur.op_utils import make_forward, make_strategy
 from secateur.pruning import complexity
 from secateur.recipes.engine.config import EvaluateOptions
-from secateur.recipes.engine.inputs import check_names, load_fitting, normalisation_of
+from secateur.recipes.engine.inputs import check_names, constants_of, load_fitting, normalisation_of
+from secateur.recipes.engine.report import ensemble_of, measured
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.scoring import Score, ensemble_accuracy, score_logits
-from secateur.runs import Snapshot, load_snapshot
+from secateur.runs import Snapshot, UsageError, load_snapshot
 
 
 def run(config: EvaluateOptions) -> list[dict]:
@@ -39,7 +42,7 @@ def run(config: EvaluateOptions) -> list[dict]:
     if len(rows) > 1:
         subject = read[0].subject
         accuracy = ensemble_accuracy(outputs, labels, subject.task)
-        name = f"ensemble of {len(rows)} (mean of softmax)"
+        name = ensemble_of(len(rows), subject.metric_name)
         rows.append({"name": name, "accuracy": accuracy, "count": len(labels)})
         _print(rows[-1], config, subject.metric_name)
     return rows
@@ -60,12 +63,18 @@ class _Read:
         known = snapshot.facts
         crop = known.get("crop")
         model = load_fitting(path, snapshot, config.arch, config.dataset, config.data_path, crop)
-        subject = Subject() if hasattr(model, "spec") else Subject.own(model)
-        name, constants = normalisation_of(config.normalisation, snapshot), config.constants
-        if not constants and name == "given":
-            constants = tuple(known["mean"]), tuple(known["std"])
+        subject = Subject() if hasattr(model, "spec") else _subject(model, config.loss, known)
+        name = normalisation_of(config.normalisation, snapshot)
+        constants = constants_of(config, name, snapshot)
         asked = config.stream, config.skip_bad
         splits = _splits(config.dataset, config.data_path, name, subject.shape, constants, *asked)
+        subject = subject.classifying(splits.facts.num_classes)
+        if not subject.classifies:
+            raise UsageError(
+                f"Test images have classes, and this network gives something else. Received: {path}, "
+                f"loss={config.loss or known.get('loss', 'unknown')}\n"
+                "--loss categorical_crossentropy takes one output for classes"
+            )
         subject.check_classes(splits.facts.num_classes, config.dataset)
         view = Pipeline(name, crop=crop, resize=known.get("resize"))
         return cls(path, subject.bare(model), subject, splits, view)
@@ -79,6 +88,17 @@ class _Read:
 
         forward = make_forward(self.model, inputs, config.bn == "batch", config.compile)
         return forward(test.images, config.val_batch_size), test.labels
+
+
+def _subject(model: keras.Model, loss: str | None, facts: Mapping[str, Any]) -> Subject:
+    """With the loss that is given, or that of the snapshot where Keras knows it."""
+    if loss:
+        return Subject.own(model, loss)
+    if facts.get("task", "classes") == "classes":
+        for known in dict.fromkeys((facts.get("loss"), None)):
+            with contextlib.suppress(UsageError):
+                return Subject.own(model, known)
+    return Subject.unlabelled(model)
 
 
 @functools.lru_cache(maxsize=4)
@@ -103,5 +123,5 @@ def _print(row: dict, config: EvaluateOptions, metric: str) -> None:
         "moving averages" if config.bn == "moving" else f"batch statistics of {config.val_batch_size}"
     )
     top5 = f", top-5 {100 * row['top5']:.2f} %" if "top5" in row else ""
-    accuracy = f"{metric} {100 * row['accuracy']:.2f} %{top5} on {row['count']:,} test images"
+    accuracy = f"{metric} {measured(row['accuracy'], metric)}{top5} on {row['count']:,} test images"
     print(f"{row['name']}: {cost}{accuracy} ({statistics})")

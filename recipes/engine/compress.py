@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from secateur.dataloader import Facts, Images, Splits, given_splits, parts_of
+from secateur.dataloader import Columns, Facts, Images, Splits, given_splits, parts_of
 from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
+from secateur.dataloader.splits import equidistant
+from secateur.nets.keras_json import config_of
 from secateur.nets.snapshots import check_finite_model
 from secateur.recipes.engine.command import options_of
 from secateur.recipes.engine.config import RunOptions
@@ -23,13 +27,15 @@ from secateur.recipes.engine.files import COMPACT
 from secateur.recipes.engine.report import print_table
 from secateur.recipes.engine.run import run_on
 from secateur.recipes.engine.subject import Subject
-from secateur.runs.errors import UsageError
+from secateur.runs.errors import RunFolderError, UsageError
+from secateur.runs.files import to_json
 
 INSTEAD = {
     "train_path": "folder", "normalisation": "pixels", "arch": "model", "dataset": "train", "data": "train",
     "data_path": "train",
 }  # fmt: skip
 """Options of the command line → the argument that says the same."""
+COMPARED = 256  # images that say whether they are others than the folder's
 Data = Any  # what `dataloader.sources.memory.images_of` takes
 
 
@@ -81,23 +87,36 @@ def compress(
             are given to the model as they are. Or mean=[…], std=[…] of each channel, 0 to 255.
         augmentation: of images in training: "none", "flip", "crop", "flip+crop", or "recipe", as it has them.
         classes: number of classes; None counts the outputs.
-        folder: of the run, which goes on there when it is called again; None is a temporary one.
+        folder: of the run, which goes on there when it is called again with the same model, loss and data;
+            None is a temporary one.
         options: flags of the recipe and of every run: keep_macs=0.5, train_epoch=3, minutes=20, set=[…].
 
-    Raises `UsageError` for options that the recipe does not have, and for a model or data that do not fit.
+    Raises `UsageError` for options that the recipe does not have, and for a model or data that do not fit,
+    `RunFolderError` for the folder of another model, loss or data.
     """
     if strange := [name for name in options if name in INSTEAD]:
         name = strange[0]
         raise UsageError(f"compress takes {INSTEAD[name]} instead. Received: {name}={options[name]!r}")
-    subject = Subject.own(model, loss, options.pop("unfreeze", True))
+    if "until" in options:
+        raise UsageError(
+            f"compress ends with the recipe: leave until away. Received: until={options['until']!r}"
+        )
+    subject = Subject.own(model, loss, options.get("unfreeze", True))
     check_finite_model(model, "the model")
     place = nullcontext(str(folder)) if folder is not None else tempfile.TemporaryDirectory()
     with place as path:
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
         with _in_arguments():
             run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
-            splits = _splits(subject, train, holdout, test, classes, pixels, run.constants)
-            report = run_on(run, subject, splits)
+            given = {"train": train, "holdout": holdout, "test": test}
+            rank = len(subject.original.inputs[0].shape)
+            read = {
+                part: memory.images_of(data, rank, part) for part, data in given.items() if data is not None
+            }
+            subject = _judged(subject, read["train"].labels)
+            read = {part: _labelled(subject, images) for part, images in read.items()}
+            splits = _splits(subject, read, classes, pixels, run.constants)
+            report = run_on(run, subject, splits, _digests(subject, read))
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
     return Compressed(small, report, None if folder is None else Path(folder))
 
@@ -107,7 +126,7 @@ def _in_arguments() -> Iterator[None]:
     """Errors that name options of the shell name the arguments of this call instead."""
     try:
         yield
-    except UsageError as error:
+    except (UsageError, RunFolderError) as error:
         said = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
         said = re.sub(r"--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", said)
         said = re.sub(r"--(\w+)", lambda found: _argument(found[1]), said)
@@ -121,19 +140,12 @@ def _argument(option: str) -> str:
 
 def _splits(
     subject: Subject,
-    train: Data,
-    holdout: Data | None,
-    test: Data | None,
+    read: Mapping[str, Images],
     classes: int | None,
     pixels: str,
     constants: Constants | None,
 ) -> Splits:
-    given = {"train": train, "holdout": holdout, "test": test}
-    rank = len(subject.original.inputs[0].shape)
-    read = {what: memory.images_of(data, rank, what) for what, data in given.items() if data is not None}
-    images: Images = read["train"]
-    outputs = subject.original.outputs[0].shape
-    subject.task.check(parts_of(images.labels), outputs)
+    images, outputs = read["train"], subject.original.outputs[0].shape
     facts = Facts(
         name=memory.NAME,
         num_classes=classes or max(2, outputs[-1] or 2),
@@ -153,6 +165,58 @@ def _splits(
             f"{constants}, images that are numbers"
         )
     return given_splits(images, read.get("holdout"), read.get("test"), facts)
+
+
+def _judged(subject: Subject, labels: Any) -> Subject:
+    """With a loss of the user's taken for one of classes where the labels are classes, in either form."""
+    units = subject.given.units
+    if isinstance(labels, Columns) or units == 0:
+        return subject
+    if labels.ndim == 1 and labels.dtype.kind == "i" and 0 <= labels.min() <= labels.max() < max(2, units):
+        return subject.classifying(max(2, units), one_hot=False)
+    if labels.ndim == 2 and labels.shape[1] == units > 1 and ((labels == 0) | (labels == 1)).all():
+        return subject.classifying(units, one_hot=True) if (labels.sum(1) == 1).all() else subject
+    return subject
+
+
+def _labelled(subject: Subject, images: Images) -> Images:
+    """The same with labels that fit the model; those of classes as integers, which teachers compare."""
+    task, labels = subject.task, parts_of(images.labels)
+    task.check(labels, subject.original.outputs[0].shape)
+    if task.kind != "classes":
+        return images
+    if labels.ndim == 2 and labels.shape[1] == task.units > 1:
+        shares = np.flatnonzero((labels.max(1) != 1) | (labels.sum(1) != 1))
+        if len(shares):
+            raise UsageError(
+                "Labels of classes are integers, or one-hot. Received: shares of classes in row "
+                f"{shares[0]}, {labels[shares[0]].max():g} of the largest\ngive labels.argmax(-1)"
+            )
+        labels = labels.argmax(1)
+    return replace(images, labels=labels.reshape(-1).astype(np.int32))
+
+
+def _digests(subject: Subject, read: Mapping[str, Images]) -> dict[str, str]:
+    """What a run in a folder goes on with: SHA-256 of graph, weights and data, and the loss by its name.
+
+    Of images only shape, type and so many rows count, at equal distances; labels all count.
+    """
+    model, found = subject.original, {"loss": subject.loss_name}
+    graph = to_json(config_of(model, own=True)).encode()
+    found["model"] = _digest([np.frombuffer(graph, np.uint8), *model.get_weights()])
+    for part, images in read.items():
+        chosen = equidistant(len(images), COMPARED)
+        found[f"{part} images"] = _digest(keras.tree.flatten(parts_of(images.images[chosen])), len(images))
+        found[f"{part} labels"] = _digest(keras.tree.flatten(parts_of(images.labels)))
+    return found
+
+
+def _digest(arrays: Sequence[np.ndarray], count: int = 0) -> str:
+    found = hashlib.sha256(str(count).encode())
+    for array in arrays:
+        found.update(f"{array.shape} {array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _bytes(images: Images) -> bool:

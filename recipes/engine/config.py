@@ -189,12 +189,10 @@ class RunOptions(Common, OwnOptions):
 
     @property
     def images(self) -> Pipeline:
-        """What is done to images before a network reads them."""
+        """What is done to images before a net of this project reads them; see `Subject.shown`."""
         system = PIPELINES.find(self.pipeline)
         if self.per_batch_crop is not None:
             system = dataclasses.replace(system, per_batch_crop=self.per_batch_crop)
-        if self.model and system.crop:  # whose inputs have their own size
-            system = dataclasses.replace(system, crop=None, resize=None)
         if self.augmentation == "recipe":
             return system
         pad = system.pad if "crop" in self.augmentation else 0
@@ -205,6 +203,9 @@ class EvaluateOptions(Common):
     """Evaluate snapshots on the test images."""
 
     trained_param: list[FilePath] = option([], "snapshots; several are evaluated as an ensemble")
+    loss: str | None = option(
+        None, "Keras' name of the loss of a model of one's own (default: what the snapshot says)"
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

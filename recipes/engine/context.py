@@ -76,6 +76,11 @@ class RunContext:
         """The processes that share this run."""
         return Workers(self.strategy)
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """What is done to images before the network reads them."""
+        return self.subject.shown(self.config.images)
+
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete.
 
@@ -133,9 +138,11 @@ class RunContext:
         """Writes a snapshot; returns facts for the manifest."""
         facts = self.splits.facts
         known = {"dataset": facts.name} | {n: getattr(facts, n) for n in ("mean", "std", "normalisation")}
+        known |= {"class_names": facts.class_names} if facts.class_names else {}
         if not hasattr(model, "spec"):
             model = self.subject.finished(model)
-        if (images := self.config.images).crop:  # who evaluates it later has to show it the same
+            known |= self.subject.judged
+        if (images := self.pipeline).crop:  # who evaluates it later has to show it the same
             known |= {"crop": images.crop, "resize": images.resize}
         save_snapshot(path, nets.snapshot_of(model, known, plan.to_json() if plan else None))
         cost = complexity(model)
@@ -192,7 +199,7 @@ class RunContext:
     def inputs(self, images: Any) -> Any:
         """uint8 (n, h, w, c) → float32, normalised, as evaluation shows it; see `Subject.reads`."""
         if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
-            images = evaluation_view(images, self.config.images)
+            images = evaluation_view(images, self.pipeline)
         return self.subject.reads(images, self.splits.facts)
 
     def arrays(self, images: Any) -> Any:
@@ -207,11 +214,11 @@ class RunContext:
 
     def augmented(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """Cropped and mirrored at random, as the run's system does it; a `Preprocess`."""
-        return self._view(batch, seed, self.config.images)
+        return self._view(batch, seed, self.pipeline)
 
     def two_views(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """Two augmented views of every image, (2n, h, w, 3); a `Preprocess`."""
-        return self._view(batch, seed, replace(self.config.images, views=2))
+        return self._view(batch, seed, replace(self.pipeline, views=2))
 
     def _view(self, batch: Batch, seed: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
         if self.config.augmentation == "none" and not pipeline.crop:

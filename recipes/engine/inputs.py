@@ -11,9 +11,10 @@ from pydantic import ConfigDict, Field
 
 from secateur import dataloader, nets
 from secateur.dataloader import Splits
+from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import DATASETS, find_dataset, open_dataset
 from secateur.nets import torch_names
-from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.config import ImageOptions, RunOptions
 from secateur.recipes.engine.options import Options
 from secateur.runs import DataError, Snapshot, SnapshotError, UsageError
 
@@ -42,10 +43,27 @@ def normalisation_of(wanted: str, snapshot: Snapshot | None) -> str:
     return torch_names.NORMALISATION if torch_names.is_torch(snapshot.arrays) else "bgr"
 
 
-def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, int] | None = None) -> Splits:
+def constants_of(config: ImageOptions, normalisation: str, snapshot: Snapshot | None) -> Constants | None:
+    """Mean and standard deviation of each channel that the user gave, now or when the snapshot was made.
+
+    None where they belong to the name of the normalisation.
+    """
+    if config.constants or normalisation != "given" or snapshot is None:
+        return config.constants
+    known = SnapshotFacts(**snapshot.facts)
+    return tuple(known.mean), tuple(known.std)
+
+
+def load_splits(
+    config: RunOptions,
+    normalisation: str,
+    constants: Constants | None = None,
+    shape: tuple[int, int, int] | None = None,
+) -> Splits:
     """The run's data set, in the shape that its network reads, with as many images as it is allowed.
 
-    Raises `DataError` for one's own images that are not there, by whatever name.
+    `constants`, if there are any, stand in for those of the normalisation. Raises `DataError` for one's own
+    images that are not there, by whatever name.
     """
     if config.data:
         if not config.data.startswith("tfds:") and not os.path.isdir(config.data):
@@ -62,7 +80,7 @@ def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, i
         config.data_path,
         normalisation,
         shape=shape,
-        constants=config.constants,
+        constants=constants,
         stream=config.stream,
         skip_bad=config.skip_bad,
     )
@@ -70,7 +88,7 @@ def load_splits(config: RunOptions, normalisation: str, shape: tuple[int, int, i
 
 
 class SnapshotFacts(Options):
-    """What a snapshot says of the images that its network reads."""
+    """What a snapshot says of the images that its network reads, and of what it gives."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -79,6 +97,9 @@ class SnapshotFacts(Options):
     std: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, max_length=3)
     crop: int | None = Field(None, ge=1, le=LARGEST)
     resize: int | None = Field(None, ge=1, le=LARGEST)
+    class_names: list[str] = []
+    task: str = ""
+    loss: str = ""
 
 
 def check_facts(path: str, facts: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.dataloader import Splits
@@ -34,6 +34,7 @@ class Program:
         flags: of the recipe, with their values.
         system: what reports call the method: the recipe, and flags that put other parts into it.
         recipe: that the steps are of.
+        in_memory: what was given in memory → its digest, or name.
     """
 
     options: RunOptions
@@ -42,14 +43,16 @@ class Program:
     flags: Mapping[str, Any]
     system: str
     recipe: RecipeFile
+    in_memory: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        """Plain types, for config.json; with the digests of the snapshots, which must not change either."""
+        """Plain types, for config.json; with the digests of what was given, which must not change either."""
         given = [*sources_of(self.options), *filter(None, [self.options.model])]
         digests = {path: sha256(path) for path in given}
         steps = [step.to_json() for step in self.steps]
         given = self.options.model_dump() | {"flags": self.flags}
-        return {"engine": ENGINE, **given, "program": steps, "sha256": digests}
+        held = {"in_memory": dict(self.in_memory)} if self.in_memory else {}
+        return {"engine": ENGINE, **given, "program": steps, "sha256": digests, **held}
 
 
 def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program:
@@ -98,16 +101,33 @@ def check(program: Program, splits: Splits, subject: Subject, replicas: int) -> 
     """Raises for what would fail only hours later, when it is a step's turn."""
     options = program.options
     check_batch(options, len(splits.train), replicas)
+    if options.balanced and not subject.classifies:
+        raise UsageError(
+            "--balanced counts the images of each class; this model gives none. Received: balanced=True, "
+            f"loss={subject.loss_name}"
+        )
     try:
         for step in program.steps:
             if step.needs_labels(options) and not splits.facts.labelled:
-                raise DataError(
-                    f"The step {step.label} needs labels that its outputs can be compared with: a sub-folder "
-                    f"of images for each class, or secateur.compress. Received: data={options.data}"
-                )
+                raise DataError(f"The step {step.label} needs labels {_remedy(options, subject, splits)}")
             step.check(Start(options, subject, splits, replicas))
     except UsageError as error:
         raise in_flags(error, program.recipe.flags) from None
+
+
+def _remedy(options: RunOptions, subject: Subject, splits: Splits) -> str:
+    """What labels, and where they come from; or which loss makes classes of the outputs."""
+    classes = splits.facts.num_classes
+    if classes > 1 and subject.gives(classes) and not subject.classifies:
+        return (
+            f"for the loss of this model, which are no classes of {options.dataset}. Received: "
+            f"loss={subject.loss_name}\n--loss categorical_crossentropy takes the outputs for classes; "
+            "secateur.compress takes other labels"
+        )
+    return (
+        "that its outputs can be compared with: a sub-folder of images for each class, or secateur.compress. "
+        f"Received: data={options.data}"
+    )
 
 
 def check_order(steps: Sequence[Step]) -> None:

@@ -27,17 +27,17 @@ CLOSE = 2  # standard errors of an accuracy that another range is behind it
 OPERATIONS = {"ops.Multiply", "ops.Divide", "ops.TrueDivide", "ops.Subtract", "ops.Add"}
 
 
-def read_rightly(subject: Subject, splits: Splits, options: RunOptions) -> Splits:
+def read_rightly(subject: Subject, splits: Splits, options: RunOptions, stated: bool = False) -> Splits:
     """The images with the constants that the model needs; says in a line which, where it has found them.
 
     A model that rescales its inputs itself reads 0..255. Any other one is shown training images in every
-    range. Raises `UsageError` for a classifier that gets them right no better than by chance, or clearly
-    worse than in another range: training would ruin it.
+    range, unless options or a snapshot (`stated`) say which. Raises `UsageError` for a classifier that gets
+    them right no better than by chance, or clearly worse than in another range: training would ruin it.
     """
     if subject.original is None or options.from_scratch:
         return splits
     facts = splits.facts
-    said = bool(options.constants) or options.normalisation != "auto" or not facts.colours
+    said = stated or bool(options.constants) or options.normalisation != "auto" or not facts.colours
     if not (subject.classifies and facts.labelled):
         if not said and not rescales(subject.original):
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")

@@ -97,6 +97,7 @@ def _measure(
         "bn": config.bn,
         "metric": context.subject.metric_name,
         "in_percent": context.subject.metric_name in IN_PERCENT,
+        "class_names": context.splits.facts.class_names,
         "frozen": context.subject.frozen_text(),
         "skipped": context.splits.skipped,
         "inputs": {
@@ -165,6 +166,12 @@ def measured(value: float | None, metric: str) -> str:
     if value is None:
         return "–"
     return f"{100 * value:.2f} %" if metric in IN_PERCENT else f"{value:.4f}"
+
+
+def ensemble_of(members: int, metric: str) -> str:
+    """What a line calls several networks, and what of them is averaged."""
+    mean = "softmax" if metric in (METRICS["classes"], METRICS["maps"]) else "outputs"
+    return f"ensemble of {members} (mean of {mean})"
 
 
 def tried_table(tried: Sequence[dict], metric: str = "accuracy") -> str:
@@ -303,8 +310,7 @@ def print_table(report: dict) -> None:
         found = [
             f"{name} {measured(together[key], metric)}" for key, name in names.items() if key in together
         ]
-        mean = "softmax" if metric in (METRICS["classes"], METRICS["maps"]) else "outputs"
-        print(f"ensemble of {together['members']} (mean of {mean}): {', '.join(found)}")
+        print(f"{ensemble_of(together['members'], metric)}: {', '.join(found)}")
 
 
 def _table(first: str, rows: Sequence[dict], columns: Sequence[tuple[str, str, str]], metric: str) -> str:

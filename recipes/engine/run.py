@@ -11,13 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader import Splits
-from secateur.dataloader.pipelines import normalisations_of
+from secateur.dataloader.pipelines import Constants, normalisations_of
 from secateur.op_utils import Workers, make_strategy
 from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import save_compact
-from secateur.recipes.engine.inputs import check_names, load_fitting, load_splits, normalisation_of
+from secateur.recipes.engine.inputs import (
+    check_names,
+    constants_of,
+    load_fitting,
+    load_splits,
+    normalisation_of,
+)
 from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed, refuse_old
 from secateur.recipes.engine.program import Program, check, program_of, sources_of
 from secateur.recipes.engine.reading import read_rightly
@@ -38,6 +44,7 @@ from secateur.runs import (
 from secateur.runs.followed import FollowedFolder, FollowedLog
 from secateur.runs.start import quiet_tensorflow
 
+Reading = tuple[str, Constants | None]  # name of a normalisation, and its numbers where the user gave them
 MOST = 9  # networks in a report: each is converted and timed
 FOLLOWED = (*VOLATILE, "set", "flags")  # options in which a worker may differ from config.json
 # Options in which it may not from the first worker: they decide who is waited for.
@@ -58,32 +65,38 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
     with Workers(strategy).own_scope():  # everything that a run makes lives on its devices
         subject = subject or Subject.of(options, sources.get(begins))
         for path, source in sources.items():
-            arch = options.arch if path == begins else None
-            load_fitting(path, source, arch, options.dataset, options.data_path, options.images.crop)
-        splits = load_splits(options, _normalisation(options, sources), subject.shape)
+            arch, crop = options.arch if path == begins else None, subject.shown(options.images).crop
+            load_fitting(path, source, arch, options.dataset, options.data_path, crop)
+        if subject.original is not None and not options.model:
+            options = options.model_copy(update={"arch": subject.original.name})
+            program = replace(program, options=options)
+        stated = any("normalisation" in source.facts for source in sources.values())
+        splits = load_splits(options, *_reading(options, sources), subject.shape)
+        if splits.facts.labelled:
+            subject = subject.classifying(splits.facts.num_classes)
         if not subject.classifies:
             splits = splits.unlabelled()
         if splits.facts.labelled:
             subject.check_classes(splits.facts.num_classes, options.dataset)
+        splits = read_rightly(subject, splits, options, stated)
         report = _carry_out(program, subject, splits, strategy)
     if recipe is None and not Workers(strategy).follows:
         print(f"run folder: {options.train_path}  (report.html, report.json)")
     return report
 
 
-def run_on(options: RunOptions, subject: Subject, splits: Splits) -> dict:
-    """The same with a network and images that are in memory."""
+def run_on(options: RunOptions, subject: Subject, splits: Splits, in_memory: Mapping[str, str]) -> dict:
+    """The same with a network and images that are in memory; `in_memory` is as in `Program`."""
     strategy = make_strategy(options.devices, options.tpu, cluster=True)
-    program = program_of(options)
+    program = replace(program_of(options), in_memory=in_memory)
     with quiet_tensorflow(), Workers(strategy).own_scope():
-        return _carry_out(program, subject, splits, strategy)
+        return _carry_out(program, subject, read_rightly(subject, splits, options), strategy)
 
 
 def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.distribute.Strategy) -> dict:
     """The folder is claimed last: a run that cannot start must not leave its options there."""
     options = _fitting(program.options, subject, len(splits.train))
     program = replace(program, options=options)
-    splits = read_rightly(subject, splits, options)
     check(program, splits, subject, strategy.num_replicas_in_sync)
     workers, config = Workers(strategy), program.to_json()
     Folder, Log = (FollowedFolder, FollowedLog) if workers.follows else (RunFolder, MetricsLog)
@@ -95,7 +108,8 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     if not workers.follows:
         refuse_old(Path(options.train_path))
     may_differ = FOLLOWED if workers.follows else MAY_DIFFER
-    with Folder(options.train_path, config, may_differ, DEFAULTS) as folder, Log(folder) as log:
+    usual = DEFAULTS | {"in_memory": config.get("in_memory")}  # earlier versions kept no digests
+    with Folder(options.train_path, config, may_differ, usual) as folder, Log(folder) as log:
         if not workers.follows:
             forget_changed(folder, log, config)
         check_alike(workers, options)
@@ -138,21 +152,26 @@ def _fitting(options: RunOptions, subject: Subject, images: int) -> RunOptions:
     return options.model_copy(update={"batch_size": size})
 
 
-def _normalisation(options: RunOptions, sources: Mapping[str, Snapshot]) -> str:
+def _reading(options: RunOptions, sources: Mapping[str, Snapshot]) -> Reading:
     """What given weights need, the same for all; else the system's own constants, if it has some here."""
     wanted = options.normalisation
-    found = {path: normalisation_of(wanted, source) for path, source in sources.items()}
+    named = {path: normalisation_of(wanted, source) for path, source in sources.items()}
+    found = {path: (name, constants_of(options, name, sources[path])) for path, name in named.items()}
     if len(set(found.values())) > 1:
-        got = ", ".join(f"{path} {name}" for path, name in found.items())
+        got = ", ".join(f"{path} {' '.join(map(str, filter(None, one)))}" for path, one in found.items())
         raise SnapshotError(
             f"Teachers and student must be normalised alike: --normalisation forces one. Received: {got}"
         )
     own = options.images.normalisation
-    if options.model and not found:
-        return "0..255" if wanted == "auto" else wanted
-    if not found and wanted == "auto" and own in normalisations_of(options.dataset):
-        return own
-    return next(iter(found.values()), normalisation_of(wanted, None))
+    if found:
+        return next(iter(found.values()))
+    if options.model:
+        name = "0..255" if wanted == "auto" else wanted
+    elif wanted == "auto" and own in normalisations_of(options.dataset):
+        name = own
+    else:
+        name = normalisation_of(wanted, None)
+    return name, options.constants
 
 
 def _walk(context: RunContext, program: Program) -> dict:

@@ -9,7 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from secateur import nets
 from secateur.dataloader import Facts, parts_of
+from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import as_read
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
@@ -85,12 +86,23 @@ class Subject:
         """Somebody's own model, made functional. `loss`, and what is raised, are as in `Task.of`."""
         model = functional(model)
         given = Task.of(model, loss)
-        return cls(model, given.bare, given, thaw)
+        return cls._of(model, given, thaw)
+
+    @classmethod
+    def _of(cls, model: keras.Model, given: Task, thaw: bool) -> Subject:
+        return cls(model, given.bare.of_integers, given.of_integers, thaw)
 
     @classmethod
     def unlabelled(cls, model: keras.Model) -> Subject:
         """One that is shown images alone, whatever its outputs mean."""
         return cls(functional(model))
+
+    def classifying(self, classes: int, one_hot: bool | None = None) -> Subject:
+        """The same where a loss of its owner's is one of so many classes, as `Task.of_classes` finds it."""
+        if self.given is None or self.given.kind != "own" or not self.gives(classes):
+            return self
+        given = self.given.of_classes(one_hot)
+        return self._of(self.original, given, self.thaw) if given else self
 
     @property
     def shape(self) -> Shape | None:
@@ -104,6 +116,10 @@ class Subject:
         if any(len(shape) != 3 or shape[2] not in (1, 3) or None in shape for shape in shapes):
             raise UsageError(f"Images go into inputs (height, width, 1 or 3). Received: inputs {shapes}")
         return max(shapes, key=lambda shape: (shape[2], shape[0] * shape[1]))
+
+    def shown(self, images: Pipeline) -> Pipeline:
+        """How images are prepared for it: one's own model reads its own size, and no part of them."""
+        return images if self.original is None else replace(images, crop=None, resize=None)
 
     @property
     def input_shapes(self) -> list[tuple[int | None, ...]]:
@@ -124,12 +140,19 @@ class Subject:
         """Raises `UsageError` where the outputs are not the classes of the data set."""
         if self.original is None or not self.classifies:
             return
-        shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
-        if shapes != [(classes,)] and (shapes != [(1,)] or classes != 2):
+        if not self.gives(classes):
+            shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
             raise UsageError(
                 f"The model has outputs {shapes}, the data {classes} classes: give the data that it was "
                 f"trained on. Received: data={data}"
             )
+
+    def gives(self, classes: int) -> bool:
+        """Whether its outputs can be those of so many classes."""
+        if self.original is None:
+            return True
+        shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
+        return shapes == [(classes,)] or (shapes == [(1,)] and classes == 2)
 
     def reads(self, images: Any, facts: Facts) -> Any:
         """What the network reads of images on the 0–255 scale: each of several inputs at its own size.
@@ -166,6 +189,16 @@ class Subject:
     def bare(self, model: keras.Model) -> keras.Model:
         """A network in its owner's form without that end."""
         return model if self.original is None else logits_of(model)
+
+    @property
+    def loss_name(self) -> str:
+        """Of what its outputs are judged by, for messages."""
+        return self.given.said.name if self.given else "cross-entropy" if self.original is None else "unknown"
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """What a snapshot says of outputs that its graph cannot: their kind, and the loss by its name."""
+        return {"task": self.given.kind, "loss": self.loss_name} if self.given else {}
 
     @property
     def metric_name(self) -> str:

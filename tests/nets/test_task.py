@@ -87,6 +87,36 @@ def test_the_compiled_loss_is_saved_with_a_model(tmp_path):
     assert Task.of(keras.models.load_model(tmp_path / "net.keras", compile=False)).kind == "classes"
 
 
+@pytest.mark.parametrize("activation", [None, "softmax"])
+@pytest.mark.parametrize("as_object", [True, False])
+def test_a_focal_loss_is_one_of_classes_by_logits_or_shares(activation, as_object):
+    name = "categorical_focal_crossentropy"
+    focal = keras.losses.CategoricalFocalCrossentropy(from_logits=not activation)
+    task = Task.of(net(3, activation), focal if as_object else name)
+    expected = getattr(keras.losses, name)(ONE_HOT, tf.nn.softmax(NUMBERS))
+    outputs = tf.nn.softmax(NUMBERS) if activation else NUMBERS
+    for labels in (ONE_HOT, INTEGERS):
+        np.testing.assert_allclose(task.of_integers.losses(labels, outputs), expected, rtol=1e-5)
+        np.testing.assert_allclose(task.bare.of_integers.losses(labels, NUMBERS), expected, rtol=1e-5)
+    assert task.kind == "classes" and Task.of(net(1), "binary_focal_crossentropy").kind == "classes"
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_which_labels_a_loss_of_ones_own_reads_is_tried(one_hot):
+    def of_one_hot(labels, shares):
+        return -tf.reduce_sum(labels * tf.math.log(shares), -1)
+
+    def of_integers(labels, shares):
+        return of_one_hot(tf.one_hot(tf.cast(labels, tf.int32), 3), shares)
+
+    task = Task.of(net(3, "softmax"), of_one_hot if one_hot else of_integers)
+    found = task.of_classes().of_integers
+    shares = tf.nn.softmax(NUMBERS)
+    np.testing.assert_allclose(found.losses(INTEGERS, shares), of_one_hot(ONE_HOT, shares), rtol=1e-5)
+    assert task.kind == "own" and found.score(INTEGERS, shares) == np.mean(NUMBERS.argmax(1) == INTEGERS)
+    assert Task.of(net(3), lambda labels, shares: labels["a"]).of_classes() is None
+
+
 # --- how wrong ---------------------------------------------------------------------------------------------
 
 

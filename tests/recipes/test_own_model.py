@@ -1,7 +1,9 @@
 """Every recipe on a model that nobody here built: by one command or call, to a plain small Keras file."""
 
 import ast
+import json
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -23,7 +25,15 @@ from secateur.recipes.engine.reading import candidates
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
-from secateur.runs import UsageError, load_snapshot, read_json, sha256
+from secateur.runs import (
+    DataError,
+    RunFolderError,
+    SnapshotError,
+    UsageError,
+    load_snapshot,
+    read_json,
+    sha256,
+)
 from tests.nets.test_twins import frozen_backbone
 
 pytestmark = pytest.mark.runs
@@ -177,7 +187,7 @@ def test_arrays_are_read_by_the_constants_that_are_given(mine, capsys):
     assert "gpu_id" not in capsys.readouterr().err, "no such word was given"
 
 
-def test_mean_and_std_can_be_said_and_test_py_knows_them(mine, tmp_path):
+def test_mean_and_std_can_be_said_and_a_snapshot_knows_them(mine, tmp_path, capsys):
     given = ["--mean", 127.5, 127.5, 127.5, "--std", 127.5, 127.5, 127.5]
     report = run(
         choose(
@@ -191,6 +201,23 @@ def test_mean_and_std_can_be_said_and_test_py_knows_them(mine, tmp_path):
     one, again, both = evaluate(EvaluateOptions(dataset="DIGITS", trained_param=[path, path]))
     for row in (one, again, both):
         assert row["accuracy"] == report["rows"][0]["test_accuracy"]
+    given[1:4] = 127, 127, 127
+    run(
+        choose(
+            words(
+                mine, "ekg", *given, "--until", "baseline", "--train_path", tmp_path / "other", model="bare"
+            )
+        )
+    )
+    more = f"--dataset DIGITS --train_images 256 --time_seconds 0.01 --train_path {tmp_path / 'next'}"
+    start = ["--recipe", "ekg", "--until", "baseline", "--pipeline", "imagenet", "--trained_param", path]
+    with pytest.raises(SnapshotError, match=r"alike.*given \(\(127.0, .*given \(\(127.5, "):
+        run(choose([*start, *more.split(), "--teacher", str(tmp_path / "other" / "snap_baseline.pkl")]))
+    capsys.readouterr()
+    again = run(choose([*start, *more.split()]))
+    assert again["rows"][0]["test_accuracy"] == report["rows"][0]["test_accuracy"], "no crops of 224 pixels"
+    said = capsys.readouterr().out
+    assert again["config"]["arch"] == "mine" and "· mine ·" in said and "pixels:" not in said
 
 
 @pytest.mark.parametrize(
@@ -330,3 +357,165 @@ def test_arrays_tf_data_and_folders_give_the_same_network(mine, tmp_path, capsys
         secateur.compress(model, (x, y), recipe="ekg", keep_mac=0.7)
     with pytest.raises(UsageError, match="12"):
         secateur.compress(model, (x, np.where(y == 3, 12, y)))
+
+
+def toy(units=3, end="softmax", loss=None, seed=0):
+    """Images of normal numbers, the class of each, and a model of them that is trained a little."""
+    keras.utils.set_random_seed(seed)
+    x = np.random.default_rng(0).normal(size=(120, 8, 8, 3)).astype("float32")
+    y = x.mean((1, 2))[:, : max(2, units)].argmax(1).astype("int32")
+    inputs = keras.Input((8, 8, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(units, end)(pooled), name="toy")
+    model.compile(keras.optimizers.Adam(0.03), loss or ("binary_crossentropy" if units == 1 else None))
+    return model, x, y
+
+
+SHORT = {"keep_macs": 0.7, "shorten": 0.01, "batch_size": 16, "time_seconds": 0.01, "force": True}
+
+
+@pytest.mark.parametrize(
+    "recipe, units, loss, form",
+    [
+        ("ekg", 3, "categorical_crossentropy", lambda y: np.eye(3)[y]),
+        (
+            "kesi",
+            3,
+            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+            lambda y: np.eye(3, dtype=int)[y],
+        ),
+        ("kesi", 3, None, lambda y: y.astype("float32")),
+        ("ekg", 1, None, lambda y: y[:, None].astype("float64")),
+    ],
+)
+def test_every_form_of_labels_of_classes_is_taught_by_the_dense_model(recipe, units, loss, form):
+    """The first step with a teacher refused them, and a row's class was compared with its shares."""
+    model, x, y = toy(units, "sigmoid" if units == 1 else "softmax", loss)
+    model.fit(x, form(y), epochs=3, verbose=0) if loss else None
+    found = secateur.compress(model, (x, form(y)), (x, form(y)), recipe=recipe, balanced=True, **SHORT)
+    right = model.predict(x, verbose=0)
+    right = np.mean((right.argmax(1) if units > 1 else right[:, 0] > 0.5) == y)
+    assert found.report["rows"][0]["holdout_accuracy"] == pytest.approx(right)
+    assert found.report["epochs"][-1]["unweighted_kd"] >= 0
+
+
+def test_labels_of_two_classes_at_once_and_classes_that_are_none_are_refused():
+    model, x, y = toy(loss="categorical_crossentropy")
+    with pytest.raises(UsageError, match=r"(?s)or one-hot. Received: shares.*0.9.*give labels.argmax"):
+        secateur.compress(model, (x, 0.9 * np.eye(3)[y] + 0.1 * np.eye(3)[0]), recipe="kesi", **SHORT)
+    model.compile(loss="mse")
+    with pytest.raises(UsageError, match="^balanced=True counts the images .* loss=mean_squared_error"):
+        secateur.compress(model, (x, np.eye(3)[y]), recipe="kesi", balanced=True, **SHORT)
+
+
+def test_a_folder_belongs_to_one_model_loss_and_data(tmp_path):
+    """With another one of the same name the old network came back without a word."""
+    model, x, y = toy()
+    run = partial(secateur.compress, recipe="netadapt", folder=tmp_path / "run", **SHORT)
+    first = run(model, (x, y))
+    model.save(tmp_path / "toy.keras")
+    again = keras.models.load_model(tmp_path / "toy.keras")
+    assert run(again, (x, y)).report["date"] == first.report["date"]
+    retrained, longer = toy(seed=1)[0], np.concatenate([x, x])
+    tuned = keras.losses.SparseCategoricalCrossentropy
+    for what, other, data, more in (
+        ("model", retrained, (x, y), {}),
+        ("train labels", model, (x, y[::-1]), {}),
+        ("train images", model, (x[::-1], y), {}),
+        ("train images", model, (longer, np.concatenate([y, y])), {}),
+        ("loss", model, (x, y), {"loss": tuned()}),
+        ("unfreeze", model, (x, y), {"unfreeze": False}),
+    ):
+        with pytest.raises(
+            RunFolderError, match=f"another run: .*{what}.* Received: .*\nchoose another folder"
+        ):
+            run(other, data, **more)
+    config = read_json(tmp_path / "run" / "config.json")
+    del config["in_memory"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert run(model, (x, y)).report["date"] == first.report["date"], "of an earlier version"
+
+
+@keras.saving.register_keras_serializable("tests")
+def steep(one_hot, shares):
+    """A focal loss as people write it."""
+    return keras.ops.mean(keras.ops.sum(-one_hot * (1 - shares) ** 3 * keras.ops.log(shares + 1e-7), -1))
+
+
+def test_a_classifier_with_a_focal_or_own_loss_learns_from_folders(secateur, stripes, tmp_path):
+    """It was taken for something else than a classifier: "needs labels" of a folder that has them."""
+    model = keras.models.load_model(stripes / "stripes.keras")
+    short = f"--data {stripes / 'images'} --recipe ekg --no-Knowledge --keep_macs 0.8 --shorten 0.02"
+    short += " --time_seconds 0.01"
+    for name, loss in (("focal", keras.losses.CategoricalFocalCrossentropy(gamma=3)), ("own", steep)):
+        model.compile("adam", loss)
+        model.save(tmp_path / f"{name}.keras")
+        secateur("train", f"{name}.keras", *short.split(), "--train_path", name)
+        report = read_json(tmp_path / name / "report.json")
+        assert report["metric"] == "accuracy" and report["rows"][0]["holdout_accuracy"] > 0.7
+        assert 0 < report["epochs"][-1]["loss"] < 0.1, "of a focal loss"
+        kept = load_snapshot(tmp_path / name / "trained_param.pkl").facts["class_names"]
+        assert kept == report["class_names"] == ["lying", "upright"]
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    for there, here in (("lying", "upright"), ("upright", "lying")):
+        (flipped / here).symlink_to(stripes / "images" / there)
+    other = short.replace(str(stripes / "images"), str(flipped))
+    with pytest.raises(UsageError, match="guessing 50.0 %"):
+        secateur("train", "own.keras", *other.split(), "--train_path", "flipped_run")
+    model.compile("adam", "mse")
+    model.save(tmp_path / "mse.keras")
+    with pytest.raises(
+        DataError, match=r"(?s)loss=mean_squared_error\n--loss categorical_crossentropy takes"
+    ):
+        secateur("train", "mse.keras", *short.split(), "--train_path", "mse")
+    given = ["--loss", "categorical_crossentropy", "--until", "baseline", "--train_path", "mse"]
+    assert "accuracy" in secateur("train", "mse.keras", *short.split(), *given)
+
+
+def test_integers_for_a_loss_of_ones_own_are_counted_as_classes():
+    model, x, y = toy(loss="categorical_crossentropy")
+    model.fit(x, np.eye(3)[y], epochs=2, verbose=0)
+
+    def sparse(labels, shares):
+        return -keras.ops.log(keras.ops.take_along_axis(shares, labels[:, None], 1)[:, 0] + 1e-7)
+
+    taught = {"recipe": "kesi", **SHORT}
+    for loss, labels in ((sparse, y), ("categorical_hinge", np.eye(3)[y])):
+        found = secateur.compress(model, (x, labels), (x, labels), loss=loss, **taught).report
+        right = np.mean(model.predict(x, verbose=0).argmax(1) == y)
+        assert found["metric"] == "accuracy" and found["epochs"][-1]["unweighted_kd"] > 0
+        assert found["rows"][0]["holdout_accuracy"] == pytest.approx(right)
+
+
+def test_snapshots_say_what_they_give_to_test_py(tmp_path, capsys):
+    """Regression with as many outputs as classes was scored as one of classes."""
+    x, _ = np.random.default_rng(0).integers(0, 255, (2, 60, 16, 16, 3), dtype="uint8")
+    labels = np.arange(60) % 10
+    inputs = keras.Input((16, 16, 3))
+    features = layers.Conv2D(8, 5, strides=4, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(features)), name="ten")
+    both = keras.Model(inputs, [model.output, layers.Dense(1)(layers.Flatten()(features))], name="both")
+    recipe = tmp_path / "dense.toml"
+    recipe.write_text('about = "as it came"\n[[steps]]\nkind = "dense"\nepochs = 0\nshown = true\n')
+    tried = (
+        (model, "mse", np.random.normal(size=(60, 10)), "loss=mean_squared_error"),
+        (both, ["mse", "mae"], [np.zeros((60, 10)), np.zeros((60, 1))], "mean_squared_error + mean_abs"),
+        (model, "categorical_hinge", labels, None),
+    )
+    for number, (network, loss, given, said) in enumerate(tried):
+        network.compile(loss=loss)
+        folder = tmp_path / str(number)
+        secateur.compress(
+            network, (x, given), recipe=str(recipe), folder=folder, time_seconds=0.01, force=True,
+        )  # fmt: skip
+        how = {"dataset": "DIGITS@16", "trained_param": [str(folder / "snap_dense.pkl")]}
+        if said:
+            with pytest.raises(UsageError, match=rf"(?s)something else.*{re.escape(said)}.*\n--loss categ"):
+                evaluate(EvaluateOptions(**how))
+        else:
+            loss = evaluate(EvaluateOptions(**how))[0]["loss"]
+        if network is model:
+            rows = evaluate(EvaluateOptions(**how, loss="categorical_crossentropy"))
+            assert "accuracy" in capsys.readouterr().out and 0 <= rows[0]["accuracy"] <= 1
+    assert loss != rows[0]["loss"], "a hinge"
