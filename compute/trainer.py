@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from secateur.compute.devices import steps_per_call, use_xla
 from secateur.compute.gradients import Adjust, Objective, Preprocess, Tensors, not_finite_seen, pure_gradients
 from secateur.compute.optimizer import Optimizer
 from secateur.compute.precision import OVERFLOWS, LossScale
+from secateur.dataloader.augment import seed_of_part
 from secateur.runs.errors import TrainingError, UsageError
 
 
@@ -174,8 +176,8 @@ class Trainer:
 
     def _replica_step(self, stacked, seeds, i):
         context = tf.distribute.get_replica_context()
-        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + context.replica_id_in_sync_group])
         batch = keras.tree.map_structure(lambda value: value[i], stacked)
+        seed = seed_of_part(seeds[i], context.replica_id_in_sync_group * _images(batch))
         # `+ 0` makes tensors of the variables: what is compiled stays a function of values, the one that is
         # exported and tested, and not one of resources that the optimizer assigns to.
         params = [v.value + 0 for v in self.model.trainable_variables]
@@ -229,5 +231,5 @@ class Trainer:
         return [*self.model.variables, *self.optimizer.state(), *(self._scale.state() if self._scale else ())]
 
 
-def _images(batch: Mapping[str, np.ndarray]) -> int:
-    return len(keras.tree.flatten(batch)[0])
+def _images(batch: Mapping[str, Any]) -> int:
+    return keras.tree.flatten(batch)[0].shape[0]
