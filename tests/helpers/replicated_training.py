@@ -20,7 +20,7 @@ from secateur.dataloader.registry import facts_of
 from secateur.dataloader.views import training_view
 from secateur.distillation import labels_only
 from secateur.nets import FusedBatchNorm, MaskedConv2D, MaskedDense
-from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm, synchronising
+from secateur.op_utils import Trainer, Workers, make_forward, reestimate_batch_norm, synchronising
 from secateur.pruning.constrain.gradients import hold_filters, in_turn
 from secateur.pruning.constrain.splitting import Splitting, admm
 from secateur.recipes.training.resident import on_device
@@ -60,6 +60,12 @@ def data(steps: int = STEPS, size: int = 16, seed: int = 3) -> list[dict[str, np
     ]
 
 
+def own(strategy, whole: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """This worker's rows of batches."""
+    workers = Workers(strategy)
+    return [{name: rows[workers.rows(len(rows))] for name, rows in batch.items()} for batch in whole]
+
+
 def scaled(images):
     """uint8 → about −1 … 1."""
     return tf.cast(images, tf.float32) / 128 - 1
@@ -91,7 +97,7 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
     """A trainer after `STEPS` steps."""
     made = trainer(strategy, norm, accum, compiled)
     seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]
-    metrics = list(made.train(data(), seeds, rates))
+    metrics = list(made.train(own(strategy, data()), seeds, rates))
     assert len(metrics) == STEPS
     return made
 
@@ -99,7 +105,7 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
 def curve(strategy, steps: int = 50) -> np.ndarray:
     """The losses of so many steps, BatchNorm frozen."""
     made = trainer(strategy, "frozen", 1, False)
-    found = made.train(data(steps), [(1, i) for i in range(steps)], [0.05] * steps)
+    found = made.train(own(strategy, data(steps)), [(1, i) for i in range(steps)], [0.05] * steps)
     return np.array([loss for loss, *_ in found])
 
 
@@ -120,7 +126,7 @@ def gradients(strategy, model: keras.Model, reads=read, accum: int = 1) -> list[
     options = {"momentum": 0.0, "optimizer": "torch_momentum", "accum": accum, "strategy": strategy}
     made = Trainer(model, reads, labels_only, **options)
     before = [np.array(v) for v in model.trainable_variables]
-    list(made.train(data(1), [(1, 0)], [1.0]))
+    list(made.train(own(strategy, data(1)), [(1, 0)], [1.0]))
     return [old - np.array(v) for old, v in zip(before, model.trainable_variables, strict=True)]
 
 
