@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from secateur.compute.precision import as_float32
 from secateur.compute.rules import keras_nesterov
-from secateur.dataloader.augment import fold_seed
+from secateur.dataloader.augment import seed_of_part
 
 Tensors = list[tf.Tensor]
 Batch = Mapping[str, tf.Tensor]
@@ -87,11 +87,12 @@ def _accumulated(once: Gradients, accum: int, metrics: int) -> Gradients:
             return tf.reshape(v, [accum, v.shape[0] // accum, *v.shape[1:]])
 
         parts = keras.tree.map_structure(cut, dict(batch))
+        size = keras.tree.flatten(parts)[0].shape[1]
 
         def body(i, grads, new_stats, total):
             # Every micro-batch starts from the same moving averages; their mean is one update by the batch.
             part = keras.tree.map_structure(lambda v: v[i], parts)
-            g, s, m = once(params, stats, part, fold_seed(seed, i), up)
+            g, s, m = once(params, stats, part, seed_of_part(seed, i * size), up)
             s = [a + b if b.dtype.is_floating else b for a, b in zip(new_stats, s, strict=True)]
             return i + 1, [a + b for a, b in zip(grads, g, strict=True)], s, total + m
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,8 @@ from secateur.compute.devices import steps_per_call, use_xla
 from secateur.compute.gradients import Adjust, Objective, Preprocess, Tensors, not_finite_seen, pure_gradients
 from secateur.compute.optimizer import Optimizer
 from secateur.compute.precision import OVERFLOWS, LossScale
+from secateur.compute.workers import Workers
+from secateur.dataloader.augment import seed_of_part
 from secateur.runs.errors import TrainingError, UsageError
 
 
@@ -30,7 +33,8 @@ class Trainer:
             their own go without it.
         optimizer: a name of `RULES`: "nesterov" and "momentum" as Keras has them, "torch_nesterov"
             and "torch_momentum" (which differ from those after a change of the rate), "adam".
-        strategy: from `make_strategy`; the global batch is cut evenly over its replicas.
+        strategy: from `make_strategy`; the global batch is cut evenly over its replicas. Each worker of
+            several is given its own rows of it, see `Workers.rows`.
         compile_: True or False forces XLA on or off, None decides by device.
         skip: a step whose loss, gradient or statistics are not finite changes nothing, and `skipped` counts
             it; so many in a row are too many. 0: the first such loss ends the training.
@@ -58,7 +62,7 @@ class Trainer:
         self.skip, self.skipped, self.in_a_row = skip, 0, 0
         self.model, self.accum, self.momentum, self.terms = model, accum, momentum, terms
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.replicas = self.strategy.num_replicas_in_sync
+        self.replicas, self._workers = self.strategy.num_replicas_in_sync, Workers(self.strategy).count
         with self.strategy.scope():
             self.optimizer = Optimizer(optimizer, momentum, skips=skip > 0)
             self.optimizer.build(model.trainable_variables)
@@ -136,7 +140,7 @@ class Trainer:
         return TrainingError(f"{what}{weight}. Received: loss={loss} at learning rate {rate:g}")
 
     def _shard(self, stacked: Mapping[str, np.ndarray]):
-        size = keras.tree.flatten(stacked)[0].shape[1]
+        size = keras.tree.flatten(stacked)[0].shape[1] * self._workers
         if size % (self.replicas * self.accum):
             raise UsageError(
                 f"A batch must divide evenly over {self.replicas} replicas × {self.accum} micro-batches. "
@@ -144,10 +148,10 @@ class Trainer:
             )
         if self.replicas == 1:
             return keras.tree.map_structure(tf.convert_to_tensor, stacked)
-        share = size // self.replicas
+        share, here = size // self.replicas, self.replicas // self._workers
 
         def part(context):
-            first = context.replica_id_in_sync_group * share
+            first = context.replica_id_in_sync_group % here * share
             return keras.tree.map_structure(
                 lambda v: tf.convert_to_tensor(v[:, first : first + share]), stacked
             )
@@ -174,8 +178,8 @@ class Trainer:
 
     def _replica_step(self, stacked, seeds, i):
         context = tf.distribute.get_replica_context()
-        seed = tf.stack([seeds[i, 0], seeds[i, 1] * self.replicas + context.replica_id_in_sync_group])
         batch = keras.tree.map_structure(lambda value: value[i], stacked)
+        seed = seed_of_part(seeds[i], context.replica_id_in_sync_group * _images(batch))
         # `+ 0` makes tensors of the variables: what is compiled stays a function of values, the one that is
         # exported and tested, and not one of resources that the optimizer assigns to.
         params = [v.value + 0 for v in self.model.trainable_variables]
@@ -229,5 +233,5 @@ class Trainer:
         return [*self.model.variables, *self.optimizer.state(), *(self._scale.state() if self._scale else ())]
 
 
-def _images(batch: Mapping[str, np.ndarray]) -> int:
-    return len(keras.tree.flatten(batch)[0])
+def _images(batch: Mapping[str, Any]) -> int:
+    return keras.tree.flatten(batch)[0].shape[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from secateur.runs.errors import UsageError
 from secateur.runs.peers import gone, watched
 
 LOST = (
@@ -45,6 +46,18 @@ class Workers:
     def follows(self) -> bool:
         """Whether this process is not the chief."""
         return self.index > 0
+
+    def rows(self, size: int) -> slice:
+        """Those of a batch of `size` that this process's devices share.
+
+        Raises `UsageError` where it cannot be divided.
+        """
+        if size % self.count:
+            raise UsageError(
+                f"A batch must divide evenly over {self.count} workers. Received: batch_size={size}"
+            )
+        share = size // self.count
+        return slice(self.index * share, (self.index + 1) * share)
 
     @property
     def devices(self) -> Sequence[str | None]:

@@ -2,6 +2,10 @@
 
 Every random number is an integer drawn with Philox, so the same seed gives the same crop and flip whether XLA
 compiles the step or not. (Floats drawn directly differ between the two.)
+
+A seed is int32 [2], or [3] for a part of a batch: the last number is then the place of the part's first image
+in the whole batch. What an image draws depends on the first two and on its place in the whole batch alone, so
+a batch may be divided over devices and micro-batches in any way.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ SATURATION = (0.8, 1.2)
 
 BITS = 24
 """Of every draw. A float32 holds integers of 24 bits exactly."""
+WORDS = 8
+"""Numbers that an image may draw from a seed: two blocks of Philox, of four words of 32 bits."""
 
 
 def normalise(images: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
@@ -30,8 +36,14 @@ def normalise(images: tf.Tensor, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def fold_seed(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
-    """Return another seed, int32 [2]: of stream `data` (an integer: step, view …) of `seed` (int32 [2])."""
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32), alg="philox")
+    """Return another seed of the same images: of stream `data` (an integer: step, view …) of `seed`."""
+    folded = tf.random.experimental.stateless_fold_in(seed[:2], tf.cast(data, tf.int32), alg="philox")
+    return tf.concat([folded, seed[2:]], 0)
+
+
+def seed_of_part(seed: tf.Tensor, start: int | tf.Tensor) -> tf.Tensor:
+    """Return the seed, int32 [3], of images `start` … of those that `seed` is for."""
+    return tf.concat([seed[:2], [tf.reduce_sum(seed[2:]) + start]], 0)
 
 
 def augment(
@@ -51,10 +63,10 @@ def augment(
 
     Args:
         images: uint8 [b, h, w, 3]; h and w static.
-        seed: int32 [2]. `colour` does not change which crops and flips a seed gives.
+        seed: int32 [2] or [3]. `colour` does not change which crops and flips a seed gives.
         pad: pixels on each side, 0 ≤ pad < min(h, w).
         pad_mode: "reflect" or "zero". It does not change which crops and flips a seed gives.
-        per_batch_crop: one offset for the whole batch, which is what EKG's program does.
+        per_batch_crop: one offset for the whole batch, that of its first image: what EKG's program does.
         flip: whether to mirror at all; digits and letters must not be.
         colour: see `jitter_colours`.
 
@@ -62,9 +74,10 @@ def augment(
         float32 [b, h, w, 3] on the 0–255 scale, not clipped: jittered colours may leave 0–255.
     """
     draws = draw_integers(seed, 6 if colour else 3, tf.shape(images)[0])
-    down, right = draws[0] % (2 * pad + 1), draws[1] % (2 * pad + 1)
+    offsets = draws[:2]
     if per_batch_crop:
-        down, right = tf.broadcast_to(down[:1], tf.shape(down)), tf.broadcast_to(right[:1], tf.shape(right))
+        offsets = tf.broadcast_to(draw_integers(seed[:2], 2, 1), tf.shape(offsets))
+    down, right = tf.unstack(offsets % (2 * pad + 1), num=2)
     mirrored = (draws[2] % 2 == 1) & flip
     cropped = crop_and_flip(images, down, right, mirrored, pad, pad_mode)
     return jitter_colours(cropped, *_factors(draws[3:])) if colour else cropped
@@ -147,9 +160,18 @@ def jitter_colours(
     return value + (images - value) * factor
 
 
-def draw_integers(seed: tf.Tensor, kinds: int, batch: tf.Tensor) -> tf.Tensor:
-    """Return integers, [kinds, batch], below 2^24. Fewer kinds are a prefix of more."""
-    return tf.random.stateless_uniform([kinds, batch], seed, 0, 1 << BITS, tf.int32, alg="philox")
+def draw_integers(seed: tf.Tensor, kinds: int, batch: int | tf.Tensor) -> tf.Tensor:
+    """Return integers, [kinds, batch], below 2^24. Fewer of the `WORDS` kinds are a prefix of more."""
+    blocks = WORDS // 4 * tf.reduce_sum(seed[2:])
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[batch, WORDS],
+        key=tf.bitcast(seed[None, :2], tf.uint64),
+        counter=tf.cast(tf.stack([blocks, 0]), tf.uint64),
+        alg=tf.random.Algorithm.PHILOX.value,
+        dtype=tf.uint32,
+    )
+    upper = tf.bitwise.right_shift(words, tf.constant(32 - BITS, tf.uint32))
+    return tf.cast(tf.transpose(upper)[:kinds], tf.int32)
 
 
 def _factors(draws: tf.Tensor) -> list[tf.Tensor]:

@@ -29,15 +29,17 @@ def training_view(images: tf.Tensor, seed: tf.Tensor, pipeline: Pipeline, facts:
 
     Args:
         images: uint8 [b, h, w, 3]; h and w static.
-        seed: int32 [2].
+        seed: see `dataloader.augment`.
         pipeline: of `dataloader.pipelines`. With `crop` the images come out at that size.
         facts: of the data set: whether its images may be mirrored, and their colours jittered.
     """
     flip = facts.flip and pipeline.flip
     if pipeline.crop:
         seeds = [fold_seed(seed, view) for view in range(pipeline.views)] if pipeline.views > 1 else [seed]
-        views = tf.concat([random_resized_crop(images, one, pipeline.crop, flip) for one in seeds], 0)
-        return jitter(views, seed) if pipeline.views > 1 and facts.colours else views
+        views = [random_resized_crop(images, one, pipeline.crop, flip) for one in seeds]
+        if pipeline.views > 1 and facts.colours:
+            views = [jitter(view, one) for view, one in zip(views, seeds, strict=True)]
+        return tf.concat(views, 0)
     options = {"pad": pipeline.pad, "pad_mode": pipeline.pad_mode, "per_batch_crop": pipeline.per_batch_crop}
     if pipeline.views == 2:
         return two_views(images, seed, flip=flip, colour=facts.colours, **options)

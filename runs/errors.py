@@ -188,6 +188,47 @@ def _out_of_memory(error: Exception) -> OutOfMemoryError | None:
     )
 
 
+class Held:
+    """Signals that wait while something is `unsaved`; true where one does."""
+
+    def __init__(self) -> None:
+        self.unsaved = False
+        self._waiting: int | None = None
+        self._before: dict[int, Callable] = {}
+
+    def __bool__(self) -> bool:
+        return self._waiting is not None
+
+    def obey(self) -> None:
+        """Do what the signal that waits would have done: raise."""
+        self._before[self._waiting](self._waiting, None)
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if self.unsaved and not self:
+            self._waiting = number
+        else:  # the second one, too
+            self._before[number](number, frame)
+
+
+@contextlib.contextmanager
+def held_signals(active: bool = True) -> Iterator[Held]:
+    """What SIGTERM, SIGHUP and Ctrl-C raise in the block comes when the block asks for it, see `Held`.
+
+    Signals that raise nothing stay as they are, and all do where it is not `active`.
+    """
+    held = Held()
+    free = active and threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if free}
+    held._before = {one: handler for one, handler in before.items() if callable(handler)}
+    for one in held._before:
+        signal.signal(one, held._hear)
+    try:
+        yield held
+    finally:
+        for one, handler in held._before.items():
+            signal.signal(one, handler)
+
+
 @contextlib.contextmanager
 def _unwound_by(*signals: signal.Signals) -> Iterator[None]:
     """Signals that would end the process at once raise `Stopped` inside of the block."""

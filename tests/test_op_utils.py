@@ -14,7 +14,7 @@ from secateur.nets import FusedBatchNorm
 from secateur.op_utils import Trainer, make_forward, make_strategy, nesterov_update, pure_gradients, pure_step
 from secateur.op_utils import reestimate_batch_norm as reestimate
 from secateur.runs import TrainingError, UsageError
-from tests.helpers.replicated_training import ADJUSTED, WAYS, data, network, read, scaled
+from tests.helpers.replicated_training import ADJUSTED, AUGMENTED, WAYS, data, network, read, scaled
 
 
 def trainer_of(model: keras.Model, **options) -> Trainer:
@@ -136,7 +136,7 @@ def test_one_worker_waits_for_nobody(monkeypatch):
 
 @pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
 def divided(programs, tmp_path_factory, request) -> dict[str, np.ndarray]:
-    """Weights after three steps on one and two logical CPUs, whole and in parts, with and without XLA."""
+    """Weights after three steps on 1, 2 and 4 logical CPUs, whole and in parts, with and without XLA."""
     folder = tmp_path_factory.mktemp("replicas")
     done = programs.run("tests/helpers/replicated_training.py", "found.npz", request.param, cwd=folder)
     assert done.code == 0, done.err[-2000:]
@@ -149,6 +149,23 @@ def test_a_batch_may_be_divided_in_any_way(divided):
     for key, found in plain.items():
         expected = divided[f"1/1/False/{key.rpartition('/')[2]}"]
         np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0, err_msg=key)
+
+
+@pytest.mark.parametrize(("replicas", "accum"), AUGMENTED)
+def test_what_images_draw_does_not_depend_on_how_the_batch_is_divided(divided, replicas, accum):
+    """Gradients of a step on crops, flips and colours."""
+    keys = [key for key in divided if key.startswith("1/augmented/1/")]
+    for key in keys:
+        found = divided[f"{replicas}/augmented/{accum}/{key.rpartition('/')[2]}"]
+        np.testing.assert_allclose(found, divided[key], atol=1e-6, rtol=0)
+    assert np.abs(divided[keys[0]] - divided["1/synchronised/frozen/0"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_fifty_steps_have_the_losses_of_one_device(divided, replicas):
+    one = divided["1/curve"]
+    np.testing.assert_allclose(divided[f"{replicas}/curve"], one, atol=1e-4)
+    assert one.shape == (50,) and np.ptp(one) > 0.1
 
 
 def test_the_weights_of_the_divided_batches_have_moved(divided):
@@ -188,19 +205,21 @@ def test_images_in_the_devices_memory_train_the_same_weights(divided, device):
     assert f"{device}/resident/0000" in divided
 
 
-def test_two_replicas_report_the_mean_of_their_bn_statistics(divided):
-    """Four shares of four images, as 1 × 4 micro-batches and as 2 × 2, are the same groups."""
-    np.testing.assert_allclose(divided["2/live/mean"], divided["1/live/mean"], atol=4e-6)
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_report_the_mean_of_their_bn_statistics(divided, replicas):
+    """Four shares of four images, as 1 × 4 micro-batches, 2 × 2 and 4 × 1, are the same groups."""
+    np.testing.assert_allclose(divided[f"{replicas}/live/mean"], divided["1/live/mean"], atol=4e-6)
 
 
-def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided):
-    """With --sync_bn a step on two replicas is that on one, gradients and averages; ours and Keras' own."""
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided, replicas):
+    """With --sync_bn a step on several is that on one, gradients and averages; ours and Keras' own."""
     keys = [key.removeprefix("1/") for key in divided if key.startswith("1/synchronised/")]
     assert len(keys) == (3 + 2) + 2 * (5 + 2)
     for key in keys:
-        np.testing.assert_allclose(divided[f"2/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
-    one, two = (divided[f"{n}/synchronised/live/0"] for n in (1, 2))
-    assert np.abs(one).max() > 1e-2 and (one != two).any()
+        np.testing.assert_allclose(divided[f"{replicas}/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
+    one, several = (divided[f"{n}/synchronised/live/0"] for n in (1, replicas))
+    assert np.abs(one).max() > 1e-2 and (one != several).any()
 
 
 def test_the_loss_of_float16_is_scaled_down_on_all_replicas_where_one_overflows(divided):
@@ -218,12 +237,13 @@ def last(keys: list[str], count: int) -> list[str]:
     return sorted(key.rpartition("/")[2] for key in keys if key[-1].isdigit())[-count:]
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_a_restored_trainer_evaluates_alike_under_a_strategy(divided, replicas):
     logits = divided[f"{replicas}/live/logits"]
     np.testing.assert_allclose(divided[f"{replicas}/live/restored"], logits, atol=1e-6)
     assert logits.shape == (20, 4)
-    np.testing.assert_allclose(divided["2/live/reestimated"], divided["1/live/reestimated"], atol=2e-5)
+    reestimated = divided[f"{replicas}/live/reestimated"]
+    np.testing.assert_allclose(reestimated, divided["1/live/reestimated"], atol=2e-5)
 
 
 def test_micro_batches_average_one_bn_update_each():

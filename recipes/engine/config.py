@@ -148,7 +148,7 @@ class RunOptions(Common, OwnOptions):
         "where loss or gradient are not finite: stop; skip such steps, up to 10 in a row; or rewind to the "
         "last checkpoint with half the learning rate, up to 5 times",
     )
-    save_minutes: float = option(10.0, "minutes between two checkpoints within an epoch", gt=0)
+    save_minutes: float = option(10.0, "minutes between two checkpoints of a training", gt=0)
     do_log: int = option(200, "steps between two updates of the progress line", ge=1)
     setting: str | None = option(None, "a label for this run, shown in its report")
     time_seconds: float = option(3.0, "seconds in which the report times its networks, on each backend", gt=0)

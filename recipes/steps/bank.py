@@ -83,7 +83,10 @@ class Bank(Step):
         history = history_of(facts)
         interim = history[:-1] or history
         chosen = choose_teachers([one.loss for one in interim], self.count)
-        searcher = ekg_search(context, context.load(state.searched), SearchSettings(**facts["settings"]))
+        settings = SearchSettings(**facts["settings"])
+        if context.config.dtype == "mixed_bfloat16":  # a search knows no float16
+            settings = replace(settings, dtype="bfloat16")
+        searcher = ekg_search(context, context.load(state.searched), settings)
         size = context.config.val_batch_size
         forwards = [
             partial(searcher.logits_of, interim[i].plan, inputs=context.inputs, batch_size=size)

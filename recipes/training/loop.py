@@ -17,13 +17,13 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from secateur.dataloader import Images, balanced_order, batches, epoch_order, parts_of
-from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, make_forward
+from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, Workers, make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.resident import fit_device, on_device
 from secateur.recipes.training.scoring import score
 from secateur.recipes.training.timed import Round, curves_of, mean_metrics, timed_rounds
 from secateur.runs import RunFolderError, TrainingError, warn
-from secateur.runs.errors import first_line
+from secateur.runs.errors import Held, first_line, held_signals
 
 IN_A_ROW = 10
 """Steps that are not finite, one after the other, after which --nan skip gives up."""
@@ -88,7 +88,8 @@ def fit(
 ) -> dict[str, int]:
     """Trains in place; returns how many steps were "skipped" and how many "rewinds" there were, if any.
 
-    Every round ends in a checkpoint, and with --save_minutes it has some within.
+    Every round ends in a checkpoint. An epoch has some within, every --save_minutes and where a signal ends
+    it; a timed round is no longer than that, and ends with a signal.
 
     After a kill it goes on from the last one, with the same bits. So it does with --auto_accum where memory
     runs out, in micro-batches half as large. `scored` is the network that the holdout is shown, where `model`
@@ -121,20 +122,29 @@ def _fit(
     forward = make_forward(scored or model, context.inputs, compile_=config.compile)
     while True:
         try:
-            return _rounds(context, trainer, forward, spec, begun)
+            # One of several workers must not leave the others in the middle of a sum.
+            with held_signals(not context.workers.several) as signals:
+                return _rounds(context, trainer, forward, spec, begun, signals)
         except TrainingError as error:
             begun = _rewound(context, trainer, spec, begun, error)
 
 
 def _rounds(
-    context: RunContext, trainer: Trainer, forward: Callable, spec: TrainingSpec, begun: dict
+    context: RunContext,
+    trainer: Trainer,
+    forward: Callable,
+    spec: TrainingSpec,
+    begun: dict,
+    signals: Held,
 ) -> dict[str, int]:
     """From the progress `begun` to the end of the training."""
     rewinds, number = begun.get("rewinds", 0), begun["epoch"]
     spec = replace(spec, learning_rates=lambda steps, whole=spec.learning_rates: whole(steps) / 2**rewinds)
-    rounds = _epochs(context, trainer, spec, begun)
-    if spec.until is not None:
-        rounds = timed_rounds(trainer, spec, begun, partial(_stream, spec))
+    if spec.until is None:
+        rounds = _epochs(context, trainer, spec, begun, signals)
+    else:
+        longest, stream = 60 * context.config.save_minutes, partial(_stream, spec, context.workers)
+        rounds = timed_rounds(trainer, spec, begun, stream, longest, signals)
     while True:
         with _diverging(context, spec, number):
             if (one := next(rounds, None)) is None:
@@ -157,6 +167,14 @@ def _rounds(
         )
         facts = {"epoch": number, **one.progress, **_trouble(trainer, rewinds, trainer.in_a_row)}
         context.checkpoint(spec.name, state, facts)
+        _saved(signals)
+
+
+def _saved(signals: Held) -> None:
+    """A signal that has waited for the checkpoint ends the training here."""
+    signals.unsaved = False
+    if signals:
+        signals.obey()
 
 
 def _rewound(
@@ -181,11 +199,13 @@ def done_before(context: RunContext, name: str, what: str = "epoch") -> float:
     return saved.facts.get(what, 0) if saved else 0
 
 
-def _epochs(context: RunContext, trainer: Trainer, spec: TrainingSpec, begun: dict) -> Iterator[Round]:
+def _epochs(
+    context: RunContext, trainer: Trainer, spec: TrainingSpec, begun: dict, signals: Held
+) -> Iterator[Round]:
     per_epoch = len(spec.images) // spec.batch_size
     curves = curves_of(spec, per_epoch * spec.epochs)
     for epoch in range(begun["epoch"], spec.epochs):
-        metrics = _epoch(context, trainer, spec, begun | {"epoch": epoch}, per_epoch, curves)
+        metrics = _epoch(context, trainer, spec, begun | {"epoch": epoch}, per_epoch, curves, signals)
         begun = {"rewinds": begun.get("rewinds", 0)}
         yield Round(metrics, float(curves[0, (epoch + 1) * per_epoch - 1]))
 
@@ -263,6 +283,7 @@ def _epoch(
     begun: Mapping,
     per_epoch: int,
     curves: np.ndarray,
+    signals: Held,
 ) -> tuple[float, ...]:
     """Mean metrics of an epoch; `begun` has its number, and within it "step", "total" and "left_out".
 
@@ -272,7 +293,7 @@ def _epoch(
     total, first = np.array(begun.get("total", np.zeros(2 + len(spec.terms)))), epoch * per_epoch
     seeds = ((spec.seed, step) for step in range(first + count, first + per_epoch))
     label, saved = f"{spec.name} {epoch + 1}/{spec.epochs}", time.monotonic()
-    stream, before = _stream(spec, epoch, count), trainer.skipped - begun.get("left_out", 0)
+    stream, before = _stream(spec, context.workers, epoch, count), trainer.skipped - begun.get("left_out", 0)
     with tqdm(total=per_epoch, initial=count, desc=label, unit="step", miniters=1, dynamic_ncols=True) as bar:
         for *metrics, steps in trainer.train(stream, seeds, *curves[:, first + count :]):
             total += np.array(metrics) * steps
@@ -283,21 +304,29 @@ def _epoch(
                 skips = {"skipped": left_out} if left_out else {}
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", **skips, refresh=False)
             bar.update(steps)
-            if count < per_epoch and time.monotonic() - saved > 60 * config.save_minutes:
+            signals.unsaved = True
+            if count < per_epoch and (signals or time.monotonic() - saved > 60 * config.save_minutes):
                 trouble = _trouble(trainer, begun.get("rewinds", 0), trainer.in_a_row)
                 facts = {"epoch": epoch, "step": count, "total": total.tolist(), "left_out": left_out}
                 context.checkpoint(spec.name, _state(trainer, spec), facts | trouble)
                 saved = time.monotonic()
+                _saved(signals)
     return mean_metrics(total, count - left_out)
 
 
-def _stream(spec: TrainingSpec, epoch: int, first: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    labels = spec.images.labels
+def _stream(
+    spec: TrainingSpec, workers: Workers, epoch: int, first: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """This worker's rows of the batches of an epoch, from number `first` on."""
+    labels, size = spec.images.labels, spec.batch_size
     if spec.balanced:
         order = balanced_order(labels, spec.seed, epoch)
     else:
         order = epoch_order(len(labels), spec.seed, epoch)
-    order = order[first * spec.batch_size :]
-    for batch in batches(spec.images, spec.batch_size, order, drop_remainder=True):
+    order = order[first * size :]
+    if workers.several:
+        order = order[: len(order) // size * size].reshape(-1, size)[:, workers.rows(size)].ravel()
+        size //= workers.count
+    for batch in batches(spec.images, size, order, drop_remainder=True):
         more = spec.extra(batch.ids) if spec.extra else {}
         yield {"images": parts_of(batch.images), "labels": parts_of(batch.labels), **more}

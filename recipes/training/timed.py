@@ -14,6 +14,7 @@ from secateur.op_utils import Trainer
 
 if TYPE_CHECKING:
     from secateur.recipes.training.loop import TrainingSpec
+    from secateur.runs.errors import Held
 
 ROUNDS = 20
 PAUSE = 0.1  # most of the time that scores and checkpoints between rounds may take
@@ -48,7 +49,12 @@ def mean_metrics(total: np.ndarray, steps: int) -> tuple[float, ...]:
 
 
 def timed_rounds(
-    trainer: Trainer, spec: TrainingSpec, done: Mapping[str, Any], stream: Callable[[int, int], Iterator]
+    trainer: Trainer,
+    spec: TrainingSpec,
+    done: Mapping[str, Any],
+    stream: Callable[[int, int], Iterator],
+    longest: float,
+    signals: Held,
 ) -> Iterator[Round]:
     """Trains until `spec.until` and yields a round for each twentieth of that time, or fewer.
 
@@ -60,8 +66,10 @@ def timed_rounds(
         spec: how to train, and until when.
         done: progress of the last checkpoint; without "steps" the training begins.
         stream: epoch and batch, both from 0 → the batches from there to the epoch's end.
+        longest: seconds that a round may last, if it is no longer than its pauses want it.
+        signals: one that waits ends the round.
     """
-    course = _Course(trainer, spec, done, stream)
+    course = _Course(trainer, spec, done, stream, longest, signals)
     with tqdm(total=100, desc=spec.name, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
         pause = 0.0
         while course.goes_on():
@@ -82,8 +90,11 @@ class _Course:
         spec: TrainingSpec,
         done: Mapping[str, Any],
         stream: Callable[[int, int], Iterator],
+        longest: float,
+        signals: Held,
     ) -> None:
         self._trainer, self._spec, self._stream = trainer, spec, stream
+        self._longest, self._signals = longest, signals
         self._steps = int(done.get("steps", 0))
         self._before = done.get("seconds", 0.0)  # of the training, in attempts that were killed
         self._end, self._start = spec.until, spec.now() - self._before
@@ -112,7 +123,8 @@ class _Course:
 
     def round(self, pause: float) -> tuple[float, ...]:
         """Steps for a twentieth of the time, or so long that `pause` is short; returns their mean metrics."""
-        length = max((self._end - self._start) / ROUNDS, pause * (1 / PAUSE - 1))
+        length = min((self._end - self._start) / ROUNDS, self._longest)
+        length = max(length, pause * (1 / PAUSE - 1))
         until = self._spec.now() + length
         if self._end - until < length / 2 + pause:  # no short one behind it
             until = self._end
@@ -123,6 +135,7 @@ class _Course:
         for *metrics, steps in self._trainer.train(self._batches(until), seeds, rates, momenta):
             total += np.array(metrics) * steps
             count += steps
+            self._signals.unsaved = True
             if not self._compiled:
                 self._compiled, self._start = True, self._spec.now() - self._before
         self._steps += count
@@ -137,5 +150,5 @@ class _Course:
         starts = itertools.chain([first], itertools.repeat(0))
         later = itertools.chain.from_iterable(map(self._stream, itertools.count(epoch), starts))
         yield next(later)
-        while self._spec.now() < until:
+        while self._spec.now() < until and not self._signals:
             yield next(later)

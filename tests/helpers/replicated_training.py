@@ -1,4 +1,4 @@
-"""Trains a small network with the batch divided in every way, on two logical CPUs.
+"""Trains a small network with the batch divided in every way, on one, two and four logical CPUs.
 
 A program and not a test: TensorFlow divides the CPU only before it is first used. `python
 replicated_training.py OUT.npz [all]`; keys are "replicas/accum/compiled/what".
@@ -6,6 +6,7 @@ replicated_training.py OUT.npz [all]`; keys are "replicas/accum/compiled/what".
 
 import itertools
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,17 +15,22 @@ import tensorflow as tf
 from secateur.coding.sharing.retraining import tie
 from secateur.coding.sharing.share import share
 from secateur.dataloader import Images, batches
+from secateur.dataloader.pipelines import PIPELINES
+from secateur.dataloader.registry import facts_of
+from secateur.dataloader.views import training_view
 from secateur.distillation import labels_only
 from secateur.nets import FusedBatchNorm, MaskedConv2D, MaskedDense
-from secateur.op_utils import Trainer, make_forward, reestimate_batch_norm, synchronising
+from secateur.op_utils import Trainer, Workers, make_forward, reestimate_batch_norm, synchronising
 from secateur.pruning.constrain.gradients import hold_filters, in_turn
 from secateur.pruning.constrain.splitting import Splitting, admm
 from secateur.recipes.training.resident import on_device
 
 STEPS = 3
-WAYS = [(1, 1, False), (1, 4, True), (2, 1, True), (2, 4, False)]
-"""Replicas, micro-batches, XLA: each pair of choices once or more."""
-EVERY_WAY = list(itertools.product((1, 2), (1, 4), (False, True)))
+WAYS = [(1, 1, False), (1, 4, True), (2, 1, True), (2, 4, False), (4, 2, True)]
+"""Replicas, micro-batches, XLA."""
+EVERY_WAY = list(itertools.product((1, 2, 4), (1, 2, 4), (False, True)))
+AUGMENTED = [(1, 2), (2, 1), (4, 2)]
+"""Replicas and micro-batches where images are augmented."""
 AVERAGES = ("moving_mean", "moving_variance")
 ADJUSTED = [(1, False), (2, True)]
 """Replicas and XLA where gradients are adjusted."""
@@ -54,6 +60,12 @@ def data(steps: int = STEPS, size: int = 16, seed: int = 3) -> list[dict[str, np
     ]
 
 
+def own(strategy, whole: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """This worker's rows of batches."""
+    workers = Workers(strategy)
+    return [{name: rows[workers.rows(len(rows))] for name, rows in batch.items()} for batch in whole]
+
+
 def scaled(images):
     """uint8 → about −1 … 1."""
     return tf.cast(images, tf.float32) / 128 - 1
@@ -62,6 +74,15 @@ def scaled(images):
 def read(batch, seed=None):
     """What the network reads of a batch."""
     return scaled(batch["images"])
+
+
+def augmented(batch, seed):
+    """The same of the mean of two views of crops in other colours and of one with EKG's offset a batch."""
+    crops = replace(PIPELINES.find("imagenet"), crop=8, views=2)
+    images, facts = batch["images"], facts_of("CIFAR10", "rgb")
+    views = [*tf.split(training_view(images, seed, crops, facts), 2)]
+    views += [*tf.split(training_view(images, seed, replace(PIPELINES.find("ekg"), views=2), facts), 2)]
+    return scaled(tf.add_n(views) / 4)
 
 
 def trainer(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
@@ -76,15 +97,15 @@ def trained(strategy, norm: str, accum: int, compiled: bool) -> Trainer:
     """A trainer after `STEPS` steps."""
     made = trainer(strategy, norm, accum, compiled)
     seeds, rates = [(1, i) for i in range(STEPS)], [0.1, 0.05, 0.05]
-    metrics = list(made.train(data(), seeds, rates))
+    metrics = list(made.train(own(strategy, data()), seeds, rates))
     assert len(metrics) == STEPS
     return made
 
 
 def curve(strategy, steps: int = 50) -> np.ndarray:
-    """The losses of so many steps."""
+    """The losses of so many steps, BatchNorm frozen."""
     made = trainer(strategy, "frozen", 1, False)
-    found = made.train(data(steps), [(1, i) for i in range(steps)], [0.05] * steps)
+    found = made.train(own(strategy, data(steps)), [(1, i) for i in range(steps)], [0.05] * steps)
     return np.array([loss for loss, *_ in found])
 
 
@@ -94,16 +115,26 @@ def synchronised(strategy) -> dict[str, np.ndarray]:
     for norm in ("frozen", "live", "keras"):
         with strategy.scope():
             model = network(norm)
-        before = [np.array(v) for v in model.trainable_variables]
         with synchronising(model):
-            made = Trainer(
-                model, read, labels_only, momentum=0.0, optimizer="torch_momentum", strategy=strategy
-            )
-            list(made.train(data(1), [(1, 0)], [1.0]))
-        after = [np.array(v) for v in model.trainable_variables]
-        found |= {f"{norm}/{i}": old - new for i, (old, new) in enumerate(zip(before, after, strict=True))}
+            found |= {f"{norm}/{i}": array for i, array in enumerate(gradients(strategy, model))}
         found |= {f"{norm}/{w}": np.array(getattr(model.get_layer("bn"), w)) for w in AVERAGES}
     return found
+
+
+def gradients(strategy, model: keras.Model, reads=read, accum: int = 1) -> list[np.ndarray]:
+    """What a step takes off the weights at rate 1."""
+    options = {"momentum": 0.0, "optimizer": "torch_momentum", "accum": accum, "strategy": strategy}
+    made = Trainer(model, reads, labels_only, **options)
+    before = [np.array(v) for v in model.trainable_variables]
+    list(made.train(own(strategy, data(1)), [(1, 0)], [1.0]))
+    return [old - np.array(v) for old, v in zip(before, model.trainable_variables, strict=True)]
+
+
+def augmented_gradients(strategy, accum: int) -> dict[str, np.ndarray]:
+    """Gradients of a step on augmented images, by number."""
+    with strategy.scope():
+        model = network("frozen")
+    return {str(i): array for i, array in enumerate(gradients(strategy, model, augmented, accum))}
 
 
 def scaled_down(strategy) -> dict[str, np.ndarray]:
@@ -198,12 +229,25 @@ def resident(strategy) -> Trainer:
     return made
 
 
+def mirrored(count: int) -> tf.distribute.Strategy:
+    """A strategy of so many logical CPUs, beside those of other numbers in one process."""
+
+    class Mirrored(tf.distribute.MirroredStrategy):
+        _collective_key_base = 1000 * count
+
+    return Mirrored([f"/cpu:{i}" for i in range(count)])
+
+
 def main(path: str, every_way: bool) -> None:
     """Writes the weights of some divisions, or of all."""
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategies = {1: tf.distribute.get_strategy(), 2: tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])}
-    found = {}
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
+    strategies = {1: tf.distribute.get_strategy()}
+    strategies |= {n: mirrored(n) for n in (2, 4)}
+    found = {f"{replicas}/curve": curve(strategy) for replicas, strategy in strategies.items()}
+    for replicas, accum in [(1, 1), *AUGMENTED]:
+        arrays = augmented_gradients(strategies[replicas], accum)
+        found |= {f"{replicas}/augmented/{accum}/{key}": array for key, array in arrays.items()}
     for replicas, accum, compiled in EVERY_WAY if every_way else WAYS:
         weights = trained(strategies[replicas], "frozen", accum, compiled).state()
         found |= {f"{replicas}/{accum}/{compiled}/{k}": v for k, v in weights.items()}
@@ -212,12 +256,15 @@ def main(path: str, every_way: bool) -> None:
         found[f"{replicas}/adjusted/{compiled}"] = kernel.numpy()
         kernel = shared(strategies[replicas], compiled).model.get_layer("conv").kernel
         found[f"{replicas}/shared/{compiled}"] = kernel.numpy()
+    alone_or_two = {1: strategies[1], 2: strategies[2]}
     second = {"second": tf.distribute.OneDeviceStrategy("/cpu:1")}
-    for name, strategy in (strategies | second).items():
+    for name, strategy in (alone_or_two | second).items():
         found |= {f"{name}/resident/{key}": value for key, value in resident(strategy).state().items()}
-    for replicas, strategy in strategies.items():
+    for replicas, strategy in alone_or_two.items():
         state = skipping(strategy, 4 // replicas).state()
         found |= {f"{replicas}/skipped/{name}": array for name, array in state.items()}
+        found |= {f"{replicas}/scaled/{key}": value for key, value in scaled_down(strategy).items()}
+    for replicas, strategy in strategies.items():
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
         images = data(1, 20)[0]["images"]
@@ -228,7 +275,6 @@ def main(path: str, every_way: bool) -> None:
         reestimate_batch_norm(live.model, scaled, images, 20)
         found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
         found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
-        found |= {f"{replicas}/scaled/{key}": value for key, value in scaled_down(strategy).items()}
     np.savez(path, **found)
 
 

@@ -78,7 +78,7 @@ def main(path: str) -> None:
     import tensorflow as tf
 
     from secateur.op_utils import Workers, make_strategy
-    from tests.helpers.replicated_training import curve, synchronised, trained
+    from tests.helpers.replicated_training import augmented_gradients, curve, synchronised, trained
 
     if alone := "TF_CONFIG" not in os.environ:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -96,6 +96,9 @@ def main(path: str) -> None:
     found["mean"] = live.model.get_layer("bn").moving_mean.numpy()
     found["curve"] = curve(strategy)
     found |= {f"gradient/{key}": value for key, value in synchronised(strategy).items()}
+    for accum in (1, 2):
+        arrays = augmented_gradients(strategy, accum)
+        found |= {f"gradient/augmented/{accum}/{key}": array for key, array in arrays.items()}
     found["agreed"] = workers.agreed(7.0 + workers.index)
     if not workers.follows:
         np.savez(path, **found)

@@ -1,6 +1,7 @@
 """A budget of time: schedules follow the clock, trials are made once, searches stop, a whole run fits."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -92,19 +93,26 @@ def trained() -> keras.Model:
 
 
 @contextlib.contextmanager
-def run_in(folder, splits) -> Iterator[RunContext]:
-    config, strategy = RunOptions(), tf.distribute.get_strategy()
+def run_in(folder, splits, **options) -> Iterator[RunContext]:
+    config, strategy = RunOptions(**options), tf.distribute.get_strategy()
     with RunFolder(folder, {}) as opened, MetricsLog(opened, tensorboard=False) as log:
         yield RunContext(config, opened, log, splits, strategy)
 
 
 def train(
-    context: RunContext, now: FakeTime, seconds: float, step: float, dies_after: float = np.inf
+    context: RunContext,
+    now: FakeTime,
+    seconds: float,
+    step: float,
+    dies_after: float = np.inf,
+    told_after: float = np.inf,
 ) -> list:
     """Trains until so many seconds have passed, of which each step takes `step`; rows of the log."""
 
     def passing(ids: np.ndarray) -> dict:
         now.seconds += step
+        if now() > told_after:
+            signal.raise_signal(signal.SIGINT)
         if now() > dies_after:
             raise KeyboardInterrupt
         return {}
@@ -154,6 +162,16 @@ def test_a_killed_training_goes_on_where_its_schedule_was(tmp_path, splits):
     assert rows[-1]["steps"] == pytest.approx(200, abs=3)
     falling = [row["learning_rate"] for row in rows if row["seconds"] > 25]
     assert falling == sorted(falling, reverse=True) and falling[-1] < 2e-5
+
+
+def test_checkpoints_are_as_many_as_save_minutes_wants_and_ctrl_c_has_one(tmp_path, splits):
+    now = FakeTime()
+    with run_in(tmp_path, splits, save_minutes=4 / 60) as context:
+        with pytest.raises(KeyboardInterrupt):
+            train(context, now, 200.0, 1.0, told_after=150.5)
+        assert context.folder.load_checkpoint("phase").facts["seconds"] == now() - 101
+        seconds = [row["seconds"] for row in context.log.rows()]
+    assert max(np.diff(seconds)) <= 5 and len(seconds) >= 10
 
 
 def test_a_step_longer_than_the_time_is_taken_once(tmp_path, splits):

@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from secateur.runs import read_jsonl, sha256
 
 RESULTS = ("snap_baseline.pkl", "snap_warm.pkl", "search_state.pkl", "slimmed_param.pkl", "bank.npy")
@@ -97,3 +99,40 @@ def test_a_bank_goes_on_behind_its_last_whole_piece(programs, tmp_path):
     assert last.code == 0 and "begun anew" not in last.err, last.err
     assert sha256(killed / "bank.npy") == sha256(whole / "bank.npy")
     assert not list(killed.glob("checkpoint_*"))
+
+
+DENSE = """
+about = "one epoch"
+[[steps]]
+kind = "dense"
+epochs = 1
+"""
+TOLD = """
+import os, pathlib, signal
+from secateur.op_utils import Trainer
+train = Trainer.train
+def told(self, *arguments):
+    for step, metrics in enumerate(train(self, *arguments), 1):
+        if step == 5 and not pathlib.Path("told").exists():
+            pathlib.Path("told").touch()
+            os.kill(os.getpid(), signal.{name})
+        yield metrics
+Trainer.train = told
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_an_epoch_saves_the_steps_before_it(programs, tmp_path, number):
+    """In the fifth of eight steps, nine minutes before the next checkpoint by time."""
+    (tmp_path / "dense.toml").write_text(DENSE)
+    (tmp_path / "told.py").write_text(TOLD.format(name=number.name))
+    options = "--recipe dense.toml --until dense --arch ResNet-8 --dataset DIGITS --train_images 256".split()
+    options += "--batch_size 32 --time_seconds 0.01 --import told.py --train_path".split()
+    done = programs.run("train_cifar.py", *options, "told-run", cwd=tmp_path)
+    assert done.code == 128 + number, done.err
+    assert done.err.endswith("interrupted: run the same command again to continue\n")
+    again = programs.run("train_cifar.py", *options, "told-run", cwd=tmp_path)
+    assert again.code == 0 and "dense: continuing after epoch 0, step 5" in again.out, again.err
+    whole = programs.run("train_cifar.py", *options, "whole", cwd=tmp_path)
+    assert whole.code == 0, whole.err
+    assert sha256(tmp_path / "told-run" / "snap_dense.pkl") == sha256(tmp_path / "whole" / "snap_dense.pkl")

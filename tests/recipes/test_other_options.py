@@ -79,3 +79,13 @@ def test_test_py_evaluates_with_batch_statistics_too(untrained, programs, tmp_pa
     options = ["--arch", "ResNet-8", "--dataset", "DIGITS", "--bn", "batch", "--val_batch_size", 64]
     done = programs.run("test.py", *options, "--trained_param", untrained(), cwd=tmp_path)
     assert done.code == 0 and "(batch statistics of 64)" in done.out
+
+
+def test_ekgs_own_bank_computes_in_the_runs_type(run):
+    """Logits of bfloat16 have 16 bits, wherever they are stored; the search stays in float32."""
+    options = ["--target_rate", 0.9, "--train_images", 256, "--until", "bank"]
+    folder, _ = run(*options, "--dtype", "mixed_bfloat16")
+    assert not (np.load(folder / "bank.npy").view(np.uint32) & 0xFFFF).any()
+    searched = load_snapshot(folder / "search_state.pkl")
+    assert searched.facts["settings"]["dtype"] == "float32"
+    assert (searched.arrays["teacher"].view(np.uint32) & 0xFFFF).any()

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from secateur import dataloader
+from secateur import dataloader, op_utils
 from secateur.dataloader import batches, epoch_order
 from secateur.dataloader.sources.stored import Stored
 from secateur.distillation import labels_only
@@ -22,7 +23,7 @@ from secateur.recipes.engine.step import State, make_step
 from secateur.recipes.training import loop, resident
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.scoring import score, score_logits
-from secateur.runs import MetricsLog, RunFolder, TrainingError
+from secateur.runs import MetricsLog, RunFolder, TrainingError, UsageError
 
 pytestmark = pytest.mark.runs
 
@@ -94,6 +95,22 @@ def test_images_in_their_files_train_the_same_weights_and_averages(tmp_path, dig
     )
     assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
     assert [row["holdout_loss"] for row in rows] == [row["holdout_loss"] for row in again]
+
+
+def test_each_worker_of_several_reads_its_own_rows_of_a_batch(tmp_path, digits):
+    images, strategy = digits.warmup, tf.distribute.get_strategy()
+    spec = SimpleNamespace(images=images, batch_size=50, seed=1, balanced=False, extra=None)
+    workers = [op_utils.Workers(strategy) for _ in range(2)]
+    for index, worker in enumerate(workers):
+        worker.several, worker.index, worker._places = True, index, ["a:1", "b:1"]
+    whole = loop._stream(spec, op_utils.Workers(strategy), 1, 2)
+    streams = (loop._stream(spec, worker, 1, 2) for worker in workers)
+    for batch, *shares in zip(whole, *streams, strict=True):
+        assert [len(share["labels"]) for share in shares] == [25, 25]
+        for key in ("images", "labels"):
+            assert np.array_equal(np.concatenate([share[key] for share in shares]), batch[key])
+    with pytest.raises(UsageError, match="batch_size=51"):
+        workers[1].rows(51)
 
 
 def test_on_an_accelerator_a_batch_is_sent_as_positions(tmp_path, digits, monkeypatch):

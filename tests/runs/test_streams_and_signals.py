@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from secateur.runs import EXIT_CODES, RunFolder, cli, write_atomic
+from secateur.runs.errors import held_signals
 from tests.runs.test_exit_codes import shell
 
 WORDS = '"$PYTHON" -m secateur --help'
@@ -46,6 +47,28 @@ def test_a_signal_unwinds_so_that_no_temporary_file_stays(tmp_path, capsys, numb
     assert 128 + number in EXIT_CODES and capsys.readouterr().err == "interrupted: start it again\n"
     assert sorted(os.listdir(tmp_path)) == ["run"]
     assert signal.getsignal(number) is signal.SIG_DFL  # for who calls `cli` and goes on
+
+
+def test_a_signal_waits_while_something_is_unsaved(tmp_path):
+    with pytest.raises(KeyboardInterrupt), held_signals() as signals:
+        signals.unsaved = True
+        signal.raise_signal(signal.SIGINT)
+        assert signals
+        (tmp_path / "saved").touch()
+        signals.obey()
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("active", "unsaved", "times"), [(True, False, 1), (True, True, 2), (False, True, 1)]
+)
+def test_a_signal_does_not_wait_for_nothing_nor_the_second_one(active, unsaved, times):
+    with pytest.raises(KeyboardInterrupt), held_signals(active) as signals:
+        signals.unsaved = unsaved
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        pytest.fail("nothing was raised")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_signal_that_the_parent_ignores_is_ignored():

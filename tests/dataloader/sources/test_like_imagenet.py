@@ -13,6 +13,7 @@ from secateur.runs import read_json
 from tests.helpers import like_imagenet
 
 CAP, IMAGES = 1_500_000_000, 4000
+GROWTH = 4000  # bytes that an image may add to the peak, which varies by some MB from run to run
 PARTS = """
 from secateur.dataloader.pipelines import PIPELINES, Pipeline
 PIPELINES.register(Pipeline("imagenet", crop=32, resize=37), name="crops_of_32")
@@ -112,7 +113,7 @@ def test_data_larger_than_the_processs_memory_is_streamed(folder, programs, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_memory_does_not_grow_with_the_number_of_images(programs, tmp_path):
-    """EKG from its baseline to the report, with 3000 images and with twice as many."""
+    """EKG from its baseline to the report, with 3000 images and with twice as many, of 12 kB each."""
     peaks = []
     for count in (3000, 6000):
         (cwd := tmp_path / str(count)).mkdir()
@@ -123,7 +124,7 @@ def test_memory_does_not_grow_with_the_number_of_images(programs, tmp_path):
         assert all("test_top5_accuracy" in row for row in report["rows"])
         assert np.load(cwd / "run" / "bank.npy", mmap_mode="r").dtype == np.float16
         peaks.append(peak)
-    assert max(peaks) < CAP and peaks[1] < 1.1 * peaks[0], peaks
+    assert max(peaks) < CAP and peaks[1] - peaks[0] < 3000 * GROWTH, peaks
 
 
 def test_the_limit_of_a_process_counts(monkeypatch):
