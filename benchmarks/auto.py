@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
     parser.add_argument("--keep_macs", type=float, nargs="+", default=[0.72, 0.5])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--result", default="auto", help="name of the file of results")
     parser.add_argument("words", nargs="+", metavar="-- OPTION", help="of train_cifar.py")
     args = parser.parse_args()
     rows = []
@@ -48,7 +49,7 @@ def main() -> None:
             rows.append(_row(name, keep, words, args.runs / f"{slug(name)}-{keep:g}-{args.minutes:g}"))
     titles = ("", "keep_macs", "chosen", "MACs", "pruned %", "hold-out %", "test %", "epochs", "seconds")
     print_table(f"{args.minutes:g} minutes each", titles, [_cells(row) for row in rows])
-    save("auto", {"minutes": args.minutes, "rows": rows})
+    save(args.result, {"minutes": args.minutes, "rows": rows})
 
 
 def _row(name: str, keep: float, words: list[str], folder: Path) -> dict:
