@@ -107,7 +107,11 @@ def check(config: Any, own: bool = False) -> None:
         if isinstance(value, Mapping):
             if "class_name" in value and not (_known(value) or (own and _registered(value))):
                 room, name = (str(value.get(key))[:60] for key in ("module", "class_name"))
-                more = ", and classes that were registered (--import FILE.py)" if own else ""
+                more = (
+                    ", and classes that are registered (--import FILE.py, or keras.saving.custom_object_scope)"
+                    if own
+                    else ""
+                )
                 raise Refused(
                     f"only Keras' own layers are allowed{more}, none that runs code. Received: {room}.{name}"
                 )

@@ -25,9 +25,11 @@ def images_of(data: Any, rank: int = 4, what: str = "train") -> Images:
         what: what messages call it.
 
     Images of bytes stay bytes, other numbers become float32; integer labels become int32. Raises `DataError`
-    for data without labels, without end, or whose arrays differ in length.
+    for data without labels, with weights of samples, without end, or whose arrays differ in length.
     """
-    rows = data if isinstance(data, tuple) and len(data) == 2 else _collected(data, rank, what)
+    if isinstance(data, tuple):
+        _check_pair(data, what)
+    rows = data[:2] if isinstance(data, tuple) else _collected(data, rank, what)
     images = _numbers(rows[0])
     labels = _labels(rows[1], len(_flat(images)[0]))
     lengths = [[len(array) for array in _flat(side)] for side in (images, labels)]
@@ -40,10 +42,23 @@ def images_of(data: Any, rank: int = 4, what: str = "train") -> Images:
 
 
 def _collected(data: Any, rank: int, what: str) -> tuple[Any, Any]:
-    batches = [batch[:2] for batch in _batches(data, rank, what)]
+    batches = list(_batches(data, rank, what))
+    for batch in batches:
+        _check_pair(batch, what)
     if not batches:
         raise DataError(f"There is not a single image. Received: {what}")
     return tuple(_joined([batch[side] for batch in batches]) for side in (0, 1))
+
+
+def _check_pair(batch: Any, what: str) -> None:
+    """Raises `DataError` for anything but images and labels; Keras' weights may be None."""
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise DataError(f"Pairs of images and labels are needed. Received: {what} of {type(batch).__name__}")
+    if any(more is not None for more in batch[2:]):
+        raise DataError(
+            "Weights of samples are not used: give (images, labels); balanced=True evens classes out. "
+            f"Received: {what} of {len(batch)} parts"
+        )
 
 
 def _batches(data: Any, rank: int, what: str) -> Iterator[tuple]:

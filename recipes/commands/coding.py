@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from secateur import coding
 from secateur.recipes.commands.options import DecodeOptions, EncodeOptions, InspectOptions, Int8Options
+from secateur.recipes.engine.config import MODELS
 from secateur.runs import SnapshotError, UsageError, load_snapshot, make_atomic, sha256
 from secateur.runs.files import check_place
 
@@ -48,9 +49,10 @@ def encode(options: EncodeOptions) -> None:
 
 def _encode_chosen(options: EncodeOptions) -> None:
     """With bits that images choose: the steps `share` and `encode` of a run."""
-    if Path(options.file).suffix != ".keras":
+    if Path(options.file).suffix not in MODELS:
         raise UsageError(
-            f"Bits are chosen for a .keras file. Received: file={options.file}\nfor a snapshot: python "
+            f"Bits are chosen for a .keras or .h5 file. Received: file={options.file}\n"
+            "for a snapshot: python "
             "train_cifar.py --recipe fewest_bytes --trained_param SNAPSHOT.pkl --set share.keep_bytes=0.1"
         )
     from secateur.recipes.commands.running import ran
@@ -65,12 +67,12 @@ def _encode_chosen(options: EncodeOptions) -> None:
 
 
 def _plain(path: str) -> tuple:
-    """A model of plain Keras layers, from a .keras file or a snapshot, and what the latter says of it."""
+    """A model of plain Keras layers, from its file or a snapshot, and what the latter says of it."""
     from secateur import nets
     from secateur.pruning import compact
     from secateur.recipes.engine.subject import load_model
 
-    if Path(path).suffix != ".keras":
+    if Path(path).suffix not in MODELS:
         snapshot = load_snapshot(path)
         facts = {"spec": snapshot.spec, "plan": snapshot.plan, **snapshot.facts}
         return compact(nets.load_params(None, snapshot, path)), facts
@@ -106,11 +108,12 @@ def int8(options: Int8Options) -> None:
     check_places(options.file, options.output, ".tflite")
     if Path(options.file).suffix == ".kpz":
         raise SnapshotError(
-            f"int8 reads a .keras file. Received: file={options.file}\nmake one: python -m coding decode"
+            f"int8 reads a .keras or .h5 file. Received: file={options.file}\n"
+            "make one: python -m coding decode"
         )
-    if Path(options.file).suffix != ".keras":
+    if Path(options.file).suffix not in MODELS:
         raise UsageError(
-            f"int8 reads a .keras file. Received: file={options.file}\n"
+            f"int8 reads a .keras or .h5 file. Received: file={options.file}\n"
             "for a snapshot: python train_cifar.py --recipe int8 --trained_param SNAPSHOT.pkl"
         )
     table = {

@@ -31,7 +31,7 @@ class PruneOptions(PlanOptions, TuningOptions):
     """Make a Keras model smaller: whole channels go, plain Keras layers stay."""
 
     model: FilePath = option(
-        ..., "the .keras file to prune; it comes first and needs no flag", first="MODEL.keras"
+        ..., "the .keras or .h5 file to prune; it comes first and needs no flag", first="MODEL.keras"
     )
     output: FilePath | None = option(None, "the smaller model, a .keras file", short="-o")
     minutes: float | None = option(
@@ -78,7 +78,7 @@ class EncodeOptions(OwnOptions):
     """A Keras model or a snapshot in the fewest bytes: every bit of its weights is kept."""
 
     file: FilePath = option(
-        ..., "a .keras file or a snapshot; it comes first and needs no flag", first="FILE"
+        ..., "a .keras or .h5 file, or a snapshot; it comes first and needs no flag", first="FILE"
     )
     output: FilePath = option(..., "the .kpz file to write", short="-o")
     bits: int | None = option(
@@ -127,7 +127,7 @@ class InspectOptions(Options):
 class Int8Options(TuningOptions):
     """A Keras model as a LiteRT file of whole numbers of 8 bits."""
 
-    file: FilePath = option(..., "a .keras file; it comes first and needs no flag", first="FILE")
+    file: FilePath = option(..., "a .keras or .h5 file; it comes first and needs no flag", first="FILE")
     output: FilePath = option(..., "the .tflite file to write", short="-o")
     data: FilePath = option(..., "images that calibrate it, as for prune; without sub-folders: no labels")
     learning_rate: float = option(1e-3, "of fine-tuning, falling to 0 along a cosine", gt=0)

@@ -14,6 +14,8 @@ from secateur.dataloader.pipelines import NORMALISATIONS, PIPELINES, PIXELS, Pip
 from secateur.recipes.engine.options import FilePath, NameIn, Options, option
 from secateur.runs.errors import UsageError
 
+MODELS = (".keras", ".h5")
+"""What files of models of one's own end in."""
 VOLATILE = (
     *("gpu_id", "tpu", "compile", "auto_accum", "do_log", "save_minutes", "setting"),
     *("force", "train_path", "data_path", "data", "stream", "skip_bad", "nan"),
@@ -69,6 +71,9 @@ class OwnOptions(ImageOptions):
     unfreeze: bool = option(True, "train frozen layers of the model, which are frozen again in the file")
     force: bool = option(False, "go on with a model that gets its images no better than by chance")
     batch_size: int = option(128, "images at a time in training", ge=1)
+    balanced: bool = option(
+        False, "train on every class equally often: images of small classes come several times an epoch"
+    )
     seed: int = option(1, "of training, and of what is drawn at random", ge=0, lt=2**31)
     train_path: FilePath | None = option(
         None, "run folder, in which the same command goes on when it was killed (default: a temporary one)"
@@ -160,9 +165,6 @@ class RunOptions(Common, OwnOptions):
     )
     augmentation: Literal["recipe", "none", "flip", "crop", "flip+crop"] = option(
         "recipe", "of images in training: as the recipe has it, or these; digits must not be mirrored"
-    )
-    balanced: bool = option(
-        False, "train on every class equally often: images of small classes come several times an epoch"
     )
     shortcut: Literal["A", "A'", "B"] | None = option(
         None, "of a ResNet that starts at random (default: the system's own)"

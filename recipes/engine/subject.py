@@ -31,13 +31,12 @@ from secateur.nets.task import Task
 from secateur.nets.twins import flags_of, frozen, training_twin
 from secateur.pruning import compact
 from secateur.pruning.layers import find_installed
-from secateur.recipes.engine.config import RunOptions
+from secateur.recipes.engine.config import MODELS, RunOptions
 from secateur.runs import Snapshot, SnapshotError, UsageError, warn
 from secateur.runs.errors import first_line
 from secateur.runs.stubs import Refused
 
 Shape = tuple[int, int, int]
-SUFFIXES = (".keras", ".h5")
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 UNREADABLE = (
     *OUT_OF_MEMORY, ValueError, TypeError, OSError, KeyError, ImportError, AttributeError, IndexError,
@@ -231,7 +230,7 @@ def load_model(path: str) -> keras.Model:
     """
     if not os.path.isfile(path):
         raise SnapshotError(f"There is no such file. Received: model={path}")
-    if Path(path).suffix not in SUFFIXES:
+    if Path(path).suffix not in MODELS:
         raise UsageError(f"A model is a .keras or .h5 file. Received: model={path}")
     if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
         raise SnapshotError(f"This is no Keras file, or a damaged one. Received: model={path}")

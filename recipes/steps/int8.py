@@ -110,6 +110,7 @@ class Int8(Step):
             weight_decay=0.0,
             seed=config.seed,
             batch_size=config.batch_size,
+            balanced=config.balanced,
             remedy=lower_rate(self.label, self.learning_rate),
             accum=config.accum,
             optimizer="torch_momentum",

@@ -11,6 +11,7 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import secateur
 from secateur import dataloader, nets
@@ -333,8 +334,6 @@ def test_a_bank_answers_for_teachers_of_maps():
 
 
 def test_arrays_tf_data_and_folders_give_the_same_network(mine, tmp_path, capsys):
-    import tensorflow as tf
-
     model = keras.models.load_model(mine / "mine.keras")
     splits = dataloader.load("DIGITS", shape=(SIDE, SIDE, 3))
     x, y = splits.train.images[:300], splits.train.labels[:300]
@@ -519,3 +518,24 @@ def test_snapshots_say_what_they_give_to_test_py(tmp_path, capsys):
             rows = evaluate(EvaluateOptions(**how, loss="categorical_crossentropy"))
             assert "accuracy" in capsys.readouterr().out and 0 <= rows[0]["accuracy"] <= 1
     assert loss != rows[0]["loss"], "a hinge"
+
+
+class Tilted(keras.layers.Layer):
+    """A class that nobody has registered, and whose file is read with custom_objects."""
+
+    def call(self, x):
+        return tf.cumsum(x, axis=1) / 8
+
+
+def test_classes_of_a_custom_object_scope_are_known_while_it_is_open(tmp_path):
+    plain, x, y = toy()
+    tensor = plain.get_layer(index=1)(Tilted(name="tilted")(plain.input))
+    model = keras.Model(plain.input, plain.layers[3](plain.layers[2](tensor)), name="tilted")
+    model.save(tmp_path / "tilted.keras")
+    model = keras.models.load_model(tmp_path / "tilted.keras", custom_objects={"Tilted": Tilted})
+    with pytest.raises(UsageError, match="custom_object_scope.*Tilted"):
+        secateur.compress(model, (x, y), recipe="netadapt", **SHORT)
+    with keras.saving.custom_object_scope({"Tilted": Tilted}):
+        found = secateur.compress(model, (x, y), recipe="netadapt", folder=tmp_path / "run", **SHORT)
+        nets.load_params(None, tmp_path / "run" / "snap_train.pkl")
+    assert isinstance(found.model.get_layer("tilted"), Tilted)

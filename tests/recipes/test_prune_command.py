@@ -71,9 +71,12 @@ def test_a_saved_mobilenet_becomes_half_the_model_and_a_litert_file(secateur, mo
 
 
 def test_images_mend_and_train_the_pruned_model(secateur, stripes, tmp_path):
-    words = "--keep_macs 0.3 --criterion taylor --finetune_epochs 3 --report r.html --train_path run"
+    words = (
+        "--keep_macs 0.3 --criterion taylor --finetune_epochs 3 --balanced --report r.html --train_path run"
+    )
     options = [*words.split(), "--data", stripes / "images", "-o", "small.keras"]
     out = secateur("prune", stripes / "stripes.keras", *options)
+    assert "balanced: each of 2 classes comes" in out
     report = json.loads((tmp_path / "r.json").read_text())
     assert [row["name"] for row in report["rows"]] == ["dense", "prune", "train"]
     before, _, after = report["rows"]

@@ -18,7 +18,7 @@ class Sequence(keras.utils.PyDataset):
         return 3
 
     def __getitem__(self, i):
-        return X[4 * i : 4 * i + 4], Y[4 * i : 4 * i + 4]
+        return X[4 * i : 4 * i + 4], Y[4 * i : 4 * i + 4], None
 
 
 def rows(**batch):
@@ -70,6 +70,9 @@ def test_labels_of_several_outputs_stay_apart_and_rows_in_a_list_are_one_array()
         ((X, {}), r"As many images as labels.*\[10\] and"),
         (rows().repeat(), "no end"),
         (tf.data.Dataset.from_tensor_slices(X), "Pairs of images and labels"),
+        ((X, Y, np.ones(10)), "Weights of samples are not used.*balanced=True.*3 parts"),
+        (tf.data.Dataset.from_tensor_slices((X, Y, np.ones(10))), "Weights of samples are not used"),
+        ([X[:4], X[4:]], "Pairs of images and labels"),
         (7, "tf.data.Dataset.*int"),
     ],
 )
