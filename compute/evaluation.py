@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from secateur.compute.devices import use_xla
 from secateur.compute.precision import as_float32
+from secateur.compute.workers import Workers
 from secateur.dataloader.batches import in_parts
 from secateur.dataloader.splits import parts_of
 
@@ -30,9 +32,14 @@ def make_forward(
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """Makes `f(images uint8 (n, h, w, c), batch size) -> logits (n, classes)`, or several outputs.
 
-    With `batch_statistics` BN uses those of each batch (EKG evaluates so) and the moving averages stay as
-    they are. The last batch is filled with the images before it: 16 left over would have statistics of 16.
+    Made in the scope of a strategy it divides each batch over the devices of this process. The last batch is
+    filled with the images before it.
+
+    With `batch_statistics` BN uses those of each batch (EKG evaluates so; 16 images left over would have
+    those of 16) and the moving averages stay as they are: one device has the batch as a whole.
     """
+    strategy = tf.distribute.get_strategy()
+    devices = (None,) if batch_statistics else Workers(strategy).devices
 
     @tf.function(jit_compile=use_xla(compile_), autograph=False)
     def logits(images):
@@ -42,17 +49,34 @@ def make_forward(
         own = model.trainable_variables, model.non_trainable_variables
         return as_float32(model.stateless_call(*own, x, training=True)[0])
 
+    def outputs(images: Any) -> Any:
+        # One trace for every number of images: hold-out and test split are of two sizes.
+        arrays = tensors(images)
+        found = logits.get_concrete_function(keras.tree.map_structure(batch_spec, arrays))(arrays)
+        return keras.tree.map_structure(lambda y: y.numpy(), found)
+
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)
-        # One trace for every number of images: hold-out and test split are of two sizes.
-        spec = keras.tree.map_structure(batch_spec, tensors(images[:1]))
-        traced = logits.get_concrete_function(spec)
         starts, rest = range(0, n, batch_size), max(0, n - batch_size)
         parts = [np.arange(min(start, rest), min(start + batch_size, n)) for start in starts]
         rows = []
         for start, index, part in zip(starts, parts, in_parts(images, parts), strict=True):
-            found = traced(tensors(part))
-            rows.append(keras.tree.map_structure(lambda y, skip=start - index[0]: y.numpy()[skip:], found))
+            alone = not 1 < len(devices) <= len(index)
+            found = outputs(part) if alone else _divided(outputs, part, strategy, devices)
+            rows.append(keras.tree.map_structure(lambda y, skip=start - index[0]: y[skip:], found))
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *rows)
 
     return forward
+
+
+def _divided(outputs: Callable, images: Any, strategy: tf.distribute.Strategy, devices: Sequence[str]) -> Any:
+    """Outputs of images, of which each device has a share, by the copies of the weights that it holds."""
+
+    def of_share(place: int) -> Any:
+        share = keras.tree.map_structure(lambda x: np.array_split(x, len(devices))[place], parts_of(images))
+        with strategy.scope(), tf.device(devices[place]):
+            return outputs(share)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        shares = pool.map(of_share, range(len(devices)))
+        return keras.tree.map_structure(lambda *y: np.concatenate(y), *shares)

@@ -201,20 +201,22 @@ class Held:
 
     def obey(self) -> None:
         """Do what the signal that waits would have done: raise."""
-        self._before[self._waiting](self._waiting, None)
+        number, self._waiting = self._waiting, None
+        self._before[number](number, None)
 
     def _hear(self, number: int, frame: Any) -> None:
         if self.unsaved and not self:
             self._waiting = number
         else:  # the second one, too
+            self._waiting = None
             self._before[number](number, frame)
 
 
 @contextlib.contextmanager
 def held_signals(active: bool = True) -> Iterator[Held]:
-    """What SIGTERM, SIGHUP and Ctrl-C raise in the block comes when the block asks for it, see `Held`.
+    """What SIGTERM, SIGHUP and Ctrl-C raise in the block comes when the block asks for it, or ends.
 
-    Signals that raise nothing stay as they are, and all do where it is not `active`.
+    See `Held`. Signals that raise nothing stay as they are, and all do where it is not `active`.
     """
     held = Held()
     free = active and threading.current_thread() is threading.main_thread()
@@ -227,6 +229,8 @@ def held_signals(active: bool = True) -> Iterator[Held]:
     finally:
         for one, handler in held._before.items():
             signal.signal(one, handler)
+        if held:  # another exception must not make it forgotten
+            held.obey()
 
 
 @contextlib.contextmanager

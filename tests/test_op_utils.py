@@ -239,9 +239,11 @@ def last(keys: list[str], count: int) -> list[str]:
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_a_restored_trainer_evaluates_alike_under_a_strategy(divided, replicas):
-    logits = divided[f"{replicas}/live/logits"]
+    logits, (first,) = np.split(divided[f"{replicas}/live/logits"], [20])
     np.testing.assert_allclose(divided[f"{replicas}/live/restored"], logits, atol=1e-6)
     assert logits.shape == (20, 4)
+    np.testing.assert_allclose(first, logits[0], atol=1e-6)
+    assert divided[f"{replicas}/live/traces"] == replicas + (replicas > 1)  # on each, and for a single image
     reestimated = divided[f"{replicas}/live/reestimated"]
     np.testing.assert_allclose(reestimated, divided["1/live/reestimated"], atol=2e-5)
 

@@ -270,8 +270,12 @@ def main(path: str, every_way: bool) -> None:
         images = data(1, 20)[0]["images"]
         again = trainer(strategy, "live", 4 // replicas, False)
         again.restore(live.state())
-        found[f"{replicas}/live/restored"] = make_forward(again.model, scaled)(images, 8)
-        found[f"{replicas}/live/logits"] = make_forward(live.model, scaled)(images, 8)
+        found[f"{replicas}/live/restored"] = make_forward(again.model, scaled)(images, 7)
+        traces = []
+        with strategy.scope():
+            forward = make_forward(live.model, lambda x, seen=traces: seen.append(x) or scaled(x))
+            found[f"{replicas}/live/logits"] = np.concatenate([forward(images, 7), forward(images[:1], 7)])
+        found[f"{replicas}/live/traces"] = np.array(len(traces))
         reestimate_batch_norm(live.model, scaled, images, 20)
         found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
         found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}

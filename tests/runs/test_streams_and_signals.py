@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from secateur.runs import EXIT_CODES, RunFolder, cli, write_atomic
+from secateur.runs import EXIT_CODES, RunFolder, TrainingError, cli, write_atomic
 from secateur.runs.errors import held_signals
 from tests.runs.test_exit_codes import shell
 
@@ -57,6 +57,13 @@ def test_a_signal_waits_while_something_is_unsaved(tmp_path):
         (tmp_path / "saved").touch()
         signals.obey()
     assert (tmp_path / "saved").exists()
+
+
+def test_a_signal_that_waits_outlives_another_exception():
+    with pytest.raises(KeyboardInterrupt), held_signals() as signals:
+        signals.unsaved = True
+        signal.raise_signal(signal.SIGINT)
+        raise TrainingError("diverged")
 
 
 @pytest.mark.parametrize(
