@@ -108,7 +108,7 @@ def check(config: Any, own: bool = False) -> None:
             if "class_name" in value and not (_known(value) or (own and _registered(value))):
                 room, name = (str(value.get(key))[:60] for key in ("module", "class_name"))
                 more = (
-                    ", and classes that are registered (--import FILE.py, or keras.saving.custom_object_scope)"
+                    ", and classes that are registered (--import FILE.py, keras.saving.custom_object_scope)"
                     if own
                     else ""
                 )

@@ -35,6 +35,7 @@ INSTEAD = {
     "data_path": "train",
 }  # fmt: skip
 """Options of the command line → the argument that says the same."""
+ELSEWHERE = (".tflite", ".kpz")
 COMPARED = 256  # images that say whether they are others than the folder's
 Data = Any  # what `dataloader.sources.memory.images_of` takes
 
@@ -47,11 +48,13 @@ class Compressed:
         model: the small network: plain Keras layers, ended as the model was.
         report: what report.json holds: rows of networks, widths, seconds of steps, epochs.
         folder: of the run, with its page and files; None where it was a temporary one.
+        files: name → bytes of what runs elsewhere: model.tflite, and int8.tflite or encode.kpz by such steps.
     """
 
     model: keras.Model
     report: Mapping[str, Any]
     folder: Path | None
+    files: Mapping[str, bytes]
 
     def show(self) -> None:
         """Prints the table of networks."""
@@ -118,7 +121,8 @@ def compress(
             splits = _splits(subject, read, classes, pixels, run.constants)
             report = run_on(run, subject, splits, _digests(subject, read))
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
-    return Compressed(small, report, None if folder is None else Path(folder))
+        files = {file.name: file.read_bytes() for file in Path(path).iterdir() if file.suffix in ELSEWHERE}
+    return Compressed(small, report, None if folder is None else Path(folder), files)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from secateur import dataloader
 from secateur.distillation import labels_only
@@ -274,7 +275,7 @@ def test_a_model_of_numbers_is_pruned_in_a_given_time(monkeypatch):
     model.compile(keras.optimizers.Adam(1e-2), "mse")
     model.fit(images, shades, epochs=4, batch_size=20, verbose=0)
     monkeypatch.setattr("secateur.recipes.engine.run.Clock.of", CountedTime().clock)
-    given = {"keep_macs": 0.6, "minutes": 3.0, "time_seconds": 0.05, "batch_size": 20}
+    given = {"keep_macs": 0.6, "minutes": 3.0, "time_seconds": 0.05, "batch_size": 20, "int8": True}
     found = compress(
         model, (images, shades), set=['auto.criteria=["l1", "taylor"]', "auto.searches=[]"], **given
     )
@@ -283,6 +284,8 @@ def test_a_model_of_numbers_is_pruned_in_a_given_time(monkeypatch):
     before, after = found.report["rows"]
     assert found.report["metric"] == "R²" and after["holdout_accuracy"] >= chosen["holdout"]
     assert found.report["taught"]["train"]["losses"][0]["name"] == "kd"
+    lite = Interpreter(model_content=found.files["int8.tflite"])
+    assert np.int8 in {one["dtype"] for one in lite.get_tensor_details()}
 
 
 def test_minutes_choose_the_recipe_and_others_refuse_them():
