@@ -1,8 +1,8 @@
-# Needs Python 3.11 or 3.12 with venv, and a package index. Everything else is installed into .venv, once.
+# Needs Python 3.11, 3.12 or 3.13 with venv, and a package index. Everything else is installed into .venv, once.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 DEMO_DIR ?= run/demo
 DEMO_OPTIONS := --gpu_id 0 --arch ResNet-20 --dataset DIGITS
 BENCHMARKS := train_step search_step latency torch_pruning coding
@@ -58,8 +58,8 @@ clean: ## remove .venv and caches; runs stay
 
 # The stamp comes last: an installation that was cut off is done again.
 $(PACKAGES): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
-	  { echo "Secateur needs Python 3.11 or 3.12: make PYTHON=… Received: $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "Secateur needs Python 3.11, 3.12 or 3.13: make PYTHON=… Received: $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
 	@echo "Installing $$(grep -c == $<) packages into .venv (2.7 GB, some minutes)"
 	@$(PYTHON) -m venv .venv
 	@start=$$SECONDS; $(INSTALL) --no-deps -r $< | $(COUNT); \

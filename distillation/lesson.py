@@ -65,7 +65,7 @@ class Lesson(keras.Model):
         self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
         moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
         self.label_weight, self.student = label_weight, student
-        of_labels = "cross_entropy" if plain_classes(self.task) else self.task.said.name
+        of_labels = "cross_entropy" if plain_classes(self.task) else self.task.loss_spec.name
         self.term_names = (of_labels, *_apart([_name(loss) for loss, _ in self.terms]))
         # Nothing reads this: Keras tracks, and so trains and saves, what stands in an attribute or a list of
         # its own, but not what stands in the tuples of `terms`.

@@ -270,10 +270,10 @@ class _Walk:
         model = graph_of(node.operation)
         given = node.arguments.keras_tensors if model is None else _read_by(model, node)
         inside = {id(t): known[id(x)] for t, x in zip(inner.inputs, given, strict=True)}
-        said = node.arguments.kwargs.get("training") if inner.names is None else mode_of(node)
+        given = node.arguments.kwargs.get("training") if inner.names is None else mode_of(node)
         if inner.names is not None:
             self.unfolded[name] = None
-        inside = self.read(inner, f"{name}/", inside, said if training is None else training)
+        inside = self.read(inner, f"{name}/", inside, given if training is None else training)
         for tensor, made in zip(node.outputs, inner.outputs, strict=True):
             if made is not None:
                 known[id(tensor)] = inside[id(made)]

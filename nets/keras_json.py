@@ -108,9 +108,7 @@ def check(config: Any, own: bool = False) -> None:
             if "class_name" in value and not (_known(value) or (own and _registered(value))):
                 room, name = (str(value.get(key))[:60] for key in ("module", "class_name"))
                 more = (
-                    ", and classes that are registered (--import FILE.py, keras.saving.custom_object_scope)"
-                    if own
-                    else ""
+                    ", and classes that are registered (--import FILE.py, custom_object_scope)" if own else ""
                 )
                 raise Refused(
                     f"only Keras' own layers are allowed{more}, none that runs code. Received: {room}.{name}"

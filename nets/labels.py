@@ -23,16 +23,16 @@ def check_form(task: Task, shape: Shape, dtype: np.dtype, outputs: Shape) -> Non
         _check_shape(task, shape, (whole, inner) if outputs[-1] == 1 else (whole,))
         return
     integers, one_hot = (inner, (*inner, 1)), (whole,)
-    sparse = task.said.sparse
+    sparse = task.loss_spec.sparse
     ambiguous = _fits(shape, integers) and _fits(shape, one_hot)  # a size is open
     if sparse and not ambiguous and _fits(shape, one_hot):
         raise UsageError(
-            f"Loss {task.said.name!r} reads integers. Received: one-hot labels of shape {shape}\n"
+            f"Loss {task.loss_spec.name!r} reads integers. Received: one-hot labels of shape {shape}\n"
             "give labels.argmax(-1), or loss='categorical_crossentropy'"
         )
     if sparse is False and not ambiguous and _fits(shape, integers):
         raise UsageError(
-            f"Loss {task.said.name!r} reads one-hot labels. Received: integers of shape {shape}\n"
+            f"Loss {task.loss_spec.name!r} reads one-hot labels. Received: integers of shape {shape}\n"
             f"give keras.utils.to_categorical(labels, {task.units}), or "
             "loss='sparse_categorical_crossentropy'"
         )
@@ -63,7 +63,8 @@ def _check_shape(task: Task, found: Shape, allowed: tuple[Shape, ...]) -> None:
     if not _fits(found, allowed):
         shapes = " or ".join(_text(shape) for shape in allowed)
         raise UsageError(
-            f"Labels for {task.kind} by loss {task.said.name!r} have the shape {shapes}. Received: {found}"
+            f"Labels for {task.kind} by loss {task.loss_spec.name!r} have the shape {shapes}. "
+            f"Received: {found}"
         )
 
 
@@ -107,8 +108,8 @@ def _check_shares(task: Task, labels: np.ndarray) -> None:
 def _check_integers(task: Task, labels: np.ndarray) -> None:
     wrong = (labels < 0) | (labels >= task.units) | ~np.isfinite(labels)
     wrong |= labels != np.floor(labels)
-    if task.said.ignored is not None:
-        wrong &= labels != task.said.ignored
+    if task.loss_spec.ignored is not None:
+        wrong &= labels != task.loss_spec.ignored
     if wrong.any():
         value = labels[wrong].flat[0]
         raise UsageError(

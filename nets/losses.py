@@ -38,8 +38,8 @@ NO_LOSSES = {"Loss", "get", "serialize", "deserialize"}
 
 
 @dataclass(frozen=True)
-class Said:
-    """A loss as it was said.
+class LossSpec:
+    """A loss as it was given.
 
     Attributes:
         family: "categorical", "binary", "numbers" or "own", see `FAMILIES`.
@@ -56,7 +56,34 @@ class Said:
     sparse: bool | None = None
     ignored: int | None = None
 
-    def of_logits(self) -> Said | None:
+    @classmethod
+    def of(cls, loss: Loss, compiled: bool = False) -> LossSpec:
+        """What a name, an object or a function of `keras.losses` is, or a function of a user's own.
+
+        Args:
+            loss: also a subclass of `keras.losses.Loss`, of which `call` is used.
+            compiled: whether Keras would call it, which makes labels float32, and of as many axes as the
+                outputs.
+
+        Raises `UsageError` with the nearest name for one that Keras does not know.
+        """
+        found = _by_name(loss) if isinstance(loss, str) else loss
+        if not callable(found):
+            raise UsageError(
+                "A loss is a name of keras.losses, one of its objects, or a function of labels and outputs. "
+                f"Received: loss={loss!r}"
+            )
+        name = name_of(found)
+        family = FAMILIES.get(name, "own") if _of_keras(found) else "own"
+        is_object = isinstance(found, keras.losses.Loss)
+        as_it_ends = family in ("categorical", "binary") and found not in FOCAL
+        function = found.call if is_object else None if as_it_ends else found
+        if family == "own" and (compiled or is_object or _of_keras(found)):
+            function = _as_keras_calls(function)
+        sparse = name.startswith("sparse") if family == "categorical" else None
+        return cls(family, name, function, sparse, getattr(found, "ignore_class", None))
+
+    def of_logits(self) -> LossSpec | None:
         """The same loss of what stands before the softmax or sigmoid; None where it knows no logits."""
         owner = getattr(self.function, "__self__", None)
         config = owner.get_config() if isinstance(owner, keras.losses.Loss) else {}
@@ -66,50 +93,24 @@ class Said:
             return replace(self, function=partial(self.function, from_logits=True))
         return self if self.function is None else None
 
-    def of_classes(self, classes: int, one_hot: bool | None) -> Said | None:
+    def of_classes(self, classes: int, one_hot: bool | None) -> LossSpec | None:
         """A user's loss as one of so many classes, whose labels are one-hot or integers.
 
         `one_hot` None tries both on numbers; the result is None where it reads neither.
         """
         if one_hot is None:
-            rows = classes + 2  # as many as columns could be taken for them
+            rows = classes + 2  # a loss of as many rows as columns would take one for the other
             shares, labels = tf.fill((rows, classes), 1 / classes), tf.zeros(rows, tf.int32)
             forms = {False: labels, True: tf.one_hot(labels, classes)}
             one_hot = next((form for form, y in forms.items() if _reads(self.function, y, shares)), None)
         return None if one_hot is None else replace(self, sparse=not one_hot)
 
-    def of_integers(self, classes: int) -> Said:
+    def of_integers(self, classes: int) -> LossSpec:
         """The same loss where it reads one-hot labels, of integers."""
         if self.sparse is not False:
             return self
         function = None if self.function is None else partial(_one_hot_first, self.function, classes)
         return replace(self, function=function, sparse=None)
-
-
-def said_loss(loss: Loss, compiled: bool = False) -> Said:
-    """What a name, an object or a function of `keras.losses` is, or a function of a user's own.
-
-    Args:
-        loss: also a subclass of `keras.losses.Loss`, of which `call` is used.
-        compiled: whether Keras would call it, which makes labels float32, and of as many axes as the outputs.
-
-    Raises `UsageError` with the nearest name for one that Keras does not know.
-    """
-    found = _by_name(loss) if isinstance(loss, str) else loss
-    if not callable(found):
-        raise UsageError(
-            "A loss is a name of keras.losses, one of its objects, or a function of labels and outputs. "
-            f"Received: loss={loss!r}"
-        )
-    name = name_of(found)
-    family = FAMILIES.get(name, "own") if _of_keras(found) else "own"
-    is_object = isinstance(found, keras.losses.Loss)
-    as_it_ends = family in ("categorical", "binary") and found not in FOCAL
-    function = found.call if is_object else None if as_it_ends else found
-    if family == "own" and (compiled or is_object or _of_keras(found)):
-        function = _as_keras_calls(function)
-    sparse = name.startswith("sparse") if family == "categorical" else None
-    return Said(family, name, function, sparse, getattr(found, "ignore_class", None))
 
 
 def compiled_losses(model: keras.Model) -> Any:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from secateur.nets import labels as fitting
 from secateur.nets.endings import ending_of
 from secateur.nets.graph import Graph, trace
-from secateur.nets.losses import FOCAL, Loss, Said, compiled_losses, means, name_of, per_output, said_loss
+from secateur.nets.losses import FOCAL, Loss, LossSpec, compiled_losses, means, name_of, per_output
 from secateur.runs.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -39,7 +39,7 @@ class Task:
             the user gives, outputs in any structure).
         shares: whether outputs are probabilities, of softmax or sigmoid, and no logits.
         units: numbers in the last axis of the output; 1 tells two classes apart.
-        said: the loss.
+        loss_spec: the loss.
         sigmoid: whether classes have a sigmoid each, so that their loss is that of binary decisions.
         measure: a metric of the user's in place of the one that belongs to the kind.
         ends: "softmax", "sigmoid" or "" of each output, in the order of `model.outputs`.
@@ -49,7 +49,7 @@ class Task:
     kind: str
     shares: bool
     units: int
-    said: Said
+    loss_spec: LossSpec
     sigmoid: bool = False
     measure: Metric | None = None
     ends: tuple[str, ...] = ()
@@ -81,11 +81,11 @@ class Task:
         graph = graph or trace(model)
         losses = compiled_losses(model) if loss is None else loss
         if len(graph.outputs) > 1 and losses is not None:
-            said = _of_several(model, graph, loss)
+            spec = _of_several(model, graph, loss)
             ends = tuple(_end(graph, i) for i in range(len(graph.outputs)))
-            return cls("own", any(ends), 0, said, measure=metric, ends=ends)
+            return cls("own", any(ends), 0, spec, measure=metric, ends=ends)
         if losses is not None:
-            return replace(_of_output(graph, 0, said_loss(losses, compiled=loss is None)), measure=metric)
+            return replace(_of_output(graph, 0, LossSpec.of(losses, compiled=loss is None)), measure=metric)
         return replace(cls.of_outputs(model, graph), measure=metric)
 
     @classmethod
@@ -96,7 +96,7 @@ class Task:
         """
         graph = graph or trace(model)
         _check_guess(graph)
-        return _of_output(graph, 0, Said("categorical", "cross-entropy"))
+        return _of_output(graph, 0, LossSpec("categorical", "cross-entropy"))
 
     @property
     def bare(self) -> Task:
@@ -107,9 +107,9 @@ class Task:
         """
         if not any(self.ends):
             return self
-        said = self.said.of_logits() if self.measure is None else None
-        if said and self.kind != "own":
-            return replace(self, shares=False, said=said, ends=())
+        spec = self.loss_spec.of_logits() if self.measure is None else None
+        if spec and self.kind != "own":
+            return replace(self, shares=False, loss_spec=spec, ends=())
         if strange := next((end for end in self.ends if end and end not in SHARES_OF), None):
             raise UsageError(f"Logits need a softmax along the last axis. Received: {strange}")
         return replace(self, ends=(), missing=self.ends)
@@ -119,13 +119,17 @@ class Task:
 
         `one_hot` says which labels the loss reads; None tries it. None is returned where it reads neither.
         """
-        said = self.said if self.units == 1 else self.said.of_classes(self.units, one_hot)
-        return replace(self, kind="classes", said=said) if said else None
+        spec = self.loss_spec if self.units == 1 else self.loss_spec.of_classes(self.units, one_hot)
+        return replace(self, kind="classes", loss_spec=spec) if spec else None
 
     @property
     def of_integers(self) -> Task:
         """The same for classes that come as integers, whatever form of labels the loss reads."""
-        return replace(self, said=self.said.of_integers(self.units)) if self.kind == "classes" else self
+        return (
+            replace(self, loss_spec=self.loss_spec.of_integers(self.units))
+            if self.kind == "classes"
+            else self
+        )
 
     @property
     def metric_name(self) -> str:
@@ -135,7 +139,7 @@ class Task:
     @property
     def by_image(self) -> bool:
         """Whether loss and score of all images are the means of those of each."""
-        return self.kind == "classes" and self.measure is None and self.said.ignored is None
+        return self.kind == "classes" and self.measure is None and self.loss_spec.ignored is None
 
     def losses(self, labels: Any, outputs: Any) -> tf.Tensor:
         """How wrong each image's outputs are, float32 (n,); of positions the mean.
@@ -207,7 +211,7 @@ class Task:
         outputs = tf.cast(outputs, tf.float32)
         labels = self._as_read(tf.convert_to_tensor(labels), outputs)
         found = means(self._function(labels, outputs)(labels, outputs))
-        return found if self.said.ignored is None else found * self._counted(labels)
+        return found if self.loss_spec.ignored is None else found * self._counted(labels)
 
     def _whole(self, outputs: Any) -> Any:
         """Outputs behind the ends that they lack."""
@@ -226,8 +230,8 @@ class Task:
         return self.kind == "labels" or (self.units == 1 and self.kind != "numbers")
 
     def _function(self, labels: tf.Tensor, outputs: tf.Tensor) -> Callable:
-        if self.said.function:
-            return self.said.function
+        if self.loss_spec.function:
+            return self.loss_spec.function
         one_hot = len(labels.shape) == len(outputs.shape)
         of_integers = keras.losses.sparse_categorical_crossentropy
         of_shares = keras.losses.categorical_crossentropy if one_hot else of_integers
@@ -241,7 +245,7 @@ class Task:
         if self._one_hot(labels, outputs):
             return tf.cast(labels, tf.float32)
         labels = tf.reshape(tf.cast(labels, tf.int32), tf.shape(outputs)[:-1])
-        return tf.one_hot(labels, self.units) if self.sigmoid or self.said.sparse is False else labels
+        return tf.one_hot(labels, self.units) if self.sigmoid or self.loss_spec.sparse is False else labels
 
     def _one_hot(self, labels: tf.Tensor, outputs: tf.Tensor) -> bool:
         return len(labels.shape) == len(outputs.shape) and labels.shape[-1] == self.units
@@ -255,13 +259,13 @@ class Task:
         one_hot = self._one_hot(labels, outputs)
         labels = tf.argmax(labels, -1) if one_hot else tf.reshape(labels, tf.shape(outputs)[:-1])
         labels = tf.cast(labels, tf.int64)
-        counted = None if self.said.ignored is None else tf.not_equal(labels, self.said.ignored)
+        counted = None if self.loss_spec.ignored is None else tf.not_equal(labels, self.loss_spec.ignored)
         return tf.equal(tf.argmax(outputs, -1), labels), counted
 
     def _counted(self, labels: tf.Tensor) -> tf.Tensor:
         """All positions over those that count: Keras divides by these."""
         return tf.math.reciprocal_no_nan(
-            tf.reduce_mean(tf.cast(tf.not_equal(labels, self.said.ignored), tf.float32))
+            tf.reduce_mean(tf.cast(tf.not_equal(labels, self.loss_spec.ignored), tf.float32))
         )
 
 
@@ -277,21 +281,21 @@ def r_squared(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(1 - tf.where(varied > 0, tf.math.divide_no_nan(missed, varied), still))
 
 
-def _kind(said: Said, shape: tuple) -> str:
+def _kind(spec: LossSpec, shape: tuple) -> str:
     """Raises `UsageError` for a cross-entropy of several classes over a single output."""
-    if said.family in ("own", "numbers"):
-        return said.family
-    if said.family == "binary":
+    if spec.family in ("own", "numbers"):
+        return spec.family
+    if spec.family == "binary":
         return "classes" if len(shape) == 2 and shape[-1] == 1 else "labels"
-    if said.sparse is not None and shape[-1] == 1:
+    if spec.sparse is not None and shape[-1] == 1:
         raise UsageError(
-            f"One output for two classes needs loss='binary_crossentropy'. Received: loss={said.name!r}"
+            f"One output for two classes needs loss='binary_crossentropy'. Received: loss={spec.name!r}"
         )
     return "classes" if len(shape) == 2 else "maps"
 
 
 def _check_guess(graph: Graph) -> None:
-    """Raises `UsageError` for outputs whose meaning must be said."""
+    """Raises `UsageError` for outputs whose meaning must be given."""
     end, shape, what = ending_of(graph), graph.output_shapes[0], ""
     if len(graph.outputs) > 1:
         what = f"{len(graph.outputs)} outputs"
@@ -306,15 +310,15 @@ def _check_guess(graph: Graph) -> None:
         )
 
 
-def _of_output(graph: Graph, output: int, said: Said) -> Task:
+def _of_output(graph: Graph, output: int, spec: LossSpec) -> Task:
     shape, end = graph.output_shapes[output], ending_of(graph, output)
-    kind = _kind(said, shape)
-    if end is None and said.function in FOCAL:
-        said = said.of_logits()
-    sigmoid = end is not None and end.activation == "sigmoid" and said.sparse is None
+    kind = _kind(spec, shape)
+    if end is None and spec.function in FOCAL:
+        spec = spec.of_logits() or spec
+    sigmoid = end is not None and end.activation == "sigmoid" and spec.sparse is None
     units = shape[-1] if len(shape) > 1 and shape[-1] else 0
     sigmoid = sigmoid and kind in ("classes", "maps")
-    return Task(kind, end is not None, units, said, sigmoid, ends=(_end(graph, output),))
+    return Task(kind, end is not None, units, spec, sigmoid, ends=(_end(graph, output),))
 
 
 def _end(graph: Graph, output: int) -> str:
@@ -324,19 +328,19 @@ def _end(graph: Graph, output: int) -> str:
     return end.activation if end.along_last else f"softmax in {end.call.name!r} along another axis"
 
 
-def _of_several(model: keras.Model, graph: Graph, loss: Any) -> Said:
+def _of_several(model: keras.Model, graph: Graph, loss: Any) -> LossSpec:
     """A user's function reads all outputs; any other loss is of each of them, as the compiled ones are."""
     if loss is None:
         weights = model.get_compile_config().get("loss_weights")
         return _joint(model, graph, compiled_losses(model), weights)
-    said = None if keras.tree.is_nested(loss) else said_loss(loss)
-    return said if said and said.family == "own" else _joint(model, graph, loss)
+    spec = None if keras.tree.is_nested(loss) else LossSpec.of(loss)
+    return spec if spec and spec.family == "own" else _joint(model, graph, loss)
 
 
-def _joint(model: keras.Model, graph: Graph, losses: Any, weights: Any = None) -> Said:
+def _joint(model: keras.Model, graph: Graph, losses: Any, weights: Any = None) -> LossSpec:
     """The sum of what several outputs lose, each by its weight; None for an output without a loss."""
-    saids = [None if loss is None else said_loss(loss, compiled=True) for loss in per_output(losses, model)]
-    tasks = [said if said is None else _of_output(graph, i, said) for i, said in enumerate(saids)]
+    specs = [None if loss is None else LossSpec.of(loss, compiled=True) for loss in per_output(losses, model)]
+    tasks = [spec if spec is None else _of_output(graph, i, spec) for i, spec in enumerate(specs)]
     scales = [1.0 if weight is None else weight for weight in per_output(weights, model)]
 
     def together(labels: Any, outputs: Any) -> tf.Tensor:
@@ -344,4 +348,4 @@ def _joint(model: keras.Model, graph: Graph, losses: Any, weights: Any = None) -
         rows = zip(tasks, scales, *sides, strict=True)
         return sum(scale * task.losses(y, x) for task, scale, y, x in rows if task)
 
-    return Said("own", " + ".join(said.name for said in saids if said), together)
+    return LossSpec("own", " + ".join(spec.name for spec in specs if spec), together)

@@ -86,9 +86,9 @@ def at_sizes(node: Any, inside: Inside, given: list[Any]) -> Inside:
 
 def unrun(error: Exception) -> str:
     """Why a call does not run on symbolic tensors, without what Keras puts around the reason."""
-    said = re.sub(r"\x1b\[\d*m|^Exception encountered[^\n]*\n", "", str(error))
-    said = re.sub(r"(?s)^\s*Could not automatically infer.*?Error encountered:", "", said)
-    return f"its call does not run on symbolic tensors ({first_line(said)})"
+    text = re.sub(r"\x1b\[\d*m|^Exception encountered[^\n]*\n", "", str(error))
+    text = re.sub(r"(?s)^\s*Could not automatically infer.*?Error encountered:", "", text)
+    return f"its call does not run on symbolic tensors ({first_line(text)})"
 
 
 def _inside(node: Any, training: bool | None) -> Inside | str:
@@ -166,8 +166,8 @@ def _of_any_batch(node: Any, training: bool | None) -> Inside | str:
 def mode_of(node: Any) -> bool | None:
     """What a call says of training; None where it is the default, which Keras records as if it was said."""
     own = inspect.signature(node.operation.call).parameters.get("training")
-    said = node.arguments.kwargs.get("training")
-    return None if own is not None and said == own.default else said
+    given = node.arguments.kwargs.get("training")
+    return None if own is not None and given == own.default else given
 
 
 def _run(node: Any, training: bool | None, batch: int | None = None, windows: int = 1) -> Inside | str:

@@ -27,7 +27,7 @@ def meet(own: str, others: Sequence[str]) -> None:
     TensorFlow waits in C++, where no signal reaches Python. Places are "host:port".
     Raises `UsageError` where another process has the own port.
     """
-    missing, said = list(others), None
+    missing, shown = list(others), None
     try:
         server = socket.create_server(("", int(own.rpartition(":")[2])))
     except (OSError, ValueError, OverflowError) as error:
@@ -36,9 +36,9 @@ def meet(own: str, others: Sequence[str]) -> None:
         ) from None
     with server:
         while missing := [place for place in missing if not _answers(place, 1.0)]:
-            if missing != said:
+            if missing != shown:
                 print(f"waiting for {', '.join(missing)}", flush=True)
-            said = missing
+            shown = missing
             time.sleep(0.2)
 
 

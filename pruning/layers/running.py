@@ -34,10 +34,10 @@ def run(call: Call, w: Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
     try:
         return keras.tree.flatten((own_rule(call) or layer_itself)(call, w, *xs))
     except BROKEN as error:
-        said = re.sub(r"^Exception encountered.*\n|\x1b\[\d*m", "", str(error))  # by Keras, in bold type
+        text = re.sub(r"^Exception encountered.*\n|\x1b\[\d*m", "", str(error))  # by Keras, in bold type
         raise UsageError(
             f"The search cannot run layer {call.name!r} of class {call.kind} at any width; its call must "
-            f"take sizes from its weights and keras.ops.shape. Received: {first_line(said)}"
+            f"take sizes from its weights and keras.ops.shape. Received: {first_line(text)}"
         ) from error
 
 

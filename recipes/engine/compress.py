@@ -131,10 +131,10 @@ def _in_arguments() -> Iterator[None]:
     try:
         yield
     except (UsageError, RunFolderError) as error:
-        said = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
-        said = re.sub(r"--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", said)
-        said = re.sub(r"--(\w+)", lambda found: _argument(found[1]), said)
-        raise type(error)(said.replace("that of the folders", "that of the labels")) from None
+        text = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
+        text = re.sub(r"--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", text)
+        text = re.sub(r"--(\w+)", lambda found: _argument(found[1]), text)
+        raise type(error)(text.replace("that of the folders", "that of the labels")) from None
 
 
 def _argument(option: str) -> str:

@@ -27,7 +27,7 @@ CLOSE = 2  # standard errors of an accuracy that another range is behind it
 OPERATIONS = {"ops.Multiply", "ops.Divide", "ops.TrueDivide", "ops.Subtract", "ops.Add"}
 
 
-def read_rightly(subject: Subject, splits: Splits, options: RunOptions, stated: bool = False) -> Splits:
+def resolve_pixels(subject: Subject, splits: Splits, options: RunOptions, stated: bool = False) -> Splits:
     """The images with the constants that the model needs; says in a line which, where it has found them.
 
     A model that rescales its inputs itself reads 0..255. Any other one is shown training images in every
@@ -37,15 +37,15 @@ def read_rightly(subject: Subject, splits: Splits, options: RunOptions, stated: 
     if subject.original is None or options.from_scratch:
         return splits
     facts = splits.facts
-    said = stated or bool(options.constants) or options.normalisation != "auto" or not facts.colours
+    known_range = stated or bool(options.constants) or options.normalisation != "auto" or not facts.colours
     if not (subject.classifies and facts.labelled):
-        if not said and not rescales(subject.original):
+        if not known_range and not rescales(subject.original):
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")
         return splits
     known = candidates(facts)
     right = _accuracies(subject, splits, known)
     name = facts.normalisation
-    if not said and not rescales(subject.original):
+    if not known_range and not rescales(subject.original):
         name = max(right, key=right.get)
         print(f"pixels: {name}; {_text(right)} of {_count(splits)} training images right")
         if close := as_good(right, name, _count(splits)):

@@ -26,7 +26,7 @@ from secateur.recipes.engine.inputs import (
 )
 from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed, refuse_old
 from secateur.recipes.engine.program import Program, check, program_of, sources_of
-from secateur.recipes.engine.reading import read_rightly
+from secateur.recipes.engine.reading import resolve_pixels
 from secateur.recipes.engine.recipe import RecipeFile
 from secateur.recipes.engine.report import finish
 from secateur.recipes.engine.step import State
@@ -78,7 +78,7 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
             splits = splits.unlabelled()
         if splits.facts.labelled:
             subject.check_classes(splits.facts.num_classes, options.dataset)
-        splits = read_rightly(subject, splits, options, stated)
+        splits = resolve_pixels(subject, splits, options, stated)
         report = _carry_out(program, subject, splits, strategy)
     if recipe is None and not Workers(strategy).follows:
         print(f"run folder: {options.train_path}  (report.html, report.json)")
@@ -90,7 +90,7 @@ def run_on(options: RunOptions, subject: Subject, splits: Splits, in_memory: Map
     strategy = make_strategy(options.devices, options.tpu, cluster=True)
     program = replace(program_of(options), in_memory=in_memory)
     with quiet_tensorflow(), Workers(strategy).own_scope():
-        return _carry_out(program, subject, read_rightly(subject, splits, options), strategy)
+        return _carry_out(program, subject, resolve_pixels(subject, splits, options), strategy)
 
 
 def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.distribute.Strategy) -> dict:
@@ -129,8 +129,8 @@ def check_alike(workers: Workers, options: RunOptions) -> None:
     own = {name: getattr(options, name) for name in ALIKE}
     number = zlib.crc32(repr(own).encode())  # which float64, the type of what workers say, holds exactly
     if workers.agreed(number) != number:
-        said = ", ".join(f"{name}={value!r}" for name, value in own.items())
-        raise RunFolderError(f"The first worker has other options: give all the same. Received: {said}")
+        text = ", ".join(f"{name}={value!r}" for name, value in own.items())
+        raise RunFolderError(f"The first worker has other options: give all the same. Received: {text}")
 
 
 def _balanced(labels: np.ndarray) -> str:

@@ -192,7 +192,13 @@ class Subject:
     @property
     def loss_name(self) -> str:
         """Of what its outputs are judged by, for messages."""
-        return self.given.said.name if self.given else "cross-entropy" if self.original is None else "unknown"
+        return (
+            self.given.loss_spec.name
+            if self.given
+            else "cross-entropy"
+            if self.original is None
+            else "unknown"
+        )
 
     @property
     def judged(self) -> dict[str, str]:

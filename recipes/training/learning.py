@@ -147,8 +147,8 @@ def check_losses_of(options: LearningOptions, teachers: int, label: str) -> None
     """Raises what `losses_of` does, and makes no loss that another step of the same words has made."""
     _betas_of(options, teachers, label)
     for name in options.losses:
-        said = _options(options, name)
-        _check_options(name, **said | {key: tuple(v) for key, v in said.items() if isinstance(v, list)})
+        own = _options(options, name)
+        _check_options(name, **own | {key: tuple(v) for key, v in own.items() if isinstance(v, list)})
 
 
 @functools.lru_cache(maxsize=256)
