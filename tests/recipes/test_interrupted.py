@@ -110,6 +110,7 @@ epochs = 1
 TOLD = """
 import os, pathlib, signal
 from secateur.op_utils import Trainer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 train = Trainer.train
 def told(self, *arguments):
     for step, metrics in enumerate(train(self, *arguments), 1):

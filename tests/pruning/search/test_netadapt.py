@@ -112,5 +112,5 @@ def test_bad_values_are_refused():
     with pytest.raises(UsageError, match="start anew"):
         Adapted.from_json({"cost": 3})
     model = toys.plain_net()
-    with pytest.raises(UsageError, match="cost='bytes'"):
-        Space.of(analyse(model), {}, keep=0.5, cost="bytes")
+    with pytest.raises(UsageError, match="cost='seconds'"):
+        Space.of(analyse(model), {}, keep=0.5, cost="seconds")
