@@ -170,8 +170,7 @@ def adapted(context: RunContext, model: keras.Model, keep_macs: float, seconds: 
 
 def searched(context: RunContext, model: keras.Model, keep_macs: float, seconds: float) -> Plan:
     """EKG's plan. Raises `TooLong` as soon as it is seen that it would take more than its seconds."""
-    workers = None if context.workers.several else context.workers  # this one alone is here
-    search = ekg_search(context, model, SearchSettings(target=keep_macs, convention="mac"), workers)
+    search = ekg_search(context, model, SearchSettings(target=keep_macs, convention="mac"))
 
     def done(state: Any) -> float:
         return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep_macs)
