@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.compute.evaluation import batch_spec, tensors
+from secateur.compute.workers import Workers
 
 
 @contextlib.contextmanager
@@ -33,6 +34,8 @@ def reestimate_batch_norm(
     """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
 
     Returns whether there were any that move.
+
+    In the scope of a strategy the devices of this process take these batches in turn.
 
     Slicing channels leaves averages behind that belong to the wide net; one forward pass estimates them
     again. Layers whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is
@@ -76,7 +79,11 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
         first = tensors(images[parts[0]])
         spec = keras.tree.map_structure(batch_spec, first)  # one trace for batches of all sizes
         numbers = tf.TensorSpec((), tf.float32), tf.TensorSpec((len(moving),), tf.bool)
-        traced = averages.get_concrete_function(spec, *numbers)
+        strategy = tf.distribute.get_strategy()
+
+        def traced(*arguments):
+            return averages.get_concrete_function(spec, *numbers)(*arguments)
+
         zero, one = tf.constant(0.0), tf.constant(1.0)
         if not calls:
             # Averages that come back as they were put in are frozen. What the others leave of their start is
@@ -87,10 +94,15 @@ def make_reestimator(model: keras.Model, preprocess: Callable) -> Callable[[np.n
             for a, b, stay, (_, momentum) in ends:
                 calls.append(0 if stay else _updates(np.median(b - a), momentum))
         still = tf.constant([n == 0 for n in calls])
+
+        def of_part(part: slice) -> list[np.ndarray]:
+            with strategy.scope():  # reads the copies of the weights that the device has
+                return [found.numpy() for found in traced(tensors(images[part]), zero, still)]
+
         total = [np.zeros(v.shape) for v, _ in moving]
-        for part in parts:
-            for i, found in enumerate(traced(tensors(images[part]), zero, still)):
-                total[i] += found.numpy()
+        for averaged in Workers(strategy).spread(of_part, parts):
+            for i, found in enumerate(averaged):
+                total[i] += found
         for value, n, (variable, momentum) in zip(total, calls, moving, strict=True):
             if n:  # n updates of averages that began at zero leave (1 − momentumⁿ) · statistic
                 variable.assign((value / (1 - momentum**n) / count).astype("float32"))

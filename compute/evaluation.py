@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -39,7 +38,8 @@ def make_forward(
     those of 16) and the moving averages stay as they are: one device has the batch as a whole.
     """
     strategy = tf.distribute.get_strategy()
-    devices = (None,) if batch_statistics else Workers(strategy).devices
+    workers = Workers(strategy)
+    devices = 1 if batch_statistics else len(workers.devices)
 
     @tf.function(jit_compile=use_xla(compile_), autograph=False)
     def logits(images):
@@ -55,28 +55,26 @@ def make_forward(
         found = logits.get_concrete_function(keras.tree.map_structure(batch_spec, arrays))(arrays)
         return keras.tree.map_structure(lambda y: y.numpy(), found)
 
+    def of_share(images: Any) -> Any:
+        with strategy.scope():  # reads the copies of the weights that the device has
+            return outputs(images)
+
+    def divided(images: Any) -> Any:
+        arrays = parts_of(images)
+        shares = [
+            keras.tree.map_structure(lambda x, i=i: np.array_split(x, devices)[i], arrays)
+            for i in range(devices)
+        ]
+        return keras.tree.map_structure(lambda *y: np.concatenate(y), *workers.spread(of_share, shares))
+
     def forward(images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         n = len(images)
         starts, rest = range(0, n, batch_size), max(0, n - batch_size)
         parts = [np.arange(min(start, rest), min(start + batch_size, n)) for start in starts]
         rows = []
         for start, index, part in zip(starts, parts, in_parts(images, parts), strict=True):
-            alone = not 1 < len(devices) <= len(index)
-            found = outputs(part) if alone else _divided(outputs, part, strategy, devices)
+            found = divided(part) if 1 < devices <= len(index) else outputs(part)
             rows.append(keras.tree.map_structure(lambda y, skip=start - index[0]: y[skip:], found))
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *rows)
 
     return forward
-
-
-def _divided(outputs: Callable, images: Any, strategy: tf.distribute.Strategy, devices: Sequence[str]) -> Any:
-    """Outputs of images, of which each device has a share, by the copies of the weights that it holds."""
-
-    def of_share(place: int) -> Any:
-        share = keras.tree.map_structure(lambda x: np.array_split(x, len(devices))[place], parts_of(images))
-        with strategy.scope(), tf.device(devices[place]):
-            return outputs(share)
-
-    with ThreadPoolExecutor(len(devices)) as pool:
-        shares = pool.map(of_share, range(len(devices)))
-        return keras.tree.map_structure(lambda *y: np.concatenate(y), *shares)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -62,8 +63,26 @@ class Workers:
     @property
     def devices(self) -> Sequence[str | None]:
         """Those of this process that work side by side; None is the one that TensorFlow takes by itself."""
+        one = isinstance(self._strategy, tf.distribute.OneDeviceStrategy)  # of which threads know nothing
         several = self._strategy.num_replicas_in_sync > self.count
-        return self._strategy.extended.worker_devices if several else (None,)
+        return self._strategy.extended.worker_devices if one or several else (None,)
+
+    def spread(self, call: Callable[[Any], Any], items: Sequence, threads: int = 1) -> list:
+        """What `call` makes of each item, in order: the devices of this process take them in turn.
+
+        `threads` are at work even on one device.
+        """
+        devices = self.devices
+
+        def on_device(number: int) -> Any:
+            device = devices[number % len(devices)]
+            with tf.device(device) if device else contextlib.nullcontext():
+                return call(items[number])
+
+        if len(devices) == threads == 1:
+            return [on_device(number) for number in range(len(items))]
+        with ThreadPoolExecutor(max(threads, len(devices))) as pool:
+            return list(pool.map(on_device, range(len(items))))
 
     @contextlib.contextmanager
     def own_scope(self) -> Iterator[None]:

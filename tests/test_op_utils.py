@@ -123,6 +123,14 @@ def test_a_cluster_without_a_place_for_this_process_is_refused(monkeypatch, conf
     assert make_strategy(()).num_replicas_in_sync == 1  # of a program that is none of the workers
 
 
+def test_threads_take_the_device_that_was_asked_for():
+    """They are in no scope of a strategy: `--gpu_id 1` is to be the second one in a search, too."""
+    workers = op_utils.Workers(tf.distribute.OneDeviceStrategy("/cpu:0"))
+    found = workers.spread(lambda x: (x, tf.constant(0.0).device), range(3), threads=2)
+    assert workers.devices[0].endswith("CPU:0") and [x for x, _ in found] == [0, 1, 2]
+    assert {device.endswith("CPU:0") for _, device in found} == {True}
+
+
 def test_one_worker_waits_for_nobody(monkeypatch):
     alone = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(alone))

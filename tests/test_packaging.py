@@ -143,22 +143,12 @@ def test_every_room_is_packaged() -> None:
     assert packages == set(ROOMS)
 
 
-def test_ci_runs_the_test_command_and_the_published_commands() -> None:
+def test_ci_checks_rules_and_runs_the_tests() -> None:
     script = REPO / ".ci" / "run"
-    text = script.read_text().replace("\\\n   ", "")
+    text = script.read_text()
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    train, test = (f"python {name}.py --gpu_id 0 --arch ResNet-20" for name in ("train_cifar", "test"))
-    for command in (
-        "make lint",
-        "make test\n",
-        "make test-runs ARGS=",
-        train,
-        "--train_path ../test",
-        test,
-        "../test/trained_param.pkl",
-    ):
-        assert command in text
+    assert all(command in text for command in ("make lint", "make test\n", "make test-runs"))
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "test-runs", "bench", "lint"])

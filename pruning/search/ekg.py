@@ -101,8 +101,8 @@ class Searcher:
         labels: integers (n,); for another reward what that reads, in any structure of arrays.
         settings: see `SearchSettings`.
         reward: how outputs are judged; None: those of a classifier, as EKG does.
-        workers: whose devices try the candidates; None: one device. Each worker searches, and all decide
-            alike.
+        workers: whose devices try the candidates; None: those of the strategy in whose scope it is made.
+            Each worker searches, and all decide alike.
 
     Raises `UsageError` for a target that no sub-network meets, outputs that are no logits, and a layer that
     cannot be counted or run at other widths.
@@ -177,13 +177,15 @@ class Searcher:
                 images before it.
         """
         weights = self.chain.tensors(self._narrow(plan.masks()))
-        count, rows = len(keras.tree.flatten(images)[0]), []
+        count = len(keras.tree.flatten(images)[0])
         size = min(batch_size, count)
-        for start in range(0, count, size):
+
+        def outputs(start: int) -> Any:
             first = min(start, count - size)
             x = self.chain.inputs(inputs(_rows_of(images, slice(first, first + size))))
-            rows.append(_rows_of(self.chain.forward(weights, x), slice(start - first, None)))
-        return _joined(rows)
+            return _rows_of(self.chain.forward(weights, x), slice(start - first, None))
+
+        return _joined(self._workers.spread(outputs, range(0, count, size)))
 
     # -- scores and candidates -------------------------------------------------------------------------------
 
@@ -193,7 +195,8 @@ class Searcher:
         physical = self._physical(masks)
 
         def score(x: list[tf.Tensor], labels: Any, rows: slice):
-            return self.chain.score(weights, x, labels, _rows_of(state.teacher, rows))
+            with tf.device(self._workers.devices[0]):
+                return self.chain.score(weights, x, labels, _rows_of(state.teacher, rows))
 
         with ThreadPoolExecutor(WORKERS) as pool:
             passes = list(pool.map(score, self._images, self._labels, self._rows))
@@ -283,15 +286,12 @@ class Searcher:
         self, state: SearchState, candidates, masks: Masks, weights, inputs
     ) -> tuple[np.ndarray, dict]:
         """Score, loss and accuracy of all candidates, (n, 3), and outputs of those that this worker tries."""
-        devices, count = self._workers.devices, self._workers.count
-        mine = range(self._workers.index, len(candidates), count)
+        mine = range(self._workers.index, len(candidates), self._workers.count)
 
         def evaluate(number: int) -> tuple[list[float], Any]:
-            with tf.device(devices[number // count % len(devices)]):
-                return self._evaluate(state, *candidates[number], masks, weights, inputs)
+            return self._evaluate(state, *candidates[number], masks, weights, inputs)
 
-        with ThreadPoolExecutor(max(WORKERS, len(devices))) as pool:
-            found = dict(zip(mine, pool.map(evaluate, mine), strict=True))
+        found = dict(zip(mine, self._workers.spread(evaluate, mine, WORKERS), strict=True))
         numbers = np.zeros((len(candidates), 3))
         for number, (row, _) in found.items():
             numbers[number] = row

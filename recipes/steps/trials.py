@@ -170,8 +170,7 @@ def adapted(context: RunContext, model: keras.Model, budget: str, keep: float, s
 
 def searched(context: RunContext, model: keras.Model, budget: str, keep: float, seconds: float) -> Plan:
     """EKG's plan for MACs. Raises `TooLong` as soon as it is seen to take more than its seconds."""
-    workers = None if context.workers.several else context.workers  # this one alone is here
-    search = ekg_search(context, model, SearchSettings(target=keep, convention="mac"), workers)
+    search = ekg_search(context, model, SearchSettings(target=keep, convention="mac"))
 
     def done(state: Any) -> float:
         return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep)

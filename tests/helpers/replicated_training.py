@@ -276,7 +276,8 @@ def main(path: str, every_way: bool) -> None:
             forward = make_forward(live.model, lambda x, seen=traces: seen.append(x) or scaled(x))
             found[f"{replicas}/live/logits"] = np.concatenate([forward(images, 7), forward(images[:1], 7)])
         found[f"{replicas}/live/traces"] = np.array(len(traces))
-        reestimate_batch_norm(live.model, scaled, images, 20)
+        with strategy.scope():
+            reestimate_batch_norm(live.model, scaled, images, 7)
         found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
         found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
     np.savez(path, **found)

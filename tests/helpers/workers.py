@@ -53,7 +53,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def searched(workers: Workers) -> dict[str, np.ndarray]:
-    """What a search has decided in each step, with which score, and what all interim networks say."""
+    """What a search has decided in each step, its scores, what all networks say, and the last one."""
     import numpy as np
 
     from secateur.pruning.search.ekg import Searcher
@@ -66,7 +66,8 @@ def searched(workers: Workers) -> dict[str, np.ndarray]:
     *_, last = searcher.run()
     plans = json.dumps([interim.plan.to_json() for interim in last.history])
     scores = np.array([interim.score for interim in last.history])
-    return {"plans": np.array(plans), "scores": scores, "teacher": last.teacher}
+    bank = searcher.logits_of(last.history[-1].plan, images, lambda x: x, 7)
+    return {"plans": np.array(plans), "scores": scores, "teacher": last.teacher, "bank": bank}
 
 
 def main(path: str) -> None:

@@ -17,6 +17,8 @@ EKG = (
     "--baseline_epoch 1 --train_epoch 3 --time_seconds 0.1"
 )
 
+SEARCHED = ("plans", "scores", "teacher", "bank")
+
 
 @pytest.fixture(scope="module")
 def two_and_one(programs, tmp_path_factory) -> list[dict[str, np.ndarray]]:
@@ -49,10 +51,11 @@ def test_two_workers_train_what_one_does(two_and_one):
 def test_a_search_decides_alike_on_one_device_on_two_and_in_two_workers(two_and_one):
     two, one = two_and_one
     assert len(one["scores"]) > 4
-    for spread in (two, {key: one[f"replicas/{key}"] for key in ("plans", "scores", "teacher")}):
+    for spread in (two, {key: one[f"replicas/{key}"] for key in SEARCHED}):
         assert spread["plans"] == one["plans"]
         np.testing.assert_allclose(spread["scores"], one["scores"], rtol=1e-6)
         np.testing.assert_allclose(spread["teacher"], one["teacher"], atol=1e-5)
+        np.testing.assert_allclose(spread["bank"], one["bank"], atol=1e-5)
 
 
 def test_a_worker_that_others_would_wait_for_says_what_it_was_given():

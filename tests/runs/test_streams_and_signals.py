@@ -49,6 +49,15 @@ def test_a_signal_unwinds_so_that_no_temporary_file_stays(tmp_path, capsys, numb
     assert signal.getsignal(number) is signal.SIG_DFL  # for who calls `cli` and goes on
 
 
+@pytest.fixture
+def ctrl_c():
+    """Raises `KeyboardInterrupt`, also where the tests are a background job, of which the shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_waits_while_something_is_unsaved(tmp_path):
     with pytest.raises(KeyboardInterrupt), held_signals() as signals:
         signals.unsaved = True
@@ -59,6 +68,7 @@ def test_a_signal_waits_while_something_is_unsaved(tmp_path):
     assert (tmp_path / "saved").exists()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_that_waits_outlives_another_exception():
     with pytest.raises(KeyboardInterrupt), held_signals() as signals:
         signals.unsaved = True
@@ -66,6 +76,7 @@ def test_a_signal_that_waits_outlives_another_exception():
         raise TrainingError("diverged")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(
     ("active", "unsaved", "times"), [(True, False, 1), (True, True, 2), (False, True, 1)]
 )
