@@ -51,7 +51,7 @@ def test_a_signal_unwinds_so_that_no_temporary_file_stays(tmp_path, capsys, numb
 
 @pytest.fixture
 def ctrl_c():
-    """Raises `KeyboardInterrupt`, also where the tests are a background job, of which the shell ignores it."""
+    """Raises `KeyboardInterrupt`, also in a background job, which shells start with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
