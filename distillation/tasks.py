@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from secateur.distillation.basics import accuracy, cross_entropy
 from secateur.distillation.loss import Loss
-from secateur.nets.losses import LossSpec
+from secateur.nets.losses import CROSS_ENTROPY, LossSpec
 from secateur.nets.task import Task
 from secateur.runs.errors import UsageError
 
@@ -30,7 +30,7 @@ def task_for(student: keras.Model, task: Task | None) -> Task:
         raise UsageError(f"A student of {what} needs task=Task.of(student, loss). Received: task=None")
     if found and found.kind == "classes":
         return replace(found.bare, sigmoid=False)  # `view` refuses a sigmoid for each class
-    return found.bare if found else Task("classes", False, 0, LossSpec("categorical", "cross-entropy"))
+    return found.bare if found else Task("classes", False, 0, LossSpec("categorical", CROSS_ENTROPY))
 
 
 def kind_of_logits(task: Task) -> str:

@@ -33,6 +33,8 @@ FAMILIES = {
     ),
 }  # fmt: skip
 """Function of `keras.losses` → what outputs it is of; all others are of a user's own."""
+CROSS_ENTROPY = "cross-entropy"
+"""Name of the loss that is taken where none is given."""
 FOCAL = (keras.losses.categorical_focal_crossentropy, keras.losses.binary_focal_crossentropy)
 NO_LOSSES = {"Loss", "get", "serialize", "deserialize"}
 

@@ -14,7 +14,16 @@ import tensorflow as tf
 from secateur.nets import labels as fitting
 from secateur.nets.endings import ending_of
 from secateur.nets.graph import Graph, trace
-from secateur.nets.losses import FOCAL, Loss, LossSpec, compiled_losses, means, name_of, per_output
+from secateur.nets.losses import (
+    CROSS_ENTROPY,
+    FOCAL,
+    Loss,
+    LossSpec,
+    compiled_losses,
+    means,
+    name_of,
+    per_output,
+)
 from secateur.runs.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -96,7 +105,7 @@ class Task:
         """
         graph = graph or trace(model)
         _check_guess(graph)
-        return _of_output(graph, 0, LossSpec("categorical", "cross-entropy"))
+        return _of_output(graph, 0, LossSpec("categorical", CROSS_ENTROPY))
 
     @property
     def bare(self) -> Task:

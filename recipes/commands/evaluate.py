@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +61,7 @@ class _Read:
         known = snapshot.facts
         crop = known.get("crop")
         model = load_fitting(path, snapshot, config.arch, config.dataset, config.data_path, crop)
-        subject = Subject() if hasattr(model, "spec") else _subject(model, config.loss, known)
+        subject = Subject() if hasattr(model, "spec") else Subject.of_snapshot(model, config.loss, known)
         name = normalisation_of(config.normalisation, snapshot)
         constants = constants_of(config, name, snapshot)
         asked = config.stream, config.skip_bad
@@ -88,17 +86,6 @@ class _Read:
 
         forward = make_forward(self.model, inputs, config.bn == "batch", config.compile)
         return forward(test.images, config.val_batch_size), test.labels
-
-
-def _subject(model: keras.Model, loss: str | None, facts: Mapping[str, Any]) -> Subject:
-    """With the loss that is given, or that of the snapshot where Keras knows it."""
-    if loss:
-        return Subject.own(model, loss)
-    if facts.get("task", "classes") == "classes":
-        for known in dict.fromkeys((facts.get("loss"), None)):
-            with contextlib.suppress(UsageError):
-                return Subject.own(model, known)
-    return Subject.unlabelled(model)
 
 
 @functools.lru_cache(maxsize=4)

@@ -111,11 +111,7 @@ def compress(
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
         with _in_arguments():
             run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
-            given = {"train": train, "holdout": holdout, "test": test}
-            rank = len(subject.original.inputs[0].shape)
-            read = {
-                part: memory.images_of(data, rank, part) for part, data in given.items() if data is not None
-            }
+            read = _read(subject, {"train": train, "holdout": holdout, "test": test})
             subject = _judged(subject, read["train"].labels)
             read = {part: _labelled(subject, images) for part, images in read.items()}
             splits = _splits(subject, read, classes, pixels, run.constants)
@@ -140,6 +136,11 @@ def _in_arguments() -> Iterator[None]:
 def _argument(option: str) -> str:
     switches = [name for name, field in RunOptions.model_fields.items() if field.annotation is bool]
     return f"{option}=True" if option in switches else INSTEAD.get(option, option)
+
+
+def _read(subject: Subject, parts: Mapping[str, Data | None]) -> dict[str, Images]:
+    rank = len(subject.original.inputs[0].shape)
+    return {part: memory.images_of(data, rank, part) for part, data in parts.items() if data is not None}
 
 
 def _splits(

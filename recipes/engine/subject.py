@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
 from secateur.nets.functional import functional
 from secateur.nets.graph import has_graph, trace
-from secateur.nets.losses import Loss
+from secateur.nets.losses import CROSS_ENTROPY, Loss
 from secateur.nets.snapshots import GRAPH, check_finite_model
 from secateur.nets.task import Task
 from secateur.nets.twins import flags_of, frozen, training_twin
@@ -76,9 +77,32 @@ class Subject:
             original = load_model(options.model)
         elif begins and begins.spec and GRAPH in begins.spec:
             original = nets.load_params(None, begins, options.trained_param or "snapshot")
+            return cls.of_snapshot(original, options.loss, begins.facts, options.unfreeze)
         else:
             return cls()
         return cls.own(original, options.loss, options.unfreeze)
+
+    @classmethod
+    def of_snapshot(
+        cls, model: keras.Model, loss: str | None, facts: Mapping[str, Any], thaw: bool = True
+    ) -> Subject:
+        """The model of a snapshot, with that loss, or the one that its facts name.
+
+        Where Keras knows none of that name, classes are judged by their cross-entropy, other outputs by none.
+        Raises as `own` does.
+        """
+        name = facts.get("loss")
+        if loss or not name:
+            return cls.own(model, loss, thaw)
+        with contextlib.suppress(UsageError):
+            return cls.own(model, name, thaw)
+        if facts.get("task") != "classes":
+            return cls.unlabelled(model)
+        if name != CROSS_ENTROPY:
+            warn(
+                f"the snapshot's loss {name} is not known here: cross-entropy stands in, --loss names another"
+            )
+        return cls.own(model, None, thaw)
 
     @classmethod
     def own(cls, model: keras.Model, loss: Loss | None = None, thaw: bool = True) -> Subject:
@@ -192,13 +216,9 @@ class Subject:
     @property
     def loss_name(self) -> str:
         """Of what its outputs are judged by, for messages."""
-        return (
-            self.given.loss_spec.name
-            if self.given
-            else "cross-entropy"
-            if self.original is None
-            else "unknown"
-        )
+        if self.given:
+            return self.given.loss_spec.name
+        return CROSS_ENTROPY if self.original is None else "unknown"
 
     @property
     def judged(self) -> dict[str, str]:

@@ -514,6 +514,10 @@ def test_snapshots_say_what_they_give_to_test_py(tmp_path, capsys):
                 evaluate(EvaluateOptions(**how))
         else:
             loss = evaluate(EvaluateOptions(**how))[0]["loss"]
+        if loss == "mse":
+            start = ["--recipe", "ekg", "--no-Knowledge", "--trained_param", how["trained_param"][0]]
+            with pytest.raises(DataError, match="loss=mean_squared_error"):
+                run(choose([*start, "--dataset", "DIGITS@16", "--train_path", str(tmp_path / "run")]))
         if network is model:
             rows = evaluate(EvaluateOptions(**how, loss="categorical_crossentropy"))
             assert "accuracy" in capsys.readouterr().out and 0 <= rows[0]["accuracy"] <= 1
