@@ -45,8 +45,9 @@ class Dense(Train):
 
     def check(self, start: Start) -> None:
         """It begins with one network."""
-        super().check(start)
         config = start.config
+        if start.subject.original is None or config.from_scratch:  # else nothing is trained here
+            super().check(start)
         if config.model and config.trained_param:
             raise UsageError(
                 "A run begins with one network: give --model or --trained_param. "

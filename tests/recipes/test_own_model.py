@@ -15,16 +15,17 @@ import tensorflow as tf
 
 import secateur
 from secateur import dataloader, nets
-from secateur.dataloader import Facts
+from secateur.dataloader import Facts, Images, Splits
 from secateur.dataloader.pipelines import PIXELS
 from secateur.pruning import complexity
 from secateur.recipes.commands.evaluate import run as evaluate
 from secateur.recipes.engine import reading
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.config import EvaluateOptions
+from secateur.recipes.engine.config import EvaluateOptions, RunOptions
 from secateur.recipes.engine.reading import candidates
 from secateur.recipes.engine.recipe import find_recipe, published_recipes, tables_of
 from secateur.recipes.engine.run import run
+from secateur.recipes.engine.step import Start, make_step
 from secateur.recipes.engine.subject import Subject
 from secateur.runs import (
     DataError,
@@ -543,3 +544,14 @@ def test_classes_of_a_custom_object_scope_are_known_while_it_is_open(tmp_path):
         found = secateur.compress(model, (x, y), recipe="netadapt", folder=tmp_path / "run", **SHORT)
         nets.load_params(None, tmp_path / "run" / "snap_train.pkl")
     assert isinstance(found.model.get_layer("tilted"), Tilted)
+
+
+def test_few_images_do_not_stop_a_model_that_need_not_be_trained():
+    """netadapt trains its own nets in batches of 64."""
+    model, x, y = toy()
+    few = Images(x[:40], y[:40], np.arange(40))
+    splits = Splits(few, few, few, few, Facts("memory", 3, (8, 8, 3), (0.0,), (1.0,)), None)
+    step, options = make_step({"kind": "dense", "batch_size": 64}), RunOptions(train_path="run")
+    step.check(Start(options, Subject.own(model), splits, 1))
+    with pytest.raises(DataError, match="must not exceed the 40 training images"):
+        step.check(Start(options.model_copy(update={"from_scratch": True}), Subject.own(model), splits, 1))
