@@ -219,14 +219,15 @@ def test_replicas_report_the_mean_of_their_bn_statistics(divided, replicas):
     np.testing.assert_allclose(divided[f"{replicas}/live/mean"], divided["1/live/mean"], atol=4e-6)
 
 
-def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided):
-    """With --sync_bn a step on two replicas is that on one, gradients and averages; ours and Keras' own."""
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_statistics_over_replicas_give_the_gradients_of_the_whole_batch(divided, replicas):
+    """With --sync_bn a step on several is that on one, gradients and averages; ours and Keras' own."""
     keys = [key.removeprefix("1/") for key in divided if key.startswith("1/synchronised/")]
     assert len(keys) == (3 + 2) + 2 * (5 + 2)
     for key in keys:
-        np.testing.assert_allclose(divided[f"2/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
-    one, two = (divided[f"{n}/synchronised/live/0"] for n in (1, 2))
-    assert np.abs(one).max() > 1e-2 and (one != two).any()
+        np.testing.assert_allclose(divided[f"{replicas}/{key}"], divided[f"1/{key}"], atol=1e-6, err_msg=key)
+    one, several = (divided[f"{n}/synchronised/live/0"] for n in (1, replicas))
+    assert np.abs(one).max() > 1e-2 and (one != several).any()
 
 
 def test_the_loss_of_float16_is_scaled_down_on_all_replicas_where_one_overflows(divided):

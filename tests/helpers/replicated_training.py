@@ -264,8 +264,6 @@ def main(path: str, every_way: bool) -> None:
         state = skipping(strategy, 4 // replicas).state()
         found |= {f"{replicas}/skipped/{name}": array for name, array in state.items()}
         found |= {f"{replicas}/scaled/{key}": value for key, value in scaled_down(strategy).items()}
-        # Not on four: on fewer cores TensorFlow's collectives in the middle of a step may stall there.
-        found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
     for replicas, strategy in strategies.items():
         live = trained(strategy, "live", 4 // replicas, False)
         found[f"{replicas}/live/mean"] = live.model.get_layer("bn").moving_mean.numpy()
@@ -281,6 +279,7 @@ def main(path: str, every_way: bool) -> None:
         with strategy.scope():
             reestimate_batch_norm(live.model, scaled, images, 7)
         found[f"{replicas}/live/reestimated"] = live.model.get_layer("bn").moving_mean.numpy()
+        found |= {f"{replicas}/synchronised/{key}": value for key, value in synchronised(strategy).items()}
     np.savez(path, **found)
 
 
