@@ -34,7 +34,7 @@ def collect(name: str, folder: Path) -> dict:
         "arch": config["arch"],
         "dataset": config["dataset"],
         "bn": report["bn"],
-        "epochs": config["train_epoch"] if AFTER in networks else 0,
+        "epochs": _epochs(report) if AFTER in networks else 0,
         "dense_macs": networks[BEFORE]["macs"],
         "macs": last["macs"],
         "params": last["params"],
@@ -50,6 +50,12 @@ def collect(name: str, folder: Path) -> dict:
         "machine": report["machine"],
         "date": report["date"],
     }
+
+
+def _epochs(report: dict) -> int:
+    """Of the last training."""
+    last = report["epochs"][-1]["phase"]
+    return sum(row["phase"] == last for row in report["epochs"])
 
 
 _COLUMNS = (
@@ -79,10 +85,11 @@ def main() -> None:
         prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0]
     )
     parser.add_argument("runs", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("--result", default="accuracy", help="name of the file of results")
     args = parser.parse_args()
     rows = [collect(name, folder) for name, folder in named_paths("runs", args.runs).items()]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / "accuracy.json", {"date": today(), "rows": rows})
+    write_json(RESULTS / f"{args.result}.json", {"date": today(), "rows": rows})
     titles = [title for title, _ in _COLUMNS]
     print_table("Finished runs", titles, [[_cell(style, row) for _, style in _COLUMNS] for row in rows])
 

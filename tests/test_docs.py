@@ -342,6 +342,8 @@ def test_scale_is_that_of_its_json() -> None:
     def ms(row: dict) -> str:
         return f"{1e3 * row['median']:.4g}"
 
+    (half,) = result("bfloat16")["rows"]
+    assert f"has {100 * half['test_after']:.2f} % of the test images right in it (`bfloat16.json`)" in page
     by_name = {row["name"]: row for part in ("reading", "search") for row in found[part]}
     ours = by_name["ours"]
     assert f"needs {ours['ratio']:.3f} of the time" in page
