@@ -35,6 +35,7 @@ from secateur.pruning.layers import find_installed
 from secateur.recipes.engine.config import MODELS, RunOptions
 from secateur.runs import Snapshot, SnapshotError, UsageError, warn
 from secateur.runs.errors import first_line
+from secateur.runs.hdf5 import check_heaps
 from secateur.runs.stubs import Refused
 
 Shape = tuple[int, int, int]
@@ -264,6 +265,7 @@ def load_model(path: str) -> keras.Model:
     try:
         if Path(path).suffix == ".keras":
             _check_sizes(path)
+        check_heaps(path)
         model = _read(path)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise SnapshotError(

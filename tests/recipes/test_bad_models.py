@@ -12,6 +12,7 @@ from secateur.recipes.engine.compress import compress
 from secateur.recipes.engine.inputs import load_fitting
 from secateur.recipes.engine.subject import load_model
 from secateur.runs import SecateurError, Snapshot, SnapshotError, UsageError, load_snapshot, save_snapshot
+from secateur.runs.hdf5 import COLLECTION, check_heaps
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +160,19 @@ def test_no_command_takes_weights_that_are_not_finite(secateur, model, net, tmp_
         secateur(*words.split())
     assert refused.value.exit_code == 4 and len(str(refused.value).splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, used):
+    """A mutation that was found by chance: the library stays at an object that takes no room."""
+    images = keras.Input((4, 4, 1))
+    keras.Model(images, keras.layers.Conv2D(1, 1)(images)).save(tmp_path / "sound.h5")
+    check_heaps(tmp_path / "sound.h5")
+    data = bytearray((tmp_path / "sound.h5").read_bytes())
+    place = data.index(COLLECTION) + 16
+    while not used and data[place]:
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    data[place + 8 : place + 16] = (2**64 - 16 if used else 0).to_bytes(8, "little")
+    (tmp_path / "evil.h5").write_bytes(data)
+    with pytest.raises(SnapshotError, match="a heap of its attributes is damaged"):
+        load_model(str(tmp_path / "evil.h5"))
