@@ -39,7 +39,6 @@ from secateur.runs.files import check_place, write_atomic
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
 SAMPLES = 4
-WHOLE = ["int8.skip=false", "train.time_share=0.9"]  # what the recipe's flag --int8 sets
 SUFFIXES = {"output": ".keras", "report": ".html", "save_plan": ".json"}
 
 
@@ -76,8 +75,10 @@ def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Prun
 def _on_images(options: PruneOptions, model: keras.Model) -> Pruned:
     name, value = options.target
     if options.minutes:
-        whole = WHOLE if options.int8 or name == "keep_bytes" else []
-        _, auto, *after = find_recipe(command.TIMED_RECIPE).changed(whole)  # `ran` has its own dense network
+        recipe = find_recipe(command.TIMED_RECIPE)
+        whole = recipe.flags["int8"].settings(options.int8 or name == "keep_bytes")
+        settings = [f"{key}={str(value).lower()}" for key, value in whole.items()]
+        _, auto, *after = recipe.changed(settings)  # `ran` has its own dense network
         cut = auto | {name: value}
     else:
         cut = {name: getattr(options, name) for name in PlanOptions.model_fields} | {"kind": "prune"}
