@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -46,6 +47,16 @@ def training_twin(model: keras.Model, thaw: bool = True) -> keras.Model:
             given = {**named_variables(layers[path]), **own}  # a mask and the state of a seed are the twin's
             give_weights(layers[path], {name: variable.numpy() for name, variable in given.items()})
     return twin
+
+
+def hand_over(source: keras.Model, target: keras.Model, names: Collection[str] | None = None) -> None:
+    """Gives weights of `source`, all or those of these names, to the layers of `target` of the same names."""
+    for layer in source.layers:
+        twin, given = target.get_layer(layer.name), named_variables(layer)
+        own = {name: variable.numpy() for name, variable in named_variables(twin).items()}
+        wanted = own.keys() & given.keys() & (given.keys() if names is None else set(names))
+        if wanted:
+            give_weights(twin, own | {name: given[name].numpy() for name in wanted})
 
 
 def flags_of(model: keras.Model) -> dict[str, dict[str, Any]]:

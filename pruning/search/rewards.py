@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from secateur.nets.losses import CROSS_ENTROPY, LossSpec
 from secateur.nets.task import Task
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import require
@@ -51,86 +51,52 @@ class Reward:
 
         Raises `UsageError` for an unknown kind, and for "own" without losses.
         """
-        require(kind, KINDS, "kind")
-        if losses:
-            return replace(KINDS[kind], losses=losses)
-        if kind == "own":
+        require(kind, LOSSES, "kind")
+        if kind == "own" and losses is None:
             raise UsageError("Give losses, a function of labels and outputs → (n,). Received: kind='own'")
-        return KINDS[kind]
+        shares = kind in SHARES_OF
+        metric = partial(_right, kind) if shares else None
+        return cls(losses or partial(_losses, kind), partial(_knowledge, kind), metric, shares)
 
     @classmethod
     def of_task(cls, task: Task | None) -> Reward:
         """The reward of what a model is for, with its loss; None: EKG's, of a classifier of logits."""
         if task is None:
-            return KINDS["classes"]
-        return replace(KINDS[task.kind], losses=task.losses, metric=task.score)
+            return cls.of("classes")
+        return replace(cls.of(task.kind, task.losses), metric=task.score)
 
     def __call__(self, labels: Any, teacher: Any, outputs: Any) -> tf.Tensor:
         return self.losses(labels, outputs) + self.knowledge(teacher, outputs)
 
 
-def _each(function: Callable) -> Callable:
-    """Sums what a function of one output says of several."""
-
-    def summed(these: Any, outputs: Any) -> Any:
-        pairs = zip(keras.tree.flatten(these), keras.tree.flatten(outputs), strict=True)
-        return reduce(add, (function(*pair) for pair in pairs))
-
-    return summed
-
-
-def _choice(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Of one class; a single logit tells two classes apart."""
-    if logits.shape[-1] == 1:
-        return _decisions(labels, logits)
-    return _mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-
-
-def _soft_choice(teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    if logits.shape[-1] == 1:
-        return _soft_decisions(teacher, logits)
-    return _mean(tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(teacher), logits))
-
-
-def _decisions(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    labels = tf.reshape(tf.cast(labels, logits.dtype), tf.shape(logits))
-    return _mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
-
-
-def _soft_decisions(teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    return _decisions(tf.nn.sigmoid(teacher), logits)
-
-
-def _distance(numbers: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    numbers = tf.reshape(tf.cast(numbers, outputs.dtype), tf.shape(outputs))
-    return _mean(tf.math.squared_difference(numbers, outputs))
-
-
-def _mean(losses: tf.Tensor) -> tf.Tensor:
-    """Over all axes but the batch."""
-    return losses if losses.shape.rank == 1 else tf.reduce_mean(losses, list(range(1, losses.shape.rank)))
-
-
-def _right_choice(labels: np.ndarray, logits: np.ndarray) -> float:
-    if logits.shape[-1] == 1:
-        return _right_decisions(labels, logits)
-    return np.mean(logits.argmax(-1) == labels)
-
-
-def _right_decisions(labels: np.ndarray, logits: np.ndarray) -> float:
-    return np.mean((logits > 0) == (np.reshape(labels, logits.shape) > 0.5))
-
-
-def _share(right: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Any, Any], float]:
-    """Of right decisions, in [0, 1]; the mean of several outputs."""
-    return lambda labels, outputs: float(_each(right)(labels, outputs) / len(keras.tree.flatten(outputs)))
-
-
-_CLASSES = Reward(_each(_choice), _each(_soft_choice), _share(_right_choice), logits=True)
-KINDS = {
-    "classes": _CLASSES,
-    "maps": _CLASSES,
-    "labels": Reward(_each(_decisions), _each(_soft_decisions), _share(_right_decisions), logits=True),
-    "numbers": Reward(_each(_distance), _each(_distance)),
-    "own": Reward(_each(_distance), _each(_distance)),
+LOSSES = {
+    "classes": LossSpec("categorical", CROSS_ENTROPY),
+    "maps": LossSpec("categorical", CROSS_ENTROPY),
+    "labels": LossSpec.of("binary_crossentropy"),
+    "numbers": LossSpec.of("mse"),
+    "own": LossSpec.of("mse"),
 }
+"""Kind of outputs → the loss of logits, or of numbers, that EKG's is for it."""
+SHARES_OF = {"classes": tf.nn.softmax, "maps": tf.nn.softmax, "labels": tf.sigmoid}
+
+
+def _each(kind: str, these: Any, outputs: Any) -> Iterator[tuple[Task, Any, Any]]:
+    """What each output is for, what it is compared with, and it."""
+    for y, z in zip(keras.tree.flatten(these), keras.tree.flatten(outputs), strict=True):
+        yield Task("numbers" if kind == "own" else kind, False, z.shape[-1], LOSSES[kind]), y, z
+
+
+def _losses(kind: str, labels: Any, outputs: Any) -> tf.Tensor:
+    return sum(task.losses(y, z) for task, y, z in _each(kind, labels, outputs))
+
+
+def _knowledge(kind: str, teacher: Any, outputs: Any) -> tf.Tensor:
+    """The same losses with the teacher's shares as labels."""
+    return sum(
+        task.losses(tf.sigmoid(y) if task.two else SHARES_OF.get(kind, tf.identity)(y), z)
+        for task, y, z in _each(kind, teacher, outputs)
+    )
+
+
+def _right(kind: str, labels: Any, outputs: Any) -> float:
+    return float(np.mean([task.score(y, z) for task, y, z in _each(kind, labels, outputs)]))

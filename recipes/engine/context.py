@@ -17,7 +17,8 @@ from secateur.dataloader import Columns, Images, Splits, parts_of
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
-from secateur.op_utils import Batch, Workers, compute_in, make_forward, reestimate_batch_norm
+from secateur.nets.twins import hand_over, training_twin
+from secateur.op_utils import Batch, Workers, compute_in, make_forward, make_reestimator
 from secateur.pruning import Plan, complexity
 from secateur.pruning.count.counting import Complexity
 from secateur.recipes.engine.clock import Clock
@@ -178,8 +179,22 @@ class RunContext:
 
     def reestimate(self, model: keras.Model) -> bool:
         """BN's averages from training images, in place; whether there are any that move."""
-        images, size = self.splits.warmup.images, self.config.val_batch_size
-        return reestimate_batch_norm(model, self.inputs, images, size)
+        return self.reestimator(model)(self.splits.warmup.images, self.config.val_batch_size)
+
+    def reestimator(self, model: keras.Model) -> Callable[[Any, int], bool]:
+        """`make_reestimator`; averages of frozen layers move, too: a cut changes what they see."""
+        if self.subject.original is None or self.subject.thaw:
+            return make_reestimator(model, self.inputs)
+        free = training_twin(model)
+        again = make_reestimator(free, self.inputs)
+
+        def reestimate(images: Any, batch_size: int) -> bool:
+            hand_over(model, free)
+            moved = again(images, batch_size)
+            hand_over(free, model, ("moving_mean", "moving_variance"))
+            return moved
+
+        return reestimate
 
     def objective(self, outputs: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean loss and accuracy of a batch with "labels"; an `Objective`."""

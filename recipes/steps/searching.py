@@ -10,7 +10,7 @@ import numpy as np
 
 from secateur.dataloader import Images, parts_of
 from secateur.dataloader.splits import equidistant
-from secateur.op_utils import Workers, make_reestimator
+from secateur.op_utils import Workers
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.ekg import Searcher
@@ -55,7 +55,7 @@ def scorer(context: RunContext, model: keras.Model, images: Images, batches: int
     warmup = context.splits.warmup.images[: batches * size]
 
     def prepare(copy: keras.Model) -> Callable[[], None]:
-        again = make_reestimator(copy, context.inputs)
+        again = context.reestimator(copy)
         return lambda: again(warmup, size)
 
     some = images.take(equidistant(len(images), _fitting(context, images)))

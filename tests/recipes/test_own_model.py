@@ -129,6 +129,26 @@ def test_the_network_that_is_worked_on_is_the_owners_at_both_ends():
     assert [back.get_layer(name).trainable for name in ("conv0", "bn1", "head")] == [False, False, True]
 
 
+def test_what_stays_frozen_keeps_its_weights_and_its_averages_follow_the_cut(mine, tmp_path):
+    """A layer behind a cut reads sums of fewer channels, whether it trains or not."""
+    own = keras.models.load_model(mine / "mine.keras")
+    for name in ("a0", "b0", "bn0", "a1", "b1", "bn1"):
+        own.get_layer(name).trainable = False
+    own.save(tmp_path / "mine.keras")
+    kept = ["--no-unfreeze", "--keep_macs", 0.6, "--train_path", tmp_path / "run"]
+    report = run(choose(words(tmp_path, "pfec_a", *kept)))
+    assert report["reestimated"] == ["train"]
+    small = keras.models.load_model(tmp_path / "run" / "compact.keras", compile=False)
+    weights = [set(np.round(net.get_layer("bn1").gamma.numpy(), 6)) for net in (small, own)]
+    assert weights[0] < weights[1] and not small.get_layer("bn1").trainable
+    images = dataloader.load("DIGITS", shape=(SIDE, SIDE, 3)).train.images.astype("float32")
+    norm = small.get_layer("bn1")
+    seen = keras.Model(small.inputs, norm.input)(images).numpy()
+    spread = seen.std((0, 1, 2))
+    assert np.abs(norm.moving_mean - seen.mean((0, 1, 2))).max() < 0.1 * spread.max()
+    np.testing.assert_allclose(norm.moving_variance, spread**2, rtol=0.15)
+
+
 def test_the_range_of_pixels_is_found_or_a_wrong_one_refused(mine, tmp_path, capsys):
     """Tried with real users' files: a wrong range ruined the model in four minutes, with exit code 0."""
     dense = ["--until", "baseline", "--train_path"]
