@@ -43,13 +43,17 @@ def row(name: str, reports: list[dict], seconds: list[float]) -> dict:
     last = [report["rows"][-1] for report in reports]
     found = {"name": name, "seeds": len(reports), "macs": last[0]["macs"], "params": last[0]["params"]}
     for key in ("holdout_accuracy", "test_accuracy"):
-        values = [network[key] for network in last]
-        found[key] = {
-            "mean": statistics.mean(values),
-            "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "values": values,
-        }
+        found[key] = spread([network[key] for network in last])
     return found | {"seconds": statistics.mean(seconds)}
+
+
+def spread(values: list[float]) -> dict:
+    """Mean and standard deviation of one number for each seed; of a single one 0."""
+    return {
+        "mean": statistics.mean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "values": values,
+    }
 
 
 def slug(name: str) -> str:

@@ -40,7 +40,7 @@ COMMANDS = {
         "makes a saved Keras model smaller",
         f"{COMMANDS_OF}.options:PruneOptions",
         f"{COMMANDS_OF}.prune:run",
-        interrupted="interrupted: the model was not written; start it again",
+        interrupted="interrupted: the model was not written; start it again, with --train_path it goes on",
     ),
     "train": Command(
         "trains, prunes and distils a network by a recipe",

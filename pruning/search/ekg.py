@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from secateur.nets.endings import ending_of
 from secateur.op_utils import Workers
+from secateur.pruning.choose.ranking import check_prunable
 from secateur.pruning.count.counting import Counter
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.groups.group import ChannelGroup
@@ -388,9 +389,10 @@ def _check_outputs(analysis: Analysis, reward: Reward) -> None:
 def check_reachable(model: keras.Model, settings: SearchSettings) -> None:
     """Raises `UsageError`, which says the smallest rate, when no sub-network is as small as the target.
 
-    Arithmetic on shapes alone: the weights do not matter.
+    Also where no channel can be removed at all. Arithmetic on shapes alone: the weights do not matter.
     """
     analysis = analyse(model)
+    check_prunable(analysis)
     counter = Counter(model, settings.convention, analysis)
     _check_reachable({group.name: group for group in analysis.groups}, counter, settings)
 

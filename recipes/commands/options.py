@@ -62,6 +62,10 @@ class PruneOptions(PlanOptions, TuningOptions):
         if self.minutes:
             self._check_minutes()
 
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        return OF_AUTO if self.minutes else super().budgets
+
     def _check_minutes(self) -> None:
         if not self.data:
             raise UsageError(f"--minutes {NO_IMAGES}")

@@ -68,7 +68,7 @@ class PlanOptions(CutOptions):
         flag, names = self.prefix(self.__dict__), (*TARGETS, "plan")
         given = [f"{flag}{name}" for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            known = ", ".join(f"{flag}{name}" for name in names)
+            known = ", ".join(f"{flag}{name}" for name in self.budgets)
             raise UsageError(f"Give one of {known}. Received: {' and '.join(given) or 'none'}")
         name, value = self.target
         if name in TIMED_BUDGETS and not (self.fill or self.allocation):
@@ -83,6 +83,11 @@ class PlanOptions(CutOptions):
             raise UsageError(
                 f"{flag}plan says already which channels stay. Received: {flag}plan and {flag}{changed[0]}"
             )
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """Of which one must be given."""
+        return (*TARGETS, "plan")
 
     @property
     def target(self) -> tuple[str, float | str]:

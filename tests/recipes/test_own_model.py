@@ -258,6 +258,16 @@ def test_what_does_not_go_together_is_said_in_two_lines(mine, tmp_path, more, sa
     assert len(str(caught.value).splitlines()) <= 2
 
 
+def test_a_model_of_which_nothing_goes_is_told_so_by_every_door():
+    x = keras.Input((8, 8, 3))
+    y = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(x, y, name="thin")
+    data = np.zeros((60, 8, 8, 3), "float32"), np.arange(60) % 3
+    for recipe in ("ekg", "netadapt", "pfec_a"):
+        with pytest.raises(UsageError, match="No channel of .* can be removed. .*where dense must stay"):
+            secateur.compress(model, data, recipe=recipe, **SHORT)
+
+
 @pytest.mark.slow  # kills are those of test_interrupted, snapshots of such models those of the tests above
 def test_a_killed_run_on_ones_own_model_ends_in_the_same_bits(mine, programs, tmp_path):
     short = ["--set", "search_ekg.step=0.5", "--keep_macs", 0.7]
@@ -447,7 +457,7 @@ def test_a_folder_belongs_to_one_model_loss_and_data(tmp_path):
         ("unfreeze", model, (x, y), {"unfreeze": False}),
     ):
         with pytest.raises(
-            RunFolderError, match=f"another run: .*{what}.* Received: .*\nchoose another folder"
+            RunFolderError, match=f"another run: .*{what}.* Received: .{{,99}}\nchoose another folder"
         ):
             run(other, data, **more)
     config = read_json(tmp_path / "run" / "config.json")

@@ -213,6 +213,7 @@ def test_minutes_for_a_budget_of_bytes_write_whole_numbers_too(secateur, stripes
     [
         ("--keep_ms 0.5", "--minutes needs images"),
         ("--keep 0.5 --data photos", "--minutes and --keep"),
+        ("--data photos", "Give one of --keep_macs, --keep_ms, --keep_bytes. Received: none"),
         ("--keep_macs 0.5 --data photos --criterion taylor", "--minutes and --criterion"),
         ("--keep_macs 0.5 --data photos --finetune_epochs 2", "--minutes and --finetune_epochs"),
     ],

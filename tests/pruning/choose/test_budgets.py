@@ -230,7 +230,7 @@ def without_channels() -> keras.Model:
         (
             "bare",
             {"keep": 0.5},
-            "No channel .* can be removed. Received: model 'bare': only must stay: it is an output",
+            "No channel .* can be removed. Received: a model where only must stay: it is an output",
         ),
     ],
 )
