@@ -59,7 +59,8 @@ class Claim:
         mean, low, high = self.points()
         verdict = HOLDS if low > 0 else FAILS if high < 0 else OPEN
         compared = f"{self.beside}{self.better} – {self.worse}"
-        return self.source, self.says, compared, f"{mean:+.2f} ({low:+.2f} … {high:+.2f})", verdict
+        points = f"{mean:+.2f} ({low:+.2f} … {high:+.2f})"
+        return self.source, self.says, compared, points, verdict, self.file
 
 
 CLAIMS = (
@@ -96,7 +97,7 @@ def _result(name: str) -> dict:
 
 def main() -> None:
     """The table."""
-    titles = ("paper", "says", "compared", "points of test accuracy (95 %)", "here")
+    titles = ("paper", "says", "compared", "points of test accuracy (95 %)", "here", "table")
     print(table(titles, [claim.cells() for claim in CLAIMS]))
 
 
