@@ -21,7 +21,7 @@ from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, Workers, m
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.training.resident import fit_device, on_device
 from secateur.recipes.training.scoring import score
-from secateur.recipes.training.timed import Round, curves_of, mean_metrics, timed_rounds
+from secateur.recipes.training.timed import Round, TimedTraining, curves_of, mean_metrics
 from secateur.runs import RunFolderError, TrainingError, warn
 from secateur.runs.errors import Held, first_line, held_signals
 
@@ -144,7 +144,7 @@ def _rounds(
         rounds = _epochs(context, trainer, spec, begun, signals)
     else:
         longest, stream = 60 * context.config.save_minutes, partial(_stream, spec, context.workers)
-        rounds = timed_rounds(trainer, spec, begun, stream, longest, signals)
+        rounds = TimedTraining(trainer, spec, begun, stream, longest, signals).rounds()
     while True:
         with _diverging(context, spec, number):
             if (one := next(rounds, None)) is None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 20
 PAUSE = 0.1  # most of the time that scores and checkpoints between rounds may take
+BAR = "{l_bar}{bar}| {elapsed}{postfix}"
 RESOLUTION = 10_000  # points of a schedule that the clock goes through
 
 
@@ -48,15 +49,8 @@ def mean_metrics(total: np.ndarray, steps: int) -> tuple[float, ...]:
     return tuple((total / (steps or np.nan)).tolist())
 
 
-def timed_rounds(
-    trainer: Trainer,
-    spec: TrainingSpec,
-    done: Mapping[str, Any],
-    stream: Callable[[int, int], Iterator],
-    longest: float,
-    signals: Held,
-) -> Iterator[Round]:
-    """Trains until `spec.until` and yields a round for each twentieth of that time, or fewer.
+class TimedTraining:
+    """Trains until `spec.until`; `rounds` does it.
 
     The first step, which compiles, does not move the schedule; what happens between rounds does, and rounds
     become longer where it takes more than a tenth of the time.
@@ -69,20 +63,6 @@ def timed_rounds(
         longest: seconds that a round may last, if it is no longer than its pauses want it.
         signals: one that waits ends the round.
     """
-    course = _Course(trainer, spec, done, stream, longest, signals)
-    with tqdm(total=100, desc=spec.name, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
-        pause = 0.0
-        while course.goes_on():
-            metrics = course.round(pause)
-            bar.set_postfix(loss=f"{metrics[0]:.4f}", accuracy=f"{metrics[1]:.4f}", refresh=False)
-            bar.update(int(100 * course.position()) - bar.n)
-            ended = spec.now()
-            yield Round(metrics, course.learning_rate, course.progress())
-            pause = spec.now() - ended
-
-
-class _Course:
-    """Where a timed training is."""
 
     def __init__(
         self,
@@ -102,26 +82,29 @@ class _Course:
         self._curves = curves_of(spec, RESOLUTION)
         self._per_epoch = len(spec.images) // spec.batch_size
 
-    def goes_on(self) -> bool:
-        """Whether there is time left."""
-        return self._spec.now() < self._end
+    def rounds(self) -> Iterator[Round]:
+        """Trains, and yields a round for each twentieth of the time, or fewer."""
+        now, pause = self._spec.now, 0.0
+        with tqdm(total=100, desc=self._spec.name, unit="%", bar_format=BAR) as bar:
+            while now() < self._end:
+                metrics = self._round(pause)
+                bar.set_postfix(loss=f"{metrics[0]:.4f}", accuracy=f"{metrics[1]:.4f}", refresh=False)
+                bar.update(int(100 * self._position()) - bar.n)
+                ended = now()
+                yield Round(metrics, float(self._curves_now()[0]), self._progress())
+                pause = now() - ended
 
-    def position(self) -> float:
+    def _position(self) -> float:
         """Share of the time that has passed, in [0, 1]."""
         now = self._spec.now()
         return float(np.clip((now - self._start) / max(self._end - self._start, 1e-9), 0, 1))
 
-    @property
-    def learning_rate(self) -> float:
-        """Of a step now."""
-        return float(self._curves_now()[0])
-
-    def progress(self) -> dict[str, float]:
+    def _progress(self) -> dict[str, float]:
         """For log and checkpoint."""
         passed = self._spec.now() - self._start
         return {"steps": self._steps, "seconds": passed, "passes": self._steps / self._per_epoch}
 
-    def round(self, pause: float) -> tuple[float, ...]:
+    def _round(self, pause: float) -> tuple[float, ...]:
         """Steps for a twentieth of the time, or so long that `pause` is short; returns their mean metrics."""
         length = min((self._end - self._start) / ROUNDS, self._longest)
         length = max(length, pause * (1 / PAUSE - 1))
@@ -142,7 +125,7 @@ class _Course:
         return mean_metrics(total, count - (self._trainer.skipped - before))
 
     def _curves_now(self) -> np.ndarray:
-        return self._curves[:, min(int(self.position() * RESOLUTION), RESOLUTION - 1)]
+        return self._curves[:, min(int(self._position() * RESOLUTION), RESOLUTION - 1)]
 
     def _batches(self, until: float) -> Iterator[dict[str, np.ndarray]]:
         """Batches from where the last round ended, at least one, until it is time."""
