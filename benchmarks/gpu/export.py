@@ -31,7 +31,7 @@ from secateur import dataloader
 from secateur.distillation import choose_teachers, for_lesson, lesson_objective, write_bank
 from secateur.nets.names import NO_WEIGHTS, published_name
 from secateur.op_utils import Trainer, compute_in, pure_gradients, pure_step
-from secateur.pruning import Plan, mask
+from secateur.pruning import Plan, complexity, mask
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.inputs import load_splits, normalisation_of
@@ -164,6 +164,11 @@ class Course:
             extra=lambda ids: {"bank": extra[0][extra[1][ids]]},
         )
         return cls(step, model, found.lesson, spec, teachers, dtype)
+
+    @property
+    def flops(self) -> int:
+        """Of a step: two for each MAC forward, and for its gradients by images and by kernels each."""
+        return 3 * 2 * complexity(self.model).macs * self.spec.batch_size * self.step.views
 
     @property
     def key(self) -> dict:
@@ -379,7 +384,7 @@ class Export:
         file = self.out / f"{name}.mlir.gz"
         program = write_program(file, flat_step(course, inputs), [*state, *inputs])
         more = {"of": known, "inputs": [row["name"] for row in inputs], "first_run": run["name"]}
-        more |= {"dtype": course.dtype}
+        more |= {"dtype": course.dtype, "flops": course.flops}
         self.programs[name] = program | more | {"first_steps": first_steps(course)}
         print(f"{name}: {file.stat().st_size / 2**10:.0f} KiB", flush=True)
         return name

@@ -67,9 +67,10 @@ def measured(loop: Loop, limits: Mapping[str, float], precision: str) -> dict[st
     return {
         "images_per_second": size / seconds,
         "epoch_seconds": len(loop.ids) // size * seconds,
-        **loop.costs,
-        "of_product": loop.costs["flops"] / seconds / limits[precision],
-        "of_bandwidth": loop.costs["bytes"] / seconds / limits["bytes"],
+        "flops": loop.flops,
+        "bytes": loop.bytes,
+        "of_product": loop.flops / seconds / limits[precision],
+        "of_bandwidth": loop.bytes / seconds / limits["bytes"],
     }
 
 
