@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import command, print_table
+from benchmarks.gpu.run import probed
 from secateur import nets
 from secateur.pruning import Plan, narrow
 from secateur.recipes.commands.evaluate import run as evaluate
@@ -136,6 +137,7 @@ def main() -> None:
     columns = ("run", "seeds", "epochs", "MACs", "test %", "hold-out %", "s")
     print_table("Full schedules on a GPU", columns, summary(rows))
     notes = read_jsonl(args.results[-1] / "notes.jsonl")
+    print("", *probed(notes), sep="\n")
     device = next(note for note in reversed(notes) if note.get("event") == "device")
     about = {name: contents[name] for name in ("commit", "tensorflow")} | {"command": command()}
     about |= {name: device[name] for name in ("device", "jax", "precision")}

@@ -28,6 +28,7 @@ class Device:
         folder.note(event="device", device=kind, jax=jax.__version__, precision=precision)
         self.images = jax.device_put(np.load(folder.images_file))
         self.labels = jax.device_put(folder.values["labels"].astype(np.int32))
+        self.costs: dict[str, dict] = {}
         self._banks: dict[str, jax.Array] = {}
         self._compiled: dict[str, Callable] = {}
 
@@ -82,15 +83,19 @@ class Device:
         return jax.ShapeDtypeStruct(shape, np.float32)
 
     def compiled(self, name: str, function: Callable, program: Mapping, *example) -> Callable:
-        """`function(step)` for these arguments; the next process finds it in the cache."""
+        """`function(step)` for these arguments; the next process finds it in the cache.
+
+        `costs` gets "flops" and "bytes" of one turn of its loop as XLA counts them. Kernels that come from
+        cuDNN count as nothing, so that on GPUs the convolutions are missing.
+        """
         if name not in self._compiled:
             path = self.folder.export / program["file"]
             step = load_program(path, program["arguments"], program["results"], self.precision)
             start = time.perf_counter()
-            self._compiled[name] = function(step).lower(*example).compile()
-            costs = self._compiled[name].cost_analysis() or {}
-            facts = {"flops": costs.get("flops"), "bytes": costs.get("bytes accessed")}  # one turn of a loop
-            self.folder.note(event="compiled", program=name, seconds=time.perf_counter() - start, **facts)
+            self._compiled[name] = compiled = function(step).lower(*example).compile()
+            seconds, costs = time.perf_counter() - start, compiled.cost_analysis() or {}
+            self.costs[name] = {"flops": costs.get("flops"), "bytes": costs.get("bytes accessed")}
+            self.folder.note(event="compiled", program=name, seconds=seconds, **self.costs[name])
         return self._compiled[name]
 
 
@@ -121,44 +126,47 @@ def logits_of(evaluation: Callable) -> Callable:
     )
 
 
-class Course:
-    """One run, from its start or from its last checkpoint."""
+class Loop:
+    """The steps of an epoch of a run, compiled as one call.
 
-    def __init__(self, device: Device, run: Mapping) -> None:
+    Args:
+        device: see `Device`.
+        run: of the list.
+        most: steps of an epoch that are taken; None: all.
+
+    Attributes:
+        steps: how many it takes.
+        flops: of the products and convolutions of one step.
+        bytes: that a step reads and writes, see `Device.compiled`.
+    """
+
+    def __init__(self, device: Device, run: Mapping, most: int | None = None) -> None:
         self.device, self.run, self.folder = device, run, device.folder
-        values, network = self.folder.values, self.folder.networks[run["network"]]
-        self.network, self.parameters = network, network["parameters"]
+        values, self.program = self.folder.values, self.folder.programs[run["program"]]
         self.ids = values["images/train"]
-        self.steps = len(self.ids) // run["batch_size"]
-        names = [n for n in self.folder.programs[run["program"]]["inputs"] if f"{run['name']}/{n}" in values]
+        self.steps = min(len(self.ids) // run["batch_size"], most or len(self.ids))
+        names = [name for name in self.program["inputs"] if f"{run['name']}/{name}" in values]
         self.curves = {name: values[f"{run['name']}/{name}"] for name in names}
-        self._evaluated = self._evaluation_order()
-        self.done, state = self._restored() or (0, self._start())
-        self.state = jax.device_put(state)
-        with ThreadPoolExecutor() as pool:  # compilers and teachers side by side
-            bank = pool.submit(device.bank, run)
-            evaluation, epoch = pool.submit(self._compiled_evaluation), pool.submit(self._compiled_epoch)
-        self._evaluate, self._epoch = evaluation.result(), epoch.result()
-        self.data = device.images, device.labels, bank.result()
+        name, make = (
+            f"{run['program']}-{self.steps}",
+            functools.partial(epoch_of, inputs=self.program["inputs"]),
+        )
+        data = device.images, device.labels, device.bank_shape(run)
+        self._epoch = device.compiled(name, make, self.program, self.start(), *data, *self._arguments(0))
+        self.flops, self.bytes = self.program["flops"], device.costs[name]["bytes"]
 
-    def _start(self) -> list[np.ndarray]:
+    def start(self) -> list[np.ndarray]:
         """The exported network, momenta zero."""
-        count = self.parameters + self.network["statistics"]
+        network = self.folder.networks[self.run["network"]]
+        n, count = network["parameters"], network["parameters"] + network["statistics"]
         first = [self.folder.values[f"{self.run['network']}/start/{i:04d}"] for i in range(count)]
-        parameters, statistics = first[: self.parameters], first[self.parameters :]
-        return [*parameters, *map(np.zeros_like, parameters), *statistics]
+        return [*first[:n], *map(np.zeros_like, first[:n]), *first[n:]]
 
-    def _restored(self) -> tuple[int, list[np.ndarray]] | None:
-        saved = self.folder.checkpoint(self.run["name"])
-        return saved and (int(saved.pop("epoch")), [saved[name] for name in sorted(saved)])
-
-    def _evaluation_order(self) -> np.ndarray:
-        """Hold-out images in full batches, the last one filled up from the front."""
-        ids = self.folder.values["images/holdout"]
-        size = self.network["evaluation"]["arguments"][-1]["shape"][0]
-        return np.resize(ids, (-(-len(ids) // size), size)).astype(np.int32)
-
-    # --- one epoch ------------------------------------------------------------------------------------------
+    def random_bank(self) -> jax.Array | None:
+        """Logits that TensorFlow, too, has taken the first steps with."""
+        shape = self.device.bank_shape(self.run)
+        rng = np.random.default_rng(0)
+        return shape and jax.device_put(3 * rng.standard_normal(shape.shape, np.float32))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Images of every step (steps, b): the order of `dataloader.epoch_order`."""
@@ -174,45 +182,22 @@ class Course:
         curves = {name: curve[part] for name, curve in self.curves.items()}
         return self._order(epoch), seeds.astype(np.int32), curves
 
-    def _compiled_epoch(self) -> Callable:
-        program, name = self.folder.programs[self.run["program"]], f"{self.run['program']}-{self.steps}"
-        make = functools.partial(epoch_of, inputs=program["inputs"])
-        data = self.device.images, self.device.labels, self.device.bank_shape(self.run)
-        return self.device.compiled(name, make, program, self.state, *data, *self._arguments(0))
-
-    def _compiled_evaluation(self) -> Callable:
-        weights = [*self.state[: self.parameters], *self.state[2 * self.parameters :]]
-        name, program = f"{self.run['network']}-evaluation", self.network["evaluation"]
-        return self.device.compiled(name, logits_of, program, weights, self.device.images, self._evaluated)
-
-    def epoch(self) -> dict:
-        """Trains one more epoch; returns its row of the log."""
-        arguments = jax.device_put(self._arguments(self.done))
+    def take(self, state: list, bank: jax.Array | None, epoch: int) -> tuple[list, np.ndarray, float]:
+        """The state behind an epoch, loss and accuracy of its steps (steps, 2), and its seconds."""
+        arguments = jax.device_put(self._arguments(epoch))
         start = time.perf_counter()
-        self.state, metrics = self._epoch(self.state, *self.data, *arguments)
+        state, metrics = self._epoch(state, self.device.images, self.device.labels, bank, *arguments)
         metrics = np.asarray(metrics)
-        seconds = time.perf_counter() - start
-        if not np.isfinite(metrics).all():
-            raise FloatingPointError(f"The loss is no longer finite in epoch {self.done + 1}")
-        self.done += 1
-        loss, accuracy = metrics.mean(0).tolist()
-        rate = self.steps * self.run["batch_size"] / seconds
-        row = {"epoch": self.done, "loss": loss, "accuracy": accuracy, **self.evaluate()}
-        return row | {"seconds": seconds, "images_per_second": rate}
+        return state, metrics, time.perf_counter() - start
 
     def check(self) -> None:
         """Takes the first steps of the program's first run on a bank of random logits, as TensorFlow did.
 
         Raises `ValueError` where losses differ by more than rounding to TF32 explains.
         """
-        program = self.folder.programs[self.run["program"]]
-        *data, bank = self.data
-        if bank is not None:
-            bank = jax.device_put(3 * np.random.default_rng(0).standard_normal(bank.shape, np.float32))
-        arguments = jax.device_put((self._start(), *data, bank, *self._arguments(0)))
-        _, metrics = self._epoch(*arguments)
-        wanted = np.array(program["first_steps"])[:, 0]
-        found = np.asarray(metrics)[: len(wanted), 0]
+        _, metrics, _ = self.take(jax.device_put(self.start()), self.random_bank(), 0)
+        wanted = np.array(self.program["first_steps"])[:, 0]
+        found = metrics[: len(wanted), 0]
         difference = float(np.abs(found / wanted - 1).max())
         losses = {"losses": found.tolist(), "tensorflow": wanted.tolist()}
         self.folder.note(event="check", program=self.run["program"], difference=difference, **losses)
@@ -220,6 +205,48 @@ class Course:
             raise ValueError(
                 f"{self.run['program']} does not compute what TensorFlow does: {found} and not {wanted}"
             )
+
+
+class Course:
+    """One run, from its start or from its last checkpoint."""
+
+    def __init__(self, device: Device, run: Mapping) -> None:
+        self.device, self.run, self.folder = device, run, device.folder
+        self.network = self.folder.networks[run["network"]]
+        self.parameters = self.network["parameters"]
+        self._evaluated = self._evaluation_order()
+        with ThreadPoolExecutor() as pool:  # compilers and teachers side by side
+            bank, loop = pool.submit(device.bank, run), pool.submit(Loop, device, run)
+            evaluation = pool.submit(self._compiled_evaluation)
+        self.bank, self.loop, self._evaluate = bank.result(), loop.result(), evaluation.result()
+        self.done, state = self._restored() or (0, self.loop.start())
+        self.state = jax.device_put(state)
+
+    def _restored(self) -> tuple[int, list[np.ndarray]] | None:
+        saved = self.folder.checkpoint(self.run["name"])
+        return saved and (int(saved.pop("epoch")), [saved[name] for name in sorted(saved)])
+
+    def _evaluation_order(self) -> np.ndarray:
+        """Hold-out images in full batches, the last one filled up from the front."""
+        ids = self.folder.values["images/holdout"]
+        size = self.network["evaluation"]["arguments"][-1]["shape"][0]
+        return np.resize(ids, (-(-len(ids) // size), size)).astype(np.int32)
+
+    def _compiled_evaluation(self) -> Callable:
+        name, program = f"{self.run['network']}-evaluation", self.network["evaluation"]
+        weights = [jax.ShapeDtypeStruct(a["shape"], a["dtype"]) for a in program["arguments"][:-1]]
+        return self.device.compiled(name, logits_of, program, weights, self.device.images, self._evaluated)
+
+    def epoch(self) -> dict:
+        """Trains one more epoch; returns its row of the log."""
+        self.state, metrics, seconds = self.loop.take(self.state, self.bank, self.done)
+        if not np.isfinite(metrics).all():
+            raise FloatingPointError(f"The loss is no longer finite in epoch {self.done + 1}")
+        self.done += 1
+        loss, accuracy = metrics.mean(0).tolist()
+        rate = self.loop.steps * self.run["batch_size"] / seconds
+        row = {"epoch": self.done, "loss": loss, "accuracy": accuracy, **self.evaluate()}
+        return row | {"seconds": seconds, "images_per_second": rate}
 
     def evaluate(self) -> dict:
         """Mean cross-entropy and accuracy of the hold-out images."""

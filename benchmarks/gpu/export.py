@@ -30,8 +30,8 @@ from benchmarks.gpu.images import write_mosaics
 from secateur import dataloader
 from secateur.distillation import choose_teachers, for_lesson, lesson_objective, write_bank
 from secateur.nets.names import NO_WEIGHTS, published_name
-from secateur.op_utils import Trainer, pure_gradients, pure_step
-from secateur.pruning import Plan, mask
+from secateur.op_utils import Trainer, compute_in, pure_gradients, pure_step
+from secateur.pruning import Plan, complexity, mask
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.inputs import load_splits, normalisation_of
@@ -48,7 +48,7 @@ from secateur.runs import RunFolder, UsageError, cli, load_snapshot, read_json, 
 RUNS = Path(__file__).with_name("full_schedules.toml")
 CHECKED = 3
 """Steps that TensorFlow takes here as well, for the runner to compare its losses with."""
-OWN = ("name", "network", "bank", "seed")
+OWN = ("name", "network", "bank", "seed", "dtype")
 """Keys of a run; all others are keys of the step `train`."""
 
 
@@ -99,6 +99,12 @@ class Subject:
         """The sub-network in widths that train fast, and the plan that cuts the surplus off."""
         return self.train.begin(self.context, self.state)
 
+    @property
+    def dense(self) -> Subject:
+        """The same with the network before its search."""
+        state = replace(self.state, network=self.state.dense, plan=None)
+        return replace(self, name=f"{self.name}-dense", state=state)
+
 
 def _behind(context: RunContext, steps: Sequence[Step]) -> State:
     """The state behind steps that are all done."""
@@ -118,6 +124,7 @@ class Course:
         trained: what the step computes with: `model`, or a lesson around it.
         spec: how.
         teachers: how many the bank has; 0 without one.
+        dtype: of what the step computes, as `--dtype` has it; its arguments and results are float32.
     """
 
     step: Train
@@ -125,6 +132,7 @@ class Course:
     trained: keras.Model
     spec: TrainingSpec
     teachers: int
+    dtype: str
 
     @classmethod
     def of(cls, subject: Subject, run: Mapping, teachers: int) -> Course:
@@ -133,6 +141,8 @@ class Course:
         keys = {key: value for key, value in run.items() if key not in OWN or key == "seed"}
         step = make_step({**subject.train.to_json(), **alone, **keys})
         model, _ = step.begin(subject.context, subject.state)
+        dtype = run.get("dtype", "float32")
+        compute_in(dtype, model)
         state = replace(subject.state, name=run["name"])
         spec = step.spec(subject.context, state)
         if spec.optimizer != "nesterov" or step.filter == "dataset" or step.images != "train":
@@ -141,7 +151,7 @@ class Course:
                 f"Received: {run['name']}: {spec.optimizer}, {step.images}, filter={step.filter}"
             )
         if "bank" not in run:
-            return cls(step, model, model, spec, 0)
+            return cls(step, model, model, spec, 0, dtype)
         with tempfile.TemporaryDirectory() as folder:
             path = stand_in(subject, teachers, Path(folder) / "bank.npy")
             asked = replace(state, bank=path, bank_of=run["bank"])
@@ -153,14 +163,19 @@ class Course:
             preprocess=for_lesson(spec.preprocess),
             extra=lambda ids: {"bank": extra[0][extra[1][ids]]},
         )
-        return cls(step, model, found.lesson, spec, teachers)
+        return cls(step, model, found.lesson, spec, teachers, dtype)
+
+    @property
+    def flops(self) -> int:
+        """Of a step: two for each MAC forward, and for its gradients by images and by kernels each."""
+        return 3 * 2 * complexity(self.model).macs * self.spec.batch_size * self.step.views
 
     @property
     def key(self) -> dict:
         """What its program depends on; two runs that have it in common share one."""
         curves = ("name", "file", "seed", "epochs", "learning_rate", "schedule", "points", "decay")
         keys = {k: v for k, v in self.step.to_json().items() if k not in (*curves, "cycle_momentum", "shown")}
-        return keys | {"teachers": self.teachers}
+        return keys | {"teachers": self.teachers, "dtype": self.dtype}
 
     def curves(self) -> dict[str, np.ndarray]:
         """What changes from step to step, float32 (steps,) each, by the name of the argument."""
@@ -314,7 +329,7 @@ class Export:
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.subjects = out, {subject.name: subject for subject in subjects}
         self.values: dict[str, np.ndarray] = {}
-        self.networks = {subject.name: self._network(subject) for subject in subjects}
+        self.networks: dict[str, dict] = {}
         self.programs: dict[str, dict] = {}
         self.teachers: dict[str, dict] = {}
 
@@ -343,6 +358,8 @@ class Export:
     def add(self, run: Mapping) -> dict:
         """Exports what a run needs; returns its row."""
         subject = self.subjects[run["network"]]
+        if subject.name not in self.networks:
+            self.networks[subject.name] = self._network(subject)
         teachers = self._teachers(subject, run["bank"]) if "bank" in run else 0
         course = Course.of(subject, run, teachers)
         spec = course.spec
@@ -367,6 +384,7 @@ class Export:
         file = self.out / f"{name}.mlir.gz"
         program = write_program(file, flat_step(course, inputs), [*state, *inputs])
         more = {"of": known, "inputs": [row["name"] for row in inputs], "first_run": run["name"]}
+        more |= {"dtype": course.dtype, "flops": course.flops}
         self.programs[name] = program | more | {"first_steps": first_steps(course)}
         print(f"{name}: {file.stat().st_size / 2**10:.0f} KiB", flush=True)
         return name
@@ -434,8 +452,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     folders = named_paths("run", args.run)
-    export = Export(args.out, [Subject.open(name, path, args.data_path) for name, path in folders.items()])
-    export.finish([export.add(run) for run in listed(args.runs) if run["network"] in folders])
+    subjects = [Subject.open(name, path, args.data_path) for name, path in folders.items()]
+    export = Export(args.out, [*subjects, *(subject.dense for subject in subjects)])
+    export.finish([export.add(run) for run in listed(args.runs) if run["network"] in export.subjects])
 
 
 if __name__ == "__main__":

@@ -135,6 +135,10 @@ class Folder:
         with open(self.work / "notes.jsonl", "a") as file:
             file.write(line + "\n")
 
+    def notes(self) -> list[dict]:
+        """Those of all sessions."""
+        return [json.loads(line) for line in (self.work / "notes.jsonl").read_text().splitlines()]
+
     # --- what travels back ----------------------------------------------------------------------------------
 
     def collect(self, out: Path) -> None:

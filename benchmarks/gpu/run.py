@@ -1,11 +1,12 @@
 """Trains what `benchmarks.gpu.export` wrote, on a machine that has JAX, Pillow, a GPU and no TensorFlow.
 
-    python -m benchmarks.gpu.run EXPORT --work WORK --out OUT --deadline_s 560
+    python -m benchmarks.gpu.run EXPORT --work WORK --out OUT --probe_s 150 --deadline_s 560
 
-A process beside this one does the list in its order; runs that have begun come first. At the deadline it
-stops; the same command goes on from its checkpoints. OUT gets epochs.jsonl (a row for each epoch),
-notes.jsonl (compile times, first losses, failures) and weights-0.npz …, every 20 seconds, too. It needs
-nothing of this project but benchmarks/__init__.py and benchmarks/gpu/.
+With --probe_s a first process measures the device and the exported steps (`probe.py`). The next one does the
+list in its order; runs that have begun come first. At the deadline it stops; the same command goes on from
+its checkpoints. OUT gets epochs.jsonl (a row for each epoch), notes.jsonl (probes, compile times, first
+losses, failures) and weights-0.npz …, every 20 seconds, too. It needs nothing of this project but
+benchmarks/__init__.py and benchmarks/gpu/.
 
 When a run fails, its process ends, since the device may be left in a state where nothing works any more. The
 next one does not use CUDA graphs and goes on from the run's last checkpoint; after a second failure the run
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.gpu.folder import Folder
@@ -74,7 +75,7 @@ def _train(device, run: Mapping, deadline: float) -> bool:
 
     course = Course(device, run)
     if device.folder.programs[run["program"]]["first_run"] == run["name"] and course.done == 0:
-        course.check()
+        course.loop.check()
     slowest, row = 0.0, {}
     while course.done < run["epochs"] and time.time() + slowest + SPARE / 2 < deadline:
         start = time.time()
@@ -93,14 +94,20 @@ def _train(device, run: Mapping, deadline: float) -> bool:
 # --- the process that starts it -----------------------------------------------------------------------------
 
 
+def probe(folder: Folder, xla_flags: str, seconds: float) -> None:
+    """Has the steps probed, for so many seconds at most; what fails there keeps no run from training."""
+    words = [*_words(folder), "--probe"]
+    with _process(words, xla_flags) as prober, contextlib.suppress(subprocess.TimeoutExpired):
+        prober.wait(seconds)
+
+
 def train(folder: Folder, out: Path, precision: str, xla_flags: str, deadline: float) -> None:
     """Has runs trained, and again after a failure; writes what travels back meanwhile and at the end."""
     folder.forget_tries()
     folder.note(
         event="session", seconds=round(deadline - time.time()), precision=precision, xla_flags=xla_flags
     )
-    words = [sys.executable, "-u", "-m", "benchmarks.gpu.run", str(folder.export), "--work", str(folder.work)]
-    words += ["--worker", "--precision", precision, "--deadline", str(deadline)]
+    words = [*_words(folder), "--worker", "--precision", precision, "--deadline", str(deadline)]
     failures = 0
     while _session(folder, out, words, xla_flags, deadline):
         before, failures = failures, sum(folder.tries(run["name"]) for run in folder.runs)
@@ -112,9 +119,15 @@ def train(folder: Folder, out: Path, precision: str, xla_flags: str, deadline: f
     print(summary(folder))
 
 
+def _words(folder: Folder) -> list[str]:
+    """This program for the same folders, as a process of its own."""
+    module = [sys.executable, "-u", "-m", "benchmarks.gpu.run"]
+    return [*module, str(folder.export), "--work", str(folder.work)]
+
+
 def _session(folder: Folder, out: Path, words: list[str], xla_flags: str, deadline: float) -> bool:
     """Whether the process that trains has failed before its time was up."""
-    with _process(words, {"XLA_FLAGS": xla_flags, "TF_CPP_MIN_LOG_LEVEL": "2"}) as worker:
+    with _process(words, xla_flags) as worker:
         while time.time() < deadline + SPARE:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(max(0.1, min(COLLECT_EVERY, deadline + SPARE - time.time())))
@@ -126,8 +139,9 @@ def _session(folder: Folder, out: Path, words: list[str], xla_flags: str, deadli
 
 
 @contextlib.contextmanager
-def _process(words: list[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen]:
+def _process(words: list[str], xla_flags: str) -> Iterator[subprocess.Popen]:
     """A process that does not outlive the block."""
+    settings = {"XLA_FLAGS": xla_flags, "TF_CPP_MIN_LOG_LEVEL": "2"}
     process = subprocess.Popen(words, env=os.environ | settings)
     try:
         yield process
@@ -136,9 +150,20 @@ def _process(words: list[str], settings: Mapping[str, str]) -> Iterator[subproce
         process.wait()
 
 
+def probed(notes: Iterable[Mapping]) -> list[str]:
+    """A line for each probe: speed, an epoch, shares of the device's FLOP/s in that precision and bytes/s."""
+    return [
+        f"{note['program']:28} {note['precision']:8} {note['images_per_second']:.0f} images/s "
+        f"{note['epoch_seconds']:.2f} s an epoch, {100 * note['of_product']:.1f} % of FLOP/s, "
+        f"{100 * note['of_bandwidth']:.1f} % of bytes/s"
+        for note in notes
+        if note["event"] == "probe"
+    ]
+
+
 def summary(folder: Folder) -> str:
-    """A line for each run that has begun."""
-    lines = []
+    """A line for each probe, and for each run that has begun."""
+    lines = probed(folder.notes())
     for run in folder.runs:
         if rows := folder.log(run["name"]):
             last = rows[-1]
@@ -160,9 +185,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and results, to go on from")
     parser.add_argument("--out", type=Path, help="what travels back (default: WORK/out)")
     parser.add_argument("--deadline_s", type=float, default=3600, help="seconds that the session may take")
+    parser.add_argument(
+        "--probe_s", type=float, default=0, help="seconds of these for ceilings and short probes of all steps"
+    )
     parser.add_argument("--precision", choices=("tf32", "float32"), default="tf32")
     parser.add_argument("--xla_flags", default="", help="for XLA; write them behind =")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     started = time.time()
@@ -171,6 +200,11 @@ def main() -> None:
     if importlib.util.find_spec("jax") is None:
         parser.error("JAX is missing: pip install 'jax[cuda13]' (without a GPU: jax)")
     folder = Folder(args.export, args.work)
+    if args.probe:
+        from benchmarks.gpu.probe import probe as probe_steps
+
+        probe_steps(folder)
+        return
     if args.worker:
         try:
             work(folder, args.precision, args.deadline)
@@ -181,6 +215,8 @@ def main() -> None:
     out = args.out or args.work / "out"
     out.mkdir(parents=True, exist_ok=True)
     folder.decode(args.export / "images")
+    if args.probe_s:
+        probe(folder, args.xla_flags, args.probe_s)
     train(folder, out, args.precision, args.xla_flags, started + args.deadline_s)
 
 

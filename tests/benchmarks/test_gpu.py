@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +20,12 @@ from benchmarks.gpu.images import read_mosaics, write_mosaics
 from secateur.runs import load_snapshot
 from tests.helpers.forked import REPO, shell
 
+BATCH = 8
 # Shortcut A': no residual branch starts at zero, so that every weight moves from the first step on.
 TRAIN = (
     'python train_cifar.py --arch ResNet-8 --dataset DIGITS --shortcut "A\'" --baseline_epoch 0'
-    " --target_rate 0.8 --train_epoch 1 --time_seconds 0.05 --train_path"
+    f" --target_rate 0.8 --train_epoch 1 --time_seconds 0.05 --train_images 32 --batch_size {BATCH}"
+    " --train_path"
 )
 RUNS = """
 [[runs]]
@@ -35,6 +39,18 @@ name = "labels"
 network = "small"
 schedule = "one_cycle"
 learning_rate = 0.05
+seeds = [1]
+
+[[runs]]
+name = "dense"
+network = "small-dense"
+seeds = [1]
+
+[[runs]]
+name = "bank-bf16"
+network = "small"
+bank = "interim"
+dtype = "mixed_bfloat16"
 seeds = [1]
 """
 
@@ -55,8 +71,9 @@ def trained(tmp_path_factory) -> Path:
     _done(f"{TRAIN} {folder}/run --until search_ekg")
     module = "python -m benchmarks.gpu"
     _done(f"{module}.export --run small={folder}/run --runs {folder}/runs.toml --out {folder}/export")
-    words = ["export", "--work", "work", "--out", "out", "--precision", "float32"]
-    there = os.environ | {"PYTHONPATH": f"{folder / 'without'}:{REPO}"}
+    words = ["export", "--work", "work", "--out", "out", "--precision", "float32", "--probe_s", "400"]
+    paths = [str(folder / "without"), str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "benchmarks.gpu.run", *words]
     subprocess.run(command, cwd=folder, env=there, check=True, timeout=600)
     _done(f"{module}.collect {folder}/export {folder}/out --out {folder}/results")
@@ -69,10 +86,85 @@ def _done(command: str) -> None:
     assert done.code == 0, done.err[-2000:]
 
 
-def test_first_losses_agree_to_1e_4(trained: Path):
+def _notes(trained: Path, event: str) -> dict[str, dict]:
+    """The last note of that kind on every program."""
     notes = [json.loads(line) for line in (trained / "out" / "notes.jsonl").read_text().splitlines()]
-    checks = {note["program"]: note["difference"] for note in notes if note["event"] == "check"}
-    assert set(checks) == {"bank", "labels"} and max(checks.values()) < 1e-4
+    return {note.get("program", ""): note for note in notes if note["event"] == event}
+
+
+def test_first_losses_agree_to_1e_4(trained: Path):
+    checks = {name: note["difference"] for name, note in _notes(trained, "check").items()}
+    assert checks.pop("bank-bf16") < 2**-8  # half of the distance between two numbers of 8 bits
+    assert set(checks) == {"bank", "labels", "dense"} and max(checks.values()) < 1e-4
+
+
+def test_convolutions_in_bfloat16_round_the_first_loss_to_8_bits_and_no_state(trained: Path):
+    program = json.loads((trained / "export" / "runs.json").read_text())["programs"]["bank-bf16"]
+    text = gzip.decompress((trained / "export" / program["file"]).read_bytes()).decode()
+    shapes = re.findall(r"stablehlo\.convolution.* : \((.*)\) -> (.*?)(?: loc|\n)", text)
+    assert shapes and all("f32" not in part and "bf16" in part for row in shapes for part in row)
+    assert {row["dtype"] for row in program["results"]} == {"float32"}
+    full, half = (_notes(trained, "check")[name] for name in ("bank", "bank-bf16"))
+    for side in ("losses", "tensorflow"):
+        assert 0 < abs(half[side][0] / full[side][0] - 1) < 2**-8
+
+
+# --- probes -------------------------------------------------------------------------------------------------
+
+
+def test_operations_of_a_step_are_those_that_xla_counts(trained: Path):
+    # XLA leaves out products with padding, and counts what is no product, too.
+    compiled = {re.sub(r"-4$", "", name): note for name, note in _notes(trained, "compiled").items()}
+    probes = _notes(trained, "probe")
+    for name, probe in probes.items():
+        assert 0.85 < compiled[name]["flops"] / probe["flops"] < 1.05, name
+    assert probes["bank"]["flops"] == 2 * probes["labels"]["flops"]  # two views
+    assert probes["bank"]["flops"] == probes["bank-bf16"]["flops"]
+    rows = json.loads((trained / "results" / "full_schedules.json").read_text())["rows"]
+    [macs] = (row["macs"] for row in rows if row["name"] == "dense-1")
+    assert probes["dense"]["flops"] == 3 * 2 * macs * BATCH
+
+
+def test_a_step_reads_and_writes_its_state_at_least(trained: Path):
+    programs = json.loads((trained / "export" / "runs.json").read_text())["programs"]
+    probes = _notes(trained, "probe")
+    assert set(probes) == set(programs) == {"bank", "labels", "dense", "bank-bf16"}
+    for name, probe in probes.items():
+        state = 4 * sum(np.prod(row["shape"]) for row in programs[name]["results"][:-1])
+        assert probe["bytes"] > 2 * state
+
+
+def test_shares_are_those_of_the_ceilings_of_the_same_session(trained: Path):
+    ceilings = _notes(trained, "ceilings")[""]
+    probes = _notes(trained, "probe")
+    precisions = {name: probe["precision"] for name, probe in probes.items()}
+    assert precisions == dict.fromkeys(("bank", "labels", "dense"), "float32") | {"bank-bf16": "bfloat16"}
+    for name, probe in probes.items():
+        steps = probe["images_per_second"] / BATCH  # a second
+        product, bandwidth = ceilings[precisions[name]], ceilings["bytes"]
+        assert probe["of_product"] == pytest.approx(probe["flops"] * steps / product)
+        assert probe["of_bandwidth"] == pytest.approx(probe["bytes"] * steps / bandwidth)
+        assert probe["epoch_seconds"] == pytest.approx(4 / steps)  # 32 images
+        assert 0 < probe["of_product"] < 1.2 and 0 < probe["of_bandwidth"] < 1.2
+
+
+def test_a_probe_that_fails_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("jax")
+    from benchmarks.gpu import probe
+
+    programs = {name: {"first_run": name, "dtype": "mixed_bfloat16"} for name in ("first", "second")}
+    runs = [{"name": name, "program": name} for name in programs]
+    (tmp_path / "runs.json").write_text(
+        json.dumps({"runs": runs, "programs": programs, "networks": {}, "teachers": {}})
+    )
+    monkeypatch.setattr(probe, "ceilings", lambda side: {})
+    monkeypatch.setattr(probe, "Device", lambda folder, precision: None)
+    monkeypatch.setattr(probe, "Loop", lambda device, run, steps: {"second": 0.5}[run["name"]])
+    monkeypatch.setattr(probe, "measured", lambda loop, limits, precision: {"images_per_second": loop})
+    folder = Folder(tmp_path, tmp_path / "work")
+    probe.probe(folder)
+    events = [(note["event"], note.get("program")) for note in folder.notes()]
+    assert events == [("ceilings", None), ("failed", "first"), ("probe", "second")]
 
 
 def test_weights_after_an_epoch_agree_to_1e_3(trained: Path):
