@@ -25,8 +25,8 @@ from secateur.runs import cli
 SIDE, DIGIT = 32, 14
 TASKS = {"labels": "binary_crossentropy", "numbers": "mse", "maps": "sparse_categorical_crossentropy"}
 """What a network is to tell → its loss."""
-TRAIN, HOLDOUT, TEST = 6000, 500, 1000  # scenes
-EPOCHS, TUNED = 12, 6  # of the dense network, of the pruned one
+TRAIN, HOLDOUT, TEST = 4000, 500, 1000  # scenes
+EPOCHS, TUNED = 8, 4  # of the dense network, of the pruned one
 
 
 def scenes(digits: Images, count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
