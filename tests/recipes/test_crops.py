@@ -1,4 +1,4 @@
-"""Recipes that show crops, as `ekg_imagenet` does: a model of one's own sees those of a net of this project."""
+"""Recipes of random crops, as `ekg_imagenet`: a model of one's own sees what a net of this project sees."""
 
 import keras
 import numpy as np
