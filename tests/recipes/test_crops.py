@@ -12,6 +12,7 @@ from secateur.recipes.engine.config import EvaluateOptions, RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.run import run
 from secateur.recipes.engine.subject import Subject
+from secateur.runs import load_snapshot, read_json
 from tests.helpers import like_imagenet
 
 layers = keras.layers
@@ -86,6 +87,37 @@ def test_models_of_other_inputs_than_one_square_read_whole_images(photos, shapes
     what = subject(*shapes)
     context = context_of(what, photos, dataset="folder")
     assert context.pipeline.crop is None and context.splits.facts.shape == shapes[0]
+
+
+PEAK = """
+import re, sys
+from secateur.__main__ import call
+call("train", sys.argv[1:], "train_cifar.py")
+with open("/proc/self/status") as status:
+    print("peak", 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]))
+"""
+MOST = 4e9  # bytes; 8 images of 224 pixels a step
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_resnet50_of_keras_applications_is_pruned_and_trained_at_224_pixels(programs, tmp_path):
+    keras.applications.ResNet50(weights=None, classes=10).save(tmp_path / "resnet50.keras")
+    like_imagenet.write(tmp_path, 50, tests=10, classes=10, name="few_of_imagenet")
+    words = (
+        "resnet50.keras --recipe ekg_imagenet --dataset tfds:few_of_imagenet@256 --data_path . --stream"
+        " --force --criterion l1 --target_rate 0.5 --train_images 16 --train_epoch 1 --batch_size 8"
+        " --val_batch_size 8 --time_seconds 0.02 --train_path run"
+    )
+    done = programs.run_code(PEAK, *words.split(), cwd=tmp_path)
+    assert done.code == 0, done.err[-2000:]
+    assert int(done.out.split()[-1]) < MOST
+    before, _, after = read_json(tmp_path / "run" / "report.json")["rows"]
+    assert before["macs"] == 3_855_945_728, "as published: 3.86 billion with 1,000 classes"
+    assert after["macs"] <= 0.51 * before["macs"]
+    facts = load_snapshot(tmp_path / "run" / "trained_param.pkl").facts
+    assert (facts["crop"], facts["resize"]) == (224, 256)
+    assert keras.models.load_model(tmp_path / "run" / "compact.keras").input_shape == (None, 224, 224, 3)
 
 
 def ring(side: int) -> np.ndarray:
