@@ -19,6 +19,8 @@ from secateur.runs.errors import DataError
 Listing = tuple[list[Path], np.ndarray, list[str]]
 Layout = Callable[[str, Path, str], Listing]
 
+NAME = "folder"
+"""What a data set of one's own files is called."""
 LARGEST = 224
 """Side of the images of a folder whose first image is larger."""
 

@@ -36,7 +36,6 @@ INSTEAD = {
 }  # fmt: skip
 """Options of the command line → the argument that says the same."""
 ELSEWHERE = (".tflite", ".kpz")
-FOLDER = "folder"  # what a data set of files is called
 COMPARED = 256  # images that say whether they are others than the folder's
 Data = Any  # what `dataloader.sources.memory.images_of` takes, or a folder
 
@@ -170,7 +169,7 @@ def _folder(subject: Subject, part: str, folder: Path, options: RunOptions) -> t
             f"There is no such folder. Received: {part}={folder}\n"
             "give a folder with a sub-folder of images for each class, or (images, labels)"
         )
-    given, shape = (part, folders.classes_layout), subject.loaded(options.images, FOLDER)
+    given, shape = (part, folders.classes_layout), subject.loaded(options.images, folders.NAME)
     classes, _ = folders.inspect(*given, shape, str(folder))
     if len(classes) < 2:
         raise DataError(f"A sub-folder of images for each class is needed. Received: {part}={folder}")

@@ -22,6 +22,7 @@ from secateur import nets
 from secateur.dataloader import Facts, parts_of
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.registry import find_dataset
+from secateur.dataloader.sources import folders
 from secateur.dataloader.views import as_read, evaluation_view
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
@@ -160,13 +161,14 @@ class Subject:
     def loaded(self, images: Pipeline, dataset: str) -> Shape | None:
         """(height, width, channels) that images are brought to when they are read; None: the data set's own.
 
-        Where crops are taken of them that is what the data set is known to have, or room for the crops.
-        Raises as `shape` does.
+        Where crops are taken of them that is what the data set is known to have, or room for the crops: of
+        any data set for one's own model, of a folder for a net of this project. Raises as `shape` does.
         """
         shape, shown = self.shape, self.shown(images)
-        if shape is None or not shown.crop:
+        if not shown.crop or (shape is None and dataset != folders.NAME):
             return shape
-        return (*(find_dataset(dataset).shape or (shown.resize, shown.resize))[:2], shape[2])
+        side = shown.resize or shown.crop
+        return (*(find_dataset(dataset).shape or (side, side))[:2], shape[2] if shape else 3)
 
     @property
     def input_shapes(self) -> list[tuple[int | None, ...]]:

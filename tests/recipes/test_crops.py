@@ -75,6 +75,10 @@ def test_images_have_room_for_the_crops_or_the_size_that_the_data_has(photos):
         images = RunOptions(train_path="none", pipeline="imagenet").images
         assert subject((64, 64, 3)).loaded(images, name) == (side, side, 3)
         assert subject((64, 64, 1)).loaded(images, name) == (side, side, 1)
+    nets = {"folder": (256, 256, 3), "folder@100": None, "IMAGENET@256": None, "tfds:cifar10": None}
+    assert {name: Subject().loaded(images, name) for name in nets} == nets
+    own = choose("--recipe ekg_imagenet --data photos --arch ResNet-18".split())
+    assert (own.dataset, own.data_path) == ("folder", "photos")
     whole = subject((64, 64, 3)).shown(images, (64, 64, 3))
     assert (whole.crop, whole.resize) == (64, 64), "images of its own size are evaluated whole"
     inputs = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
