@@ -48,9 +48,10 @@ def training_view(images: tf.Tensor, seed: tf.Tensor, pipeline: Pipeline, facts:
 
 def evaluation_view(images: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
     """Return images as they are evaluated, whole or their centre: float32 [b, h, w, 3], 0–255."""
-    if not pipeline.crop:
+    side, resize = pipeline.crop, pipeline.resize or pipeline.crop
+    if not side or (side == resize and tuple(images.shape[1:3]) == (side, side)):
         return tf.cast(images, tf.float32)
-    return centre_crop(images, pipeline.resize or pipeline.crop, pipeline.crop)
+    return centre_crop(images, resize, side)
 
 
 def as_read(images: tf.Tensor, facts: Facts) -> tf.Tensor:

@@ -19,6 +19,8 @@ from secateur.runs.errors import DataError
 Listing = tuple[list[Path], np.ndarray, list[str]]
 Layout = Callable[[str, Path, str], Listing]
 
+NAME = "folder"
+"""What a data set of one's own files is called."""
 LARGEST = 224
 """Side of the images of a folder whose first image is larger."""
 
@@ -114,8 +116,12 @@ def _flat(root: Path) -> Listing | None:
 
 def has_tests(data_path: str | None, tests: tuple[str, ...] = _TESTS) -> bool:
     """Whether a folder of `classes_layout` has a test part."""
-    root = Path(data_path or "").expanduser()
-    return (root / "train").is_dir() and _tests_of(root, tests) is not None
+    return tests_beside(Path(data_path or "").expanduser(), tests) is not None
+
+
+def tests_beside(root: Path | None, tests: tuple[str, ...] = _TESTS) -> Path | None:
+    """The test part of a folder of `classes_layout`, if there is one."""
+    return _tests_of(root, tests) if root and (root / "train").is_dir() else None
 
 
 def _tests_of(root: Path, tests: tuple[str, ...]) -> Path | None:

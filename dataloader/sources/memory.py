@@ -74,7 +74,7 @@ def _batches(data: Any, rank: int, what: str) -> Iterator[tuple]:
         yield from (data[i] for i in range(len(data)))
     else:
         raise DataError(
-            "Give (images, labels), a tf.data.Dataset or a keras.utils.PyDataset. "
+            "Give (images, labels), a folder, a tf.data.Dataset or a keras.utils.PyDataset. "
             f"Received: {what} of type {type(data).__name__}"
         )
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from secateur import dataloader
 from secateur.dataloader.pipelines import Pipeline
-from secateur.dataloader.views import evaluation_view
 from secateur.nets.snapshots import GRAPH
 from secateur.op_utils import make_forward, make_strategy
 from secateur.pruning import complexity
@@ -65,7 +64,9 @@ class _Read:
         name = normalisation_of(config.normalisation, snapshot)
         constants = constants_of(config, name, snapshot)
         asked = config.stream, config.skip_bad
-        splits = _splits(config.dataset, config.data_path, name, subject.shape, constants, *asked)
+        view = Pipeline(name, crop=crop, resize=known.get("resize"))
+        shape = subject.loaded(view, config.dataset)
+        splits = _splits(config.dataset, config.data_path, name, shape, constants, *asked)
         subject = subject.classifying(splits.facts.num_classes)
         if not subject.classifies:
             raise UsageError(
@@ -74,7 +75,7 @@ class _Read:
                 "--loss categorical_crossentropy takes one output for classes"
             )
         subject.check_classes(splits.facts.num_classes, config.dataset)
-        view = Pipeline(name, crop=crop, resize=known.get("resize"))
+        view = subject.shown(view, splits.facts.shape)
         return cls(path, subject.bare(model), subject, splits, view)
 
     def logits(self, config: EvaluateOptions) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +83,7 @@ class _Read:
         test = self.splits.test
 
         def inputs(batch: tf.Tensor) -> Any:
-            return self.subject.reads(evaluation_view(batch, self.images), self.splits.facts)
+            return self.subject.reads(batch, self.splits.facts, self.images)
 
         forward = make_forward(self.model, inputs, config.bn == "batch", config.compile)
         return forward(test.images, config.val_batch_size), test.labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from secateur.coding.sharing.kernels import KINDS
-from secateur.recipes.engine.config import OwnOptions
+from secateur.recipes.engine.config import OwnOptions, TypeOptions
 from secateur.recipes.engine.cutting import PlanOptions
 from secateur.recipes.engine.options import FilePath, Options, option
 from secateur.runs.errors import UsageError
@@ -27,7 +27,7 @@ class TuningOptions(OwnOptions):
     learning_rate: float = option(1e-2, "of fine-tuning, falling to 0 along a cosine", gt=0)
 
 
-class PruneOptions(PlanOptions, TuningOptions):
+class PruneOptions(PlanOptions, TuningOptions, TypeOptions):
     """Make a Keras model smaller: whole channels go, plain Keras layers stay."""
 
     model: FilePath = option(
@@ -57,6 +57,9 @@ class PruneOptions(PlanOptions, TuningOptions):
             raise UsageError(f"Fine-tuning {NO_IMAGES}")
         if self.curved and not self.data:
             raise UsageError(f"Sensitivity {NO_IMAGES}")
+        for name in ("gpu_id", "dtype"):
+            if name in self.model_fields_set and not self.data:
+                raise UsageError(f"--{name} {NO_IMAGES}")
         if self.int8 and not self.minutes:
             raise UsageError("--int8 is of --minutes; else: secateur int8 SMALL.keras. Received: int8=True")
         if self.minutes:

@@ -36,13 +36,12 @@ def ran(
     """
     given = {key for key in type(options).model_fields if key in RunOptions.model_fields}
     given -= {"keep_macs", "train_path", "model"}  # the budget is one of the step's
-    if "batch_size" not in options.model_fields_set:
-        given.discard("batch_size")
+    given -= {"batch_size", "gpu_id"} - options.model_fields_set  # what nobody said is found
     shared = {key: getattr(options, key) for key in given}
     recipe = RecipeFile(name, steps=[DENSE, *steps])
     place = nullcontext(options.train_path) if options.train_path else tempfile.TemporaryDirectory()
     with place as path:
-        own = {"recipe": name, "model": model, "train_path": path, "gpu_id": [], "time_seconds": 1.0}
+        own = {"recipe": name, "model": model, "train_path": path, "time_seconds": 1.0}
         config = RunOptions(**shared, **own)
         config._given_at = options.given_at  # minutes are those of the whole command
         yield Path(path), run(config, recipe, subject_of(options, original))

@@ -95,7 +95,7 @@ def _together(
     steps = [f"{target}={written(value)}" for target, value in settings.items() if "." in target]
     options = {target: value for target, value in settings.items() if "." not in target}
     every = {**given, "set": [*steps, *given.get("set", [])]}
-    unused = OF_NETS if given.get("model") else ()
+    unused = [*(OF_NETS if given.get("model") else ()), *(["dataset"] if given.get("data") else ())]
     usual = {key: value for key, value in recipe.options.items() if key not in unused}
     return RunOptions(**{**usual, **options, **every, "recipe": name})
 

@@ -17,7 +17,7 @@ import numpy as np
 from secateur.dataloader import Columns, Facts, Images, Splits, given_splits, parts_of
 from secateur.dataloader.pipelines import Constants
 from secateur.dataloader.registry import renormalised
-from secateur.dataloader.sources import memory
+from secateur.dataloader.sources import folders, memory
 from secateur.dataloader.splits import equidistant
 from secateur.nets.keras_json import config_of
 from secateur.nets.snapshots import check_finite_model
@@ -27,7 +27,7 @@ from secateur.recipes.engine.files import COMPACT
 from secateur.recipes.engine.report import print_table
 from secateur.recipes.engine.run import run_on
 from secateur.recipes.engine.subject import Subject
-from secateur.runs.errors import RunFolderError, UsageError
+from secateur.runs.errors import DataError, RunFolderError, UsageError
 from secateur.runs.files import to_json
 
 INSTEAD = {
@@ -37,7 +37,7 @@ INSTEAD = {
 """Options of the command line → the argument that says the same."""
 ELSEWHERE = (".tflite", ".kpz")
 COMPARED = 256  # images that say whether they are others than the folder's
-Data = Any  # what `dataloader.sources.memory.images_of` takes
+Data = Any  # what `dataloader.sources.memory.images_of` takes, or a folder
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def compress(
     Args:
         model: functional or Sequential; it stays as it is.
         train: (images, labels), a `tf.data.Dataset` or a `keras.utils.PyDataset`. Images are one array, or as
-            many as the model has inputs.
+            many as the model has inputs. Or a folder with a sub-folder of images for each class, as --data.
         holdout: as `train`; what chooses between networks. None takes a tenth of `train`.
-        test: as `train`; read once, for the report.
+        test: as `train`; read once, for the report. None is the part of tests of a folder, if it has one.
         recipe: a name of `--recipe list`, or a TOML file; None is "ekg", or "auto" where `minutes` are given,
             all that this call may take.
         loss: see `nets.task.Task.of`; None is what the model was compiled with.
@@ -111,10 +111,10 @@ def compress(
         given = {"augmentation": augmentation, "normalisation": pixels, "gpu_id": [], **options}
         with _in_arguments():
             run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
-            read = _read(subject, {"train": train, "holdout": holdout, "test": test})
+            names, read = _read(subject, {"train": train, "holdout": holdout, "test": test}, run)
             subject = _judged(subject, read["train"].labels)
             read = {part: _labelled(subject, images) for part, images in read.items()}
-            splits = _splits(subject, read, classes, pixels, run.constants)
+            splits = _splits(subject, read, classes, names, pixels, run.constants)
             report = run_on(run, subject, splits, _digests(subject, read))
         small = keras.models.load_model(Path(path) / COMPACT, compile=False)
         files = {file.name: file.read_bytes() for file in Path(path).iterdir() if file.suffix in ELSEWHERE}
@@ -126,7 +126,7 @@ def _in_arguments() -> Iterator[None]:
     """Errors that name options of the shell name the arguments of this call instead."""
     try:
         yield
-    except (UsageError, RunFolderError) as error:
+    except (UsageError, DataError, RunFolderError) as error:
         text = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
         text = re.sub(r"--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", text)
         text = re.sub(r"--(\w+)", lambda found: _argument(found[1]), text)
@@ -138,15 +138,50 @@ def _argument(option: str) -> str:
     return f"{option}=True" if option in switches else INSTEAD.get(option, option)
 
 
-def _read(subject: Subject, parts: Mapping[str, Data | None]) -> dict[str, Images]:
+def _read(
+    subject: Subject, parts: Mapping[str, Data | None], options: RunOptions
+) -> tuple[tuple[str, ...], dict[str, Images]]:
+    """Names of the classes, where a folder has them, and the parts that are given.
+
+    Beside a folder of training images stand those of tests, unless others are given.
+    """
+    given = {part: data for part, data in parts.items() if data is not None}
+    named = {part: Path(data).expanduser() for part, data in given.items() if isinstance(data, str | Path)}
+    if "test" not in given and (beside := folders.tests_beside(named.get("train"))):
+        named |= {"test": beside} if beside not in named.values() else {}
+    read, names = {}, ()
+    for part, folder in named.items():
+        classes, read[part] = _folder(subject, part, folder, options)
+        if (names := names or classes) != classes:
+            raise DataError(
+                f"All folders need the same sub-folders, one for each class. Received: {part}={folder}, "
+                f"{sorted({*classes} ^ {*names})[:5]} not in each"
+            )
     rank = len(subject.original.inputs[0].shape)
-    return {part: memory.images_of(data, rank, part) for part, data in parts.items() if data is not None}
+    read |= {part: memory.images_of(data, rank, part) for part, data in given.items() if part not in named}
+    return names, read
+
+
+def _folder(subject: Subject, part: str, folder: Path, options: RunOptions) -> tuple[tuple[str, ...], Images]:
+    """Classes of a folder, and its images, as --data reads them."""
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no such folder. Received: {part}={folder}\n"
+            "give a folder with a sub-folder of images for each class, or (images, labels)"
+        )
+    given, shape = (part, folders.classes_layout), subject.loaded(options.images, folders.NAME)
+    classes, _ = folders.inspect(*given, shape, str(folder))
+    if len(classes) < 2:
+        raise DataError(f"A sub-folder of images for each class is needed. Received: {part}={folder}")
+    how = {"shape": shape, "stream": options.stream, "skip_bad": options.skip_bad}
+    return tuple(classes), folders.read(*given, "train", str(folder), **how)
 
 
 def _splits(
     subject: Subject,
     read: Mapping[str, Images],
     classes: int | None,
+    names: tuple[str, ...],
     pixels: str,
     constants: Constants | None,
 ) -> Splits:
@@ -160,6 +195,7 @@ def _splits(
         flip=True,
         normalisation="given",
         colours=_bytes(images),
+        class_names=names,
     )
     if _bytes(images):
         usual = "0..255" if pixels == "auto" else pixels

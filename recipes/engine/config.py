@@ -25,6 +25,25 @@ VOLATILE = (
 size."""
 
 
+class DeviceOptions(Options):
+    """Where it runs."""
+
+    gpu_id: list[int] = option([0], "GPUs to use")
+
+    @property
+    def devices(self) -> list[int]:
+        """The GPUs that were asked for; [] where nobody said which: the first one, if there is one."""
+        return self.gpu_id if "gpu_id" in self.model_fields_set else []
+
+
+class TypeOptions(Options):
+    """How precisely it trains."""
+
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
+        "float32", "of what trainings and teachers compute; weights, losses and reports are float32 always"
+    )
+
+
 class ImageOptions(Options):
     """Images, and how a network reads them."""
 
@@ -62,7 +81,7 @@ class ImageOptions(Options):
         return (tuple(self.mean), tuple(self.std)) if self.mean and self.std else None
 
 
-class OwnOptions(ImageOptions):
+class OwnOptions(ImageOptions, DeviceOptions):
     """What is done to a model of one's own on images."""
 
     loss: str | None = option(
@@ -87,12 +106,11 @@ class OwnOptions(ImageOptions):
         return self._given_at
 
 
-class Common(ImageOptions):
+class Common(ImageOptions, DeviceOptions):
     """What training and evaluation both need to know."""
 
     arch: str = option("ResNet-56", "architecture; must be that of the snapshots")
     dataset: str = option("CIFAR10", "data set; --data instead of it names one's own images")
-    gpu_id: list[int] = option([0], "GPUs to use")
     tpu: str | None = option(None, "address of a TPU, or local")
     compile: bool | None = option(None, "force XLA on or off (default: on for GPU and TPU)")
     bn: Literal["moving", "batch"] = option(
@@ -102,13 +120,8 @@ class Common(ImageOptions):
     def __init__(self, **values: Any) -> None:
         super().__init__(**_spelled_out(values))
 
-    @property
-    def devices(self) -> list[int]:
-        """The GPUs that were asked for; [] where nobody said which: the first one, if there is one."""
-        return self.gpu_id if "gpu_id" in self.model_fields_set else []
 
-
-class RunOptions(Common, OwnOptions):
+class RunOptions(Common, OwnOptions, TypeOptions):
     """What every run needs to know: which recipe, where to, from what, on how many images at a time."""
 
     recipe: str = option("ekg", "name or file, behind --recipe")
@@ -140,9 +153,6 @@ class RunOptions(Common, OwnOptions):
         'snapshots that a step with teacher = "files" learns from: logits of all, features of the first',
     )
     train_images: int | None = option(None, "train on this many images only", ge=1)
-    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
-        "float32", "of what trainings and teachers compute; weights, losses and reports are float32 always"
-    )
     accum: int = option(1, "micro-batches per batch (gradient accumulation)", ge=1)
     sync_bn: bool = option(
         False, "take BatchNorm's statistics over all devices, not over the share of each; not with --accum"

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur import nets
-from secateur.dataloader import Columns, Images, Splits, parts_of
+from secateur.dataloader import Images, Splits, parts_of
 from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.views import evaluation_view, training_view
 from secateur.distillation import labels_only
@@ -80,7 +80,7 @@ class RunContext:
     @property
     def pipeline(self) -> Pipeline:
         """What is done to images before the network reads them."""
-        return self.subject.shown(self.config.images)
+        return self.subject.shown(self.config.images, self.splits.facts.shape)
 
     def step(self, name: str, file: str, make: Callable[[Path], dict | None]) -> Path:
         """`RunFolder.step`; checkpoints of the step are dropped as soon as its file is complete.
@@ -213,9 +213,7 @@ class RunContext:
 
     def inputs(self, images: Any) -> Any:
         """uint8 (n, h, w, c) → float32, normalised, as evaluation shows it; see `Subject.reads`."""
-        if len(getattr(images, "shape", ())) == 4 and not isinstance(images, Columns):
-            images = evaluation_view(images, self.pipeline)
-        return self.subject.reads(images, self.splits.facts)
+        return self.subject.reads(images, self.splits.facts, self.pipeline)
 
     def arrays(self, images: Any) -> Any:
         """The same as arrays, in the structure that the network reads, made in parts of a batch."""
@@ -236,11 +234,11 @@ class RunContext:
         return self._view(batch, seed, replace(self.pipeline, views=2))
 
     def _view(self, batch: Batch, seed: tf.Tensor, pipeline: Pipeline) -> tf.Tensor:
-        if self.config.augmentation == "none" and not pipeline.crop:
-            return self.inputs(
-                keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), batch["images"])
-            )
-        if self.config.augmentation != "recipe" and pipeline.pad:  # of 32 pixels the published 4
-            pipeline = replace(pipeline, pad=min(batch["images"].shape[1:3]) // SHIFT)
-        facts = self.splits.facts
-        return self.subject.reads(training_view(batch["images"], seed, pipeline, facts), facts)
+        images, facts = batch["images"], self.splits.facts
+        if self.config.augmentation == "none":
+            return self.inputs(keras.tree.map_structure(lambda x: tf.concat([x] * pipeline.views, 0), images))
+        if self.config.augmentation != "recipe":  # of what evaluation shows
+            images = evaluation_view(images, pipeline)
+            pad = min(images.shape[1:3]) // SHIFT if pipeline.pad else 0  # of 32 pixels the published 4
+            pipeline = replace(pipeline, pad=pad, crop=None)
+        return self.subject.reads(training_view(images, seed, pipeline, facts), facts)

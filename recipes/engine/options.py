@@ -182,10 +182,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """--pixels -1..1 as --pixels=-1..1, since argparse takes the second word for a flag."""
+    """--pixels -1..1 as --pixels=-1..1, since argparse takes the second word, no number, for a flag."""
     found: list[str] = []
     for word in words:
-        if found and re.match(r"-\d+\.\.", word) and re.fullmatch(r"--\w+", found[-1]):
+        value = re.match(r"-[\d.]", word) and not re.fullmatch(r"-\d+|-\d*\.\d+", word)
+        if found and value and re.fullmatch(r"--\w+", found[-1]):
             found[-1] += f"={word}"
         else:
             found.append(word)

@@ -15,7 +15,7 @@ from secateur.recipes.engine.inputs import check_batch
 from secateur.recipes.engine.recipe import RecipeFile, check_steps, find_recipe
 from secateur.recipes.engine.step import NetworkStep, Start, Step, make_step
 from secateur.recipes.engine.subject import Subject
-from secateur.runs import DataError, UsageError, sha256
+from secateur.runs import DataError, UsageError, sha256, warn
 from secateur.runs.suggest import nearest
 
 ENDING = ("compact", "litert", "report")
@@ -74,6 +74,7 @@ def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program
         )
     end = _end(steps, options.until)
     used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
+    _warn_of_batches(used, options, recipe)
     flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
     system = " ".join([recipe.name, *_switched(recipe, flags)])
     return Program(options, used, end == len(steps), flags, system, recipe)
@@ -85,6 +86,18 @@ def _end(steps: Sequence[Step], until: str | None) -> int:
     if until and until not in names:
         raise UsageError(f"Unknown step. Received: until={until}. {nearest(until, names)}")
     return names.index(until) + 1 if until else len(steps)
+
+
+def _warn_of_batches(steps: Sequence[Step], options: RunOptions, recipe: RecipeFile) -> None:
+    """Where the user gives a size of batches that some trainings do not take."""
+    size = options.batch_size
+    if "batch_size" not in options.model_fields_set or size == recipe.options.get("batch_size"):
+        return
+    single = [one for step in steps for one in getattr(step, "made", [step]) if one.trains(options)]
+    if own := {one.label: one.batch_size for one in single if one.batch_size not in (None, size)}:
+        have = ", ".join(f"{label} {count}" for label, count in own.items())
+        change = " ".join(f"{label}.batch_size={size}" for label in own)
+        warn(f"--batch_size {size} changes no step that has its own: {have}; --set {change} does")
 
 
 def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from secateur.dataloader import Facts, Splits
-from secateur.dataloader.pipelines import PIXELS
+from secateur.dataloader.pipelines import PIXELS, Pipeline
 from secateur.dataloader.registry import renormalised
 from secateur.dataloader.sources import memory
 from secateur.nets.endings import logits_of
@@ -43,7 +43,8 @@ def resolve_pixels(subject: Subject, splits: Splits, options: RunOptions, stated
             warn("the model does not rescale its images: they are 0..255 unless --pixels says otherwise")
         return splits
     known = candidates(facts)
-    right = _accuracies(subject, splits, known)
+    view = subject.shown(options.images, facts.shape)
+    right = _accuracies(subject, splits, known, view)
     name = facts.normalisation
     if not known_range and not rescales(subject.original):
         name = max(right, key=right.get)
@@ -96,7 +97,9 @@ def _count(splits: Splits) -> int:
     return min(TRIED, len(splits.train))
 
 
-def _accuracies(subject: Subject, splits: Splits, known: Mapping[str, Facts]) -> dict[str, float]:
+def _accuracies(
+    subject: Subject, splits: Splits, known: Mapping[str, Facts], view: Pipeline
+) -> dict[str, float]:
     """Share of some training images that the model gets right, by normalisation."""
     train, bare = splits.train, logits_of(subject.original)
     chosen = np.random.default_rng(0).permutation(len(train))[: _count(splits)]
@@ -104,7 +107,7 @@ def _accuracies(subject: Subject, splits: Splits, known: Mapping[str, Facts]) ->
     forward = tf.function(lambda x: bare(x, training=False))
 
     def right(facts: Facts) -> float:
-        found = [forward(subject.reads(part, facts)).numpy() for part in parts]
+        found = [forward(subject.reads(part, facts, view)).numpy() for part in parts]
         return subject.task.score(train.labels[chosen], np.concatenate(found))
 
     return {name: right(facts) for name, facts in known.items()}

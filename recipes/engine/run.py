@@ -71,7 +71,8 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
             options = options.model_copy(update={"arch": subject.original.name})
             program = replace(program, options=options)
         stated = any("normalisation" in source.facts for source in sources.values())
-        splits = load_splits(options, *_reading(options, sources), subject.shape)
+        shape = subject.loaded(options.images, options.dataset)
+        splits = load_splits(options, *_reading(options, sources), shape)
         if splits.facts.labelled:
             subject = subject.classifying(splits.facts.num_classes)
         if not subject.classifies:

@@ -149,6 +149,10 @@ class Step(Options):
         """Whether images alone are not enough."""
         return True
 
+    def trains(self, config: RunOptions) -> bool:
+        """Whether it takes batches of training images."""
+        return False
+
     def check_options(self, config: RunOptions) -> None:
         """Raises `UsageError` for options of the run that do not fit this step, before any file is read."""
 

@@ -21,7 +21,9 @@ import tensorflow as tf
 from secateur import nets
 from secateur.dataloader import Facts, parts_of
 from secateur.dataloader.pipelines import Pipeline
-from secateur.dataloader.views import as_read
+from secateur.dataloader.registry import find_dataset
+from secateur.dataloader.sources import folders
+from secateur.dataloader.views import as_read, evaluation_view
 from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
 from secateur.nets.functional import functional
@@ -141,9 +143,32 @@ class Subject:
             raise UsageError(f"Images go into inputs (height, width, 1 or 3). Received: inputs {shapes}")
         return max(shapes, key=lambda shape: (shape[2], shape[0] * shape[1]))
 
-    def shown(self, images: Pipeline) -> Pipeline:
-        """How images are prepared for it: one's own model reads its own size, and no part of them."""
-        return images if self.original is None else replace(images, crop=None, resize=None)
+    def shown(self, images: Pipeline, stored: tuple[int, ...] = ()) -> Pipeline:
+        """How images are prepared for it: crops for one's own model have its side.
+
+        `stored` is the shape that they come in. Those of the model's own size are evaluated whole, as is
+        everything that goes into several inputs, or into one that is no square.
+        """
+        if self.original is None or not images.crop:
+            return images
+        (shape, *others), whole = self.input_shapes, replace(images, crop=None, resize=None)
+        if others or len(shape) != 3 or shape[0] is None or shape[0] != shape[1]:
+            return whole
+        side, around = shape[0], (images.resize or images.crop) / images.crop
+        same = tuple(stored[:2]) == shape[:2]
+        return replace(images, crop=side, resize=side if same else round(side * around))
+
+    def loaded(self, images: Pipeline, dataset: str) -> Shape | None:
+        """(height, width, channels) that images are brought to when they are read; None: the data set's own.
+
+        Where crops are taken of them that is what the data set is known to have, or room for the crops: of
+        any data set for one's own model, of a folder for a net of this project. Raises as `shape` does.
+        """
+        shape, shown = self.shape, self.shown(images)
+        if not shown.crop or (shape is None and dataset != folders.NAME):
+            return shape
+        side = shown.resize or shown.crop
+        return (*(find_dataset(dataset).shape or (side, side))[:2], shape[2] if shape else 3)
 
     @property
     def input_shapes(self) -> list[tuple[int | None, ...]]:
@@ -178,15 +203,16 @@ class Subject:
         shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
         return shapes == [(classes,)] or (shapes == [(1,)] and classes == 2)
 
-    def reads(self, images: Any, facts: Facts) -> Any:
+    def reads(self, images: Any, facts: Facts, view: Pipeline | None = None) -> Any:
         """What the network reads of images on the 0–255 scale: each of several inputs at its own size.
 
+        `view` makes of them what evaluation shows; without it they are prepared already.
         What is no batch of images, or one array for each input (`Columns`), is read as it is.
         """
         images = parts_of(images)
         if not hasattr(images, "shape") or len(images.shape) != 4:
             return keras.tree.map_structure(lambda x: tf.cast(x, tf.float32), images)
-        images = as_read(images, facts)
+        images = as_read(evaluation_view(images, view) if view else images, facts)
         if self.original is None or len(self.original.inputs) == 1:
             return images
         return [_fitted(images, tensor.shape[1:]) for tensor in self.original.inputs]

@@ -11,6 +11,7 @@ import keras
 from tqdm import tqdm
 
 from secateur import nets
+from secateur.dataloader.sources.memory import NAME as MEMORY
 from secateur.exports.timing import seconds
 from secateur.op_utils import make_forward
 from secateur.recipes.engine.config import RunOptions
@@ -42,6 +43,11 @@ class Dense(Train):
     def needs_labels(self, config: RunOptions) -> bool:
         """To train it, not to read it."""
         return config.from_scratch
+
+    def trains(self, config: RunOptions) -> bool:
+        """Not where a network is given, or weights are random."""
+        own = (config.model or config.dataset == MEMORY) and not config.from_scratch
+        return bool(self.epochs) and not own and not self.given(config)
 
     def check(self, start: Start) -> None:
         """It begins with one network."""

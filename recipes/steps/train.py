@@ -83,6 +83,10 @@ class Train(LearningOptions, NetworkStep):
                 f"Received: {self.label}.points={self.points}, decay={self.decay}"
             )
 
+    def trains(self, config: RunOptions) -> bool:
+        """That is what it is for."""
+        return True
+
     def check_options(self, config: RunOptions) -> None:
         """Teachers must be given where it learns from their files."""
         if config.teacher or not (config.model or config.dataset == MEMORY):  # else the model itself teaches

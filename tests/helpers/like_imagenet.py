@@ -40,11 +40,13 @@ def _bytes(image: Image.Image, kind: str) -> bytes:
     return file.getvalue()
 
 
-def write(folder: Path, images: int, tests: int = CLASSES) -> None:
-    """Write `imagenet2012` as tensorflow-datasets does."""
+def write(
+    folder: Path, images: int, tests: int = CLASSES, classes: int = CLASSES, name: str = "imagenet2012"
+) -> None:
+    """Write `imagenet2012`, or another name with fewer classes, as tensorflow-datasets does."""
 
     def rows(count: int) -> Iterator[tuple[bytes, int]]:
         for i in range(count):
-            yield encoded(i if i < SIZES else SIZES + i % SIZES), i % CLASSES
+            yield encoded(i if i < SIZES else SIZES + i % SIZES), i % classes
 
-    store(folder, "imagenet2012", CLASSES, {"train": rows(images), "validation": rows(tests)}, "5.1.0")
+    store(folder, name, classes, {"train": rows(images), "validation": rows(tests)}, "5.1.0")

@@ -13,9 +13,11 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from secateur import __main__ as program
+from secateur.compute import devices
 from secateur.exports import litert_runner
 from secateur.exports.parity import compare
 from secateur.pruning import complexity
+from secateur.recipes.steps import train
 from secateur.runs import EXIT_CODES, DataError, RunFolderError, SecateurError, UsageError, sha256
 
 parse = partial(program.parse, "prune")
@@ -91,6 +93,28 @@ def test_images_mend_and_train_the_pruned_model(secateur, stripes, tmp_path):
     again = secateur("prune", stripes / "stripes.keras", *options)
     assert sha256(tmp_path / "run" / "snap_train.pkl") == digest, "what is done is not done again"
     assert "epoch 3: loss" in again
+
+
+def test_a_gpu_and_a_type_are_those_of_every_training(secateur, stripes, tmp_path, monkeypatch):
+    seen, computing_in = [], train.computing_in
+    monkeypatch.setattr(train, "computing_in", lambda *given: seen.append(given[0]) or computing_in(*given))
+    monkeypatch.setattr(devices, "warn", seen.append)
+    words = (
+        "--keep 0.5 --finetune_epochs 1 --gpu_id 0 1 --dtype mixed_bfloat16 --train_path run -o small.keras"
+    )
+    secateur("prune", stripes / "stripes.keras", "--data", stripes / "images", *words.split())
+    assert seen == [
+        "no GPU on this machine, --gpu_id 0 1 is ignored: running on the CPU",
+        "mixed_bfloat16",
+    ]
+    small = keras.models.load_model(tmp_path / "small.keras")
+    assert {layer.dtype_policy.name for layer in small.layers} == {"float32"}
+
+
+@pytest.mark.parametrize("words", ["--gpu_id 0", "--dtype mixed_bfloat16"])
+def test_a_gpu_or_a_type_without_images_has_nothing_to_do(words):
+    with pytest.raises(UsageError, match=f"^{words.split()[0]} needs images"):
+        parse(["model.keras", "--keep", "0.5", "-o", "small.keras", *words.split()])
 
 
 def test_a_plan_of_a_nested_model_has_its_own_names_with_and_without_images(secateur, stripes, tmp_path):

@@ -146,3 +146,34 @@ def test_logits_are_stored_only_for_images_that_do_not_change_and_losses_that_as
 
     assert has_bank("--no-augment")
     assert not has_bank("--no-augment", "--distill", "kd+at") and not has_bank()
+
+
+OWN = "warning: --batch_size 32 changes no step that has its own: {}; --set {} does\n"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("kesi_steps", ("dense 64, distil 64", "dense.batch_size=32 distil.batch_size=32")),
+        ("kesi_steps --trained_param a.pkl", ("distil 64", "distil.batch_size=32")),
+        ("kesi_steps --trained_param a.pkl --set distil.batch_size=32", None),
+        ("backward --model a.keras", None),
+        ("backward --model a.keras --from_scratch", ("dense 64", "dense.batch_size=32")),
+        ("ekg_imagenet", ("warm_up 256", "warm_up.batch_size=32")),
+        ("hap --teacher a.pkl", None),
+    ],
+)
+def test_a_step_with_batches_of_its_own_is_named(words, said, capsys):
+    found = program_of(choose(["--recipe", *words.split(), "--batch_size", "32"]))
+    assert capsys.readouterr().err == (OWN.format(*said) if said else "")
+    if said:
+        words = f"{words} --batch_size 32 --set {said[1]}"
+        other = program_of(choose(["--recipe", *words.split()]))
+        assert {one.batch_size for one in other.steps if one.trains(found.options)} <= {None, 32}
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("recipe", ["ekg_imagenet", "kesi_steps", "baseline"])
+def test_batches_that_nobody_asked_for_are_no_news(recipe, capsys):
+    program_of(choose(["--recipe", recipe]))
+    assert capsys.readouterr().err == ""
