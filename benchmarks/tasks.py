@@ -83,7 +83,7 @@ def measured(task: str, seed: int, keep_macs: float, criterion: str) -> dict:
     model.fit(*parts[0], batch_size=64, epochs=EPOCHS, verbose=0)
     found = secateur.compress(
         model, *parts[:2], test=parts[2], recipe="pfec_a", keep_macs=keep_macs, batch_size=64, seed=seed,
-        set=[f"prune_fixed.criterion={criterion}", f"train.epochs={TUNED}", "train.learning_rate=0.02",
+        set=[f"prune_fixed.criterion={criterion}", f"train.epochs={TUNED}", "train.learning_rate=0.01",
              "train.schedule=one_cycle"],
     )  # fmt: skip
     before, after = found.report["rows"]

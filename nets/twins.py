@@ -52,11 +52,11 @@ def training_twin(model: keras.Model, thaw: bool = True) -> keras.Model:
 def hand_over(source: keras.Model, target: keras.Model, names: Collection[str] | None = None) -> None:
     """Gives weights of `source`, all or those of these names, to the layers of `target` of the same names."""
     for layer in source.layers:
-        twin, given = target.get_layer(layer.name), named_variables(layer)
-        own = {name: variable.numpy() for name, variable in named_variables(twin).items()}
-        wanted = own.keys() & given.keys() & (given.keys() if names is None else set(names))
-        if wanted:
-            give_weights(twin, own | {name: given[name].numpy() for name in wanted})
+        if given := {name: variable.numpy() for name, variable in named_variables(layer).items()}:
+            twin = target.get_layer(layer.name)
+            own = {name: variable.numpy() for name, variable in named_variables(twin).items()}
+            wanted = [name for name in own.keys() & given if names is None or name.partition("#")[0] in names]
+            give_weights(twin, own | {name: given[name] for name in wanted})
 
 
 def flags_of(model: keras.Model) -> dict[str, dict[str, Any]]:

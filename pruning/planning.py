@@ -87,7 +87,7 @@ def make_plan(
     )  # fmt: skip
     limits = Limits(round_to, min_channels, max_drop, names(ignore))
     analysis = analysis or analyse(model, channel_statistics)
-    check_prunable(analysis)
+    check_prunable(analysis, model.name)
     if within is not None:
         refuse_measured(target)
         criterion = scores_within(model, within, criterion, analysis, data=data, **scoring)

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -245,7 +245,7 @@ class RunFolder:
             if key not in self._volatile and old != new and not unknown:
                 if isinstance(old, dict) and isinstance(new, dict):
                     differ = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-                    old, new = (_without_digests(one, differ) for one in (old, new))
+                    old, new = ({k: _short(v) for k, v in one.items() if k in differ} for one in (old, new))
                 raise RunFolderError(
                     f"{self._path} holds another run: {key}={old!r} there. "
                     f"Received: {key}={new!r}\n"
@@ -257,14 +257,9 @@ class RunFolder:
             self._lock.release()
 
 
-def _without_digests(facts: Mapping[str, Any], names: Collection[str]) -> dict:
-    """Some of them; nobody reads a SHA-256 in full."""
-    long = 64
-    return {
-        name: f"{value[:8]}…" if isinstance(value, str) and len(value) == long else value
-        for name, value in facts.items()
-        if name in names
-    }
+def _short(value: Any) -> Any:
+    """What messages show of a value: of a SHA-256 the beginning."""
+    return f"{value[:8]}…" if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else value
 
 
 def _reason(path: Path, error: OSError) -> str:

@@ -137,7 +137,8 @@ def main() -> None:
     columns = ("run", "seeds", "epochs", "MACs", "test %", "hold-out %", "s")
     print_table("Full schedules on a GPU", columns, summary(rows))
     notes = read_jsonl(args.results[-1] / "notes.jsonl")
-    print("", *probed(notes), sep="\n")
+    if lines := probed(notes):
+        print("", *lines, sep="\n")
     device = next(note for note in reversed(notes) if note.get("event") == "device")
     about = {name: contents[name] for name in ("commit", "tensorflow")} | {"command": command()}
     about |= {name: device[name] for name in ("device", "jax", "precision")}

@@ -147,10 +147,8 @@ class Loop:
         self.steps = min(len(self.ids) // run["batch_size"], most or len(self.ids))
         names = [name for name in self.program["inputs"] if f"{run['name']}/{name}" in values]
         self.curves = {name: values[f"{run['name']}/{name}"] for name in names}
-        name, make = (
-            f"{run['program']}-{self.steps}",
-            functools.partial(epoch_of, inputs=self.program["inputs"]),
-        )
+        name = f"{run['program']}-{self.steps}"
+        make = functools.partial(epoch_of, inputs=self.program["inputs"])
         data = device.images, device.labels, device.bank_shape(run)
         self._epoch = device.compiled(name, make, self.program, self.start(), *data, *self._arguments(0))
         self.flops, self.bytes = self.program["flops"], device.costs[name]["bytes"]

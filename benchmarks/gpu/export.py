@@ -48,6 +48,8 @@ from secateur.runs import RunFolder, UsageError, cli, load_snapshot, read_json, 
 RUNS = Path(__file__).with_name("full_schedules.toml")
 CHECKED = 3
 """Steps that TensorFlow takes here as well, for the runner to compare its losses with."""
+DTYPES = ("float32", "mixed_bfloat16")
+"""What the step `train` computes in; float16 would need its scale of the loss."""
 OWN = ("name", "network", "bank", "seed", "dtype")
 """Keys of a run; all others are keys of the step `train`."""
 
@@ -141,7 +143,10 @@ class Course:
         keys = {key: value for key, value in run.items() if key not in OWN or key == "seed"}
         step = make_step({**subject.train.to_json(), **alone, **keys})
         model, _ = step.begin(subject.context, subject.state)
-        dtype = run.get("dtype", "float32")
+        if (dtype := run.get("dtype", "float32")) not in DTYPES:
+            raise UsageError(
+                f"A run computes in {' or '.join(DTYPES)}. Received: {run['name']}: dtype={dtype}"
+            )
         compute_in(dtype, model)
         state = replace(subject.state, name=run["name"])
         spec = step.spec(subject.context, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -136,8 +137,12 @@ class Folder:
             file.write(line + "\n")
 
     def notes(self) -> list[dict]:
-        """Those of all sessions."""
-        return [json.loads(line) for line in (self.work / "notes.jsonl").read_text().splitlines()]
+        """Those of all sessions; a process that was killed may leave a part of a line."""
+        found = []
+        for line in (self.work / "notes.jsonl").read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     # --- what travels back ----------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ def _train(device, run: Mapping, deadline: float) -> bool:
 # --- the process that starts it -----------------------------------------------------------------------------
 
 
-def probe(folder: Folder, xla_flags: str, seconds: float) -> None:
+def have_probed(folder: Folder, xla_flags: str, seconds: float) -> None:
     """Has the steps probed, for so many seconds at most; what fails there keeps no run from training."""
     words = [*_words(folder), "--probe"]
     with _process(words, xla_flags) as prober, contextlib.suppress(subprocess.TimeoutExpired):
@@ -216,7 +216,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     folder.decode(args.export / "images")
     if args.probe_s:
-        probe(folder, args.xla_flags, args.probe_s)
+        have_probed(folder, args.xla_flags, min(args.probe_s, args.deadline_s))
     train(folder, out, args.precision, args.xla_flags, started + args.deadline_s)
 
 

@@ -137,12 +137,12 @@ class Ranking:
         return [name for name, size in self.sizes.items() if self.lowest[name] < size]
 
 
-def check_prunable(analysis: Analysis) -> None:
+def check_prunable(analysis: Analysis, name: str) -> None:
     """Raises `UsageError` where nothing can be removed: why most of the channels stay."""
     if not analysis.groups:
         worst = analysis.untouched.worst()
         reason = f"{few(worst.layers)} must stay: {worst.reason}" if worst else "no layer makes channels"
-        raise UsageError(f"No channel of this model can be removed. Received: a model where {reason}")
+        raise UsageError(f"No channel of this model can be removed. Received: model {name!r}: {reason}")
 
 
 def structures(analysis: Analysis) -> list[list[str]]:

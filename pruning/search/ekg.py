@@ -392,7 +392,7 @@ def check_reachable(model: keras.Model, settings: SearchSettings) -> None:
     Also where no channel can be removed at all. Arithmetic on shapes alone: the weights do not matter.
     """
     analysis = analyse(model)
-    check_prunable(analysis)
+    check_prunable(analysis, model.name)
     counter = Counter(model, settings.convention, analysis)
     _check_reachable({group.name: group for group in analysis.groups}, counter, settings)
 

@@ -54,7 +54,7 @@ class Reward:
         require(kind, LOSSES, "kind")
         if kind == "own" and losses is None:
             raise UsageError("Give losses, a function of labels and outputs → (n,). Received: kind='own'")
-        shares = kind in SHARES_OF
+        shares = kind in SHARES_OF_KIND
         metric = partial(_right, kind) if shares else None
         return cls(losses or partial(_losses, kind), partial(_knowledge, kind), metric, shares)
 
@@ -77,12 +77,14 @@ LOSSES = {
     "own": LossSpec.of("mse"),
 }
 """Kind of outputs → the loss of logits, or of numbers, that EKG's is for it."""
-SHARES_OF = {"classes": tf.nn.softmax, "maps": tf.nn.softmax, "labels": tf.sigmoid}
+SHARES_OF_KIND = {"classes": tf.nn.softmax, "maps": tf.nn.softmax, "labels": tf.sigmoid}
 
 
 def _each(kind: str, these: Any, outputs: Any) -> Iterator[tuple[Task, Any, Any]]:
     """What each output is for, what it is compared with, and it."""
     for y, z in zip(keras.tree.flatten(these), keras.tree.flatten(outputs), strict=True):
+        if len(z.shape) == 1:  # a number of each image
+            y, z = y[:, None], z[:, None]
         yield Task("numbers" if kind == "own" else kind, False, z.shape[-1], LOSSES[kind]), y, z
 
 
@@ -93,7 +95,7 @@ def _losses(kind: str, labels: Any, outputs: Any) -> tf.Tensor:
 def _knowledge(kind: str, teacher: Any, outputs: Any) -> tf.Tensor:
     """The same losses with the teacher's shares as labels."""
     return sum(
-        task.losses(tf.sigmoid(y) if task.two else SHARES_OF.get(kind, tf.identity)(y), z)
+        task.losses(tf.sigmoid(y) if task.two else SHARES_OF_KIND.get(kind, tf.identity)(y), z)
         for task, y, z in _each(kind, teacher, outputs)
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.pruning.choose.budgets import Budget, check_reachable
-from secateur.pruning.choose.ranking import Limits, Ranking, check_prunable
+from secateur.pruning.choose.ranking import Limits, Ranking
 from secateur.pruning.choose.targets import COUNTED, Target
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.plan import Plan
@@ -52,12 +52,10 @@ class Space:
             cost: "params", "macs" as `convention` counts them, or "bytes" of the weights in a file.
             limits: how few channels a group keeps.
 
-        Raises `UsageError` for another cost, a ratio out of range or out of reach, foreign scores,
-        and where no channel can be removed.
+        Raises `UsageError` for another cost, a ratio out of range or out of reach and foreign scores.
         """
         if cost not in COSTS:
             raise UsageError(f"The cost must be one of {', '.join(COSTS)}. Received: cost={cost!r}")
-        check_prunable(analysis)
         ranking = Ranking.of(analysis, scores, limits)
         budget = Target(f"keep_{cost}", keep).budget(analysis, ranking, convention)
         params = COUNTED["keep_params"](analysis, ranking, convention)

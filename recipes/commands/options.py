@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from secateur.coding.sharing.kernels import KINDS
-from secateur.recipes.engine.config import OwnOptions, TypeOptions
+from secateur.recipes.engine.config import DeviceOptions, OwnOptions, TypeOptions
 from secateur.recipes.engine.cutting import PlanOptions
 from secateur.recipes.engine.options import FilePath, Options, option
 from secateur.runs.errors import UsageError
@@ -27,7 +27,7 @@ class TuningOptions(OwnOptions):
     learning_rate: float = option(1e-2, "of fine-tuning, falling to 0 along a cosine", gt=0)
 
 
-class PruneOptions(PlanOptions, TuningOptions, TypeOptions):
+class PruneOptions(PlanOptions, TuningOptions, DeviceOptions, TypeOptions):
     """Make a Keras model smaller: whole channels go, plain Keras layers stay."""
 
     model: FilePath = option(

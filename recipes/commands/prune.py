@@ -59,7 +59,7 @@ def run(options: PruneOptions) -> None:
     check_criterion(options)
     model = load_model(options.model)
     analysis = analyse(model, options.channel_statistics)
-    check_prunable(analysis)
+    check_prunable(analysis, model.name)
     check_sizes(options, model, analysis)
     print(summary(model, options.convention, options.channel_statistics), end="\n\n")
     with contextlib.closing(setup_for(options.backend, options.threads, options.ms_batch)) as setup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,9 +128,9 @@ def _in_arguments() -> Iterator[None]:
     try:
         yield
     except (UsageError, DataError, RunFolderError) as error:
-        text = re.sub(r"--pixels (\S+)", r"pixels='\1'", str(error))
-        text = re.sub(r"--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", text)
-        text = re.sub(r"--(\w+)", lambda found: _argument(found[1]), text)
+        text = re.sub(r"(?<!\S)--pixels (\S+)", r"pixels='\1'", str(error))
+        text = re.sub(r"(?<!\S)--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", text)
+        text = re.sub(r"(?<!\S)--(\w+)", lambda found: _argument(found[1]), text)
         raise type(error)(text.replace("that of the folders", "that of the labels")) from None
 
 
@@ -146,7 +147,8 @@ def _read(
     Beside a folder of training images stand those of tests, unless others are given.
     """
     given = {part: data for part, data in parts.items() if data is not None}
-    named = {part: Path(data).expanduser() for part, data in given.items() if isinstance(data, str | Path)}
+    paths = {part: data for part, data in given.items() if isinstance(data, str | Path)}
+    named = {part: Path(os.path.realpath(os.path.expanduser(path))) for part, path in paths.items()}
     if "test" not in given and (beside := folders.tests_beside(named.get("train"))):
         named |= {"test": beside} if beside not in named.values() else {}
     read, names = {}, ()
@@ -168,6 +170,11 @@ def _folder(subject: Subject, part: str, folder: Path, options: RunOptions) -> t
         raise DataError(
             f"There is no such folder. Received: {part}={folder}\n"
             "give a folder with a sub-folder of images for each class, or (images, labels)"
+        )
+    if part != "train" and (folder / "train").is_dir():
+        raise DataError(
+            f"This folder holds images to train on. Received: {part}={folder}\n"
+            f"give the one of its folders that has the images of {part}"
         )
     given, shape = (part, folders.classes_layout), subject.loaded(options.images, folders.NAME)
     classes, _ = folders.inspect(*given, shape, str(folder))

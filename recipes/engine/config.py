@@ -81,7 +81,7 @@ class ImageOptions(Options):
         return (tuple(self.mean), tuple(self.std)) if self.mean and self.std else None
 
 
-class OwnOptions(ImageOptions, DeviceOptions):
+class OwnOptions(ImageOptions):
     """What is done to a model of one's own on images."""
 
     loss: str | None = option(

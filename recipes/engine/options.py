@@ -182,7 +182,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """--pixels -1..1 as --pixels=-1..1, since argparse takes the second word, no number, for a flag."""
+    """--pixels -1..1 as --pixels=-1..1, since argparse takes such a word for a flag."""
     found: list[str] = []
     for word in words:
         value = re.match(r"-[\d.]", word) and not re.fullmatch(r"-\d+|-\d*\.\d+", word)

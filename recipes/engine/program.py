@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.dataloader import Splits
+from secateur.dataloader.sources import memory
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.flags import as_typed, in_flags
 from secateur.recipes.engine.inputs import check_batch
@@ -89,15 +90,17 @@ def _end(steps: Sequence[Step], until: str | None) -> int:
 
 
 def _warn_of_batches(steps: Sequence[Step], options: RunOptions, recipe: RecipeFile) -> None:
-    """Where the user gives a size of batches that some trainings do not take."""
-    size = options.batch_size
+    """Where the user gives a size of batches that some trainings do not take, whose own nobody has chosen."""
+    size, chosen = options.batch_size, [word.partition("=")[0] for word in options.set]
     if "batch_size" not in options.model_fields_set or size == recipe.options.get("batch_size"):
         return
-    single = [one for step in steps for one in getattr(step, "made", [step]) if one.trains(options)]
-    if own := {one.label: one.batch_size for one in single if one.batch_size not in (None, size)}:
+    trainings = [one for step in steps for one in step.made if one.trains(options)]
+    own = {one.label: one.batch_size for one in trainings if one.batch_size not in (None, size)}
+    if own := {label: count for label, count in own.items() if f"{label}.batch_size" not in chosen}:
         have = ", ".join(f"{label} {count}" for label, count in own.items())
-        change = " ".join(f"{label}.batch_size={size}" for label in own)
-        warn(f"--batch_size {size} changes no step that has its own: {have}; --set {change} does")
+        keys = [f"{label}.batch_size={size}" for label in own]
+        change = f"set={keys}" if options.dataset == memory.NAME else f"--set {' '.join(keys)}"
+        warn(f"batch_size={size} changes no step that has its own: {have}; {change} does")
 
 
 def _switched(recipe: RecipeFile, flags: Mapping[str, Any]) -> list[str]:

@@ -131,6 +131,11 @@ class Step(Options):
         return self.name or self.kind
 
     @property
+    def made(self) -> list[Step]:
+        """It, or the steps that it repeats."""
+        return [self]
+
+    @property
     def idle(self) -> bool:
         """Whether it would change nothing, and is left out."""
         return self.skip

@@ -11,6 +11,7 @@ import numpy as np
 from secateur.dataloader import Images, parts_of
 from secateur.dataloader.splits import equidistant
 from secateur.op_utils import Workers
+from secateur.pruning.choose.ranking import check_prunable
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.ekg import Searcher
@@ -36,6 +37,7 @@ class Searching(Narrowing):
     def space(self, context: RunContext, state: State, model: keras.Model) -> Space:
         """Widths of `model`, with a bound that is a ratio of the dense network's cost."""
         analysis = analyse(model)
+        check_prunable(analysis, model.name)
         scores = score_groups(model, self.criterion, analysis=analysis, **self.scoring(context))
         now, dense = context.cost(state.network), context.cost(state.dense)
         keep, cost = self.keep, self.cost

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from secateur.nets.layers import FusedBatchNorm
-from secateur.nets.twins import flags_of, frozen, training_twin
+from secateur.nets.twins import flags_of, frozen, hand_over, training_twin
 from secateur.pruning import compact
 
 layers = keras.layers
@@ -97,3 +97,34 @@ def test_a_plain_copy_of_a_twin_calls_its_layers_as_the_original_did():
     (node,) = plain.get_layer("bn")._inbound_nodes
     assert node.arguments.kwargs.get("training") is None
     assert frozen(plain) == []
+
+
+def test_averages_are_handed_over_within_layers_of_layers_and_nothing_else():
+    """The second of a layer's own is called moving_mean#1."""
+
+    class Twice(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.norms = [layers.BatchNormalization() for _ in range(2)]
+
+        def build(self, shape):
+            for norm in self.norms:
+                norm.build(shape)
+
+        def call(self, x, training=None):
+            for norm in self.norms:
+                x = norm(x, training=training)
+            return x
+
+    def model() -> keras.Model:
+        x = keras.Input((4,))
+        return keras.Model(x, layers.Dense(2, name="head")(Twice(name="twice")(x)))
+
+    source, target = shaken(model()), model()
+    before = target.get_layer("head").kernel.numpy()
+    hand_over(source, target, ("moving_mean", "moving_variance"))
+    for given, got in zip(source.get_layer("twice").norms, target.get_layer("twice").norms, strict=True):
+        np.testing.assert_array_equal(got.moving_mean, given.moving_mean)
+        np.testing.assert_array_equal(got.moving_variance, given.moving_variance)
+        assert set(got.gamma.numpy()) == {1.0}
+    np.testing.assert_array_equal(target.get_layer("head").kernel, before)

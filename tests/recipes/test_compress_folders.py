@@ -55,7 +55,7 @@ def test_a_folder_is_what_data_reads_and_a_tenth_of_it_is_held_out(stripes, read
     assert splits.facts.class_names == ("lying", "upright")
 
 
-def test_parts_are_folders_or_arrays(stripes, read, tmp_path):
+def test_parts_are_folders_or_arrays(stripes, read, tmp_path, monkeypatch):
     for part in ("train", "valid"):
         shutil.copytree(stripes / "images", tmp_path / part)
     beside = read(tmp_path)
@@ -65,6 +65,11 @@ def test_parts_are_folders_or_arrays(stripes, read, tmp_path):
     some = beside.holdout.images[:], beside.holdout.labels
     splits = read(tmp_path, some, test=some)
     assert len(splits.train) + len(splits.search) == 80 and len(splits.holdout) == len(splits.test) == 8
+    monkeypatch.chdir(tmp_path.parent)
+    splits = read(tmp_path.name, tmp_path / "valid")
+    assert list(splits.measured) == ["holdout"], "a path is one folder, however it is written"
+    with pytest.raises(DataError, match="images to train on. Received: test=.*\ngive the one .* of test"):
+        read(tmp_path, test=tmp_path)
     (tmp_path / "train" / "lying" / "a.png").touch()
     with pytest.raises(DataError, match="leave them out with skip_bad=True.*\nReceived: .*a.png"):
         secateur.compress(keras.models.load_model(stripes / "stripes.keras"), tmp_path)
@@ -77,7 +82,9 @@ def test_a_folder_that_cannot_be_used_is_named(stripes, model, tmp_path):
     shutil.copytree(stripes / "images" / "lying", tmp_path / "other" / "lying")
     shutil.copytree(stripes / "images" / "lying", tmp_path / "other" / "plain")
     for data, said in (
-        (["nowhere"], "no such folder. Received: train=nowhere\n"),
+        (["nowhere"], "no such folder. Received: train=.*nowhere\n"),
+        (["~no.such.user/x"], "no such folder. Received: train=.*~no.such.user/x\n"),
+        ([tmp_path / "a--stream"], "no such folder. Received: train=.*/a--stream\n"),
         ([tmp_path / "flat"], "A sub-folder of images for each class.*Received: train=.*flat"),
         (
             [stripes / "images", tmp_path / "other"],

@@ -148,7 +148,7 @@ def test_logits_are_stored_only_for_images_that_do_not_change_and_losses_that_as
     assert not has_bank("--no-augment", "--distill", "kd+at") and not has_bank()
 
 
-OWN = "warning: --batch_size 32 changes no step that has its own: {}; --set {} does\n"
+OWN = "warning: batch_size=32 changes no step that has its own: {}; --set {} does\n"
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,7 @@ OWN = "warning: --batch_size 32 changes no step that has its own: {}; --set {} d
         ("backward --model a.keras", None),
         ("backward --model a.keras --from_scratch", ("dense 64", "dense.batch_size=32")),
         ("ekg_imagenet", ("warm_up 256", "warm_up.batch_size=32")),
+        ("ekg --search_batch_size 64", None),
         ("hap --teacher a.pkl", None),
     ],
 )

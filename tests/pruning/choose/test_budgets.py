@@ -230,7 +230,7 @@ def without_channels() -> keras.Model:
         (
             "bare",
             {"keep": 0.5},
-            "No channel .* can be removed. Received: a model where only must stay: it is an output",
+            "No channel .* can be removed. Received: model 'bare': only must stay: it is an output",
         ),
     ],
 )
@@ -275,5 +275,5 @@ def test_where_nothing_can_be_removed_the_obstacle_is_named_and_not_the_classifi
     model = keras.Model(
         images, LAYERS.Dense(3, name="logits")(LAYERS.GlobalAveragePooling2D()(x)), name="odd"
     )
-    with pytest.raises(UsageError, match="Received: a model where conv must stay: strange"):
+    with pytest.raises(UsageError, match="Received: model 'odd': conv must stay: strange"):
         make_plan(model, keep=0.5)
