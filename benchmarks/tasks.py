@@ -27,6 +27,7 @@ TASKS = {"labels": "binary_crossentropy", "numbers": "mse", "maps": "sparse_cate
 """What a network is to tell → its loss."""
 TRAIN, HOLDOUT, TEST = 4000, 500, 1000  # scenes
 EPOCHS, TUNED = 8, 4  # of the dense network, of the pruned one
+RATE = 2e-3  # of Adam, for both
 
 
 def scenes(digits: Images, count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -70,7 +71,7 @@ def network(task: str, seed: int) -> keras.Model:
         pooled = layers.Flatten()(layers.MaxPooling2D(2)(coarse))
         output = layers.Dense(*((10, "sigmoid") if task == "labels" else (2,)))(pooled)
     model = keras.Model(image, output, name=task)
-    model.compile(keras.optimizers.Adam(2e-3), TASKS[task])
+    model.compile(keras.optimizers.Adam(RATE), TASKS[task])
     return model
 
 
@@ -83,8 +84,8 @@ def measured(task: str, seed: int, keep_macs: float, criterion: str) -> dict:
     model.fit(*parts[0], batch_size=64, epochs=EPOCHS, verbose=0)
     found = secateur.compress(
         model, *parts[:2], test=parts[2], recipe="pfec_a", keep_macs=keep_macs, batch_size=64, seed=seed,
-        set=[f"prune_fixed.criterion={criterion}", f"train.epochs={TUNED}", "train.learning_rate=0.01",
-             "train.schedule=one_cycle"],
+        set=[f"prune_fixed.criterion={criterion}", f"train.epochs={TUNED}", f"train.learning_rate={RATE}",
+             "train.optimizer=adam", "train.schedule=one_cycle", "train.weight_decay=0"],
     )  # fmt: skip
     before, after = found.report["rows"]
     return {"metric": found.report["metric"], "cut": found.report["cuts"][0]["holdout_after"],
