@@ -166,7 +166,10 @@ class Splits:
         Raises `DataError` where there are none.
         """
         if self._test is None:
-            raise DataError(f"There are no test images. Received: {self.facts.name}")
+            raise DataError(
+                f"There are no test images. Received: {self.facts.name}\n"
+                "a folder has them in test/ beside train/: give the one that holds both"
+            )
         return self._test.read()
 
     @property

@@ -114,6 +114,8 @@ def compress(
             run = options_of(recipe, dataset=memory.NAME, arch=model.name, train_path=path, **given)
             names, read = _read(subject, {"train": train, "holdout": holdout, "test": test}, run)
             subject = _judged(subject, read["train"].labels)
+            if names:
+                _check_classes(subject, names, train)
             read = {part: _labelled(subject, images) for part, images in read.items()}
             splits = _splits(subject, read, classes, names, pixels, run.constants)
             report = run_on(run, subject, splits, _digests(subject, read))
@@ -147,6 +149,9 @@ def _read(
     Beside a folder of training images stand those of tests, unless others are given.
     """
     given = {part: data for part, data in parts.items() if data is not None}
+    for part, data in given.items():
+        if isinstance(data, (tuple, list)) and any(isinstance(one, str | Path) for one in data):
+            raise DataError(f"One folder at a time, or (images, labels). Received: {part}={data}")
     paths = {part: data for part, data in given.items() if isinstance(data, str | Path)}
     named = {part: Path(os.path.realpath(os.path.expanduser(path))) for part, path in paths.items()}
     if "test" not in given and (beside := folders.tests_beside(named.get("train"))):
@@ -213,6 +218,17 @@ def _splits(
             f"{constants}, images that are numbers"
         )
     return given_splits(images, read.get("holdout"), read.get("test"), facts)
+
+
+def _check_classes(subject: Subject, names: Sequence[str], folder: Any) -> None:
+    """Raises `UsageError` for a model of something else than the classes that a folder has."""
+    if not subject.classifies:
+        raise UsageError(
+            "Images of a folder have classes as labels, and this model gives something else. Received: "
+            f"train={folder}, loss={subject.loss_name}\n"
+            "give (images, labels), or loss='categorical_crossentropy'"
+        )
+    subject.check_classes(len(names), str(folder))
 
 
 def _judged(subject: Subject, labels: Any) -> Subject:

@@ -177,13 +177,13 @@ class RunContext:
         forward = make_forward(model, self.inputs, batch_statistics, self.config.compile)
         return score(forward, images, self.config.val_batch_size, self.subject.task).accuracy
 
-    def reestimate(self, model: keras.Model) -> bool:
+    def reestimate(self, model: keras.Model, frozen: bool = True) -> bool:
         """BN's averages from training images, in place; whether there are any that move."""
-        return self.reestimator(model)(self.splits.warmup.images, self.config.val_batch_size)
+        return self.reestimator(model, frozen)(self.splits.warmup.images, self.config.val_batch_size)
 
-    def reestimator(self, model: keras.Model) -> Callable[[Any, int], bool]:
-        """`make_reestimator`; averages of frozen layers move, too: a cut changes what they see."""
-        if self.subject.original is None or self.subject.thaw:
+    def reestimator(self, model: keras.Model, frozen: bool = True) -> Callable[[Any, int], bool]:
+        """`make_reestimator`; averages of `frozen` layers move, too, since a cut changes what they see."""
+        if self.subject.original is None or self.subject.thaw or not frozen:
             return make_reestimator(model, self.inputs)
         free = training_twin(model)
         again = make_reestimator(free, self.inputs)

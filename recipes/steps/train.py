@@ -128,7 +128,7 @@ class Train(LearningOptions, NetworkStep):
             spec = self.spec(context, state)
             facts = self.train(context, state, model, spec)
             if context.subject.original is not None:  # a short training leaves averages that lag
-                if facts.setdefault("reestimated", context.reestimate(model)):
+                if facts.setdefault("reestimated", context.reestimate(model, frozen=False)):
                     print(f"{state.name}: averages of BN re-estimated behind the last epoch", flush=True)
             trained = narrow(model, inner) if inner else model
             if spec.until is not None:

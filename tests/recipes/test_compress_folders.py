@@ -9,7 +9,7 @@ import pytest
 import secateur
 from secateur import dataloader
 from secateur.recipes.engine import compress
-from secateur.runs import DataError, read_json
+from secateur.runs import DataError, UsageError, read_json
 
 pytestmark = pytest.mark.runs
 
@@ -83,6 +83,7 @@ def test_a_folder_that_cannot_be_used_is_named(stripes, model, tmp_path):
     shutil.copytree(stripes / "images" / "lying", tmp_path / "other" / "plain")
     for data, said in (
         (["nowhere"], "no such folder. Received: train=.*nowhere\n"),
+        ([("here", "there")], r"One folder at a time.* Received: train=\('here', 'there'\)"),
         (["~no.such.user/x"], "no such folder. Received: train=.*~no.such.user/x\n"),
         ([tmp_path / "a--stream"], "no such folder. Received: train=.*/a--stream\n"),
         ([tmp_path / "flat"], "A sub-folder of images for each class.*Received: train=.*flat"),
@@ -94,6 +95,21 @@ def test_a_folder_that_cannot_be_used_is_named(stripes, model, tmp_path):
         with pytest.raises(DataError, match=said) as error:
             secateur.compress(model, *data)
         assert len(str(error.value).splitlines()) <= 2
+
+
+def test_classes_of_a_folder_must_be_those_of_the_model(stripes):
+    """A model of three learned two without a word, and one of numbers the numbers of the classes."""
+    for units, loss, said in (
+        (3, "sparse_categorical_crossentropy", r"outputs \[\(3,\)\], the data 2 classes: .*data=.*images"),
+        (1, "mse", "classes as labels.*\n?.*loss=mean_squared_error\ngive .images, labels"),
+        (2, "binary_crossentropy", "classes as labels.*loss=binary_crossentropy"),
+    ):
+        x = keras.Input((16, 16, 3))
+        y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+        model = keras.Model(x, keras.layers.Dense(units)(y))
+        model.compile(loss=loss)
+        with pytest.raises(UsageError, match=said):
+            secateur.compress(model, stripes / "images", recipe="netadapt")
 
 
 def test_a_run_on_a_folder_ends_in_a_smaller_model_and_knows_its_data(stripes, model, tmp_path):

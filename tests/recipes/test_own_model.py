@@ -137,7 +137,7 @@ def test_what_stays_frozen_keeps_its_weights_and_its_averages_follow_the_cut(min
     own.save(tmp_path / "mine.keras")
     kept = ["--no-unfreeze", "--keep_macs", 0.6, "--train_path", tmp_path / "run"]
     report = run(choose(words(tmp_path, "pfec_a", *kept)))
-    assert report["reestimated"] == ["train"]
+    assert report["reestimated"] == [], "training moves none of them"
     small = keras.models.load_model(tmp_path / "run" / "compact.keras", compile=False)
     weights = [set(np.round(net.get_layer("bn1").gamma.numpy(), 6)) for net in (small, own)]
     assert weights[0] < weights[1] and not small.get_layer("bn1").trainable
