@@ -20,11 +20,12 @@ from benchmarks.gpu.images import read_mosaics, write_mosaics
 from secateur.runs import load_snapshot
 from tests.helpers.forked import REPO, shell
 
-BATCH, STEPS = 128, 7  # of an epoch of DIGITS
+BATCH, STEPS = 32, 8  # an epoch of 256 images
 # Shortcut A': no residual branch starts at zero, so that every weight moves from the first step on.
 TRAIN = (
     'python train_cifar.py --arch ResNet-8 --dataset DIGITS --shortcut "A\'" --baseline_epoch 0'
-    " --target_rate 0.8 --train_epoch 1 --time_seconds 0.05 --train_path"
+    f" --target_rate 0.8 --train_epoch 1 --time_seconds 0.05 --train_images 256 --batch_size {BATCH}"
+    " --train_path"
 )
 RUNS = """
 [[runs]]
