@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 from secateur.dataloader import Facts, Images, given_splits
+from secateur.dataloader.pipelines import Pipeline
 from secateur.distillation import labels_only
 from secateur.exports.frozen import frozen_runner
 from secateur.nets.graph import trace
@@ -112,7 +113,9 @@ def own_pixels():
     facts = Facts("folder", 4, (8, 8, 3), (0.0,) * 3, (1.0,) * 3)
     train = Images(batch["images"], batch["labels"], np.arange(64))
     model = functional()
-    reading._accuracies(Subject.own(model), given_splits(train, train, None, facts), {"rgb": facts})
+    reading._accuracies(
+        Subject.own(model), given_splits(train, train, None, facts), {"rgb": facts}, Pipeline("rgb")
+    )
 
 
 def grouped():

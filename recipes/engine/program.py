@@ -75,7 +75,6 @@ def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program
         )
     end = _end(steps, options.until)
     used = [step for i, step in enumerate(steps[:end], 1) if _is_used(step, steps[i:])]
-    _warn_of_batches(used, options, recipe)
     flags = {name: flag.standing(tables, vars(options)) for name, flag in recipe.flags.items()}
     system = " ".join([recipe.name, *_switched(recipe, flags)])
     return Program(options, used, end == len(steps), flags, system, recipe)
@@ -89,12 +88,13 @@ def _end(steps: Sequence[Step], until: str | None) -> int:
     return names.index(until) + 1 if until else len(steps)
 
 
-def _warn_of_batches(steps: Sequence[Step], options: RunOptions, recipe: RecipeFile) -> None:
+def warn_of_batches(program: Program) -> None:
     """Where the user gives a size of batches that some trainings do not take, whose own nobody has chosen."""
+    options = program.options
     size, chosen = options.batch_size, [word.partition("=")[0] for word in options.set]
-    if "batch_size" not in options.model_fields_set or size == recipe.options.get("batch_size"):
+    if "batch_size" not in options.model_fields_set or size == program.recipe.options.get("batch_size"):
         return
-    trainings = [one for step in steps for one in step.made if one.trains(options)]
+    trainings = [one for step in program.steps for one in step.made if one.trains(options)]
     own = {one.label: one.batch_size for one in trainings if one.batch_size not in (None, size)}
     if own := {label: count for label, count in own.items() if f"{label}.batch_size" not in chosen}:
         have = ", ".join(f"{label} {count}" for label, count in own.items())

@@ -25,7 +25,7 @@ from secateur.recipes.engine.inputs import (
     normalisation_of,
 )
 from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed, refuse_old
-from secateur.recipes.engine.program import Program, check, program_of, sources_of
+from secateur.recipes.engine.program import Program, check, program_of, sources_of, warn_of_batches
 from secateur.recipes.engine.reading import resolve_pixels
 from secateur.recipes.engine.recipe import RecipeFile
 from secateur.recipes.engine.report import finish
@@ -96,9 +96,10 @@ def run_on(options: RunOptions, subject: Subject, splits: Splits, in_memory: Map
 
 def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.distribute.Strategy) -> dict:
     """The folder is claimed last: a run that cannot start must not leave its options there."""
-    options = _fitting(program.options, subject, len(splits.train))
+    given, options = program, _fitting(program.options, subject, len(splits.train))
     program = replace(program, options=options)
     check(program, splits, subject, strategy.num_replicas_in_sync)
+    warn_of_batches(given)
     workers, config = Workers(strategy), program.to_json()
     Folder, Log = (FollowedFolder, FollowedLog) if workers.follows else (RunFolder, MetricsLog)
     if workers.several and options.auto_accum:

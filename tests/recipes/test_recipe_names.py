@@ -7,7 +7,7 @@ import pytest
 from secateur.distillation import build, get_loss, list_losses
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.flags import translate
-from secateur.recipes.engine.program import Program, check, program_of
+from secateur.recipes.engine.program import Program, check, program_of, warn_of_batches
 from secateur.recipes.engine.recipe import find_recipe, published_recipes
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.learning import losses_of
@@ -166,15 +166,17 @@ OWN = "warning: batch_size=32 changes no step that has its own: {}; --set {} doe
 )
 def test_a_step_with_batches_of_its_own_is_named(words, said, capsys):
     found = program_of(choose(["--recipe", *words.split(), "--batch_size", "32"]))
+    warn_of_batches(found)
     assert capsys.readouterr().err == (OWN.format(*said) if said else "")
     if said:
         words = f"{words} --batch_size 32 --set {said[1]}"
         other = program_of(choose(["--recipe", *words.split()]))
+        warn_of_batches(other)
         assert {one.batch_size for one in other.steps if one.trains(found.options)} <= {None, 32}
         assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("recipe", ["ekg_imagenet", "kesi_steps", "baseline"])
 def test_batches_that_nobody_asked_for_are_no_news(recipe, capsys):
-    program_of(choose(["--recipe", recipe]))
+    warn_of_batches(program_of(choose(["--recipe", recipe])))
     assert capsys.readouterr().err == ""
