@@ -130,9 +130,9 @@ def _in_arguments() -> Iterator[None]:
     try:
         yield
     except (UsageError, DataError, RunFolderError) as error:
-        text = re.sub(r"(?<!\S)--pixels (\S+)", r"pixels='\1'", str(error))
-        text = re.sub(r"(?<!\S)--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", text)
-        text = re.sub(r"(?<!\S)--(\w+)", lambda found: _argument(found[1]), text)
+        text = re.sub(r"(?<![\w./-])--pixels (\S+)", r"pixels='\1'", str(error))
+        text = re.sub(r"(?<![\w./-])--set ((?:\S+=\S+ ?)+)", lambda found: f"set={found[1].split()}", text)
+        text = re.sub(r"(?<![\w./-])--(\w+)", lambda found: _argument(found[1]), text)
         raise type(error)(text.replace("that of the folders", "that of the labels")) from None
 
 
