@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--one_cycle", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(args.seed)
     data, net = Data(args.images), ResNet20()
     net.load_state_dict(load_file(args.weights))
