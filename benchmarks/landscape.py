@@ -36,7 +36,7 @@ from secateur.recipes.training.schedules import cosine
 from secateur.recipes.training.scoring import score_logits
 from secateur.runs import cli, load_snapshot, read_json
 
-BATCH, RATE = 128, 0.01
+BATCH, RATE, AT_ONCE = 128, 0.01, 64  # more images at a time do not stay in the caches of a processor
 MEASURED = {"loss": "loss", "condition": "condition number", "noise": "change under noise"}
 RESAMPLES = 2000
 
@@ -52,7 +52,7 @@ class Study:
         self.net = mask(self.dense, Plan.full(self.groups))
         search = self.splits.search
         data = np.asarray(self._reads(search.images)), search.labels
-        self.loss = LossAt(self.net, data, task_for(self.net, None), batch_size=len(search))
+        self.loss = LossAt(self.net, data, task_for(self.net, None), batch_size=AT_ONCE)
         self._again = make_reestimator(self.net, self._reads)
         self._forward = make_forward(self.net, self._reads)
         flip = self.splits.facts.flip
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--criteria", nargs="*", default=["l1", "fpgm", "g_a"], help="g_a is HAP's NGGM")
     parser.add_argument("--plan", nargs="*", default=[], metavar="NAME=PLAN.json", help="of a search")
     parser.add_argument("--steps", type=int, default=100, help=f"of fine-tuning, {BATCH} images each")
-    parser.add_argument("--eigen_steps", type=int, default=30)
+    parser.add_argument("--eigen_steps", type=int, default=20)
     parser.add_argument("--radius", type=float, default=0.05, help="of noise, in lengths of each filter")
     parser.add_argument("--noises", type=int, default=10)
     args = parser.parse_args()
