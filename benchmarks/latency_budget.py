@@ -5,6 +5,8 @@
 
 The same dense network, the same scores and the same training behind each plan; LiteRT, one thread, one image.
 The budget of operations is one that takes as long, measured, as the network that the milliseconds gave.
+NetAdapt searches milliseconds by accuracy on the images that score candidates, channels in Taylor's order.
+--plan EKG=plan.json adds plans as they are, whatever they take.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import tempfile
 
 import numpy as np
 
-from benchmarks.common import print_table, save
-from secateur.runs import UsageError, cli
+from benchmarks.common import named_paths, print_table, save
+from secateur.runs import UsageError, cli, read_json
 from secateur.runs.start import start_tensorflow
 
 ARCH, CRITERION = "ResNet-20", "l1"
 IMAGES = 6400  # of CIFAR-10 that a pruned network is trained on: minutes, not hours
 OURS = "milliseconds"
+SEARCHED = "milliseconds, NetAdapt"
 SHARES = ("ms_left", "macs_left", "holdout_accuracy")
 
 
@@ -85,7 +88,7 @@ def train(context, model, epochs: int, rate: float) -> None:
     context.folder.drop_checkpoints("train")
 
 
-def plans(model, ratio: float, setup) -> dict:
+def plans(context, model, ratio: float, setup) -> dict:
     """Name → plan: ours, and for every rule with operations the widest that takes as long, measured."""
     from secateur.pruning.choose.ranking import Limits, Ranking
     from secateur.pruning.count.counting import Counter
@@ -94,6 +97,7 @@ def plans(model, ratio: float, setup) -> dict:
     from secateur.pruning.latency.greedy import widths_for
     from secateur.pruning.planning import make_plan
     from secateur.pruning.score.scores import score_groups
+    from secateur.recipes.steps.trials import adapted
 
     analysis = analyse(model)
     scores = score_groups(model, CRITERION, analysis=analysis)
@@ -110,7 +114,7 @@ def plans(model, ratio: float, setup) -> dict:
             model, scores, keep_macs=keep, allocation="global"
         ).widths(),
     }
-    found = {OURS: ours.plan}
+    found = {OURS: ours.plan, SEARCHED: adapted(context, model, "keep_ms", ratio, np.inf)}
     for name, rule in rules.items():
         try:
             choose = widest_within(rule)
@@ -159,12 +163,13 @@ def trained(context, model, plan, epochs: int) -> float:
 def run(args: argparse.Namespace, context, model) -> None:
     """Prunes the dense network to every ratio by every rule, prints and writes."""
     from secateur.exports.timing import Setup
-    from secateur.pruning import compact, complexity
+    from secateur.pruning import Plan, compact, complexity
 
     setup, rows = Setup(), []
+    given = {n: Plan.from_json(read_json(path)) for n, path in named_paths("plan", args.plan).items()}
     dense = context.accuracy(model, context.splits.holdout)
     for ratio in args.keep_ms:
-        found = plans(model, ratio, setup)
+        found = plans(context, model, ratio, setup) | given
         times = timed(setup, {"dense": model} | {n: compact(model, p) for n, p in found.items()})
         for name, plan in found.items():
             right = trained(context, model, plan, args.finetune_epochs)
@@ -195,6 +200,7 @@ def main() -> None:
     parser.add_argument("--keep_ms", type=float, nargs="+", default=[0.5, 0.3])
     parser.add_argument("--trained_param", help="published weights of a CIFAR-10 network")
     parser.add_argument("--data_path", help="data_dir of tfds, with cifar10")
+    parser.add_argument("--plan", nargs="*", default=[], metavar="NAME=PLAN.json", help="of a search")
     parser.add_argument("--epochs", type=int, default=15, help="of the dense network, where it is trained")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--finetune_epochs", type=int, default=2)

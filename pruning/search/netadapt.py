@@ -10,6 +10,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import keras
+
+from secateur.pruning.choose.budgets import Budget, Cost, check_reachable
+from secateur.pruning.choose.ranking import Ranking, Widths
+from secateur.pruning.choose.targets import Target
+from secateur.pruning.groups.analysis import Analysis
+from secateur.pruning.latency.fit import fit
 from secateur.pruning.plan import Plan
 from secateur.pruning.search.space import Space, finite
 from secateur.runs.errors import UsageError
@@ -111,3 +118,48 @@ class NetAdapt:
         allowed = self._space.narrower(widths, name)
         place = bisect_left(allowed, -most, key=lambda w: -self._space.budget.cost({**widths, name: w}))
         return allowed[place] if place < len(allowed) else 0
+
+
+class AdaptedWidths:
+    """The search as a rule for widths, for budgets that come one after another as `latency.fit.fit` has them.
+
+    What was searched above a budget is not searched again: it is the same for each one below.
+
+    Args:
+        ranking: the channels of all groups, best first.
+        accuracy, step: as `NetAdapt` takes them.
+        history: networks that a search before has committed.
+        each: is told the networks committed so far, behind every new one.
+    """
+
+    def __init__(
+        self,
+        ranking: Ranking,
+        accuracy: Callable[[Plan], float],
+        step: float = 0.05,
+        history: Sequence[Adapted] = (),
+        each: Callable[[Sequence[Adapted]], object] = len,
+    ) -> None:
+        self._ranking, self._accuracy, self._step, self._each = ranking, accuracy, step, each
+        self._history = [*history]
+
+    def __call__(self, cost: Cost, most: float) -> Widths:
+        """The widths with which the search ends, at a cost of `most` or less."""
+        space = Space(self._ranking, Budget("budget", cost, most), {})
+        self._history = [one for one in self._history if one.cost > most] or self._history[:1]
+        for one in NetAdapt(space, self._accuracy, self._step).run(self._history[:]):
+            self._history.append(one)
+            self._each(self._history)
+        return self._history[-1].plan.widths()
+
+    def plan(self, model: keras.Model, analysis: Analysis, target: Target) -> Plan:
+        """The plan for a budget; one of milliseconds is measured on LiteRT, one thread and one image.
+
+        Raises `UsageError` for one out of reach.
+        """
+        if target.measured:
+            found = {target.name: target.value}
+            return fit(model, analysis, self._ranking, choose=self, **found).best.plan
+        budget = target.budget(analysis, self._ranking, "mac")
+        check_reachable(self._ranking, budget)
+        return self._ranking.plan(self(budget.cost, budget.target))

@@ -6,16 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from secateur.pruning.choose.budgets import Budget, check_reachable
 from secateur.pruning.choose.ranking import Limits, Ranking
 from secateur.pruning.choose.targets import COUNTED, Target
 from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.plan import Plan
-from secateur.runs.errors import TrainingError, UsageError
+from secateur.runs.errors import TrainingError
 
-COSTS = ("params", "macs", "bytes")
 CAPPED = Limits(max_drop=0.95)  # no group is emptied for the sake of the others
 
 
@@ -39,29 +36,21 @@ class Space:
         check_reachable(self.ranking, self.budget)
 
     @classmethod
-    def of(
-        cls, analysis: Analysis, scores: Mapping[str, np.ndarray], *,
-        keep: float, cost: str = "params", convention: str = "mac", limits: Limits = CAPPED,
-    ) -> Space:  # fmt: skip
+    def of(cls, analysis: Analysis, ranking: Ranking, target: Target, *, convention: str = "mac") -> Space:
         """The space of a network.
 
         Args:
             analysis: of the network.
-            scores: by group, larger = better; the worst channels go first. A group without any stays whole.
-            keep: cost to end at or below, as a ratio of the whole network's, in (0, 1).
-            cost: "params", "macs" as `convention` counts them, or "bytes" of the weights in a file.
-            limits: how few channels a group keeps.
+            ranking: the channels of its groups.
+            target: a ratio of a cost that is counted: not of milliseconds.
+            convention: how operations are counted.
 
-        Raises `UsageError` for another cost, a ratio out of range or out of reach and foreign scores.
+        Raises `UsageError` for a ratio out of reach.
         """
-        if cost not in COSTS:
-            raise UsageError(f"The cost must be one of {', '.join(COSTS)}. Received: cost={cost!r}")
-        ranking = Ranking.of(analysis, scores, limits)
-        budget = Target(f"keep_{cost}", keep).budget(analysis, ranking, convention)
         params = COUNTED["keep_params"](analysis, ranking, convention)
         whole = params(ranking.sizes)
         freed = {n: whole - params({**ranking.sizes, n: least}) for n, least in ranking.lowest.items()}
-        return cls(ranking, budget, freed)
+        return cls(ranking, target.budget(analysis, ranking, convention), freed)
 
     def cost(self, plan: Plan) -> float:
         """The cost of a plan's widths."""

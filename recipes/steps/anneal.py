@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from secateur.pruning import Plan
 from secateur.pruning.search.annealing import Annealer, AnnealingSettings, AnnealingState
+from secateur.pruning.search.space import Space
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.searching import Searching, scorer
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.searching import Question, Searching, scorer
 
 
 @step("anneal")
@@ -34,13 +34,14 @@ class Anneal(Searching):
     def _settings(self) -> AnnealingSettings:
         return AnnealingSettings(self.start, self.stop, self.cool, self.spread, self.tries)
 
-    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+    def search(self, context: RunContext, name: str, asked: Question) -> Plan:
         """The best plan; after a kill the search goes on behind its last try."""
         settings = self._settings()
-        accuracy = scorer(context, model, context.splits.search)
-        annealer = Annealer(self.space(context, state, model), accuracy, settings)
+        accuracy = scorer(context, asked.model, context.splits.search)
+        space = Space.of(asked.analysis, asked.ranking, asked.target)
+        annealer = Annealer(space, accuracy, settings)
         folder = context.folder
-        saved = folder.load_checkpoint(state.name)
+        saved = folder.load_checkpoint(name)
         if saved:
             search = AnnealingState.from_json(saved.facts)
         else:
@@ -49,7 +50,7 @@ class Anneal(Searching):
         with tqdm(total=settings.moves, initial=taken, desc=self.label, unit="move") as bar:
             for tried in annealer.run(search):
                 search = tried
-                folder.save_checkpoint(state.name, {}, search.to_json())
+                folder.save_checkpoint(name, {}, search.to_json())
                 bar.set_postfix(best=f"{search.best.accuracy:.4f}", refresh=False)
                 bar.update(search.last.accepted)
         return search.best.plan

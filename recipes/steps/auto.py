@@ -23,7 +23,7 @@ from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searche
 from secateur.runs import UsageError
 
 SEARCHES: dict[str, Search] = {"netadapt": adapted, "ekg": searched}
-KNOWN = {"keep_macs": tuple(SEARCHES), "keep_bytes": ("netadapt",), "keep_ms": ()}  # by searches
+KNOWN = {"keep_macs": tuple(SEARCHES), "keep_bytes": ("netadapt",), "keep_ms": ("netadapt",)}  # by searches
 
 
 @step("auto")
@@ -32,7 +32,7 @@ class Auto(Narrowing):
 
     A plan of each criterion and allocation is tried, and a plan of each search that its part of the time is
     long enough for. Where milliseconds are the budget there is one plan for each criterion, which keeps
-    most of the scores.
+    most of the scores, and that of NetAdapt.
     """
 
     keep_macs: float = option(0.5, "ratio of the dense network's MACs, without --keep_macs", gt=0, lt=1)
@@ -84,7 +84,7 @@ class Auto(Narrowing):
     def candidates(self, context: RunContext, state: State, model: keras.Model) -> Iterator[tuple[str, Make]]:
         """Names and makers of plans: a quick one, the searches, then as many others as there is time for.
 
-        Criteria that look at images come last. Searches know no milliseconds, and EKG's no bytes.
+        Criteria that look at images come last. EKG's search knows neither bytes nor milliseconds.
         """
         name, ratio = self.budget(context.config)
         ordered = sorted(self.criteria, key=lambda name: get_criterion(name).needs_data)

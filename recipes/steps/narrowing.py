@@ -8,7 +8,9 @@ from typing import Any
 
 import keras
 
+from secateur.exports.timing import Setup
 from secateur.pruning import Plan, complexity, find_groups, make_plan, narrow
+from secateur.pruning.count.costs import bytes_of
 from secateur.pruning.plan import FAST_WIDTH
 from secateur.pruning.score.registry import get_criterion
 from secateur.pruning.shrink.fill import fill
@@ -73,6 +75,20 @@ class Cutting(CutOptions, NetworkStep):
         """More for the manifest."""
         return {}
 
+    def ratio(
+        self, context: RunContext, state: State, model: keras.Model, budget: str, keep: float, **how: Any
+    ) -> float:
+        """What `model` is to keep of a budget's cost, for `keep` of what the dense network has.
+
+        `budget` is a name as `make_plan` has it, `how` as `_costs` takes it. In a loop each round takes an
+        equal part of the way. 1 and more: the budget is met already.
+        """
+        keep **= state.turn / state.turns
+        if state.network == state.dense:
+            return keep
+        costs = _costs({"now": model, "dense": context.load(state.dense)}, budget, **how)
+        return keep * costs["dense"] / costs["now"]
+
     def scoring(self, context: RunContext) -> dict:
         """See `scoring`."""
         return scoring(context, self.criterion)
@@ -98,11 +114,22 @@ class Narrowing(Cutting):
 
         `how` are further options of `make_plan`. All channels stay where the budget is met already.
         """
-        dense, now = context.cost(state.dense).macs, complexity(model).macs
-        ratio = keep_macs ** (state.turn / state.turns) * dense / now
+        ratio = self.ratio(context, state, model, "keep_macs", keep_macs)
         if ratio >= 1:
             return Plan.full(find_groups(model))
         return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
+
+
+def _costs(
+    models: Mapping[str, keras.Model], budget: str, convention: str = "mac", setup: Setup | None = None
+) -> dict[str, float]:
+    """Name → what a model costs, in the unit of a budget; `setup` measures milliseconds."""
+    if budget == "keep_ms":
+        return (setup or Setup()).milliseconds(models, seconds=2.0)
+    if budget == "keep_bytes":
+        return {name: bytes_of(model) for name, model in models.items()}
+    part = budget.removeprefix("keep_")
+    return {name: getattr(complexity(model, convention), part) for name, model in models.items()}
 
 
 def scoring(context: RunContext, criterion: str) -> dict[str, Any]:

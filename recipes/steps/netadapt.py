@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import keras
+from collections.abc import Sequence
+from typing import Literal
+
 from tqdm import tqdm
 
 from secateur.pruning import Plan
-from secateur.pruning.search.netadapt import Adapted, NetAdapt
+from secateur.pruning.search.netadapt import Adapted, AdaptedWidths
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.searching import Searching, scorer
+from secateur.recipes.engine.step import step
+from secateur.recipes.steps.searching import Question, Searching, scorer
 
 
 @step("netadapt")
@@ -20,19 +22,24 @@ class Adapt(Searching):
     The paper trains each candidate for some steps before it measures; here training follows the search.
     """
 
+    cost: Literal["macs", "params", "ms"] = option(
+        "macs", "what the search saves; ms: for one image, on one thread of LiteRT"
+    )
     share: float = option(0.05, "of the whole network's cost that one step saves", gt=0, lt=1)
 
-    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+    def search(self, context: RunContext, name: str, asked: Question) -> Plan:
         """The last plan; after a kill the search goes on behind its last step."""
-        accuracy = scorer(context, model, context.splits.search)
-        search = NetAdapt(self.space(context, state, model), accuracy, self.share)
+        accuracy = scorer(context, asked.model, context.splits.search)
         folder = context.folder
-        saved = folder.load_checkpoint(state.name)
+        saved = folder.load_checkpoint(name)
         history = [Adapted.from_json(one) for one in saved.facts["history"]] if saved else []
         with tqdm(desc=self.label, unit="step", initial=len(history)) as bar:
-            for one in search.run(history):
-                history.append(one)
-                folder.save_checkpoint(state.name, {}, {"history": [each.to_json() for each in history]})
-                bar.set_postfix(cost=f"{one.cost:.3g}", accuracy=f"{one.accuracy:.4f}", refresh=False)
+
+            def each(done: Sequence[Adapted]) -> None:
+                folder.save_checkpoint(name, {}, {"history": [one.to_json() for one in done]})
+                last = done[-1]
+                bar.set_postfix(cost=f"{last.cost:.3g}", accuracy=f"{last.accuracy:.4f}", refresh=False)
                 bar.update()
-        return history[-1].plan
+
+            choose = AdaptedWidths(asked.ranking, accuracy, self.share, history, each)
+            return choose.plan(asked.model, asked.analysis, asked.target)

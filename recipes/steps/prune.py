@@ -7,8 +7,7 @@ from typing import Any
 
 import keras
 
-from secateur.pruning import Plan, complexity, find_groups, narrow
-from secateur.pruning.count.costs import bytes_of
+from secateur.pruning import Plan, find_groups, narrow
 from secateur.pruning.score.registry import get_criterion
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
@@ -78,16 +77,5 @@ class Prune(PlanOptions, Cutting):
             name, value = "keep_macs", keep_macs
         if name in ("plan", "keep", "max_ms"):
             return name, value
-        models = {"now": model, "dense": context.load(state.dense)}
-        if name == "keep_ms":
-            first = state.network == state.dense
-            cost = dict.fromkeys(models, 1.0) if first else setup.milliseconds(models, seconds=2.0)
-        else:
-            cost = {one: self._cost(name, network) for one, network in models.items()}
-        return name, value ** (state.turn / state.turns) * cost["dense"] / cost["now"]
-
-    def _cost(self, name: str, model: keras.Model) -> int:
-        if name == "keep_bytes":
-            return bytes_of(model)
-        found = complexity(model, self.convention)
-        return found.macs if name == "keep_macs" else found.params
+        ratio = self.ratio(context, state, model, name, value, convention=self.convention, setup=setup)
+        return name, ratio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import keras
@@ -11,13 +12,15 @@ import numpy as np
 from secateur.dataloader import Images, parts_of
 from secateur.dataloader.splits import equidistant
 from secateur.op_utils import Workers
-from secateur.pruning.choose.ranking import check_prunable
-from secateur.pruning.groups.analysis import analyse
+from secateur.pruning import Plan
+from secateur.pruning.choose.ranking import Ranking, check_prunable
+from secateur.pruning.choose.targets import Target
+from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.ekg import Searcher
 from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
-from secateur.pruning.search.space import COSTS, Space
+from secateur.pruning.search.space import CAPPED
 from secateur.pruning.search.trial import PlanScorer
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
@@ -28,24 +31,37 @@ MOST_BYTES = 2**28  # of scored images as float32
 REESTIMATED = 4  # batches of training images behind BN's averages
 
 
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A network, its groups, the order in which their channels go, and what it may cost in the end."""
+
+    model: keras.Model
+    analysis: Analysis
+    ranking: Ranking
+    target: Target
+
+
 class Searching(Narrowing):
     """Removes channels where a search finds that they cost least accuracy on training images."""
 
     keep: float = option(0.5, "ratio of the dense network's cost that stays", gt=0, lt=1)
-    cost: Literal[COSTS[:2]] = option("macs", "what the search saves")
+    cost: Literal["macs", "params"] = option("macs", "what the search saves")
 
-    def space(self, context: RunContext, state: State, model: keras.Model) -> Space:
-        """Widths of `model`, with a bound that is a ratio of the dense network's cost."""
+    def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
+        """What stays of `model`: all of it where the budget is met already."""
         analysis = analyse(model)
         check_prunable(analysis, model.name)
+        macs = context.config.keep_macs
+        budget, keep = ("keep_macs", macs) if macs else (f"keep_{self.cost}", self.keep)
+        if (ratio := self.ratio(context, state, model, budget, keep)) >= 1:
+            return Plan.full(analysis.groups)
         scores = score_groups(model, self.criterion, analysis=analysis, **self.scoring(context))
-        now, dense = context.cost(state.network), context.cost(state.dense)
-        keep, cost = self.keep, self.cost
-        if keep_macs := context.config.keep_macs:
-            keep, cost = keep_macs, "macs"
-        part = keep ** (state.turn / state.turns)  # of a loop's rounds each takes an equal part of the way
-        ratio = min(1.0, part * getattr(dense, cost) / getattr(now, cost))
-        return Space.of(analysis, scores, keep=ratio, cost=cost)
+        ranking = Ranking.of(analysis, scores, CAPPED)
+        return self.search(context, state.name, Question(model, analysis, ranking, Target(budget, ratio)))
+
+    def search(self, context: RunContext, name: str, asked: Question) -> Plan:
+        """The plan. The checkpoint `name` has what is found, for a search that goes on behind a kill."""
+        raise NotImplementedError(type(self).__name__)
 
 
 def scorer(context: RunContext, model: keras.Model, images: Images, batches: int = REESTIMATED) -> PlanScorer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -12,12 +12,14 @@ import keras
 
 from secateur.dataloader.splits import equidistant
 from secateur.pruning import Plan
+from secateur.pruning.choose.ranking import Ranking
+from secateur.pruning.choose.targets import Target
 from secateur.pruning.count.counting import Counter
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
-from secateur.pruning.search.netadapt import NetAdapt
+from secateur.pruning.search.netadapt import Adapted, AdaptedWidths
 from secateur.pruning.search.settings import SearchSettings
-from secateur.pruning.search.space import Space
+from secateur.pruning.search.space import CAPPED
 from secateur.pruning.search.trial import PlanScorer
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.steps.narrowing import scoring
@@ -153,46 +155,49 @@ def adapted(context: RunContext, model: keras.Model, budget: str, keep: float, s
     accuracy = scorer(context, model, context.splits.search, batches=2)
     analysis = analyse(model)
     scores = score_groups(model, ORDER, analysis=analysis, **scoring(context, ORDER))
-    space = Space.of(analysis, scores, keep=keep, cost=budget.removeprefix("keep_"))
-    whole = space.ranking.plan(space.ranking.sizes)
+    ranking = Ranking.of(analysis, scores, CAPPED)
+    whole = ranking.plan(ranking.sizes)
     accuracy(whole)  # traces
     start = time.monotonic()
     accuracy(whole)
     now = time.monotonic()
     left = PART * seconds - (now - begun)
-    work = (now - start) * len(space.ranking.free()) * (1 - keep)
+    work = (now - start) * len(ranking.free()) * (1 - keep)
     if work / COARSEST > left:
         raise TooLong(f"about {work / COARSEST:.3g} s of {max(left, 0):.3g} s")
-    steps = NetAdapt(space, accuracy, min(COARSEST, max(FINEST, work / left)))
-    last = in_time(steps.run(), left / PART, lambda one: (1 - one.cost / steps.whole) / (1 - keep))
-    return last.plan
+    pace = Pace(left / PART)
+
+    def each(done: Sequence[Adapted]) -> None:
+        pace((1 - done[-1].cost / done[0].cost) / (1 - keep))
+
+    choose = AdaptedWidths(ranking, accuracy, min(COARSEST, max(FINEST, work / left)), each=each)
+    return choose.plan(model, analysis, Target(budget, keep))
 
 
 def searched(context: RunContext, model: keras.Model, budget: str, keep: float, seconds: float) -> Plan:
     """EKG's plan for MACs. Raises `TooLong` as soon as it is seen to take more than its seconds."""
-    search = ekg_search(context, model, SearchSettings(target=keep, convention="mac"))
-
-    def done(state: Any) -> float:
-        return (1 - state.history[-1].macs / search.dense_macs) / (1 - keep)
-
-    return in_time(search.run(), seconds, done).plan
+    search, pace = ekg_search(context, model, SearchSettings(target=keep, convention="mac")), Pace(seconds)
+    for state in search.run():
+        pace((1 - state.history[-1].macs / search.dense_macs) / (1 - keep))
+    return state.plan
 
 
-def in_time(
-    search: Iterator, seconds: float, done: Callable[[Any], float], now: Callable[[], float] = time.monotonic
-) -> Any:
-    """The last state of a search. `done`: state → share of the way, in [0, 1].
+class Pace:
+    """A way that must be over in so many seconds; it is called with the share of it that is done, in [0, 1].
 
-    The first state, behind which everything is compiled, is no measure for those that follow. Raises
-    `TooLong` as soon as what is left of the way would take longer than what is left of the seconds.
+    The first call, behind which everything is compiled, is no measure for those that follow. Raises `TooLong`
+    as soon as what is left of the way would take longer than what is left of the seconds.
     """
-    start = now()
-    first, state = None, None
-    for state in search:
-        share, spent = done(state), now() - start
-        if first and share > first[0]:
-            spent += (spent - first[1]) * (1 - min(share, 1)) / (share - first[0])
-        if spent > seconds:
-            raise TooLong(f"about {spent:.3g} s of {seconds:.3g} s")
-        first = first or (share, spent)
-    return state
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._now = seconds, now
+        self._start, self._first = now(), None
+
+    def __call__(self, share: float) -> None:
+        spent = self._now() - self._start
+        if self._first and share > self._first[0]:
+            begun, before = self._first
+            spent += (spent - before) * (1 - min(share, 1)) / (share - begun)
+        if spent > self._seconds:
+            raise TooLong(f"about {spent:.3g} s of {self._seconds:.3g} s")
+        self._first = self._first or (share, spent)

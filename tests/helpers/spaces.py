@@ -8,6 +8,8 @@ import numpy as np
 
 from secateur.pruning.choose.budgets import Budget, Cost
 from secateur.pruning.choose.ranking import Limits, Ranking
+from secateur.pruning.choose.targets import Target
+from secateur.pruning.groups.analysis import Analysis
 from secateur.pruning.search.space import CAPPED, Space
 
 
@@ -20,6 +22,13 @@ def space_of(sizes: Mapping[str, int], cost: Cost, keep: float, limits: Limits =
     whole = cost(sizes)
     weights = {name: whole - cost({**sizes, name: least}) for name, least in lowest.items()}
     return Space(ranking, Budget("keep", cost, keep * whole), weights)
+
+
+def space_in(
+    analysis: Analysis, scores: Mapping[str, np.ndarray], budget: str, keep: float, limits: Limits = CAPPED
+) -> Space:
+    """The space of a network, for a budget as `make_plan` calls it."""
+    return Space.of(analysis, Ranking.of(analysis, scores, limits), Target(budget, keep))
 
 
 def chain(rng: np.random.Generator) -> tuple[dict[str, int], Cost]:

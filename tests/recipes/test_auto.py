@@ -14,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from secateur import dataloader
 from secateur.distillation import labels_only
+from secateur.exports.timing import Setup
 from secateur.pruning import complexity, make_plan
 from secateur.recipes.engine.clock import Clock
 from secateur.recipes.engine.command import choose, options_of
@@ -21,10 +22,11 @@ from secateur.recipes.engine.compress import compress
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.program import program_of
-from secateur.recipes.steps.trials import TooLong, Trials, in_time
+from secateur.recipes.steps.trials import Pace, TooLong, Trials
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.schedules import one_cycle
 from secateur.runs import MetricsLog, RunFolder, UsageError, read_json
+from tests.pruning.latency.test_latency import Device
 
 pytestmark = pytest.mark.runs
 SIDE, CLASSES = 16, 3
@@ -207,11 +209,15 @@ def test_a_search_stops_as_soon_as_it_would_be_too_long(each, fits):
             seen.append(i)
             yield i
 
+    pace = Pace(20.0, now)
     if fits:
-        assert in_time(search(), 20.0, lambda i: i / 10, now) == 10
+        for i in search():
+            pace(i / 10)
+        assert seen[-1] == 10
     else:
         with pytest.raises(TooLong, match=f"about {10 * each:.3g} s of 20 s"):
-            in_time(search(), 20.0, lambda i: i / 10, now)
+            for i in search():
+                pace(i / 10)
         assert len(seen) <= 3
 
 
@@ -286,6 +292,25 @@ def test_a_model_of_numbers_is_pruned_in_a_given_time(monkeypatch):
     assert found.report["taught"]["train"]["losses"][0]["name"] == "kd"
     lite = Interpreter(model_content=found.files["int8.tflite"])
     assert np.int8 in {one["dtype"] for one in lite.get_tensor_details()}
+
+
+def test_milliseconds_are_searched_too(tmp_path, trained, monkeypatch):
+    for name in ("milliseconds", "time", "overhead", "slower"):
+        monkeypatch.setattr(Setup, name, getattr(Device, name), raising=False)
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
+    whole, given = Device().time(trained), {"time_seconds": 0.05, "batch_size": 20, "val_batch_size": 24}
+    words = ["netadapt.cost=ms", "netadapt.keep=0.6", "train.epochs=1"]
+    found = compress(trained, coloured(), recipe="netadapt", set=words, **given)
+    assert Device().time(found.model) == pytest.approx(0.6 * whole, rel=0.05)
+    monkeypatch.setattr("secateur.recipes.engine.run.Clock.of", CountedTime().clock)
+    found = compress(trained, coloured(), keep_ms=0.6, minutes=5.0, **given)
+    assert {one["name"] for one in found.report["tried"] if one["macs"]} == {
+        "l1",
+        "fpgm",
+        "netadapt",
+        "taylor",
+    }
+    assert Device().time(found.model) == pytest.approx(0.6 * whole, rel=0.05)
 
 
 def test_minutes_choose_the_recipe_and_others_refuse_them():

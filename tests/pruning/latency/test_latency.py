@@ -19,6 +19,7 @@ from secateur.pruning.latency.layers import grid
 from secateur.pruning.latency.predict import Predictor
 from secateur.pruning.latency.table import Table
 from secateur.pruning.score.scores import score_groups
+from secateur.pruning.search.netadapt import AdaptedWidths
 from secateur.runs.errors import UsageError
 from tests.helpers.toys import plain_net, small_resnet
 from tests.helpers.transformers import Windows
@@ -100,6 +101,21 @@ def test_at_equal_time_it_keeps_more_of_the_scores_than_a_budget_of_operations(t
         plans = [make_plan(model, keep_macs=k / 50, allocation=allocation) for k in range(10, 50)]
         as_fast = [plan for plan in plans if cost(plan.widths()) <= cost(fitted.best.plan.widths())]
         assert as_fast and loss(fitted.best.plan) < min(map(loss, as_fast))
+
+
+def test_a_search_meets_a_budget_of_milliseconds_and_keeps_more_of_what_it_looks_for(tmp_path):
+    model, analysis, ranking = subject()
+    options = {"keep_ms": 0.6, "setup": Device(), "cache": tmp_path}
+    known = fit(model, analysis, ranking, **options)
+    first = min(ranking.sizes, key=lambda name: len(known.best.plan.keep[name]) / ranking.sizes[name])
+
+    def accuracy(plan) -> float:
+        """All that counts is the group that the rule for scores narrows most."""
+        return len(plan.keep[first]) / ranking.sizes[first]
+
+    found = fit(model, analysis, ranking, **options, choose=AdaptedWidths(ranking, accuracy))
+    assert found.best.measured == pytest.approx(0.6 * found.before, rel=0.05)
+    assert accuracy(found.best.plan) > accuracy(known.best.plan)
 
 
 def test_no_group_could_be_wider_in_the_same_time(tmp_path):

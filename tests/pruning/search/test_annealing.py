@@ -12,7 +12,6 @@ from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.annealing import Annealer, acceptance, rescaled
 from secateur.pruning.search.annealing_state import AnnealingSettings, AnnealingState
-from secateur.pruning.search.space import Space
 from secateur.runs.errors import TrainingError, UsageError
 from tests.helpers import spaces, toys
 
@@ -51,13 +50,13 @@ def test_every_try_meets_the_target_to_a_channel_in_200_random_nets(part):
             assert all(n >= 0.05 * sizes[name] for name, n in state.last.plan.widths().items())
 
 
-@pytest.mark.parametrize("cost, counted", [("params", "params"), ("macs", "macs")])
-def test_the_target_is_that_of_the_network_as_the_counter_counts_it(cost, counted):
+@pytest.mark.parametrize("cost", ["params", "macs"])
+def test_the_target_is_that_of_the_network_as_the_counter_counts_it(cost):
     model = toys.small_resnet("A")
     analysis = analyse(model)
-    space = Space.of(analysis, score_groups(model, "l1", analysis=analysis), keep=0.4, cost=cost)
+    space = spaces.space_in(analysis, score_groups(model, "l1", analysis=analysis), f"keep_{cost}", 0.4)
     plan = Annealer(space, lambda plan: 0.5).start(np.random.default_rng(3)).best.plan
-    found, dense = (getattr(complexity(model, plan=p), counted) for p in (plan, None))
+    found, dense = (getattr(complexity(model, plan=p), cost) for p in (plan, None))
     assert found == space.cost(plan) <= 0.4 * dense
     assert fits_to_a_channel(space, plan)
 

@@ -14,10 +14,9 @@ from secateur.pruning.search.ekg import Searcher
 from secateur.pruning.search.netadapt import NetAdapt
 from secateur.pruning.search.rewards import Reward
 from secateur.pruning.search.settings import SearchSettings
-from secateur.pruning.search.space import Space
 from secateur.pruning.search.trial import PlanScorer
 from secateur.runs.errors import UsageError
-from tests.helpers import random_nets, toys
+from tests.helpers import random_nets, spaces, toys
 from tests.helpers.batch_statistics import outputs_in_training
 
 pytestmark = pytest.mark.runs
@@ -191,7 +190,7 @@ def test_netadapt_and_annealing_search_them_too(build):
     data = ([IMAGES, NUMBERS] if build is two_inputs else IMAGES, LABELS)
     analysis = analyse(model)
     scores = score_groups(model, "gate_taylor", analysis=analysis, data=data)
-    space = Space.of(analysis, scores, keep=0.7, cost="macs")
+    space = spaces.space_in(analysis, scores, "keep_macs", 0.7)
     score = PlanScorer(model, data, analysis=analysis)
     adapted = list(NetAdapt(space, score, 0.1).run())[-1]
     annealer = Annealer(space, score, AnnealingSettings(tries=4))

@@ -10,8 +10,7 @@ from secateur.pruning import Plan, complexity
 from secateur.pruning.choose.ranking import Limits
 from secateur.pruning.groups.analysis import analyse
 from secateur.pruning.score.scores import score_groups
-from secateur.pruning.search.netadapt import Adapted, NetAdapt
-from secateur.pruning.search.space import Space
+from secateur.pruning.search.netadapt import Adapted, AdaptedWidths, NetAdapt
 from secateur.runs.errors import TrainingError, UsageError
 from tests.helpers import spaces, toys
 
@@ -87,7 +86,7 @@ def test_a_search_goes_on_from_its_history():
 def test_a_network_ends_at_the_target_as_the_counter_counts_it():
     model = toys.small_resnet("B")
     analysis = analyse(model)
-    space = Space.of(analysis, score_groups(model, "l1", analysis=analysis), keep=0.6, cost="macs")
+    space = spaces.space_in(analysis, score_groups(model, "l1", analysis=analysis), "keep_macs", 0.6)
     history = list(NetAdapt(space, lambda plan: sum(plan.widths().values()), 0.1).run())
     found = [complexity(model, plan=one.plan).macs for one in history]
     assert found == [one.cost for one in history]
@@ -95,6 +94,29 @@ def test_a_network_ends_at_the_target_as_the_counter_counts_it():
         least = Plan.full(analysis.groups).replace(name, range(space.ranking.lowest[name]))
         assert freed == complexity(model).params - complexity(model, plan=least).params
     assert found == sorted(found, reverse=True) and found[-1] <= 0.6 * found[0] < found[-2]
+
+
+def test_budgets_in_turn_end_where_one_of_them_by_itself_does_and_search_nothing_twice():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        sizes, cost = spaces.chain(rng)
+        likes = {name: rng.uniform() for name in sizes}
+        tried = []
+
+        def accuracy(plan, likes=likes, tried=tried):
+            tried.append(plan)
+            return 1 - sum(likes[n] * (1 - len(kept) / plan.sizes[n]) ** 2 for n, kept in plan.keep.items())
+
+        spaces_of = {keep: spaces.space_of(sizes, cost, keep) for keep in (0.7, 0.5, 0.8)}
+        choose = AdaptedWidths(spaces_of[0.7].ranking, accuracy, 0.1)
+        for space in spaces_of.values():
+            assert cost(choose(cost, space.budget.target)) <= space.budget.target
+        in_turn, tried[:] = len(tried), []
+        alone = [list(NetAdapt(space, accuracy, 0.1).run())[-1].plan.widths() for space in spaces_of.values()]
+        assert in_turn < len(tried)
+        first, last = spaces_of[0.7].budget.target, spaces_of[0.8].budget.target
+        choose = AdaptedWidths(spaces_of[0.7].ranking, accuracy, 0.1)
+        assert [choose(cost, first), choose(cost, last)] == [alone[0], alone[2]]
 
 
 def test_a_cost_that_no_group_lowers_alone_is_refused():
@@ -111,6 +133,3 @@ def test_bad_values_are_refused():
         list(NetAdapt(space, lambda plan: math.inf).run())
     with pytest.raises(UsageError, match="start anew"):
         Adapted.from_json({"cost": 3})
-    model = toys.plain_net()
-    with pytest.raises(UsageError, match="cost='seconds'"):
-        Space.of(analyse(model), {}, keep=0.5, cost="seconds")

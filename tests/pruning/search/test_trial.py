@@ -12,10 +12,9 @@ from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.annealing import Annealer
 from secateur.pruning.search.annealing_state import AnnealingSettings
 from secateur.pruning.search.netadapt import NetAdapt
-from secateur.pruning.search.space import Space
 from secateur.pruning.search.trial import PlanScorer
 from secateur.runs.errors import UsageError
-from tests.helpers import toys
+from tests.helpers import spaces, toys
 
 LAYERS = keras.layers
 IMAGES = toys.images(40)
@@ -95,7 +94,7 @@ def test_searches_on_real_accuracies_empty_the_branch_that_adds_nothing():
     analysis = analyse(model)
     labels = model(IMAGES, training=False).numpy().argmax(1)
     scores = score_groups(model, "l1", analysis=analysis)
-    space = Space.of(analysis, scores, keep=0.7, cost="macs", limits=Limits(max_drop=0.9))
+    space = spaces.space_in(analysis, scores, "keep_macs", 0.7, Limits(max_drop=0.9))
     score = PlanScorer(model, (IMAGES, labels), analysis=analysis)
     history = list(NetAdapt(space, score, 0.1).run())
     assert [one.group for one in history[1:]] == ["useless"] * (len(history) - 1)
