@@ -30,7 +30,19 @@ SMALL = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--recipe", "baseline"]
 def commands(folder: Path) -> dict[str, tuple[list[str], bytes | None]]:
     """Name → words, and what is shown first; None for the end of the process."""
     run = str(folder / "run")
-    once = [*PROGRAM, "train", *SMALL, "--train_images", "256", "--batch_size", "32", "--set", "dense.epochs=1", "--train_path", run]
+    once = [
+        *PROGRAM,
+        "train",
+        *SMALL,
+        "--train_images",
+        "256",
+        "--batch_size",
+        "32",
+        "--set",
+        "dense.epochs=1",
+        "--train_path",
+        run,
+    ]
     subprocess.run(once, check=True, capture_output=True)
     model = str(folder / "run" / "compact.keras")
     return {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from secateur.runs import read_json, write_json
 from secateur.runs.text import table
-from tests.chaos.bench import PHASES, SHORT, STREAMED, Bench, opened
-from tests.chaos.faults import CHAIN, FAULTS, NATIVE
+from tests.chaos.bench import PHASES, SHORT, STREAMED, WORKERS, Bench, opened
+from tests.chaos.faults import CHAIN, FAULTS, NATIVE, OF_WORKERS
 from tests.chaos.hostile import attack
 from tests.chaos.kinds import KINDS
 
@@ -48,7 +48,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tries", type=int, default=10, help="of every other fault on each phase")
     parser.add_argument("--mutations", type=int, default=10_000, help="of every kind of file")
     parser.add_argument("--faults", nargs="*", help="only those whose name has one of these words")
-    parser.add_argument("--phases", nargs="*", default=[*PHASES, STREAMED, SHORT], help="only these")
+    parser.add_argument("--phases", nargs="*", default=[*PHASES, STREAMED, SHORT, WORKERS], help="only these")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing later than this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nice", type=int, default=0, help="how far to stand back behind other programs")
@@ -71,7 +71,8 @@ def every(bench: Bench, words: argparse.Namespace) -> Iterator[tuple[str, str, l
         for fault, act in FAULTS.items():
             few, most = (CHAIN, words.kills) if fault.startswith("kill") else (1, words.tries)
             tries = min(few, most - turn * few) if wanted(words, fault) else 0
-            for name in words.phases if tries > 0 else ():
+            phases = [name for name in words.phases if (name == WORKERS) == (fault == OF_WORKERS)]
+            for name in phases if tries > 0 else ():
                 yield from tried(fault, name, lambda a=act, n=name, t=tries: a(bench, bench.phase(n), t))
 
 

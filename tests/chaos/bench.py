@@ -1,10 +1,11 @@
-"""What faults are tried on: a small run in nine phases, and what must hold behind a fault."""
+"""What faults are tried on: a small run in its phases, and what must hold behind a fault."""
 
 from __future__ import annotations
 
 import json
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 import zipfile
@@ -17,6 +18,7 @@ import numpy as np
 
 from secateur.runs import load_snapshot, read_jsonl, save_snapshot, sha256
 from secateur.runs.files import TEMP_PREFIX
+from tests.helpers import workers
 from tests.helpers.forked import Done, Programs
 
 CHILD = Path(__file__).with_name("child.py")
@@ -32,9 +34,11 @@ STEPS = {
     "int8": 'kind = "int8"\nsamples = 32',
 }
 PHASES = tuple(STEPS)
-STREAMED, SHORT = "streamed", "short"
+STREAMED, SHORT, WORKERS = "streamed", "short", "two workers"
 OF_SHORT = ("baseline", "share", "encode")
 """Steps of a whole run that takes seconds, for its baseline is given."""
+OF_WORKERS = ("baseline", "warm_up", "search", "bank", "fine_tune")
+"""Steps of a run of two workers, from the same baseline: those in which they share the work."""
 OPTIONS = "--arch ResNet-8 --train_images 128 --batch_size 32 --time_seconds 0.01 --save_minutes 1e-6".split()
 CHANGING = ("report.json", "report.html", "manifest.json", "config.json", ".lock", "metrics.jsonl")
 """Files that have the time of day in them, or what may differ."""
@@ -79,6 +83,12 @@ class Bench:
         path.write_text(json.dumps({"report": False} | fault))
         return self.programs.start(CHILD, path, "train_cifar.py", *words, cwd=cwd)
 
+    def together(self, words: list[str], cwd: Path) -> list[subprocess.Popen]:
+        """Starts it as two workers, processes of their own."""
+        path = self.root / "fault.json"
+        path.write_text(json.dumps({"report": False}))
+        return workers.start(CHILD, path, "train_cifar.py", *words, cwd=cwd)
+
     def phase(self, name: str) -> Phase:
         """A phase, measured once; where an undisturbed run leaves it the next one begins."""
         if name in self.phases:
@@ -94,9 +104,13 @@ class Bench:
         phase.before.mkdir(parents=True, exist_ok=True)
         work, counter = self.fresh(phase), self.root / "changes"
         start = time.monotonic()
-        done = self.run(phase.words, work, changes=str(counter))
+        if phase.name == WORKERS:
+            done = last_of(workers.ended(self.together(phase.words, work)))
+        else:
+            done = self.run(phase.words, work, changes=str(counter))
+            phase.changes = int(counter.read_text())
         assert done.code == 0, done.err
-        phase.seconds, phase.changes = time.monotonic() - start, int(counter.read_text())
+        phase.seconds = time.monotonic() - start
         phase.after = digests(work / "run")
         shutil.copytree(work, phase.before.with_name("after"))
         return phase
@@ -106,8 +120,9 @@ class Bench:
         digits = ["--dataset", "DIGITS"]
         if name == STREAMED:
             given = [self._recipe(PHASES[:1]), "--data", str(self._images()), "--stream"]
-        elif name == SHORT:
-            given = [self._recipe(OF_SHORT), *digits, "--trained_param", str(self._baseline())]
+        elif name in (SHORT, WORKERS):
+            recipe = self._recipe(OF_SHORT if name == SHORT else OF_WORKERS)
+            given = [recipe, *digits, "--trained_param", str(self._baseline())]
         else:
             given = [self._recipe(PHASES), *digits, "--until", name]
         return ["--recipe", *given, *OPTIONS, "--train_path", "run"]
@@ -215,6 +230,11 @@ def lines(done: Done) -> list[str]:
     """What stderr says beside progress and the warning that there is no GPU."""
     found = [line for line in done.err.replace("\r", "\n").split("\n") if line.strip() and "%|" not in line]
     return [line for line in found if not line.startswith("warning:")]
+
+
+def last_of(ends: Sequence[Done]) -> Done:
+    """The end of several workers: that of the first one that is not 0, else the first one's."""
+    return next((done for done in ends if done.code), ends[0])
 
 
 def broken(phase: Phase, work: Path, done: Done) -> str:

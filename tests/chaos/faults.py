@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chaos.bench import Bench, Phase, broken, leftovers, lines, unreadable
+from tests.chaos.bench import Bench, Phase, broken, last_of, leftovers, lines, unreadable
+from tests.helpers import workers
 from tests.helpers.forked import Done
 
 Fault = Callable[[Bench, Phase, int], Iterator[str]]  # bench, phase, tries → what broke, try by try
@@ -161,6 +162,20 @@ def eight_at_once(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
         yield wrong or broken(phase, work, done)
 
 
+def worker_killed(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
+    """SIGKILL of one of two workers at a random instant: the other says so and ends."""
+    for _ in range(tries):
+        work, victim = bench.fresh(phase), bench.rng.randrange(2)
+        begun = bench.together(phase.words, work)
+        time.sleep(bench.rng.uniform(0.1, 0.95) * phase.seconds)
+        begun[victim].kill()
+        other = workers.ended(begun)[1 - victim]
+        named = any("another worker of this run has gone" in line for line in lines(other))
+        wrong = "" if other.code == 0 or (other.code == 8 and named) else f"{other.code}: {other.err[-300:]}"
+        wrong = wrong or ", ".join(unreadable(work))
+        yield wrong or broken(phase, work, last_of(workers.ended(bench.together(phase.words, work))))
+
+
 def _refused(bench: Bench, phase: Phase, work: Path, done: Done, code: int, free: Callable[[], None]) -> str:
     """What is wrong with a refusal by one line and this code (or a run to its end), and with what follows."""
     wrong = ""
@@ -193,6 +208,7 @@ def _mount(*words: str) -> None:
     subprocess.run(["mount", *words], check=True)
 
 
+OF_WORKERS = "kill -9 of one of two workers"
 FAULTS: dict[str, Fault] = {
     "kill -9 at random instants": killed,
     "kill -9 while files are written": killed_while_writing,
@@ -206,4 +222,5 @@ FAULTS: dict[str, Fault] = {
     "a clock that jumps": jumping_clock,
     "a file system without fsync and locks": without_locks,
     "eight runs in one folder": eight_at_once,
+    OF_WORKERS: worker_killed,
 }
