@@ -85,9 +85,7 @@ class Bench:
 
     def together(self, words: list[str], cwd: Path) -> list[subprocess.Popen]:
         """Starts it as two workers, processes of their own."""
-        path = self.root / "fault.json"
-        path.write_text(json.dumps({"report": False}))
-        return workers.start(CHILD, path, "train_cifar.py", *words, cwd=cwd)
+        return workers.start("train_cifar.py", *words, cwd=cwd)
 
     def phase(self, name: str) -> Phase:
         """A phase, measured once; where an undisturbed run leaves it the next one begins."""
