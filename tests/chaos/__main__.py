@@ -47,6 +47,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100, help="tries of each kind of kill on each phase")
     parser.add_argument("--tries", type=int, default=10, help="of every other fault on each phase")
     parser.add_argument("--mutations", type=int, default=10_000, help="of every kind of file")
+    parser.add_argument("--keep", action="store_true", help="keep mutations that reach new lines: corpus/")
     parser.add_argument("--faults", nargs="*", help="only those whose name has one of these words")
     parser.add_argument("--phases", nargs="*", default=[*PHASES, STREAMED, SHORT, WORKERS], help="only these")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing later than this")
@@ -66,7 +67,7 @@ def every(bench: Bench, words: argparse.Namespace) -> Iterator[tuple[str, str, l
             yield fault, where, list(act()), time.monotonic() - start
 
     for kind in KINDS if wanted(words, HOSTILE) else ():
-        yield from tried(HOSTILE, kind, partial(attack, bench, kind, words.mutations))
+        yield from tried(HOSTILE, kind, partial(attack, bench, kind, words.mutations, words.keep))
     for turn in range(max(words.kills, words.tries)):
         for fault, act in FAULTS.items():
             few, most = (CHAIN, words.kills) if fault.startswith("kill") else (1, words.tries)

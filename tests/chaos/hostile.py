@@ -1,5 +1,8 @@
 """Mutated and crafted files of every kind that is read: they load or are refused, and nothing else happens.
 
+Coverage guides: a file that reaches lines of the project which none before it has reached is mutated further,
+and kept in `corpus/`, from which the next attack begins.
+
 This file is run as a program of its own, in a process that was forked: `hostile.py KIND COUNT SEED`.
 """
 
@@ -14,8 +17,10 @@ import signal
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,7 @@ from secateur.runs import SecateurError
 from tests.chaos.bench import Bench
 from tests.chaos.child import is_change
 from tests.chaos.kinds import KINDS, Kind
+from tests.helpers.forked import REPO
 
 SECONDS = 20  # of processor time that a file may take
 MEGABYTES = 600  # by which the process may grow over all files of a kind
@@ -32,10 +38,15 @@ RUNS = (
     *("pty.spawn", "socket.connect", "socket.bind", "ctypes.dlopen"),
 )
 """Events of auditing that no file may cause."""
+CORPUS = Path(__file__).with_name("corpus")
+SMALL = 2000  # bytes of a file that is kept
 
 
-def attack(bench: Bench, kind: str, count: int) -> Iterator[str]:
-    """Reads mutations of a kind of file, and what is crafted, in a process of their own; what broke, each."""
+def attack(bench: Bench, kind: str, count: int, keep: bool = False) -> Iterator[str]:
+    """Reads mutations of a kind of file, and what is crafted, in a process of their own; what broke, each.
+
+    With `keep` the corpus becomes what this attack has found, and what it began with.
+    """
     work = bench.root / "files"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -48,6 +59,11 @@ def attack(bench: Bench, kind: str, count: int) -> Iterator[str]:
     yield from ends
     if done.code:
         yield f"the process ended with {done.code}: {done.err[-300:]}"
+    if keep and (found := [path.read_bytes() for path in sorted((work / "kept").iterdir())]):
+        CORPUS.mkdir(exist_ok=True)
+        with zipfile.ZipFile(_kept_in(kind), "w", zipfile.ZIP_DEFLATED) as archive:
+            for number, data in enumerate(found):
+                archive.writestr(zipfile.ZipInfo(f"{number:04}"), data, zipfile.ZIP_DEFLATED)
 
 
 def main() -> None:
@@ -63,12 +79,23 @@ def main() -> None:
     happened = _watched(Path.cwd())
     signal.signal(signal.SIGPROF, _too_long)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tried = [*kind.crafted(data), *(kind.mutate(data, rng) for _ in range(max(1, count // kind.every)))]
+    given = [*kind.crafted(data), data, *corpus(name)]
+    pool, lines = [data], Lines()
+    Path("kept").mkdir()
     with open("ends.jsonl", "w") as ends:
-        for number, changed in enumerate(tried):
+        for number in range(len(given) + max(1, count // kind.every)):
+            changed = (
+                given[number] if number < len(given) else kind.mutate(pool[rng.integers(len(pool))], rng)
+            )
             path.write_bytes(changed)
             happened.clear()
-            end = _end(kind, path) or ", ".join(happened)
+            with lines:
+                end = _end(kind, path)
+            end = end or ", ".join(happened)
+            if lines.new and len(changed) <= max(SMALL, len(data)):
+                pool.append(changed)
+                if len(changed) <= SMALL:
+                    Path("kept", f"{number:06}").write_bytes(changed)
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
             if grown > MEGABYTES:
                 end, before = end or f"grew by {grown} MB", before + 1024 * grown
@@ -76,6 +103,42 @@ def main() -> None:
                 shutil.copy(path, f"broken{number}{kind.suffix}")
             ends.write(json.dumps(end and f"{number}: {end}") + "\n")
             ends.flush()
+
+
+def corpus(kind: str) -> list[bytes]:
+    """Files that earlier attacks have kept."""
+    if not (path := _kept_in(kind)).exists():
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return [archive.read(name) for name in archive.namelist()]
+
+
+def _kept_in(kind: str) -> Path:
+    return CORPUS / f"{kind.replace(', ', '_').replace(' ', '_')}.zip"
+
+
+class Lines:
+    """Lines of the project that run while it is entered; `new`: whether the last time brought any."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[Any, int]] = set()
+        self.new, self._before = False, 0
+
+    def __enter__(self) -> None:
+        self._before = len(self._seen)
+        sys.settrace(self._called)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+        self.new = len(self._seen) > self._before
+
+    def _called(self, frame: FrameType, event: str, value: Any) -> Any:
+        file = frame.f_code.co_filename
+        return self._ran if file.startswith(f"{REPO}{os.sep}") and ".venv" not in file else None
+
+    def _ran(self, frame: FrameType, event: str, value: Any) -> Any:
+        self._seen.add((frame.f_code, frame.f_lineno))
+        return self._ran
 
 
 def _end(kind: Kind, path: Path) -> str:
