@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -313,7 +314,10 @@ def load_model(path: str) -> keras.Model:
 
 def _read(path: str) -> keras.Model:
     try:
-        return keras.models.load_model(path)
+        with warnings.catch_warnings():
+            # That its optimizer's state does not fit: a training here begins with one of its own.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return keras.models.load_model(path)
     except OUT_OF_MEMORY:
         raise
     except Exception as error:  # of a loss or optimizer of one's own, which is not needed

@@ -37,8 +37,8 @@ class Adapt(Searching):
 
             def each(done: Sequence[Adapted]) -> None:
                 folder.save_checkpoint(name, {}, {"history": [one.to_json() for one in done]})
-                last = done[-1]
-                bar.set_postfix(cost=f"{last.cost:.3g}", accuracy=f"{last.accuracy:.4f}", refresh=False)
+                left, last = f"{done[-1].cost / done[0].cost:.3f}", f"{done[-1].accuracy:.4f}"
+                bar.set_postfix(left=left, aim=f"{asked.target.value:.3f}", accuracy=last, refresh=False)
                 bar.update()
 
             choose = AdaptedWidths(asked.ranking, accuracy, self.share, history, each)

@@ -294,7 +294,7 @@ def test_a_model_of_numbers_is_pruned_in_a_given_time(monkeypatch):
     assert np.int8 in {one["dtype"] for one in lite.get_tensor_details()}
 
 
-def test_milliseconds_are_searched_too(tmp_path, trained, monkeypatch):
+def test_milliseconds_are_searched_too(tmp_path, trained, monkeypatch, capsys):
     for name in ("milliseconds", "time", "overhead", "slower"):
         monkeypatch.setattr(Setup, name, getattr(Device, name), raising=False)
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
@@ -303,13 +303,12 @@ def test_milliseconds_are_searched_too(tmp_path, trained, monkeypatch):
     found = compress(trained, coloured(), recipe="netadapt", set=words, **given)
     assert Device().time(found.model) == pytest.approx(0.6 * whole, rel=0.05)
     monkeypatch.setattr("secateur.recipes.engine.run.Clock.of", CountedTime().clock)
-    found = compress(trained, coloured(), keep_ms=0.6, minutes=5.0, **given)
-    assert {one["name"] for one in found.report["tried"] if one["macs"]} == {
-        "l1",
-        "fpgm",
-        "netadapt",
-        "taylor",
-    }
+    found = compress(trained, coloured(), keep_ms=0.6, minutes=5.0, folder=tmp_path / "auto", **given)
+    tried = {one["name"] for one in found.report["tried"] if one["macs"]}
+    assert tried == {"l1", "fpgm", "netadapt", "taylor"}
+    ms = read_json(tmp_path / "auto" / "manifest.json")["steps"]["auto"]["facts"]["ms"]
+    assert ms == {"before": whole, "after": Device().time(found.model)}
+    assert f"{ms['after']:.3g} of {whole:.3g} ms" in capsys.readouterr().out
     assert Device().time(found.model) == pytest.approx(0.6 * whole, rel=0.05)
 
 

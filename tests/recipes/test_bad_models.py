@@ -176,3 +176,13 @@ def test_a_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, used):
     (tmp_path / "evil.h5").write_bytes(data)
     with pytest.raises(SnapshotError, match="a heap of its attributes is damaged"):
         load_model(str(tmp_path / "evil.h5"))
+
+
+def test_the_state_of_its_optimizer_is_not_missed(model, tmp_path, recwarn):
+    model = keras.models.clone_model(model)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(np.zeros((4, 8, 8, 3)), np.zeros(4, int), verbose=0)
+    model.get_layer("conv").trainable = False  # as in a second stage of training
+    model.save(tmp_path / "tuned.keras")
+    assert load_model(str(tmp_path / "tuned.keras")).optimizer
+    assert not [str(one.message) for one in recwarn if "optimizer" in str(one.message)]
