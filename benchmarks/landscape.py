@@ -6,8 +6,9 @@ Random sub-networks of one network, all with the same share of its MACs: each gr
 a factor of the group's own, and the best channels of all groups in one row stay, so that widths differ. Each
 is measured (averages of BatchNorm estimated anew; loss, condition number and change under noise on the images
 that score candidates), then fine-tuned alike for a short time, and the hold-out says what became of it. Plans
-of criteria go the same way, for comparison. All are masks on one network, so that nothing is compiled twice.
-What is finished is kept in the file of results. No test image is read.
+of criteria go the same way, for comparison; around these and one random network the loss is measured on a
+plane. All are masks on one network, so that nothing is compiled twice. What is finished is kept in the file
+of results, of which `benchmarks.picture` makes pictures. No test image is read.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from secateur.distillation import labels_only
 from secateur.distillation.tasks import task_for
 from secateur.op_utils import Trainer, make_forward, make_reestimator
 from secateur.pruning import Plan, complexity, find_groups, make_plan, mask
-from secateur.pruning.landscape import LossAt, noise, spectrum
+from secateur.pruning.landscape import LossAt, directions, noise, plane, spectrum
 from secateur.recipes.engine.inputs import normalisation_of
 from secateur.recipes.training.schedules import cosine
 from secateur.recipes.training.scoring import score_logits
@@ -74,11 +75,18 @@ class Study:
         data = np.asarray(self._reads(some.images)), some.labels
         return make_plan(self.dense, criterion, keep_macs=self.args.keep_macs, data=data)
 
+    def plane(self, plan: Plan, side: int) -> dict:
+        """The loss on a plane of filter-normalised directions around what a plan leaves, not fine-tuned."""
+        self._narrow(plan)
+        at = np.linspace(-1, 1, side)
+        values, metrics = plane(self.loss, directions(self.loss, 2), at)
+        loss = float(values[side // 2, side // 2])
+        return {"at": at.tolist(), "plane": values.tolist(), "metrics": metrics.tolist(), "loss": loss}
+
     def row(self, name: str, plan: Plan) -> dict:
         """Measures, trains and measures again."""
         start = time.monotonic()
-        self.net.set_weights(mask(self.dense, plan).get_weights())
-        self._average()
+        self._narrow(plan)
         curvature = spectrum(self.loss, self.args.eigen_steps)
         loss, accuracy = self.loss(self.loss.weights)
         found = {"name": name, "macs": complexity(self.dense, plan=plan).macs}
@@ -90,6 +98,10 @@ class Study:
         final = score_logits(self._forward(held.images, 256), held.labels)
         found |= {"final_loss": final.loss, "final_accuracy": final.accuracy}
         return found | {"seconds": time.monotonic() - start}
+
+    def _narrow(self, plan: Plan) -> None:
+        self.net.set_weights(mask(self.dense, plan).get_weights())
+        self._average()
 
     def _average(self) -> None:
         self._again(self.splits.warmup.images[:: max(1, len(self.splits.warmup) // 1024)], 256)
@@ -137,13 +149,16 @@ def main() -> None:
     parser.add_argument("--eigen_steps", type=int, default=20)
     parser.add_argument("--radius", type=float, default=0.05, help="of noise, in lengths of each filter")
     parser.add_argument("--noises", type=int, default=10)
+    parser.add_argument("--side", type=int, default=11, help="points along a plane, an odd number")
     args = parser.parse_args()
-    unlike = ("trained_param", "data_path", "plan", "criteria", "networks")
+    unlike = ("trained_param", "data_path", "plan", "criteria", "networks", "side")
     about = {name: value for name, value in vars(args).items() if name not in unlike}
     stored = RESULTS / "landscape.json"
     before = read_json(stored) if stored.exists() else {}
-    rows = before["rows"] if all(before.get(key) == value for key, value in about.items()) else []
+    same = all(before.get(key) == value for key, value in about.items())
+    rows, planes = (before["rows"], before.get("planes", {})) if same else ([], {})
     study = Study(args)
+    about["network"] = study.dense.name
     plans = {f"random {seed}": partial(study.random, seed) for seed in range(1, args.networks + 1)}
     plans |= {name: partial(study.by, name) for name in args.criteria}
     plans |= {name: partial(_read, path) for name, path in named_paths("plan", args.plan).items()}
@@ -151,7 +166,12 @@ def main() -> None:
         if name not in {row["name"] for row in rows}:
             rows.append(study.row(name, plan()))
             print(f"{len(rows)} of {len(plans)}: {rows[-1]}", flush=True)
-            save("landscape", {**about, "network": study.dense.name, "rows": rows, "correlations": []})
+            save("landscape", about | {"rows": rows, "planes": planes, "correlations": []})
+    for name in [next(iter(plans)), *list(plans)[args.networks :]]:
+        if len(planes.get(name, {}).get("at", ())) != args.side:
+            planes[name] = study.plane(plans[name](), args.side)
+            print(f"the plane around {name}", flush=True)
+            save("landscape", about | {"rows": rows, "planes": planes, "correlations": []})
     drawn = [row for row in rows if row["name"].startswith("random")]
     found = correlations(drawn)
     print_table(
@@ -162,7 +182,7 @@ def main() -> None:
             for c in found
         ],
     )
-    save("landscape", {**about, "network": study.dense.name, "rows": rows, "correlations": found})
+    save("landscape", about | {"rows": rows, "planes": planes, "correlations": found})
 
 
 def _read(path: Path) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -15,6 +15,9 @@ from secateur.runs.errors import RunFolderError, UsageError, first_line
 from secateur.runs.files import read_json, write_atomic
 from secateur.runs.seal import is_sealed
 from secateur.runs.suggest import nearest
+
+if TYPE_CHECKING:
+    from secateur.reports.drawing import Picture
 
 MARGIN, GAP, ROW = 16, 28, 960  # pixels: around all panels, between them, and how wide a row of them is
 
@@ -58,11 +61,14 @@ def picture_file(report: Report, name: str) -> str:
         raise UsageError(f"this run has nothing to show in the picture. Received: {name}\nchoose another run")
     config = report.get("config") or {}
     subject = f"{config.get('arch', 'a network')} on {config.get('dataset', 'its data')}"
+    return sheet(panels, f"{name} of {subject}", report)
+
+
+def sheet(panels: Sequence[Picture], title: str, report: Report) -> str:
+    """Panels in rows, as an SVG file."""
     places, width, height = _arranged(panels)
     placed = zip(panels, places, strict=True)
-    return render(
-        "picture.svg.j2", report, title=f"{name} of {subject}", placed=placed, width=width, height=height
-    )
+    return render("picture.svg.j2", report, title=title, placed=placed, width=width, height=height)
 
 
 def _read(file: Path) -> dict:
