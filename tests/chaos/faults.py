@@ -66,8 +66,11 @@ def killed_while_writing(bench: Bench, phase: Phase, tries: int) -> Iterator[str
 
 
 def signalled(number: signal.Signals) -> Fault:
-    """A signal that unwinds: its exit code, nothing temporary left, and the same command goes on."""
-    code = 128 + number
+    """A signal that unwinds: its exit code, nothing temporary left, and the same command goes on.
+
+    Before the program listens and behind its end the signal itself ends the process; a shell sees the same.
+    """
+    ends = (0, 128 + number, -number)
 
     def fault(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
         for _ in range(tries):
@@ -76,7 +79,7 @@ def signalled(number: signal.Signals) -> Fault:
             time.sleep(bench.rng.uniform(0.1, 0.95) * phase.seconds)
             _signal(process, number)
             done = bench.programs.wait()
-            wrong = f"exit {done.code}: {done.err[-300:]}" if done.code not in (0, code) else ""
+            wrong = f"exit {done.code}: {done.err[-300:]}" if done.code not in ends else ""
             left = leftovers(work)
             wrong = wrong or (f"stays: {left}" if left else "") or ", ".join(unreadable(work))
             yield wrong or broken(phase, work, bench.run(phase.words, work))
