@@ -49,7 +49,7 @@ def any_value(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def in_archive(data: bytes, rng: np.random.Generator) -> bytes:
-    """A part of a zip file changed inside, with right sums; every fourth time, or of another file, any bytes."""
+    """A part of a zip file changed inside, with right sums; every fourth time, or elsewhere, any bytes."""
     if rng.integers(4) == 0:
         return any_bytes(data, rng)
     try:
