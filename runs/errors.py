@@ -32,6 +32,11 @@ INTERRUPTED = "interrupted: run the same command again to continue"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError"}  # the latter is TensorFlow's, not imported here
+_SAID = (
+    "MemoryError",
+    "Cannot allocate memory",
+    "ailed to allocate",
+)  # by TensorFlow of what Python raised in it
 _UNWRITABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -179,7 +184,8 @@ def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
 def _out_of_memory(error: Exception) -> OutOfMemoryError | None:
     """What the user should read where an allocation failed: Python's, NumPy's, TensorFlow's."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if not names & _OUT_OF_MEMORY and getattr(error, "errno", None) != errno.ENOMEM:
+    wrapped = "OpError" in names and any(words in str(error) for words in _SAID)
+    if not (names & _OUT_OF_MEMORY or wrapped or getattr(error, "errno", None) == errno.ENOMEM):
         return None
     return OutOfMemoryError(
         f"the memory ran out ({first_line(error)[:120]})\n"

@@ -78,9 +78,16 @@ def _fsync(path: Path) -> None:
 
 
 def to_disk(handle: int) -> None:
-    """Wait until an open file is on the disk; a file system that cannot say so keeps it as it can."""
-    try:
+    """Wait until an open file is on the disk, where the file system can say so."""
+    with wherever_synced():
         os.fsync(handle)
+
+
+@contextlib.contextmanager
+def wherever_synced() -> Iterator[None]:
+    """Around what waits for the disk: a file system that cannot say when keeps files as it can."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,9 +88,11 @@ class Stored:
         except tf.errors.ResourceExhaustedError:  # no fault of the data
             raise
         except tf.errors.OpError as error:
+            if (bad := self.take(slice(done, done + size))._first_bad()) is None:
+                raise  # of images that can be read one by one: memory or threads ran out
             raise DataError(
                 "An image cannot be read or decoded: replace or remove it, or leave it out with --skip_bad. "
-                f"Received: {self.take(slice(done, done + size))._first_bad()}"
+                f"Received: {bad}"
             ) from error
 
     def _decoded(self, encoded):
@@ -104,14 +107,16 @@ class Stored:
                 found[i] = file.read(length)
         return found
 
-    def _first_bad(self) -> str:
-        """Name the file of the first image that fails alone, too."""
+    def _first_bad(self) -> str | None:
+        """Name the file of the first image that fails alone, too, and not for want of memory."""
         import tensorflow as tf
 
         for piece in self.pieces:
             name = f"{self.files[piece[0]]}" + (f", byte {piece[1]}" if piece[2] != WHOLE else "")
             try:
                 self._decoded(self._encoded(piece[None])[0])
-            except (tf.errors.OpError, OSError, ValueError):
-                return name
-        return f"{self.files[self.pieces[0, 0]]}"
+            except tf.errors.ResourceExhaustedError:
+                return None
+            except (tf.errors.OpError, OSError, ValueError) as error:
+                return None if getattr(error, "errno", None) == errno.ENOMEM else name
+        return None

@@ -20,8 +20,8 @@ CHAIN = 5  # kills of one run before it may end
 NOBODY = 65534
 ROOM = 400_000  # bytes that a disk has left at most
 NATIVE = "ended by native code"
-UNSPOKEN = ("bad_alloc", "Resource temporarily unavailable", "Cannot allocate memory", "failed to allocate")
-"""What C++ says where it cannot get memory or a thread, and ends the process before Python can speak."""
+BY_NATIVE = (-signal.SIGABRT, -signal.SIGSEGV)
+"""How C++ ends a process where it gets no memory or no thread, before Python can speak."""
 MEMORY = 600_000_000  # bytes that a phase takes, about
 
 
@@ -182,7 +182,7 @@ def worker_killed(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
 def _refused(bench: Bench, phase: Phase, work: Path, done: Done, code: int, free: Callable[[], None]) -> str:
     """What is wrong with a refusal by one line and this code (or a run to its end), and with what follows."""
     wrong = ""
-    if done.code == -signal.SIGABRT and code == 7 and any(word in done.err for word in UNSPOKEN):
+    if code == 7 and done.code in BY_NATIVE:
         wrong = NATIVE
     elif done.code not in (0, code):
         wrong = f"exit {done.code}: {done.err[-300:]}"

@@ -1,6 +1,8 @@
 """The lines of a run, and the same numbers read back by TensorBoard itself."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,19 @@ def test_tensorboard_reads_the_same_numbers(tmp_path):
     read = scalars(tmp_path / "tensorboard" / "finetune", "loss")
     assert read == [(step, pytest.approx(1 / (step + 1))) for step in range(5)]
     assert scalars(tmp_path / "tensorboard" / "baseline", "loss") == [(0, 9)]
+
+
+def test_a_file_system_without_fsync_has_the_numbers_too(tmp_path, monkeypatch):
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with MetricsLog(tmp_path) as log:
+        log.log(1, loss=2)
+        log.truncate("train", 0)
+        log.log(1, loss=3)
+    assert [row["loss"] for row in MetricsLog(tmp_path).rows()] == [3]
+    assert scalars(tmp_path / "tensorboard" / "train", "loss")[-1] == (1, 3)
 
 
 def test_a_resumed_phase_forgets_what_came_after_its_checkpoint(tmp_path):

@@ -1,5 +1,6 @@
 """Programs as schedulers start and stop them: without standard streams, by SIGTERM, on little memory."""
 
+import errno
 import os
 import signal
 
@@ -108,7 +109,22 @@ def tensorflow_fails():
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9,9]\nmore")
 
 
-@pytest.mark.parametrize("main", [numpy_fails, python_fails, tensorflow_fails])
+def python_within_tensorflow_fails():
+    def read(number):
+        raise error
+
+    error = MemoryError()
+    rows = tf.data.Dataset.range(1).map(lambda i: tf.numpy_function(read, [i], tf.int64))
+    try:
+        list(rows)
+    except tf.errors.ResourceExhaustedError:
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    list(rows)
+
+
+@pytest.mark.parametrize(
+    "main", [numpy_fails, python_fails, tensorflow_fails, python_within_tensorflow_fails]
+)
 def test_memory_that_runs_out_has_a_code_and_says_what_to_lower(main, capsys):
     assert cli(main) == 7 and "memory" in EXIT_CODES[7]
     lines = capsys.readouterr().err.splitlines()

@@ -1,5 +1,6 @@
 """Images that stay in their files are the images that are read into memory."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from secateur.dataloader import batches
 from secateur.dataloader.sources import records
 from secateur.dataloader.sources.decoding import FOR_CROPS, fitted
 from secateur.dataloader.sources.stored import Stored
-from secateur.runs.errors import DataError
+from secateur.runs.errors import DataError, _out_of_memory
 
 PARTS = ("train", "search", "warmup", "holdout", "test")
 
@@ -119,6 +120,24 @@ def test_what_cannot_be_decoded_is_named_when_it_is_met(folder, tmp_path):
     with pytest.raises(DataError, match=r"bad\.png"):
         _ = Stored.of_files(names, (24, 24, 3))[:]
     assert Stored.of_files(names, (24, 24, 3))[np.array([8, 0])].shape == (2, 24, 24, 3)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_memory_that_runs_out_is_no_fault_of_the_images(error, folder, monkeypatch):
+    """Whether it does for one image, too, or only for many at a time."""
+    images = dataloader.load("folder@24", str(folder), stream=True).train.images
+    read, failing = Stored._encoded, {"most": 1}
+
+    def encoded(self, pieces):
+        if len(pieces) > failing["most"]:
+            raise error
+        return read(self, pieces)
+
+    monkeypatch.setattr(Stored, "_encoded", encoded)
+    for failing["most"] in (1, 0):
+        with pytest.raises((tf.errors.OpError, MemoryError, OSError)) as raised:
+            _ = images[:5]
+        assert _out_of_memory(raised.value), raised.value
 
 
 def test_files_that_cannot_be_read_are_left_out_without_keeping_the_others(folder, tmp_path):
