@@ -35,7 +35,7 @@ from secateur.pruning.landscape import LossAt, directions, noise, plane, spectru
 from secateur.recipes.engine.inputs import normalisation_of
 from secateur.recipes.training.schedules import cosine
 from secateur.recipes.training.scoring import score_logits
-from secateur.runs import cli, load_snapshot, read_json
+from secateur.runs import UsageError, cli, load_snapshot, read_json, sha256
 
 BATCH, RATE, AT_ONCE = 128, 0.01, 64  # more images at a time do not stay in the caches of a processor
 MEASURED = {"loss": "loss", "condition": "condition number", "noise": "change under noise"}
@@ -76,7 +76,10 @@ class Study:
         return make_plan(self.dense, criterion, keep_macs=self.args.keep_macs, data=data)
 
     def plane(self, plan: Plan, side: int) -> dict:
-        """The loss on a plane of filter-normalised directions around what a plan leaves, not fine-tuned."""
+        """The loss around what a plan leaves, not fine-tuned, on a plane of filter-normalised directions.
+
+        `at`: (side,) places along both, −1 to 1 times each filter's length; `plane`, `metrics`: (side, side).
+        """
         self._narrow(plan)
         at = np.linspace(-1, 1, side)
         values, metrics = plane(self.loss, directions(self.loss, 2), at)
@@ -151,14 +154,18 @@ def main() -> None:
     parser.add_argument("--noises", type=int, default=10)
     parser.add_argument("--side", type=int, default=11, help="points along a plane, an odd number")
     args = parser.parse_args()
+    if args.side % 2 == 0:
+        raise UsageError(
+            f"The network is the middle of a plane: give an odd number. Received: side={args.side}"
+        )
     unlike = ("trained_param", "data_path", "plan", "criteria", "networks", "side")
     about = {name: value for name, value in vars(args).items() if name not in unlike}
     stored = RESULTS / "landscape.json"
     before = read_json(stored) if stored.exists() else {}
+    study = Study(args)
+    about |= {"network": study.dense.name, "weights": sha256(args.trained_param)}
     same = all(before.get(key) == value for key, value in about.items())
     rows, planes = (before["rows"], before.get("planes", {})) if same else ([], {})
-    study = Study(args)
-    about["network"] = study.dense.name
     plans = {f"random {seed}": partial(study.random, seed) for seed in range(1, args.networks + 1)}
     plans |= {name: partial(study.by, name) for name in args.criteria}
     plans |= {name: partial(_read, path) for name, path in named_paths("plan", args.plan).items()}

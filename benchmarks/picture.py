@@ -28,7 +28,7 @@ SIZE, FRAME = (300, 230), (42, 50, 246, 140)  # pixels, as `reports.panels.two_a
 
 
 def main() -> None:
-    """Committed results → committed pictures."""
+    """Committed results → committed pictures. Raises `RunFolderError` for a result that is not there."""
     for name, draw in PICTURES.items():
         (DOCS / name).write_text(draw())
 
@@ -60,7 +60,7 @@ def scattered() -> str:
         panels = [
             picture(_scatter(rows, measured, final), themed=False) for final in FINAL for measured in MEASURED
         ]
-    return sheet(panels, f"sub-networks of {results['network']} on {results['dataset']}", {"rows": []})
+    return sheet(panels, f"sub-networks of {results['network']} on {results['dataset']}")
 
 
 def _scatter(rows: list[dict], measured: str, final: str) -> Figure:

@@ -27,8 +27,8 @@ BAR = b"step/s]"
 SMALL = ["--arch", "ResNet-20", "--dataset", "DIGITS", "--recipe", "baseline"]
 
 
-def commands(folder: Path) -> dict[str, tuple[list[str], bytes | None]]:
-    """Name → words, and what is shown first; None for the end of the process."""
+def trained(folder: Path) -> str:
+    """A run folder with a small network in it."""
     run = str(folder / "run")
     once = [
         *PROGRAM,
@@ -44,41 +44,45 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bytes | None]]:
         run,
     ]
     subprocess.run(once, check=True, capture_output=True)
-    model = str(folder / "run" / "compact.keras")
+    return run
+
+
+def commands(run: str) -> dict[str, tuple[list[str], bytes | int]]:
+    """Name → words, and what is shown first, or the exit code of a process that ends by itself."""
     return {
-        REFERENCE: ([sys.executable, "-c", "import tensorflow"], None),
-        "secateur --help": ([*PROGRAM, "--help"], None),
-        "secateur train --help": ([*PROGRAM, "train", "--help"], None),
-        "secateur train --recipe list": ([*PROGRAM, "train", "--recipe", "list"], None),
-        "a wrong option": ([*PROGRAM, "train", "--archh", "ResNet-20"], None),
-        "secateur report RUN": ([*PROGRAM, "report", run], None),
+        REFERENCE: ([sys.executable, "-c", "import tensorflow"], 0),
+        "secateur --help": ([*PROGRAM, "--help"], 0),
+        "secateur train --help": ([*PROGRAM, "train", "--help"], 0),
+        "secateur train --recipe list": ([*PROGRAM, "train", "--recipe", "list"], 0),
+        "a wrong option": ([*PROGRAM, "train", "--archh", "ResNet-20"], 2),
+        "secateur report RUN": ([*PROGRAM, "report", run], 0),
         "secateur train, the first bar": ([*PROGRAM, "train", *SMALL, "--train_path", "{}"], BAR),
         "secateur prune --dry_run, its table": (
-            [*PROGRAM, "prune", model, "--keep_macs", "0.5", "--dry_run"],
+            [*PROGRAM, "prune", f"{run}/compact.keras", "--keep_macs", "0.5", "--dry_run"],
             b"MACs",
         ),
     }
 
 
-def answered(words: Sequence[str], shown: bytes | None) -> float:
-    """Seconds until a new process shows something, or ends."""
+def answered(words: Sequence[str], awaited: bytes | int) -> float:
+    """Seconds until a new process shows something, or ends with a code."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [word.format(folder + "/run") if word == "{}" else word for word in words]
+        words = [f"{folder}/run" if word == "{}" else word for word in words]
         start = time.perf_counter()
         process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
-        text = b""
+        text, ends = b"", False
         while part := os.read(process.stdout.fileno(), 65536):
             text += part
-            if shown and shown in text:
+            if ends := isinstance(awaited, bytes) and awaited in text:
                 break
         seconds = time.perf_counter() - start
-        if shown:
+        if ends:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        if shown and shown not in text:
-            raise RuntimeError(f"{words} never showed {shown}: {text[-500:].decode(errors='replace')}")
+        if not ends and process.returncode != awaited:
+            raise RuntimeError(f"{words} ended otherwise: {text[-500:].decode(errors='replace')}")
         return seconds
 
 
@@ -90,7 +94,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        known = commands(Path(folder))
+        known = commands(trained(Path(folder)))
         calls = {name: lambda one=one: answered(*one) for name, one in known.items()}
         rows = summary(take_turns(calls, args.turns), REFERENCE)
     print_summary("seconds until the first answer", rows, REFERENCE, "s")

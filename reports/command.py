@@ -64,11 +64,11 @@ def picture_file(report: Report, name: str) -> str:
     return sheet(panels, f"{name} of {subject}", report)
 
 
-def sheet(panels: Sequence[Picture], title: str, report: Report) -> str:
-    """Panels in rows, as an SVG file."""
+def sheet(panels: Sequence[Picture], title: str, report: Report | None = None) -> str:
+    """Panels in rows, as an SVG file; `title` is what is read aloud, `report` where the panels are from."""
     places, width, height = _arranged(panels)
     placed = zip(panels, places, strict=True)
-    return render("picture.svg.j2", report, title=title, placed=placed, width=width, height=height)
+    return render("picture.svg.j2", report or {}, title=title, placed=placed, width=width, height=height)
 
 
 def _read(file: Path) -> dict:

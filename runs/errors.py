@@ -32,11 +32,8 @@ INTERRUPTED = "interrupted: run the same command again to continue"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError"}  # the latter is TensorFlow's, not imported here
-_SAID = (
-    "MemoryError",
-    "Cannot allocate memory",
-    "ailed to allocate",
-)  # by TensorFlow of what Python raised in it
+_ALLOCATION_FAILED = ("MemoryError", "Cannot allocate memory", "ailed to allocate")
+"""In the text of an `OpError`, in which TensorFlow wraps an exception of Python."""
 _UNWRITABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -173,7 +170,7 @@ def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
         return 141
     except Exception as error:
         # Another exception that got this far is our own defect and keeps its traceback.
-        if known := _out_of_memory(error):
+        if known := out_of_memory(error):
             return _report(known)
         if not isinstance(error, OSError) or error.errno not in _FULL:
             raise
@@ -181,10 +178,10 @@ def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
         return _report(disk_error(error))
 
 
-def _out_of_memory(error: Exception) -> OutOfMemoryError | None:
-    """What the user should read where an allocation failed: Python's, NumPy's, TensorFlow's."""
+def out_of_memory(error: Exception) -> OutOfMemoryError | None:
+    """What the user should read where an allocation failed, Python's, NumPy's or TensorFlow's; else None."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    wrapped = "OpError" in names and any(words in str(error) for words in _SAID)
+    wrapped = "OpError" in names and any(words in str(error) for words in _ALLOCATION_FAILED)
     if not (names & _OUT_OF_MEMORY or wrapped or getattr(error, "errno", None) == errno.ENOMEM):
         return None
     return OutOfMemoryError(

@@ -79,13 +79,13 @@ def _fsync(path: Path) -> None:
 
 def to_disk(handle: int) -> None:
     """Wait until an open file is on the disk, where the file system can say so."""
-    with wherever_synced():
+    with ignoring_missing_fsync():
         os.fsync(handle)
 
 
 @contextlib.contextmanager
-def wherever_synced() -> Iterator[None]:
-    """Around what waits for the disk: a file system that cannot say when keeps files as it can."""
+def ignoring_missing_fsync() -> Iterator[None]:
+    """Ignores that a file system knows no fsync: it keeps files as it can."""
     try:
         yield
     except OSError as error:

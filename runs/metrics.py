@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from secateur.runs.errors import disk_errors, warn
-from secateur.runs.files import append_jsonl, read_jsonl, to_json, wherever_synced, write_atomic
+from secateur.runs.files import append_jsonl, ignoring_missing_fsync, read_jsonl, to_json, write_atomic
 
 FILE = "metrics.jsonl"
 LARGEST = sys.float_info.max
@@ -113,7 +113,7 @@ class _Events:
         from tensorboardX.proto.event_pb2 import Event
 
         self._file.write_event(Event(wall_time=time.time(), step=step, **content))
-        with wherever_synced():
+        with ignoring_missing_fsync():
             self._file.flush()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -129,5 +129,5 @@ class _Events:
         self._write(step, session_log=SessionLog(status=SessionLog.START))
 
     def close(self) -> None:
-        with wherever_synced():
+        with ignoring_missing_fsync():  # which leaves closing to the collector: all has been flushed
             self._file.close()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from secateur.dataloader.sources.decoding import Shape, fitted
-from secateur.runs.errors import DataError
+from secateur.runs.errors import DataError, first_line, out_of_memory
 
 WHOLE = -1
 """Length of a piece that goes to the end of its file."""
@@ -88,8 +88,16 @@ class Stored:
         except tf.errors.ResourceExhaustedError:  # no fault of the data
             raise
         except tf.errors.OpError as error:
-            if (bad := self.take(slice(done, done + size))._first_bad()) is None:
-                raise  # of images that can be read one by one: memory or threads ran out
+            # Files are read so many at a time: one behind this batch may have failed.
+            end = -(-(done + size) // _AT_ONCE) * _AT_ONCE
+            if (bad := self.take(slice(done, end))._first_bad()) is None:
+                if out_of_memory(error):
+                    raise
+                first = self.files[self.pieces[done, 0]]
+                raise DataError(
+                    f"Images cannot be read together, but one by one ({first_line(error)}). "
+                    f"Received: {end - done} of them, from {first} on"
+                ) from error
             raise DataError(
                 "An image cannot be read or decoded: replace or remove it, or leave it out with --skip_bad. "
                 f"Received: {bad}"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 
 import keras
 
@@ -123,13 +124,14 @@ class NetAdapt:
 class AdaptedWidths:
     """The search as a rule for widths, for budgets that come one after another as `latency.fit.fit` has them.
 
-    What was searched above a budget is not searched again: it is the same for each one below.
+    Each budget gets the widths that it gets alone. What was searched above it for another one is not searched
+    again; only the last step to a budget is that budget's own.
 
     Args:
         ranking: the channels of all groups, best first.
         accuracy, step: as `NetAdapt` takes them.
-        history: networks that a search before has committed.
-        each: is told the networks committed so far, behind every new one.
+        history: networks that a search for the first budget has committed before it was cut off.
+        each: is told the networks committed so far, and the budget, behind every new one.
     """
 
     def __init__(
@@ -138,28 +140,37 @@ class AdaptedWidths:
         accuracy: Callable[[Plan], float],
         step: float = 0.05,
         history: Sequence[Adapted] = (),
-        each: Callable[[Sequence[Adapted]], object] = len,
+        each: Callable[[Sequence[Adapted], float], object] = lambda history, most: None,
     ) -> None:
         self._ranking, self._accuracy, self._step, self._each = ranking, accuracy, step, each
-        self._history = [*history]
+        self._history, self._most = [*history], None
 
-    def __call__(self, cost: Cost, most: float) -> Widths:
-        """The widths with which the search ends, at a cost of `most` or less."""
-        space = Space(self._ranking, Budget("budget", cost, most), {})
-        self._history = [one for one in self._history if one.cost > most] or self._history[:1]
+    def __call__(self, cost: Cost, most: float, name: str = "milliseconds") -> Widths:
+        """The widths with which the search ends, at a cost of `most` or less.
+
+        Raises `UsageError`, with the budget's name, where no group by itself lowers the cost any more.
+        """
+        # The costs are those of today: a table of milliseconds may have been measured again.
+        history = [replace(one, cost=cost(one.plan.widths())) for one in self._history]
+        if self._most not in (None, most):
+            history = history[:-1] or history
+        if not history or history[-1].cost > most or self._most not in (None, most):
+            history = [*takewhile(lambda one: one.cost > most, history)] or history[:1]
+        self._history, self._most = history, most
+        space = Space(self._ranking, Budget(name, cost, most))
         for one in NetAdapt(space, self._accuracy, self._step).run(self._history[:]):
             self._history.append(one)
-            self._each(self._history)
+            self._each(self._history, most)
         return self._history[-1].plan.widths()
 
     def plan(self, model: keras.Model, analysis: Analysis, target: Target) -> Plan:
         """The plan for a budget; one of milliseconds is measured on LiteRT, one thread and one image.
 
-        Raises `UsageError` for one out of reach.
+        Raises `UsageError` for one out of reach, and where no group by itself lowers the cost any more.
         """
         if target.measured:
             found = {target.name: target.value}
             return fit(model, analysis, self._ranking, choose=self, **found).best.plan
         budget = target.budget(analysis, self._ranking, "mac")
         check_reachable(self._ranking, budget)
-        return self._ranking.plan(self(budget.cost, budget.target))
+        return self._ranking.plan(self(budget.cost, budget.target, budget.name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secateur.pruning.choose.budgets import Budget, check_reachable
 from secateur.pruning.choose.ranking import Limits, Ranking
@@ -23,14 +23,14 @@ class Space:
     Attributes:
         ranking: the channels of all groups, best first, and how few may stay.
         budget: what the network may cost in the end.
-        weights: group → parameters that it frees on the way to its smallest width, its size in a search.
+        weights: group → parameters that it frees on the way to its smallest width, its size for annealing.
 
     Raises `UsageError`, which says the smallest cost, for a budget below that of the smallest widths.
     """
 
     ranking: Ranking
     budget: Budget
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_reachable(self.ranking, self.budget)

@@ -14,7 +14,7 @@ from secateur.pruning.search.space import Space
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import step
-from secateur.recipes.steps.searching import Question, Searching, scorer
+from secateur.recipes.steps.searching import Searching, SearchProblem, scorer
 
 
 @step("anneal")
@@ -34,11 +34,11 @@ class Anneal(Searching):
     def _settings(self) -> AnnealingSettings:
         return AnnealingSettings(self.start, self.stop, self.cool, self.spread, self.tries)
 
-    def search(self, context: RunContext, name: str, asked: Question) -> Plan:
+    def search(self, context: RunContext, name: str, problem: SearchProblem) -> Plan:
         """The best plan; after a kill the search goes on behind its last try."""
         settings = self._settings()
-        accuracy = scorer(context, asked.model, context.splits.search)
-        space = Space.of(asked.analysis, asked.ranking, asked.target)
+        accuracy = scorer(context, problem.model, context.splits.search)
+        space = Space.of(problem.analysis, problem.ranking, problem.target)
         annealer = Annealer(space, accuracy, settings)
         folder = context.folder
         saved = folder.load_checkpoint(name)

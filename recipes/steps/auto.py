@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import keras
 
-from secateur.exports.timing import Setup
 from secateur.pruning import Plan, make_plan
 from secateur.pruning.planning import ALLOCATIONS
 from secateur.pruning.score.registry import get_criterion
@@ -19,7 +18,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import ending_seconds
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
-from secateur.recipes.steps.narrowing import Narrowing, scoring
+from secateur.recipes.steps.narrowing import Narrowing, costs_of, scoring
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
 from secateur.runs import UsageError
 
@@ -115,7 +114,7 @@ class Auto(Narrowing):
         trials = Trials(context, state.name, model)
         found = {"tried": [one.to_json() for one in trials.all], "chosen": trials.best.name}
         if self.keep_ms:
-            found["ms"] = ms = Setup().milliseconds({"before": model, "after": small}, seconds=2.0)
+            found["ms"] = ms = costs_of({"before": model, "after": small}, "keep_ms")
             share = ms["after"] / ms["before"]
             print(
                 f"{state.name}: {ms['after']:.3g} of {ms['before']:.3g} ms ({share:.2f}, asked for "

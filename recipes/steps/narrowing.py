@@ -80,13 +80,13 @@ class Cutting(CutOptions, NetworkStep):
     ) -> float:
         """What `model` is to keep of a budget's cost, for `keep` of what the dense network has.
 
-        `budget` is a name as `make_plan` has it, `how` as `_costs` takes it. In a loop each round takes an
+        `budget` is a name as `make_plan` has it, `how` as `costs_of` takes it. In a loop each round takes an
         equal part of the way. 1 and more: the budget is met already.
         """
         keep **= state.turn / state.turns
         if state.network == state.dense:
             return keep
-        costs = _costs({"now": model, "dense": context.load(state.dense)}, budget, **how)
+        costs = costs_of({"now": model, "dense": context.load(state.dense)}, budget, **how)
         return keep * costs["dense"] / costs["now"]
 
     def scoring(self, context: RunContext) -> dict:
@@ -120,7 +120,7 @@ class Narrowing(Cutting):
         return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
 
 
-def _costs(
+def costs_of(
     models: Mapping[str, keras.Model], budget: str, convention: str = "mac", setup: Setup | None = None
 ) -> dict[str, float]:
     """Name → what a model costs, in the unit of a budget; `setup` measures milliseconds."""

@@ -9,10 +9,12 @@ from tqdm import tqdm
 
 from secateur.pruning import Plan
 from secateur.pruning.search.netadapt import Adapted, AdaptedWidths
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import step
-from secateur.recipes.steps.searching import Question, Searching, scorer
+from secateur.recipes.steps.searching import Searching, SearchProblem, scorer
+from secateur.runs import UsageError
 
 
 @step("netadapt")
@@ -27,19 +29,27 @@ class Adapt(Searching):
     )
     share: float = option(0.05, "of the whole network's cost that one step saves", gt=0, lt=1)
 
-    def search(self, context: RunContext, name: str, asked: Question) -> Plan:
+    def search(self, context: RunContext, name: str, problem: SearchProblem) -> Plan:
         """The last plan; after a kill the search goes on behind its last step."""
-        accuracy = scorer(context, asked.model, context.splits.search)
+        accuracy = scorer(context, problem.model, context.splits.search)
         folder = context.folder
         saved = folder.load_checkpoint(name)
         history = [Adapted.from_json(one) for one in saved.facts["history"]] if saved else []
         with tqdm(desc=self.label, unit="step", initial=len(history)) as bar:
 
-            def each(done: Sequence[Adapted]) -> None:
+            def each(done: Sequence[Adapted], most: float) -> None:
                 folder.save_checkpoint(name, {}, {"history": [one.to_json() for one in done]})
-                left, last = f"{done[-1].cost / done[0].cost:.3f}", f"{done[-1].accuracy:.4f}"
-                bar.set_postfix(left=left, aim=f"{asked.target.value:.3f}", accuracy=last, refresh=False)
+                left, aim = (f"{cost / done[0].cost:.3f}" for cost in (done[-1].cost, most))
+                bar.set_postfix(left=left, aim=aim, accuracy=f"{done[-1].accuracy:.4f}", refresh=False)
                 bar.update()
 
-            choose = AdaptedWidths(asked.ranking, accuracy, self.share, history, each)
-            return choose.plan(asked.model, asked.analysis, asked.target)
+            choose = AdaptedWidths(problem.ranking, accuracy, self.share, history, each)
+            return choose.plan(problem.model, problem.analysis, problem.target)
+
+    def check_options(self, config: RunOptions) -> None:
+        """--keep_macs is no budget of milliseconds."""
+        if self.cost == "ms" and config.keep_macs:
+            raise UsageError(
+                f"{self.label}.cost=ms takes its ratio from --set {self.label}.keep=0.5. Received: "
+                f"keep_macs={config.keep_macs}"
+            )

@@ -32,7 +32,7 @@ REESTIMATED = 4  # batches of training images behind BN's averages
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class SearchProblem:
     """A network, its groups, the order in which their channels go, and what it may cost in the end."""
 
     model: keras.Model
@@ -57,9 +57,11 @@ class Searching(Narrowing):
             return Plan.full(analysis.groups)
         scores = score_groups(model, self.criterion, analysis=analysis, **self.scoring(context))
         ranking = Ranking.of(analysis, scores, CAPPED)
-        return self.search(context, state.name, Question(model, analysis, ranking, Target(budget, ratio)))
+        return self.search(
+            context, state.name, SearchProblem(model, analysis, ranking, Target(budget, ratio))
+        )
 
-    def search(self, context: RunContext, name: str, asked: Question) -> Plan:
+    def search(self, context: RunContext, name: str, problem: SearchProblem) -> Plan:
         """The plan. The checkpoint `name` has what is found, for a search that goes on behind a kill."""
         raise NotImplementedError(type(self).__name__)
 

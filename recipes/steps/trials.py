@@ -149,7 +149,8 @@ class Trials:
 def adapted(context: RunContext, model: keras.Model, budget: str, keep: float, seconds: float) -> Plan:
     """NetAdapt's plan, in steps as fine as its part of the seconds allows; channels go by `ORDER`.
 
-    Raises `TooLong` where the coarsest steps would take longer than that, or others than all of them.
+    Raises `TooLong` where the coarsest steps would take longer than that, and as soon as the search is seen
+    to take longer than all of the seconds.
     """
     begun = time.monotonic()
     accuracy = scorer(context, model, context.splits.search, batches=2)
@@ -165,13 +166,15 @@ def adapted(context: RunContext, model: keras.Model, budget: str, keep: float, s
     work = (now - start) * len(ranking.free()) * (1 - keep)
     if work / COARSEST > left:
         raise TooLong(f"about {work / COARSEST:.3g} s of {max(left, 0):.3g} s")
-    pace = Pace(left / PART)
+    target, pace = Target(budget, keep), Pace(left / PART)
 
-    def each(done: Sequence[Adapted]) -> None:
-        pace((1 - done[-1].cost / done[0].cost) / (1 - keep))
+    def each(done: Sequence[Adapted], most: float) -> None:
+        whole, now = done[0].cost, done[-1].cost
+        # Layers are timed when they are first asked for: how long that takes says nothing of what is to come.
+        pace(1.0 if target.measured else (whole - now) / (whole - most))
 
     choose = AdaptedWidths(ranking, accuracy, min(COARSEST, max(FINEST, work / left)), each=each)
-    return choose.plan(model, analysis, Target(budget, keep))
+    return choose.plan(model, analysis, target)
 
 
 def searched(context: RunContext, model: keras.Model, budget: str, keep: float, seconds: float) -> Plan:
@@ -183,7 +186,7 @@ def searched(context: RunContext, model: keras.Model, budget: str, keep: float, 
 
 
 class Pace:
-    """A way that must be over in so many seconds; it is called with the share of it that is done, in [0, 1].
+    """Stops a search that will not end in so many seconds. Called with the share that is done, in [0, 1].
 
     The first call, behind which everything is compiled, is no measure for those that follow. Raises `TooLong`
     as soon as what is left of the way would take longer than what is left of the seconds.

@@ -103,7 +103,7 @@ class Bench:
         work, counter = self.fresh(phase), self.root / "changes"
         start = time.monotonic()
         if phase.name == WORKERS:
-            done = last_of(workers.ended(self.together(phase.words, work)))
+            done = first_failed(workers.ended(self.together(phase.words, work)))
         else:
             done = self.run(phase.words, work, changes=str(counter))
             phase.changes = int(counter.read_text())
@@ -230,8 +230,8 @@ def lines(done: Done) -> list[str]:
     return [line for line in found if not line.startswith("warning:")]
 
 
-def last_of(ends: Sequence[Done]) -> Done:
-    """The end of several workers: that of the first one that is not 0, else the first one's."""
+def first_failed(ends: Sequence[Done]) -> Done:
+    """The end of the first of several workers that failed; where none did, of the first."""
     return next((done for done in ends if done.code), ends[0])
 
 

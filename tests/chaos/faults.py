@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chaos.bench import Bench, Phase, broken, last_of, leftovers, lines, unreadable
+from tests.chaos.bench import Bench, Phase, broken, digests, first_failed, leftovers, lines, unreadable
 from tests.helpers import workers
 from tests.helpers.forked import Done
 
 Fault = Callable[[Bench, Phase, int], Iterator[str]]  # bench, phase, tries → what broke, try by try
 CHAIN = 5  # kills of one run before it may end
 NOBODY = 65534
+HANGS = 300  # seconds behind which a worker will not end by itself
 ROOM = 400_000  # bytes that a disk has left at most
 NATIVE = "ended by native code"
-BY_NATIVE = (-signal.SIGABRT, -signal.SIGSEGV)
-"""How C++ ends a process where it gets no memory or no thread, before Python can speak."""
+UNSPOKEN = (
+    *("bad_alloc", "Resource temporarily unavailable", "Cannot allocate memory", "failed to allocate"),
+    "mmap error: 12",
+)
+"""What C++ says where it gets no memory or no thread, and aborts before Python can speak."""
 MEMORY = 600_000_000  # bytes that a phase takes, about
 
 
@@ -70,7 +74,6 @@ def signalled(number: signal.Signals) -> Fault:
 
     Before the program listens and behind its end the signal itself ends the process; a shell sees the same.
     """
-    ends = (0, 128 + number, -number)
 
     def fault(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
         for _ in range(tries):
@@ -79,7 +82,10 @@ def signalled(number: signal.Signals) -> Fault:
             time.sleep(bench.rng.uniform(0.1, 0.95) * phase.seconds)
             _signal(process, number)
             done = bench.programs.wait()
-            wrong = f"exit {done.code}: {done.err[-300:]}" if done.code not in ends else ""
+            ends = digests(phase.before / "run") if (phase.before / "run").exists() else {}, phase.after
+            outside = done.code == -number and digests(work / "run") in ends
+            listened = done.code in (0, 128 + number)
+            wrong = "" if listened or outside else f"exit {done.code}: {done.err[-300:]}"
             left = leftovers(work)
             wrong = wrong or (f"stays: {left}" if left else "") or ", ".join(unreadable(work))
             yield wrong or broken(phase, work, bench.run(phase.words, work))
@@ -172,17 +178,22 @@ def worker_killed(bench: Bench, phase: Phase, tries: int) -> Iterator[str]:
         begun = bench.together(phase.words, work)
         time.sleep(bench.rng.uniform(0.1, 0.95) * phase.seconds)
         begun[victim].kill()
-        other = workers.ended(begun)[1 - victim]
+        try:
+            other = workers.ended(begun, HANGS)[1 - victim]
+        except subprocess.TimeoutExpired:
+            yield "the other worker waits"
+            continue
         named = any("another worker of this run has gone" in line for line in lines(other))
         wrong = "" if other.code == 0 or (other.code == 8 and named) else f"{other.code}: {other.err[-300:]}"
         wrong = wrong or ", ".join(unreadable(work))
-        yield wrong or broken(phase, work, last_of(workers.ended(bench.together(phase.words, work))))
+        yield wrong or broken(phase, work, first_failed(workers.ended(bench.together(phase.words, work))))
 
 
 def _refused(bench: Bench, phase: Phase, work: Path, done: Done, code: int, free: Callable[[], None]) -> str:
     """What is wrong with a refusal by one line and this code (or a run to its end), and with what follows."""
     wrong = ""
-    if code == 7 and done.code in BY_NATIVE:
+    unspoken = any(words in done.err for words in UNSPOKEN)
+    if code == 7 and (done.code == -signal.SIGSEGV or (done.code == -signal.SIGABRT and unspoken)):
         wrong = NATIVE
     elif done.code not in (0, code):
         wrong = f"exit {done.code}: {done.err[-300:]}"

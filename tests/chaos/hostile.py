@@ -40,12 +40,13 @@ RUNS = (
 """Events of auditing that no file may cause."""
 CORPUS = Path(__file__).with_name("corpus")
 SMALL = 2000  # bytes of a file that is kept
+FOREIGN = tuple(f"{REPO}{os.sep}{name}{os.sep}" for name in (".venv", "tests"))
 
 
 def attack(bench: Bench, kind: str, count: int, keep: bool = False) -> Iterator[str]:
     """Reads mutations of a kind of file, and what is crafted, in a process of their own; what broke, each.
 
-    With `keep` the corpus becomes what this attack has found, and what it began with.
+    With `keep` the corpus is replaced by what has reached new lines in this attack.
     """
     work = bench.root / "files"
     shutil.rmtree(work, ignore_errors=True)
@@ -59,7 +60,8 @@ def attack(bench: Bench, kind: str, count: int, keep: bool = False) -> Iterator[
     yield from ends
     if done.code:
         yield f"the process ended with {done.code}: {done.err[-300:]}"
-    if keep and (found := [path.read_bytes() for path in sorted((work / "kept").iterdir())]):
+    found = [path.read_bytes() for path in sorted((work / "kept").iterdir())]
+    if keep and found and not done.code:
         CORPUS.mkdir(exist_ok=True)
         with zipfile.ZipFile(_kept_in(kind), "w", zipfile.ZIP_DEFLATED) as archive:
             for number, data in enumerate(found):
@@ -79,7 +81,8 @@ def main() -> None:
     happened = _watched(Path.cwd())
     signal.signal(signal.SIGPROF, _too_long)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    given = [*kind.crafted(data), data, *corpus(name)]
+    made = [*kind.crafted(data), data]
+    given = [*made, *corpus(name)]
     pool, lines = [data], Lines()
     Path("kept").mkdir()
     with open("ends.jsonl", "w") as ends:
@@ -94,7 +97,7 @@ def main() -> None:
             end = end or ", ".join(happened)
             if lines.new and len(changed) <= max(SMALL, len(data)):
                 pool.append(changed)
-                if len(changed) <= SMALL:
+                if len(made) <= number and len(changed) <= SMALL:
                     Path("kept", f"{number:06}").write_bytes(changed)
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
             if grown > MEGABYTES:
@@ -134,7 +137,7 @@ class Lines:
 
     def _called(self, frame: FrameType, event: str, value: Any) -> Any:
         file = frame.f_code.co_filename
-        return self._ran if file.startswith(f"{REPO}{os.sep}") and ".venv" not in file else None
+        return self._ran if file.startswith(f"{REPO}{os.sep}") and not file.startswith(FOREIGN) else None
 
     def _ran(self, frame: FrameType, event: str, value: Any) -> Any:
         self._seen.add((frame.f_code, frame.f_lineno))

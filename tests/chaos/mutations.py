@@ -56,6 +56,8 @@ def in_archive(data: bytes, rng: np.random.Generator) -> bytes:
         with zipfile.ZipFile(io.BytesIO(data)) as old:
             parts = {name: old.read(name) for name in old.namelist()}
     except Exception:  # whatever a mutation before this one has made of it
+        parts = {}
+    if not parts:
         return any_bytes(data, rng)
     name = list(parts)[rng.integers(len(parts))]
     parts[name] = (any_value if name.endswith(".json") else any_bytes)(parts[name], rng)

@@ -5,7 +5,9 @@ import random
 
 import pytest
 
+from secateur.pruning import Plan
 from secateur.runs import read_json
+from tests.chaos import hostile
 from tests.chaos.bench import SHORT, Bench, broken, unreadable
 from tests.chaos.faults import FAULTS, NATIVE
 from tests.chaos.hostile import attack
@@ -43,6 +45,20 @@ def test_too_little_memory_is_one_line(bench):
     """Native code may end the process before: then nothing is lost either."""
     (end,) = FAULTS["too little memory"](bench, bench.phase(SHORT), 1)
     assert end in ("", NATIVE)
+
+
+def test_new_lines_guide_and_what_reaches_them_is_kept(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(hostile, "CORPUS", tmp_path / "corpus")
+    assert not any(attack(bench, "plan", 300, keep=True))
+    kept = hostile.corpus("plan")
+    assert len(kept) >= 3 and len({*kept}) == len(kept)
+    lines = hostile.Lines()
+    with lines:
+        Plan.full([])
+    assert lines.new
+    with lines:
+        Plan.full([])
+    assert not lines.new
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,7 @@ from secateur.dataloader import batches
 from secateur.dataloader.sources import records
 from secateur.dataloader.sources.decoding import FOR_CROPS, fitted
 from secateur.dataloader.sources.stored import Stored
-from secateur.runs.errors import DataError, _out_of_memory
+from secateur.runs.errors import DataError, out_of_memory
 
 PARTS = ("train", "search", "warmup", "holdout", "test")
 
@@ -122,6 +122,15 @@ def test_what_cannot_be_decoded_is_named_when_it_is_met(folder, tmp_path):
     assert Stored.of_files(names, (24, 24, 3))[np.array([8, 0])].shape == (2, 24, 24, 3)
 
 
+@pytest.mark.parametrize(("size", "place"), [(32, 40), (100, 120)])
+def test_a_file_that_is_gone_is_named_at_any_batch_size(size, place, folder):
+    images = dataloader.load("folder@24", str(folder), stream=True).train.images
+    names = [images.files[i % len(images.files)] for i in range(150)]
+    names[place] = names[place].with_name("gone.png")
+    with pytest.raises(DataError, match=r"gone\.png"):
+        list(Stored.of_files(names, (24, 24, 3)).walk(size))
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
 def test_memory_that_runs_out_is_no_fault_of_the_images(error, folder, monkeypatch):
     """Whether it does for one image, too, or only for many at a time."""
@@ -137,7 +146,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_images(error, folder, monkeypat
     for failing["most"] in (1, 0):
         with pytest.raises((tf.errors.OpError, MemoryError, OSError)) as raised:
             _ = images[:5]
-        assert _out_of_memory(raised.value), raised.value
+        assert out_of_memory(raised.value), raised.value
 
 
 def test_files_that_cannot_be_read_are_left_out_without_keeping_the_others(folder, tmp_path):

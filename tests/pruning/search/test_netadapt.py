@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,27 +97,37 @@ def test_a_network_ends_at_the_target_as_the_counter_counts_it():
     assert found == sorted(found, reverse=True) and found[-1] <= 0.6 * found[0] < found[-2]
 
 
-def test_budgets_in_turn_end_where_one_of_them_by_itself_does_and_search_nothing_twice():
+def test_budgets_in_turn_end_where_each_does_alone_and_search_less():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         sizes, cost = spaces.chain(rng)
-        likes = {name: rng.uniform() for name in sizes}
-        tried = []
+        likes, tried = {name: rng.uniform() for name in sizes}, []
 
         def accuracy(plan, likes=likes, tried=tried):
             tried.append(plan)
             return 1 - sum(likes[n] * (1 - len(kept) / plan.sizes[n]) ** 2 for n, kept in plan.keep.items())
 
-        spaces_of = {keep: spaces.space_of(sizes, cost, keep) for keep in (0.7, 0.5, 0.8)}
-        choose = AdaptedWidths(spaces_of[0.7].ranking, accuracy, 0.1)
-        for space in spaces_of.values():
-            assert cost(choose(cost, space.budget.target)) <= space.budget.target
-        in_turn, tried[:] = len(tried), []
-        alone = [list(NetAdapt(space, accuracy, 0.1).run())[-1].plan.widths() for space in spaces_of.values()]
-        assert in_turn < len(tried)
-        first, last = spaces_of[0.7].budget.target, spaces_of[0.8].budget.target
-        choose = AdaptedWidths(spaces_of[0.7].ranking, accuracy, 0.1)
-        assert [choose(cost, first), choose(cost, last)] == [alone[0], alone[2]]
+        parts = [spaces.space_of(sizes, cost, keep) for keep in (0.7, 0.5, 0.8)]
+        choose = AdaptedWidths(parts[0].ranking, accuracy, 0.1)
+        in_turn = [choose(cost, space.budget.target) for space in parts]
+        count, tried[:] = len(tried), []
+        alone = [list(NetAdapt(space, accuracy, 0.1).run())[-1].plan.widths() for space in parts]
+        assert in_turn == alone and count < len(tried)
+
+
+def test_a_history_is_gone_on_with_at_the_costs_of_today():
+    sizes, cost = spaces.chain(np.random.default_rng(3))
+    space, histories = spaces.space_of(sizes, cost, 0.5), []
+
+    def accuracy(plan):
+        return -sum(len(kept) ** 2 for kept in plan.keep.values())
+
+    choose = AdaptedWidths(space.ranking, accuracy, 0.1, each=lambda done, most: histories.append(list(done)))
+    wanted = choose(cost, space.budget.target)
+    for history in histories:
+        stale = [replace(one, cost=one.cost / 10) for one in history]
+        again = AdaptedWidths(space.ranking, accuracy, 0.1, stale)
+        assert again(cost, space.budget.target) == wanted
 
 
 def test_a_cost_that_no_group_lowers_alone_is_refused():
