@@ -23,7 +23,7 @@ ROOM = 400_000  # bytes that a disk has left at most
 NATIVE = "ended by native code"
 UNSPOKEN = (
     *("bad_alloc", "Resource temporarily unavailable", "Cannot allocate memory", "failed to allocate"),
-    "mmap error: 12",
+    "pthread_create() failed",
 )
 """What C++ says where it gets no memory or no thread, and aborts before Python can speak."""
 MEMORY = 600_000_000  # bytes that a phase takes, about
