@@ -16,6 +16,7 @@ import keras
 import pytest
 
 from benchmarks.claims import CLAIMS
+from benchmarks.landscape import MEASURED
 from secateur import nets
 from secateur.__main__ import COMMANDS, call, parse
 from secateur.distillation import get_loss, list_losses
@@ -336,6 +337,33 @@ def test_what_was_tried_is_that_of_its_json() -> None:
         places = [row["where"] for row in rows]
         assert on == (f"{len(places)} kinds" if rows[0]["fault"] == HOSTILE else ", ".join(places))
         assert (tries, survived) == (f"{total['tries']:,}", f"{total['survived']:,}{native}")
+
+
+def test_the_study_of_landscapes_is_that_of_its_json() -> None:
+    found, page = result("landscape"), text("docs/recipes.md")
+    drawn = [row for row in found["rows"] if row["name"].startswith("random")]
+    final = {"final_loss": "loss", "final_accuracy": "accuracy"}
+
+    def interval(one: list[float]) -> str:
+        return "{:+.2f} ({:+.2f} … {:+.2f})".format(*one)
+
+    assert cells("docs/recipes.md", "| measured before | with, after fine-tuning | Pearson | Spearman |") == [
+        [MEASURED[c["measured"]], final[c["final"]], interval(c["pearson"]), interval(c["spearman"])]
+        for c in found["correlations"]
+    ]
+    styles = {"loss": ".2f", "condition": ".4f", "noise": ".3f", "final_loss": ".3f", "final_accuracy": ".2f"}
+
+    def shown(name: str, rows: list[dict]) -> list[str]:
+        each = {key: [(100 if key == "final_accuracy" else 1) * row[key] for row in rows] for key in styles}
+        means = [format(statistics.mean(each[key]), style) for key, style in styles.items()]
+        spread = [format(statistics.stdev(v), styles[k]) if len(v) > 1 else "" for k, v in each.items()]
+        return [name, *(f"{m} ± {s}" if s else m for m, s in zip(means, spread, strict=True))]
+
+    names = {"l1": "L1", "fpgm": "FPGM", "g_a": "NGGM", "EKG": "EKG's search"}
+    others = [shown(names[row["name"]], [row]) for row in found["rows"] if row["name"] in names]
+    header = "| sub-networks | loss | condition | noise | loss after | accuracy after, % |"
+    assert cells("docs/recipes.md", header) == [shown(f"{len(drawn)} random", drawn), *others]
+    assert f"{len(drawn)} random sub-networks" in page and f"{found['steps']} steps" in page
 
 
 def test_seconds_until_an_answer_are_those_of_their_json() -> None:

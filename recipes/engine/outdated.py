@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
+
+from secateur.dataloader import Splits, parts_of
 from secateur.recipes.engine.config import VOLATILE, RunOptions
 from secateur.recipes.engine.flags import name_of, tables_of
 from secateur.recipes.engine.program import ENDING, ENGINE
@@ -16,7 +22,9 @@ from secateur.runs import MetricsLog, RunFolder, RunFolderError, UsageError, rea
 from secateur.runs.folder import damaged
 
 REPORTED = ("until", "time_seconds", "bn")  # options that change what is reported
-MAY_DIFFER = (*VOLATILE, *REPORTED, "set", "flags", "program")
+IMAGES = "images"
+"""Key of config.json: what the images of a run are, wherever they lie."""
+MAY_DIFFER = (*VOLATILE, *REPORTED, "set", "flags", "program", IMAGES)
 # What a folder was run with that has no such option yet.
 DEFAULTS = {name: field.default for name, field in RunOptions.model_fields.items() if not field.is_required()}
 
@@ -43,20 +51,51 @@ def _stored(config: Path) -> dict:
 def forget_changed(folder: RunFolder, log: MetricsLog, wanted: Mapping) -> None:
     """Forgets the steps that this recipe now does otherwise, says so in one line, and stores the options.
 
-    Files stay until they are made again. The options are stored last: after a kill it begins anew.
+    Files stay until they are made again. The options are stored last: after a kill it begins anew. All steps
+    are forgotten where other files are left out than before, for they change what is held out.
+
+    Raises `RunFolderError` where steps were done with other images.
     """
     stored = _stored(folder.path("config.json"))
     stored["program"] = [_complete(table) for table in stored.get("program", [])]
-    if all(stored.get(key) == wanted[key] for key in ("program", *REPORTED)):
+    other = _other_images(folder, stored.get(IMAGES), wanted.get(IMAGES))
+    if not other and all(stored.get(key) == wanted[key] for key in ("program", *REPORTED)):
         return
     done = dict.fromkeys([*folder.steps(), *folder.begun(), *(row["phase"] for row in log.rows())])
-    again = outdated(stored["program"], wanted["program"], done)
+    again = list(done) if other else outdated(stored["program"], wanted["program"], done)
     folder.forget(again)
     for step in again:
         log.truncate(step, -1)
     folder.write_json("config.json", wanted)
-    changes = ", ".join(changed(stored, wanted)) or "the recipe has changed"
+    changes = ", ".join(changed(stored, wanted)) or other or "the recipe has changed"
     print(f"{os.fspath(folder)}: {changes}" + (f"; to be done again: {', '.join(again)}" if again else ""))
+
+
+def images_of(splits: Splits) -> dict[str, Any]:
+    """What says of a data set that it is the same: classes, numbers of images, and a digest of all labels."""
+    parts = (splits.train, splits.holdout)
+    labels = [np.ascontiguousarray(x) for part in parts for x in keras.tree.flatten(parts_of(part.labels))]
+    return {
+        "classes": list(splits.facts.class_names) or splits.facts.num_classes,
+        "count": sum(map(len, parts)),
+        "left out": splits.skipped_train,
+        "labels": hashlib.sha256(b"".join(x.tobytes() for x in labels)).hexdigest()[:16],
+    }
+
+
+def _other_images(folder: RunFolder, before: Any, now: Any) -> str:
+    """In words, how images differ from those of a folder; "" for the same, and for folders of before this."""
+    if not isinstance(before, dict) or before == now:
+        return ""
+    count, left_out = ([one.get(key) for one in (before, now)] for key in ("count", "left out"))
+    if before.get("classes") == now["classes"] and left_out[0] != left_out[1]:
+        return f"{left_out[0]} images were left out, now {left_out[1]}"
+    if folder.steps() or folder.begun():
+        raise RunFolderError(
+            f"{os.fspath(folder)} holds a run on other images, {count[0]} of {before.get('classes')}: choose "
+            f"another --train_path. Received: {count[1]} of {now['classes']}"
+        )
+    return f"{count[0]} images are now {count[1]}"
 
 
 def _complete(table: dict) -> dict:

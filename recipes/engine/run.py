@@ -24,7 +24,14 @@ from secateur.recipes.engine.inputs import (
     load_splits,
     normalisation_of,
 )
-from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed, refuse_old
+from secateur.recipes.engine.outdated import (
+    DEFAULTS,
+    IMAGES,
+    MAY_DIFFER,
+    forget_changed,
+    images_of,
+    refuse_old,
+)
 from secateur.recipes.engine.program import Program, check, program_of, sources_of, warn_of_batches
 from secateur.recipes.engine.reading import resolve_pixels
 from secateur.recipes.engine.recipe import RecipeFile
@@ -46,7 +53,7 @@ from secateur.runs.start import quiet_tensorflow
 
 Reading = tuple[str, Constants | None]  # name of a normalisation, and its numbers where the user gave them
 MOST = 9  # networks in a report: each is converted and timed
-FOLLOWED = (*VOLATILE, "set", "flags")  # options in which a worker may differ from config.json
+FOLLOWED = (*VOLATILE, "set", "flags", IMAGES)  # options in which a worker may differ from config.json
 # Options in which it may not from the first worker: they decide who is waited for.
 ALIKE = ("nan", "compile", "stream", "skip_bad")
 ENDED = -1.0  # what the chief of several workers says when all is done
@@ -100,7 +107,7 @@ def _carry_out(program: Program, subject: Subject, splits: Splits, strategy: tf.
     program = replace(program, options=options)
     check(program, splits, subject, strategy.num_replicas_in_sync)
     warn_of_batches(given)
-    workers, config = Workers(strategy), program.to_json()
+    workers, config = Workers(strategy), program.to_json() | {IMAGES: images_of(splits)}
     Folder, Log = (FollowedFolder, FollowedLog) if workers.follows else (RunFolder, MetricsLog)
     if workers.several and options.auto_accum:
         raise UsageError(

@@ -18,7 +18,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.files import ending_seconds
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, step
-from secateur.recipes.steps.narrowing import Narrowing, costs_of, scoring
+from secateur.recipes.steps.narrowing import Narrowing, scoring, timed
 from secateur.recipes.steps.trials import Make, Search, Trials, adapted, searched
 from secateur.runs import UsageError
 
@@ -114,11 +114,5 @@ class Auto(Narrowing):
         trials = Trials(context, state.name, model)
         found = {"tried": [one.to_json() for one in trials.all], "chosen": trials.best.name}
         if self.keep_ms:
-            found["ms"] = ms = costs_of({"before": model, "after": small}, "keep_ms")
-            share = ms["after"] / ms["before"]
-            print(
-                f"{state.name}: {ms['after']:.3g} of {ms['before']:.3g} ms ({share:.2f}, asked for "
-                f"{self.keep_ms:g}), one image on one thread of LiteRT",
-                flush=True,
-            )
+            found["ms"] = timed(state.name, model, small, self.keep_ms)
         return found

@@ -120,6 +120,16 @@ class Narrowing(Cutting):
         return make_plan(model, how.pop("criterion", self.criterion), keep_macs=ratio, **how)
 
 
+def timed(name: str, before: keras.Model, after: keras.Model, asked: float) -> dict[str, float]:
+    """Milliseconds of both networks, measured and said; `asked` is the ratio that was to stay."""
+    ms = costs_of({"before": before, "after": after}, "keep_ms")
+    share = ms["after"] / ms["before"]
+    wanted = f"({share:.2f}, asked for {asked:.2f})"
+    line = f"{ms['after']:.3g} of {ms['before']:.3g} ms {wanted}, one image on one thread of LiteRT"
+    print(f"{name}: {line}", flush=True)
+    return ms
+
+
 def costs_of(
     models: Mapping[str, keras.Model], budget: str, convention: str = "mac", setup: Setup | None = None
 ) -> dict[str, float]:

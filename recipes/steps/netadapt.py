@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import keras
 from tqdm import tqdm
 
 from secateur.pruning import Plan
@@ -12,7 +13,8 @@ from secateur.pruning.search.netadapt import Adapted, AdaptedWidths
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
-from secateur.recipes.engine.step import step
+from secateur.recipes.engine.step import State, step
+from secateur.recipes.steps.narrowing import timed
 from secateur.recipes.steps.searching import Searching, SearchProblem, scorer
 from secateur.runs import UsageError
 
@@ -46,10 +48,19 @@ class Adapt(Searching):
             choose = AdaptedWidths(problem.ranking, accuracy, self.share, history, each)
             return choose.plan(problem.model, problem.analysis, problem.target)
 
+    def facts(
+        self, context: RunContext, state: State, model: keras.Model, plan: Plan, small: keras.Model
+    ) -> dict:
+        """Milliseconds before and behind the cut, where these were the budget."""
+        if self.cost != "ms":
+            return {}
+        asked = min(1.0, self.ratio(context, state, model, "keep_ms", self.keep))
+        return {"ms": timed(state.name, model, small, asked)}
+
     def check_options(self, config: RunOptions) -> None:
         """--keep_macs is no budget of milliseconds."""
         if self.cost == "ms" and config.keep_macs:
             raise UsageError(
-                f"{self.label}.cost=ms takes its ratio from --set {self.label}.keep=0.5. Received: "
-                f"keep_macs={config.keep_macs}"
+                f"--keep_macs is no budget of {self.label}.cost=ms: leave it out, and give its ratio as "
+                f"--set {self.label}.keep. Received: keep_macs={config.keep_macs}"
             )

@@ -43,18 +43,26 @@ def main() -> int:
 
 def options() -> argparse.Namespace:
     """Of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="tries of each kind of kill on each phase")
+    phases, faults = [*PHASES, STREAMED, SHORT, WORKERS], [HOSTILE, *FAULTS]
+    style = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__, formatter_class=style)
+    counted = "tries of each kind of kill on each phase; one that ends before its kill is not counted"
+    parser.add_argument("--kills", type=int, default=100, help=counted)
     parser.add_argument("--tries", type=int, default=10, help="of every other fault on each phase")
     parser.add_argument("--mutations", type=int, default=10_000, help="of every kind of file")
     parser.add_argument("--keep", action="store_true", help="keep mutations that reach new lines: corpus/")
-    parser.add_argument("--faults", nargs="*", help="only those whose name has one of these words")
-    parser.add_argument("--phases", nargs="*", default=[*PHASES, STREAMED, SHORT, WORKERS], help="only these")
+    parser.add_argument(
+        "--faults", nargs="*", help=f"only those with one of these words in them: {'; '.join(faults)}"
+    )
+    parser.add_argument("--phases", nargs="*", default=phases, choices=phases, help="only these")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing later than this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nice", type=int, default=0, help="how far to stand back behind other programs")
     parser.add_argument("--out", type=Path, help=f"file to write (default: benchmarks/results/{RESULT})")
-    return parser.parse_args()
+    words = parser.parse_args()
+    if strange := [word for word in words.faults or () if not any(word in fault for fault in faults)]:
+        parser.error(f"no fault has these words in it. Received: --faults {strange[0]!r}")
+    return words
 
 
 def every(bench: Bench, words: argparse.Namespace) -> Iterator[tuple[str, str, list[str], float]]:

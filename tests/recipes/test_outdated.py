@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
+from secateur import dataloader
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.outdated import DEFAULTS, MAY_DIFFER, forget_changed
+from secateur.recipes.engine.outdated import DEFAULTS, IMAGES, MAY_DIFFER, forget_changed, images_of
 from secateur.recipes.engine.program import program_of
 from secateur.runs import MetricsLog, RunFolder, RunFolderError, read_json, read_jsonl, sha256, write_json
 
@@ -90,6 +91,53 @@ def test_the_earliest_change_decides(tmp_path, change, left, capsys):
         assert len(log.rows("fine_tune")) == ("fine_tune" in left)
         assert (tmp_path / "fine_tune").read_bytes() == b"made"
     assert capsys.readouterr().out.count("to be done again") == (left != STEPS)
+
+
+IMAGES_OF_ANTS = {"classes": ["ant", "bee"], "count": 40, "left out": 0, "labels": "1f"}
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({}, STEPS),
+        ({"classes": ["cat", "dog"]}, None),
+        ({"labels": "2e"}, None),
+        ({"count": 41}, None),
+        ({"count": 38, "left out": 2, "labels": "2e"}, []),
+    ],
+)
+def test_a_folder_belongs_to_its_images_wherever_they_lie(tmp_path, change, left, capsys):
+    program = program_of(choose([])).to_json()
+    with RunFolder(tmp_path, program | {IMAGES: IMAGES_OF_ANTS, "data": "here"}, MAY_DIFFER) as folder:
+        for step in STEPS:
+            folder.write(step, b"made")
+            folder.record(step, step, 1.0)
+    other = program | {IMAGES: IMAGES_OF_ANTS | change, "data": "there"}
+    with RunFolder(tmp_path, other, MAY_DIFFER) as folder, MetricsLog(folder, tensorboard=False) as log:
+        if left is None:
+            with pytest.raises(RunFolderError, match="holds a run on other images, 40 of"):
+                forget_changed(folder, log, other)
+        else:
+            forget_changed(folder, log, other)
+            assert folder.steps() == left
+            said = "0 images were left out, now 2; to be done again" in capsys.readouterr().out
+            assert said == bool(change) and (read_json(tmp_path / "config.json")["data"] == "there") == said
+
+
+def test_a_run_that_has_done_nothing_takes_other_images(tmp_path):
+    program = program_of(choose([])).to_json()
+    first, other = (program | {IMAGES: IMAGES_OF_ANTS | {"count": n}, "data": str(n)} for n in (40, 41))
+    for config in (first, other):
+        with RunFolder(tmp_path, config, MAY_DIFFER) as folder, MetricsLog(folder, tensorboard=False) as log:
+            forget_changed(folder, log, config)
+    assert read_json(tmp_path / "config.json") == other
+
+
+def test_images_are_known_by_their_labels(tmp_path):
+    digits = images_of(dataloader.load("DIGITS"))
+    assert digits == images_of(dataloader.load("DIGITS")) and len(digits["classes"]) == 10
+    fewer = dataloader.load("DIGITS").first(100)
+    assert digits["labels"] != images_of(fewer)["labels"] and images_of(fewer)["count"] < digits["count"]
 
 
 def test_a_folder_of_before_an_option_goes_on_as_with_its_default(tmp_path, capsys):
