@@ -303,7 +303,7 @@ def test_milliseconds_are_searched_too(tmp_path, trained, monkeypatch, capsys):
     found = compress(trained, coloured(), recipe="netadapt", set=words, **given)
     assert Device().time(found.model) == pytest.approx(0.6 * whole, rel=0.05)
     assert "netadapt: " in (said := capsys.readouterr().out) and f"of {whole:.3g} ms" in said
-    with pytest.raises(UsageError, match="--keep_macs is no budget of netadapt.cost=ms"):
+    with pytest.raises(UsageError, match="keep_macs is no budget of netadapt.cost=ms"):
         compress(trained, coloured(), recipe="netadapt", keep_macs=0.5, set=words)
     monkeypatch.setattr("secateur.recipes.engine.run.Clock.of", CountedTime().clock)
     found = compress(trained, coloured(), keep_ms=0.6, minutes=5.0, folder=tmp_path / "auto", **given)
