@@ -16,7 +16,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from secateur.exports.frozen import freeze
 from secateur.exports.lowering import lowered
 from secateur.exports.signature import Runner, alone, in_batches
-from secateur.runs.errors import UsageError, first_line
+from secateur.runs.errors import UsageError, first_line, out_of_memory
 from secateur.runs.start import quiet_stderr
 
 
@@ -35,11 +35,16 @@ def converter_of(model: keras.Model) -> Any:
 
 
 def converted(converter: Any, model: keras.Model, remedy: str) -> bytes:
-    """What a converter makes of a model; its long complaints become a `UsageError` with the remedy."""
+    """What a converter makes of a model; its long complaints become a `UsageError` with the remedy.
+
+    Raises `OutOfMemoryError` where memory or threads ran out.
+    """
     try:
         with _silent_absl():
             return converter.convert()
     except (ConverterError, ValueError, RuntimeError) as error:  # ValueError: for types of numbers
+        if known := out_of_memory(error):
+            raise known from error
         policies = {layer.dtype_policy.name for layer in model._flatten_layers()} - {"float32"}
         remedy = f"its layers compute in {min(policies)}: make it with float32" if policies else remedy
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,8 +33,11 @@ INTERRUPTED = "interrupted: run the same command again to continue"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError"}  # the latter is TensorFlow's, not imported here
-_ALLOCATION_FAILED = ("MemoryError", "Cannot allocate memory", "ailed to allocate")
-"""In the text of an `OpError`, in which TensorFlow wraps an exception of Python."""
+_ALLOCATION_FAILED = re.compile(
+    "MemoryError|Cannot allocate memory|[Ff]ailed to allocate|Resource temporarily unavailable"
+)
+"""In the text of an exception of `_WRAPPING` that has one of Python or C++ in it; the last is said of threads."""
+_WRAPPING = {"OpError", "RuntimeError", "ConverterError"}
 _UNWRITABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -181,7 +185,7 @@ def cli(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> int:
 def out_of_memory(error: Exception) -> OutOfMemoryError | None:
     """What the user should read where an allocation failed, Python's, NumPy's or TensorFlow's; else None."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    wrapped = "OpError" in names and any(words in str(error) for words in _ALLOCATION_FAILED)
+    wrapped = names & _WRAPPING and _ALLOCATION_FAILED.search(str(error))
     if not (names & _OUT_OF_MEMORY or wrapped or getattr(error, "errno", None) == errno.ENOMEM):
         return None
     return OutOfMemoryError(

@@ -12,9 +12,11 @@ from secateur.exports import FORMATS, export, frozen_runner, litert_runner, requ
 from secateur.exports.checked import make_folder
 from secateur.exports.frozen import in_float32
 from secateur.exports.int8 import left_in_float
+from secateur.exports.litert import converted
 from secateur.exports.parity import compare
 from secateur.exports.signature import outputs, sample_inputs
-from secateur.runs.errors import RunFolderError, SecateurError, SnapshotError, UsageError
+from secateur.runs.errors import OutOfMemoryError, RunFolderError, SecateurError, SnapshotError, UsageError
+from tests.helpers import toys
 
 FREE = [name for name in FORMATS if name != "onnx"]
 
@@ -237,3 +239,12 @@ def test_parity_by_hand():
     assert compare([np.array([1.0, np.nan])], [np.array([1.0, np.nan])]).exact
     for other in ([np.array([1.0])], [np.array([1.0, np.nan])], []):
         assert compare([np.array([1.0, 2.0])], other).relative == np.inf
+
+
+def test_threads_that_run_out_are_no_fault_of_the_model():
+    class Converter:
+        def convert(self):
+            raise RuntimeError("Resource temporarily unavailable")
+
+    with pytest.raises(OutOfMemoryError, match="memory ran out"):
+        converted(Converter(), toys.plain_net(), "none")
