@@ -36,7 +36,7 @@ _OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError"}  # the latter is Tens
 _ALLOCATION_FAILED = re.compile(
     "MemoryError|Cannot allocate memory|[Ff]ailed to allocate|Resource temporarily unavailable"
 )
-"""In the text of an exception of `_WRAPPING` that has one of Python or C++ in it; the last is said of threads."""
+"""In the text of an exception of `_WRAPPING` that has another in it; the last is said of threads."""
 _WRAPPING = {"OpError", "RuntimeError", "ConverterError"}
 _UNWRITABLE = {
     errno.EACCES,
