@@ -28,7 +28,7 @@ SIZE, FRAME = (300, 230), (42, 50, 246, 140)  # pixels, as `reports.panels.two_a
 
 
 def main() -> None:
-    """Committed results → committed pictures. Raises `RunFolderError` for a result that is not there."""
+    """Committed results → committed pictures."""
     for name, draw in PICTURES.items():
         (DOCS / name).write_text(draw())
 

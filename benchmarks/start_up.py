@@ -55,7 +55,7 @@ def commands(run: str) -> dict[str, tuple[list[str], bytes | int]]:
         "secateur train --help": ([*PROGRAM, "train", "--help"], 0),
         "secateur train --recipe list": ([*PROGRAM, "train", "--recipe", "list"], 0),
         "a wrong option": ([*PROGRAM, "train", "--archh", "ResNet-20"], 2),
-        "secateur report RUN": ([*PROGRAM, "report", run], 0),
+        "secateur report RUN/report.json": ([*PROGRAM, "report", f"{run}/report.json"], 0),
         "secateur train, the first bar": ([*PROGRAM, "train", *SMALL, "--train_path", "{}"], BAR),
         "secateur prune --dry_run, its table": (
             [*PROGRAM, "prune", f"{run}/compact.keras", "--keep_macs", "0.5", "--dry_run"],

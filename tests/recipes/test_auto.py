@@ -26,7 +26,7 @@ from secateur.recipes.steps.trials import Pace, TooLong, Trials
 from secateur.recipes.training.loop import TrainingSpec, fit
 from secateur.recipes.training.schedules import one_cycle
 from secateur.runs import MetricsLog, RunFolder, UsageError, read_json
-from tests.pruning.latency.test_latency import Device
+from tests.helpers.devices import Device
 
 pytestmark = pytest.mark.runs
 SIDE, CLASSES = 16, 3

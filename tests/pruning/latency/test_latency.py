@@ -21,31 +21,10 @@ from secateur.pruning.latency.table import Table
 from secateur.pruning.score.scores import score_groups
 from secateur.pruning.search.netadapt import AdaptedWidths
 from secateur.runs.errors import UsageError
+from tests.helpers.devices import Device
 from tests.helpers.toys import plain_net, small_resnet
 from tests.helpers.transformers import Windows
 from tests.pruning.layers.test_attending import by_letters, layer, vit
-
-
-class Device(Setup):
-    """A processor that computes 16 output channels of a convolution at once, 1e5 operations in a millisecond.
-
-    A call costs `overhead` milliseconds more, and everything takes `slower` times as long in a whole network.
-    """
-
-    overhead, slower = 0.02, 1.3
-
-    def milliseconds(self, models, seconds=1.0):
-        return {name: self.time(model) for name, model in models.items()}
-
-    def time(self, model: keras.Model) -> float:
-        total, layers = 0.0, 0
-        for row in complexity(model).layers:
-            kernel = getattr(model.get_layer(row.name), "kernel", None)
-            if kernel is not None:
-                made = kernel.shape[-1]
-                total += row.macs * (-(-made // 16) * 16 / made) / 1e5
-                layers += 1
-        return total if layers == 1 else self.overhead + self.slower * total
 
 
 def subject(model=None, limits=None, criterion="l1"):
