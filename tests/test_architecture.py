@@ -113,7 +113,7 @@ def test_pages_are_made_of_the_report_alone():
 
 
 PLAIN = """
-    coding coding.file.accounting coding.file.array_file coding.file.inspection coding.sharing.allocation
+    coding coding.file.accounting coding.file.array_file coding.file.inspection coding.sharing.by_rate
     coding.sharing.kmeans coding.sharing.share dataloader exports pruning pruning.choose.ladders
     pruning.choose.published pruning.constrain.admm pruning.constrain.single_weights pruning.plan
     pruning.score.criteria.mixes pruning.search.ekg_rules pruning.search.settings pruning.shrink.weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from secateur.coding.file import container, streams
-from secateur.coding.file.array_reader import INDEX, Each, data_of, read_arrays, read_index
+from secateur.coding.file.array_reader import INDEX, Each, data_of, packed, read_arrays, read_index
 from secateur.runs.errors import SnapshotError
 from secateur.runs.files import make_atomic, to_json
 
@@ -55,7 +54,7 @@ def encode_arrays(
     sections = _sections(arrays, extra or {}, each)
     total = sum(array.nbytes for array in arrays.values())
     facts = {"arrays": total, "index": len(sections[0][1]), "decoded": _digest(arrays)}
-    sections[0] = (INDEX, zlib.compress(sections[0][1], 9))
+    sections[0] = (INDEX, packed(sections[0][1]))
 
     def make(temp: Path) -> None:
         with open(temp, "xb") as file:
@@ -77,7 +76,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _sections(arrays: Mapping[str, np.ndarray], extra: dict, each: Each) -> list[tuple[str, bytes]]:
-    """The index, not yet deflated, and the data."""
+    """The index, not yet packed, and the data."""
     tensors: list[list] = []
     data: list[bytearray] = []
     for name, array in each(arrays.items()):

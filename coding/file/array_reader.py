@@ -1,6 +1,6 @@
 """Reading the named arrays of a `.kpz` file: all is compared with what the file states before it is used.
 
-Section `index` is deflated JSON: an object of the writer's, and for each section of data the tensors in it.
+Section `index` is JSON, packed: an object of the writer's, and for each section of data the tensors in it.
 The data are decoded section by section: beside the arrays, memory holds one section.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,9 @@ from secateur.runs.stubs import Refused
 INDEX = "index"
 MAX_INDEX = 2**24  # of JSON, which grows when it is parsed
 MAX_ARRAYS = 2**31
+LZMA = ({"id": lzma.FILTER_LZMA1, "preset": 9, "dict_size": 2**19},)
+LZMA_START = b"]"  # its first byte with these filters; that of zlib, which packed an index before, is "x"
+MAX_MEMORY = 2**22  # of unpacking
 
 Each = Callable[[Iterable], Iterable]  # passes on what it is given, and may show progress
 
@@ -61,7 +65,7 @@ def read_index(found: Container) -> Index:
     if not found.sections or found.sections[0].name != INDEX:
         raise Refused("its index is missing")
     size = whole(found.facts.get("index"), MAX_INDEX)
-    read = _json(_inflated(found.read(found.sections[0]), size))
+    read = _json(_unpacked(found.read(found.sections[0]), size))
     lists = field(read, "tensors", list)
     if len(lists) != len(found.sections) - 1:
         raise Refused("its index lists other sections")
@@ -75,13 +79,19 @@ def read_index(found: Container) -> Index:
     return Index(field(read, "extra", dict), tensors)
 
 
-def _inflated(data: bytes, size: int) -> bytes:
+def packed(index: bytes) -> bytes:
+    """An index as the file keeps it: a third smaller by LZMA than by zlib."""
+    return lzma.compress(index, lzma.FORMAT_ALONE, filters=LZMA)
+
+
+def _unpacked(data: bytes, size: int) -> bytes:
     """Never more than `size` bytes, whatever the data would become."""
-    stream = zlib.decompressobj()
+    known = data.startswith(LZMA_START)
+    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, MAX_MEMORY) if known else zlib.decompressobj()
     try:
         text = stream.decompress(data, size + 1)
-    except zlib.error:
-        raise Refused("its index cannot be inflated") from None
+    except (lzma.LZMAError, zlib.error):
+        raise Refused("its index cannot be unpacked") from None
     if len(text) != size or not stream.eof or stream.unused_data:
         raise Refused("its index has another size than it states")
     return text

@@ -28,7 +28,7 @@ def code(array: np.ndarray) -> Part:
     """
     if _code(array.dtype) not in DTYPES:
         raise TypeError(f"only arrays of numbers can be coded. Received: dtype={array.dtype}")
-    part = min(_parts(_patterns(array)), key=lambda part: part.cost)
+    part = min(_parts(_patterns(array), array.dtype.kind), key=lambda part: part.cost)
     return Part({"dtype": _code(array.dtype), "shape": list(array.shape), **part.node}, part.data)
 
 
@@ -41,9 +41,9 @@ def decode(node: dict, reader: Reader) -> np.ndarray:
     dtype, shape = stated(node)
     patterns = np.zeros(shape, _unsigned(dtype))
     if node.get("as") == "block":
-        _read_block(node, reader, patterns)
+        _read_block(node, reader, patterns, dtype.kind)
     else:
-        _read_dense(node, reader, patterns.reshape(-1))
+        _read_dense(node, reader, patterns.reshape(-1), dtype.kind)
     _turn_back(patterns.reshape(-1), dtype)
     if dtype.kind == "b" and patterns.max(initial=0) > 1:
         raise Refused("a truth value is neither 0 nor 1")
@@ -80,35 +80,26 @@ def _unsigned(dtype: np.dtype) -> np.dtype:
 
 def _patterns(array: np.ndarray) -> np.ndarray:
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
-    return _turned(native.view(_unsigned(array.dtype)), array.dtype)
-
-
-def _turned(patterns: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Floats with their sign moved behind the last bit: the first byte of a float32 is its exponent then."""
-    if dtype.kind != "f":
-        return patterns
-    one, rest = (patterns.dtype.type(bits) for bits in (1, 8 * dtype.itemsize - 1))
-    return (patterns << one) | (patterns >> rest)
+    patterns = native.view(_unsigned(array.dtype))
+    return flat.turned(patterns) if array.dtype.kind == "f" else patterns
 
 
 def _turn_back(flat_patterns: np.ndarray, dtype: np.dtype) -> None:
-    """The inverse of `_turned`, in place."""
+    """Puts the sign of floats back in front, in place."""
     if dtype.kind == "f":
-        one, rest = (flat_patterns.dtype.type(bits) for bits in (1, 8 * dtype.itemsize - 1))
         for part in pieces(len(flat_patterns)):
-            chunk = flat_patterns[part]
-            flat_patterns[part] = (chunk >> one) | (chunk << rest)
+            flat_patterns[part] = flat.turned_back(flat_patterns[part])
 
 
 # --- without dead filters and channels ---------------------------------------------------------------------
 
 
-def _parts(patterns: np.ndarray) -> Iterator[Part]:
+def _parts(patterns: np.ndarray, kind: str) -> Iterator[Part]:
     """Every way that may pay."""
-    yield _dense(patterns.reshape(-1))
+    yield _dense(patterns.reshape(-1), kind)
     kept = _kept(patterns)
     if kept and not all(mask.all() for mask in kept):
-        inner = _dense(patterns[..., kept[0], :][..., kept[1]].reshape(-1))
+        inner = _dense(patterns[..., kept[0], :][..., kept[1]].reshape(-1), kind)
         maps = b"".join(np.packbits(mask).tobytes() for mask in kept)
         yield Part({"as": "block", "inner": inner.node}, maps + inner.data, inner.streams)
 
@@ -121,36 +112,36 @@ def _kept(patterns: np.ndarray) -> list[np.ndarray]:
     return [alive.any(axis=1), alive.any(axis=0)]
 
 
-def _read_block(node: dict, reader: Reader, out: np.ndarray) -> None:
+def _read_block(node: dict, reader: Reader, out: np.ndarray, kind: str) -> None:
     if out.ndim < 2 or not out.size:
         raise Refused("what is no kernel has no filters")
     kept = [np.unpackbits(np.frombuffer(reader.take(-(-n // 8)), np.uint8), count=n) for n in out.shape[-2:]]
     rows, columns = (np.flatnonzero(mask) for mask in kept)
     kernels = out.reshape(-1, *out.shape[-2:])
     inner = np.empty((len(kernels), len(rows), len(columns)), out.dtype)
-    _read_dense(field(node, "inner", dict), reader, inner.reshape(-1))
+    _read_dense(field(node, "inner", dict), reader, inner.reshape(-1), kind)
     kernels[:, rows[:, None], columns] = inner
 
 
 # --- dense, or the values between zeros --------------------------------------------------------------------
 
 
-def _dense(values: np.ndarray) -> Part:
-    everything, alive = flat.code(values), values != 0
+def _dense(values: np.ndarray, kind: str) -> Part:
+    everything, alive = flat.code(values, kind), values != 0
     if alive.sum() >= (1 - FEW) * len(values):
         return everything
-    bitmap, inner = symbols.code(alive, 2), flat.code(values[alive])
+    bitmap, inner = symbols.code(alive, 2), flat.code(values[alive], kind)
     node = {"as": "sparse", "bitmap": [bitmap.codec, len(bitmap.data)], "count": int(alive.sum())}
     sparse = Part(node | {"inner": inner.node}, inner.data + bitmap.data, inner.streams + 1)
     return min(everything, sparse, key=lambda part: part.cost)
 
 
-def _read_dense(node: dict, reader: Reader, out: np.ndarray) -> None:
+def _read_dense(node: dict, reader: Reader, out: np.ndarray, kind: str) -> None:
     if field(node, "as", str) != "sparse":
-        return flat.decode(node, reader, out)
+        return flat.decode(node, reader, out, kind)
     count = whole(field(node, "count", int), len(out))
     at = len(out) - count  # the values wait at the end of `out`: no place is needed before it was read
-    flat.decode(field(node, "inner", dict), reader, out[at:])
+    flat.decode(field(node, "inner", dict), reader, out[at:], kind)
     for part, alive in flat.read_stream(field(node, "bitmap", list), reader, len(out), 2):
         chunk = np.zeros(len(alive), out.dtype)
         taken = int(alive.sum())

@@ -91,7 +91,7 @@ def fake_quantised(model: keras.Model) -> keras.Model:
     layers over its range in the batch. Kernels inside of wrappers and recurrent layers are left as they are.
 
     Args:
-        model: functional, its BatchNorms folded (`coding.int8.folding`). What it computes stays the same.
+        model: functional, its BatchNorms folded (`nets.folding`). What it computes stays the same.
 
     Raises `UsageError` for a model without a graph.
     """

@@ -18,6 +18,8 @@ from secateur.runs.text import table
 
 ZERO = -1
 """Label of weights that are exactly 0, which belong to no cluster."""
+VALUE_BYTES = 4
+"""What a value of a codebook takes in a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class SharedKernel:
         codebook: float32 (c,), ascending, no zeros.
         labels: int32 of the kernel's shape: each weight's place in the codebook, or `ZERO`.
         error: Σ (weight − its shared value)².
-        bits: asked for.
+        bits: asked for; None where the rate of the code decided.
         distinct: values that the kernel had before, 0 included.
     """
 
@@ -39,16 +41,26 @@ class SharedKernel:
     codebook: np.ndarray
     labels: np.ndarray
     error: float
-    bits: int
+    bits: int | None
     distinct: int
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it had few enough values before and stays as it was."""
+        return self.bits is not None and self.distinct <= 2**self.bits
 
     @property
     def values(self) -> np.ndarray:
         """The kernel that codebook and labels stand for, float32."""
         return join(self.codebook, self.labels)
 
+    @property
+    def bytes(self) -> float:
+        """What it takes in a file, estimated."""
+        return stored_bytes(self.codebook, self.labels)
+
     def facts(self) -> dict[str, Any]:
-        """A row of a report; "skipped" where the kernel had few enough values and stays as it was."""
+        """A row of a report."""
         return {
             "kernel": self.name,
             "bits": self.bits,
@@ -57,8 +69,8 @@ class SharedKernel:
             "distinct": self.distinct,
             "values": len(self.codebook),
             "error": self.error,
-            "bytes": stored_bytes(self.codebook, self.labels),
-            "skipped": self.distinct <= 2**self.bits,
+            "bytes": self.bytes,
+            "skipped": self.skipped,
         }
 
 
@@ -75,7 +87,7 @@ class Shared:
     def write(self) -> None:
         """Puts the shared values into the model."""
         for kernel in self.kernels:
-            if kernel.distinct > 2**kernel.bits:
+            if not kernel.skipped:
                 kernel.variable.assign(kernel.values)
 
     def equalise(self) -> None:
@@ -137,10 +149,10 @@ def join(codebook: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def stored_bytes(codebook: np.ndarray, labels: np.ndarray) -> float:
-    """The entropy of the labels, zeros included, and four bytes a value: what a coder comes near to."""
+    """The entropy of the labels, zeros included, and that of the codebook: what a coder comes near to."""
     counts = np.unique(labels, return_counts=True)[1]
     entropy = -(counts * np.log2(counts / labels.size)).sum()
-    return float(entropy / 8 + 4 * len(codebook))
+    return float(entropy / 8 + VALUE_BYTES * len(codebook))
 
 
 def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bool = False) -> Shared:
@@ -156,4 +168,4 @@ def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bo
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)

@@ -41,17 +41,22 @@ def encode(options: EncodeOptions) -> None:
         _encode_chosen(options)
         return
     model, facts = _plain(options.file)
-    share, each = partial(coding.share, layers=options.layers), partial(_bar, title="encode")
-    done = coding.encode(model, options.output, options.bits, share=share, facts=facts, each=each)
+    if options.bits:
+        coding.share(model, options.bits, options.layers)
+    if options.vector_bits:
+        from secateur.coding.sharing.rounding import round_numbers  # TensorFlow, which `inspect` goes without
+
+        round_numbers(model, options.vector_bits)
+    done = coding.encode(model, options.output, facts=facts, each=partial(_bar, title="encode"))
     print(f"{options.output}: {done}")
     print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
 
 
 def _encode_chosen(options: EncodeOptions) -> None:
-    """With bits that images choose: the steps `share` and `encode` of a run."""
+    """With values that images choose: the steps `share` and `encode` of a run."""
     if Path(options.file).suffix not in MODELS:
         raise UsageError(
-            f"Bits are chosen for a .keras or .h5 file. Received: file={options.file}\n"
+            f"Images choose values for a .keras or .h5 file. Received: file={options.file}\n"
             "for a snapshot: python "
             "train_cifar.py --recipe fewest_bytes --trained_param SNAPSHOT.pkl --set share.keep_bytes=0.1"
         )
@@ -60,7 +65,7 @@ def _encode_chosen(options: EncodeOptions) -> None:
 
     share = {"kind": "share", "shown": True, "layers": options.layers}
     share |= {"keep_bytes": options.keep_bytes, "max_loss": options.max_loss}
-    steps = [share, {"kind": "encode"}]
+    steps = [share, {"kind": "encode", "vector_bits": options.vector_bits}]
     with ran(options, "encode", options.file, load_model(options.file), steps) as (folder, _):
         make_atomic(options.output, lambda temp: shutil.copyfile(folder / "encode.kpz", temp))
     print(f"{options.output}: decoded, and every bit compared; SHA-256 {sha256(options.output)}")

@@ -92,15 +92,23 @@ class EncodeOptions(OwnOptions):
         None, "share the weights of each convolution first, at most 2^bits values and 0", ge=1, le=16
     )
     keep_bytes: float | None = option(
-        None, "choose bits for this ratio of the float32 bytes of these kernels; with --data", gt=0, lt=1
+        None,
+        "values by the rate of their code, for this ratio of these kernels' float32 bytes; with --data",
+        gt=0,
+        lt=1,
     )
     max_loss: float | None = option(
-        None, "choose the bits for so much more loss on images held out; with --data", gt=0
+        None,
+        "values by the rate of their code, for so much more loss on images held out; with --data",
+        gt=0,
     )
     layers: Literal[KINDS] = option("conv", "whose kernels share weights; all of both")
+    vector_bits: int | None = option(
+        None, "round biases, vectors of normalisations and shared values to so many bits", ge=2, le=24
+    )
 
     def model_post_init(self, context: Any, /) -> None:
-        """Raises `UsageError` for two ways to the bits, and where images are missing or have no use."""
+        """Raises `UsageError` for two ways to few values, and where images are missing or have no use."""
         super().model_post_init(context)
         given = [name for name in ("bits", "keep_bytes", "max_loss") if getattr(self, name) is not None]
         if len(given) > 1:
@@ -109,12 +117,13 @@ class EncodeOptions(OwnOptions):
             raise UsageError(f"--{given[0]} {NO_IMAGES}")
         if self.data and not self.chooses:
             raise UsageError(
-                f"Images choose bits: give --keep_bytes or --max_loss with --data. Received: data={self.data}"
+                "Images choose values: give --keep_bytes or --max_loss with --data. "
+                f"Received: data={self.data}"
             )
 
     @property
     def chooses(self) -> bool:
-        """Whether the bits of each convolution are to be chosen."""
+        """Whether images choose the values of each kernel."""
         return self.keep_bytes is not None or self.max_loss is not None
 
 

@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import ClassVar
 
 from secateur import coding
+from secateur.coding.sharing.rounding import round_numbers
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
+from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import State, Step, step
 from secateur.runs import load_snapshot
 
 
 @step("encode")
 class Encode(Step):
-    """Writes the network as it is, entropy-coded and verified; best after `share` and a training."""
+    """Writes the network, entropy-coded and verified; best after `share` and a training."""
 
     writes: ClassVar[bool] = True
+
+    vector_bits: int | None = option(
+        None, "round biases, vectors of normalisations and shared values to so many bits", ge=2, le=24
+    )
 
     def needs_labels(self, config: RunOptions) -> bool:
         """It reads weights alone."""
@@ -31,7 +37,10 @@ class Encode(Step):
             facts = {"plan": snapshot.plan, **snapshot.facts}
             if context.subject.original is None:  # of one's own model the file has the graph already
                 facts["spec"] = snapshot.spec
-            done = coding.encode(context.subject.finished(context.load(state.network)), path, facts=facts)
+            model = context.subject.finished(context.load(state.network))
+            if self.vector_bits:
+                round_numbers(model, self.vector_bits)
+            done = coding.encode(model, path, facts=facts)
             print(f"{state.name}: {done}", flush=True)
             return {"weights": done.arrays, "bytes": done.file}
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from secateur.coding.int8.fake_quant import fake_quantised
-from secateur.coding.int8.folding import fold_batch_norm
 from secateur.exports.int8 import NUMBERS, left_in_float, to_int8
+from secateur.nets.folding import fold_batch_norm
 from secateur.pruning import compact
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext

@@ -118,17 +118,30 @@ def test_a_model_that_is_no_classifier_is_calibrated_with_images_alone(secateur,
         np.testing.assert_allclose(mine, theirs, atol=0.1 * np.abs(theirs).max())
 
 
-def test_bits_are_chosen_within_a_budget(secateur, stripes, tmp_path):
+def test_values_are_chosen_within_a_budget(secateur, stripes, tmp_path):
     words = ("--data", stripes / "images", "--keep_bytes", 0.12)
     out = secateur("encode", stripes / "stripes.keras", "-o", "net.kpz", *words)
-    bits = dict(re.findall(r"^(conv2d\w*)/kernel +(\d)$", out, re.MULTILINE))
+    kept = dict(re.findall(r"^(conv2d\w*)/kernel .* (\d+) +\S+ +\S+$", out, re.MULTILINE))
     decoded = coding.decode(tmp_path / "net.kpz")
-    assert set(bits) == {"conv2d", "conv2d_1"} and sha256(tmp_path / "net.kpz") in out
-    for name, own in bits.items():
-        values = np.unique(decoded.get_layer(name).kernel)
-        assert len(values) <= 2 ** int(own)
-    sizes = {"conv2d": 3 * 3 * 3 * 16, "conv2d_1": 3 * 3 * 16 * 16}
-    assert sum(int(bits[name]) * size for name, size in sizes.items()) <= 0.13 * 32 * sum(sizes.values())
+    assert set(kept) == {"conv2d", "conv2d_1"} and sha256(tmp_path / "net.kpz") in out
+    spent = 0.0
+    for name, count in kept.items():
+        kernel = decoded.get_layer(name).kernel.numpy()
+        counts = np.unique(kernel, return_counts=True)[1]
+        assert len(np.unique(kernel[kernel != 0])) == int(count)
+        spent += (counts * np.log2(kernel.size / counts)).sum() / 8 + 4 * int(count)
+    assert 0.08 < spent / (4 * (3 * 3 * 3 * 16 + 3 * 3 * 16 * 16)) <= 0.12
+
+
+def test_what_is_not_in_kernels_is_rounded(secateur, snapshot, tmp_path):
+    secateur("encode", snapshot, "-o", "net.kpz", "--bits", 4)
+    secateur("encode", snapshot, "-o", "round.kpz", "--bits", 4, "--vector_bits", 8)
+    whole, small = (coding.inspect(tmp_path / name) for name in ("net.kpz", "round.kpz"))
+    assert whole.arrays == small.arrays and small.size < whole.size - 1000
+    one, other = (coding.decode(tmp_path / name) for name in ("net.kpz", "round.kpz"))
+    images = np.random.default_rng(0).normal(size=(8, 32, 32, 3))
+    expected = one(images).numpy()
+    np.testing.assert_allclose(other(images), expected, atol=0.1 * np.abs(expected).max())
 
 
 def test_a_snapshot_is_sent_to_the_recipe(snapshot, tmp_path, monkeypatch):

@@ -25,9 +25,9 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "baseline_hap": ("dense.epochs=1", None),
     "baseline_cinic": ("dense.epochs=1", None),
     "kesi_tiny": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
-    "hap_quant": ("share.keep_bytes=0.1 train.epochs=1", None),
+    "hap_quant": ("share.linear=false share.keep_bytes=0.1 train.epochs=1", None),
     "int8": ("int8.tolerance=0 int8.epochs=1", None),
-    "fewest_bytes": ("train.epochs=1 int8.tolerance=0 int8.epochs=1", None),
+    "fewest_bytes": ("rounds.times=1 recover.epochs=1 train.epochs=1 int8.tolerance=0 int8.epochs=1", None),
     "kesi": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
     "kesi_small_rate": ("train.epochs=3 rounds.times=1", (14, 25, 44)),
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
@@ -310,11 +310,18 @@ def test_the_files_of_the_fewest_bytes_are_what_they_say(ran):
     assert all(row["bytes"] == (folder / name).stat().st_size for name, row in rows.items())
     whole, small = rows["model.tflite"], rows["small.kpz"]
     assert small["bytes"] < rows["int8.tflite"]["bytes"] < whole["bytes"] / 2
-    assert small["holdout_accuracy"] == whole["holdout_accuracy"]  # the same bits
-    network = load_snapshot(folder / "snap_train.pkl").arrays
-    decoded = {v.path: v.numpy() for v in coding.decode(folder / "small.kpz").variables}
-    kernels = sorted(array.tobytes() for array in network.values() if array.ndim == 4)
-    assert kernels == sorted(array.tobytes() for array in decoded.values() if array.ndim == 4)
+    assert abs(small["holdout_accuracy"] - whole["holdout_accuracy"]) < 0.05  # 8 bits of vectors
+    network = [v.numpy() for v in plain(folder).weights]
+    for mine, other in zip(coding.decode(folder / "small.kpz").weights, network, strict=True):
+        if other.ndim > 1:  # of a kernel's values none leaves its place
+            pairs = set(zip(other.ravel().tolist(), mine.numpy().ravel().tolist(), strict=True))
+            assert len(pairs) == len(np.unique(other)) and (0.0, 0.0) in pairs
+        finest = mine.numpy().astype(np.float64) * 2.0**40
+        assert (finest == np.round(finest)).all()
+    before, after = (arrays(folder, name) for name in ("prune_weights-1", "train"))
+    for name, array in before.items():  # through training, sharing and training
+        if array.ndim == 4:
+            assert (after[name][array == 0] == 0).all() and (array == 0).mean() > 0.1
     page = (folder / "report.html").read_text()
     assert "small.kpz" in page and f"{small['bytes']:,}" in page
 
@@ -328,12 +335,12 @@ def test_the_better_of_two_files_in_8_bits_is_kept(ran):
 
 
 def test_weights_that_a_budget_made_equal_stay_equal(ran):
-    """A tenth of the float32 bytes is about three bits a weight, and more where the loss asks for them."""
+    """A tenth of the float32 bytes is about three bits a weight, and more where the outputs ask for them."""
     folder = ran("hap_quant")
     rows = read_json(folder / "manifest.json")["steps"]["share"]["facts"]["kernels"]
     weights = sum(row["weights"] for row in rows)
     assert 0.08 * 4 * weights < sum(row["bytes"] for row in rows) <= 0.1 * 4 * weights
-    assert len({row["bits"] for row in rows}) > 1
+    assert len({row["values"] for row in rows}) > 1
     before, after = (load_snapshot(folder / f"snap_{name}.pkl").arrays for name in ("share", "train"))
     kernels = [name for name, array in before.items() if array.ndim == 4]
     assert len(kernels) == len(rows) == 9
@@ -343,7 +350,7 @@ def test_weights_that_a_budget_made_equal_stay_equal(ran):
         assert not np.array_equal(old, new)
         np.testing.assert_array_equal(after[name], new[labels].reshape(after[name].shape))
     home = [len(np.unique(v)) for v in plain(folder).weights if len(v.shape) == 4]
-    assert sorted(home) == sorted(row["values"] for row in rows)
+    assert sorted(home) == sorted(row["values"] + bool(row["zeros"]) for row in rows)
 
 
 @pytest.mark.parametrize("name", ["sfp", "fpgm"])

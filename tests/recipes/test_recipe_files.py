@@ -232,9 +232,10 @@ def test_a_network_that_was_written_does_not_change_behind_its_file():
         make_step({"kind": "repeat", "steps": [{"kind": "int8"}]})
 
 
-def test_a_budget_and_a_table_of_bits_exclude_each_other():
-    with pytest.raises(UsageError, match="A budget chooses the bits"):
-        make_step({"kind": "share", "bits": {"conv": 4}, "keep_bytes": 0.1})
+def test_a_budget_excludes_a_table_of_bits_and_the_clustering_for_one():
+    for own in ({"bits": {"conv": 4}}, {"linear": True}):
+        with pytest.raises(UsageError, match="A budget chooses the values"):
+            make_step({"kind": "share", "keep_bytes": 0.1} | own)
 
 
 def test_two_steps_of_one_name_are_refused():

@@ -13,7 +13,7 @@ from secateur import coding
 from secateur.coding.entropy import symbols
 from secateur.coding.file import container, streams
 from secateur.coding.file.array_file import encode_arrays, equal, verify
-from secateur.coding.file.array_reader import INDEX, decode_arrays
+from secateur.coding.file.array_reader import INDEX, decode_arrays, packed
 from secateur.runs.errors import RunFolderError, SnapshotError
 from tests.helpers.coded_nets import noise, resnet56, shared
 
@@ -99,7 +99,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 def forged(path, tensors: list, data: list[bytes], arrays: int, **facts) -> None:
     """A file whose digests are right."""
     index = json.dumps({"extra": {}, "tensors": tensors}).encode()
-    sections = [(INDEX, zlib.compress(index)), *(("data", one) for one in data)]
+    sections = [(INDEX, packed(index)), *(("data", one) for one in data)]
     with open(path, "wb") as file:
         container.write(file, {"arrays": arrays, "index": len(index)} | facts, sections)
 
@@ -176,15 +176,16 @@ def test_a_name_that_moves_the_cursor_is_refused(tmp_path):
         coding.inspect(tmp_path / "a.kpz")
 
 
-def test_a_deflated_bomb_is_not_inflated(tmp_path):
+@pytest.mark.parametrize("pack", [packed, zlib.compress])
+def test_a_bomb_is_not_unpacked(pack, tmp_path):
     with open(tmp_path / "bomb.kpz", "wb") as file:
-        container.write(file, {"arrays": 0, "index": 100}, [(INDEX, zlib.compress(bytes(64 * MIB)))])
+        container.write(file, {"arrays": 0, "index": 100}, [(INDEX, pack(bytes(64 * MIB)))])
 
     def decode() -> None:
         with pytest.raises(SnapshotError, match="another size than it states"):
             decode_arrays(tmp_path / "bomb.kpz")
 
-    assert peak(decode) < 2 * MIB
+    assert peak(decode) < 3 * MIB
 
 
 # --- writing ----------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Keras models as files: the same graph, every bit, and nothing that runs code."""
 
 import json
+import lzma
 import re
-import zlib
 from pathlib import Path
 
 import keras
@@ -12,7 +12,7 @@ import pytest
 from secateur import coding, functional, nets
 from secateur.coding.file import container
 from secateur.coding.file.array_file import equal
-from secateur.coding.file.array_reader import INDEX
+from secateur.coding.file.array_reader import INDEX, packed
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.nets import keras_json
 from secateur.pruning import compact
@@ -176,11 +176,11 @@ def forged(path: Path, source: Path, change) -> None:
     with container.opened(source) as found:
         sections = [(section.name, found.read(section)) for section in found.sections]
         facts = found.facts
-    index = json.loads(zlib.decompress(sections[0][1]))
+    index = json.loads(lzma.decompress(sections[0][1]))
     index["extra"]["keras"] = change(index["extra"]["keras"])
     text = json.dumps(index).encode()
     with open(path, "wb") as file:
-        container.write(file, facts | {"index": len(text)}, [(INDEX, zlib.compress(text)), *sections[1:]])
+        container.write(file, facts | {"index": len(text)}, [(INDEX, packed(text)), *sections[1:]])
 
 
 def dense(config: dict) -> dict:

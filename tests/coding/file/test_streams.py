@@ -28,6 +28,8 @@ def random_tensor(rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3 and dtype.kind != "b":
         return np.frombuffer(rng.bytes(count * dtype.itemsize), dtype).reshape(shape)  # NaNs with payloads
     values = (50 * rng.normal(size=count)).astype(dtype)
+    if dtype.kind == "f" and rng.random() < 0.3:
+        return (np.round(values) * 2.0 ** rng.integers(-9, 3)).astype(dtype).reshape(shape)  # on a grid
     if rng.random() < 0.5 and count:
         values = rng.choice(values[: rng.integers(1, 20)], count)
     if dtype.kind == "f" and count >= len(SPECIAL):
@@ -47,7 +49,27 @@ def test_500_random_tensors_are_bit_exact_and_never_larger():
         assert equal(back, array), (array.dtype, array.shape)
         assert size <= array.nbytes + 8
         ways.add(node["as"])
-    assert ways == {"raw", "shared", "planes", "sparse", "block"}
+    assert ways == {"raw", "shared", "planes", "sparse", "block", "grid"}
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("power", [-14, -7, 0, 5])
+def test_multiples_of_a_power_of_two_cost_the_bits_of_their_range(dtype, power):
+    array = (np.random.default_rng(power + 20).integers(-100, 101, 200) * 2.0**power).astype(dtype)
+    back, node, size = recoded(array)
+    assert equal(back, array) and node["as"] == "grid" and node["power"] >= power
+    assert size <= 200 * 8 / 8
+    few = np.resize(array[:20], (30, 100))  # the table of shared values lies on a grid, too
+    back, node, size = recoded(few)
+    assert equal(back, few) and node["as"] == "shared" and node["table"]["as"] == "grid"
+
+
+def test_grids_at_the_ends_of_the_exponents():
+    for array in ([5e-324, 1e-323], [2.0**1023, -(2.0**1022)], [2.0**-149, 0.0], [2.0**127, 2.0**126]):
+        for dtype in ("f4", "f8"):
+            with np.errstate(over="ignore"):
+                repeated = np.resize(np.array(array).astype(dtype), 64)
+            assert equal(recoded(repeated)[0], repeated)
 
 
 def test_each_nan_is_itself_and_minus_zero_is_not_zero():
@@ -111,9 +133,29 @@ def test_descriptions_that_do_not_fit_are_refused():
     arrays = [
         rng.choice([1.5, 2.5, 0.0], (3, 5, 40)).astype(np.float32),
         np.where(rng.random((40, 30)) < 0.9, 0, rng.normal(size=(40, 30))).astype(np.float32),
+        (rng.integers(-60, 60, 90) / 64).astype(np.float32),
+        np.resize((rng.integers(-60, 60, 9) / 64).astype(np.float32), (9, 60)),
         np.pad(rng.normal(size=(3, 3, 4, 8)), ((0, 0), (0, 0), (0, 3), (0, 9))).astype(np.float16),
     ]
-    values = [None, True, -1, 0, 1, 7, 1.5, 10**30, "raw", "ans", [], [[]], {}, ["ans", 4], [2**31, 2**31]]
+    values = [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        7,
+        1.5,
+        10**30,
+        "raw",
+        "ans",
+        [],
+        [[]],
+        {},
+        ["ans", 4],
+        [2**31, 2**31],
+        -1074,
+        1074,
+    ]
     for array in arrays:
         part = streams.code(array)
         for node in changed(part.node, values):

@@ -8,9 +8,9 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from secateur.coding.int8.fake_quant import RoundedTensor, fake_quantised, round_kernel, round_tensor
-from secateur.coding.int8.folding import fold_batch_norm
 from secateur.distillation import labels_only
 from secateur.exports import litert_runner, to_int8
+from secateur.nets.folding import fold_batch_norm
 from secateur.op_utils import Trainer
 from secateur.pruning import compact
 from tests.helpers.toys import images, plain_net, small_resnet

@@ -29,7 +29,9 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     gone = {norm.name for norm in pairs.values()}
     fresh = {name: _folded(graph.layers[name], norm.layer) for name, norm in pairs.items()}
     for call in graph.calls:
-        if call.kind == "BatchNormalization" and call.name not in gone | fresh.keys() and not _moves(call):
+        if call.kind != "BatchNormalization" or call.name in gone | fresh.keys():
+            continue
+        if not averages_nothing(call):
             call.layer.trainable = False
             if len(call.shapes[0]) == 4 and _last_axis(call):
                 fresh[call.name] = _depthwise(call.layer)
@@ -54,7 +56,7 @@ def _pairs(graph: Graph) -> Iterator[tuple[Call, Call]]:
             continue
         norm = after[0]
         if norm and norm.kind == "BatchNormalization" and uses[norm.name] == 1 and _last_axis(norm):
-            if not _moves(norm):
+            if not averages_nothing(norm):
                 yield call, norm
 
 
@@ -70,7 +72,7 @@ def _linear(layer: Any) -> bool:
     return getattr(layer, "data_format", "channels_last") == "channels_last"
 
 
-def _moves(norm: Call) -> bool:
+def averages_nothing(norm: Call) -> bool:
     """Whether it was called with `training=True`: then it has no averages of its own to fold."""
     return norm.training is True or norm.argument(1, "training") is True
 
@@ -81,7 +83,7 @@ def _last_axis(norm: Call) -> bool:
 
 def _folded(linear: Any, norm: Any) -> keras.Layer:
     """A layer like `linear`, with the numbers of both."""
-    kernel, (scale, shift) = np.asarray(linear.kernel, np.float64), _numbers(norm)
+    kernel, (scale, shift) = np.asarray(linear.kernel, np.float64), scale_and_shift(norm)
     bias = np.asarray(linear.bias) if linear.use_bias else 0.0
     axes = filter_axes(linear)["kernel"]
     shape = [n if axis - kernel.ndim in axes else 1 for axis, n in enumerate(kernel.shape)]
@@ -93,14 +95,14 @@ def _folded(linear: Any, norm: Any) -> keras.Layer:
 
 def _depthwise(norm: Any) -> keras.Layer:
     """The same as one product and one sum for each channel."""
-    scale, shift = _numbers(norm)
+    scale, shift = scale_and_shift(norm)
     made = keras.layers.DepthwiseConv2D(1, name=norm.name, dtype=norm.dtype_policy)
     made.build((None, None, None, len(scale)))
     made.set_weights([scale.reshape(1, 1, -1, 1), shift])
     return made
 
 
-def _numbers(norm: Any) -> tuple[np.ndarray, np.ndarray]:
+def scale_and_shift(norm: Any) -> tuple[np.ndarray, np.ndarray]:
     """s and β − s·μ of a BatchNorm, float64."""
     scale = 1 / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
     scale = scale * np.asarray(norm.gamma) if norm.scale else scale

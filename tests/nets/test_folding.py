@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from secateur import nets
-from secateur.coding.int8.folding import fold_batch_norm
+from secateur.nets.folding import fold_batch_norm
 from secateur.pruning import compact
 from tests.helpers.toys import images, randomised, small_resnet
 

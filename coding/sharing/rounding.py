@@ -1,0 +1,56 @@
+"""Numbers on a grid: what is left of a small file once its kernels share weights."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from secateur.coding.sharing.kernels import kernels_of
+from secateur.nets.folding import averages_nothing, scale_and_shift
+from secateur.nets.graph import trace
+from secateur.runs.errors import UsageError
+
+MOVING = ("moving_mean", "moving_variance")
+
+
+def round_numbers(model: keras.Model, bits: int) -> None:
+    """Biases, vectors of normalisations and shared values become multiples of a power of two, in place.
+
+    Args:
+        model: functional Keras model.
+        bits: 2 … 24. Each array has a step of its own, the least whose multiples need so many bits with
+            their sign.
+
+    BatchNorm's averages go into γ and β, and 0 and 1 stay of them: inference computes what it did, but for
+    the rounding. Kernels whose weights are mostly different stay. Raises `UsageError` for other bits.
+    """
+    if not 2 <= bits <= 24:
+        raise UsageError(f"Bits of rounded numbers are 2 to 24. Received: {bits}")
+    _take_averages(model)
+    kernels = {id(variable) for *_, variable in kernels_of(model, "all")}
+    for variable in model.weights:
+        value = np.asarray(variable.numpy())
+        whole = id(variable) in kernels and 2 * len(np.unique(value)) > value.size
+        if value.dtype.kind == "f" and variable.name not in MOVING and not whole:
+            variable.assign(on_grid(value, bits))
+
+
+def on_grid(value: np.ndarray, bits: int) -> np.ndarray:
+    """The nearest multiples of the least power of two that needs `bits`, with the sign, for the largest."""
+    largest = float(np.abs(value).max(initial=0))
+    if largest == 0 or not np.isfinite(largest):
+        return value
+    step = 2.0 ** np.ceil(np.log2(largest / (2 ** (bits - 1) - 1)))
+    return (np.round(value.astype(np.float64) / step) * step + 0.0).astype(value.dtype)  # + 0: no −0
+
+
+def _take_averages(model: keras.Model) -> None:
+    calls = [call for call in trace(model).calls if call.kind == "BatchNormalization"]
+    kept = {call.name for call in calls if averages_nothing(call)}
+    for layer in {call.name: call.layer for call in calls if call.name not in kept}.values():
+        if layer.scale and layer.center:
+            scale, shift = scale_and_shift(layer)
+            layer.gamma.assign(scale * np.sqrt(1 + layer.epsilon))
+            layer.beta.assign(shift)
+            layer.moving_mean.assign(np.zeros_like(shift))
+            layer.moving_variance.assign(np.ones_like(shift))
