@@ -1,10 +1,10 @@
-"""From a dense network to the fewest bytes: accuracy and size after each step, beside gzip and xz.
+"""From a dense network to the smallest file: accuracy and size after each stage, beside gzip and xz.
 
-    python -m benchmarks.fewest_bytes --dense DENSE.pkl --pruned PRUNED.pkl --data_path DIR --runs RUNS
+    python -m benchmarks.fewest_bytes --dense DENSE.pkl --data_path DIR --runs RUNS
 
-The pruned network shares its weights (5 bits), trains them, is coded, and is rounded to 8 bits: `--recipe
-fewest_bytes`; beside it `--recipe int8` of the pruned network itself. Runs that are there are read. Bytes of
-a network are those of its float32 weights; ratios are to the dense one's. The test images decide nothing.
+`--recipe smallest`: EKG's search, rounds of single weights with the memory bank as teacher, few values by the
+rate of their code, their training, the file, and 8 bits for LiteRT. A run that is there is read. Bytes of a
+network are those of its float32 weights; ratios are to the dense one's. The test images decide nothing.
 """
 
 from __future__ import annotations
@@ -18,19 +18,32 @@ from benchmarks.run_tables import parser_of, run, words_of
 from secateur.runs import cli
 from secateur.runs.start import start_tensorflow
 
+STAGES = {
+    "pruned": "slimmed_param.pkl",
+    "single weights pruned, trained": "snap_finish.pkl",
+    "few values": "snap_share.pkl",
+    "those trained": "snap_tune.pkl",
+}
+"""Row → snapshot of the run."""
+FILES = {
+    "that as .kpz": "small.kpz",
+    "that as LiteRT, float32": "model.tflite",
+    "that as LiteRT, 8 bits": "int8.tflite",
+}
 
-def weights_of(path: str | Path) -> bytes:
-    """The float32 weights of a snapshot, one after the other."""
+
+def weights_of(path: str | Path) -> list:
+    """Arrays of a snapshot's plain network."""
     import numpy as np
 
     from secateur import nets
     from secateur.pruning import compact
 
-    return b"".join(np.asarray(v).tobytes() for v in compact(nets.load_params(None, path)).weights)
+    return [np.asarray(v) for v in compact(nets.load_params(None, path)).weights]
 
 
 def measured(name: str, path: str | Path, args: argparse.Namespace) -> dict:
-    """A snapshot: bytes and accuracy, normalised as it says or as published."""
+    """A snapshot: bytes, weights that are not 0, and accuracy, normalised as it says or as published."""
     from secateur import dataloader, nets
     from secateur.dataloader.augment import normalise
     from secateur.op_utils import make_forward
@@ -40,10 +53,11 @@ def measured(name: str, path: str | Path, args: argparse.Namespace) -> dict:
 
     constants = normalisation_of("auto", load_snapshot(path))
     splits = dataloader.load(args.dataset, args.data_path, constants)
-    facts = splits.facts
+    facts, weights = splits.facts, weights_of(path)
     forward = make_forward(nets.load_params(None, path), lambda x: normalise(x, facts.mean, facts.std))
     found = {p: score(forward, getattr(splits, p), 256).accuracy for p in ("holdout", "test")}
-    return _row(name, len(weights_of(path)), found["holdout"], found["test"])
+    size, alive = sum(w.nbytes for w in weights), sum(int((w != 0).sum()) for w in weights)
+    return _row(name, size, found["holdout"], found["test"]) | {"not_zero": alive}
 
 
 def _row(name: str, size: int, holdout: float | None, test: float | None, ms: float | None = None) -> dict:
@@ -56,40 +70,28 @@ def _file(report: dict, name: str, title: str) -> dict:
 
 
 def rows_of(args: argparse.Namespace) -> list[dict]:
-    """Makes or reads both runs, and measures every stage."""
-    common = words_of(args, args.pruned)
-    small, whole = args.runs / f"fewest_bytes-{args.epochs}", args.runs / "int8"
-    settings = ["--set", f"train.epochs={args.epochs}"]
-    shared = run(["--recipe", "fewest_bytes", *common, *settings], small)
-    rounded = run(["--recipe", "int8", *common], whole)
-    rows = [
-        measured("dense", args.dense, args),
-        measured("pruned", args.pruned, args),
-        measured("shared, 5 bits", small / "snap_share.pkl", args),
-        measured("shared, trained", small / "snap_train.pkl", args),
-        _file(shared, "small.kpz", "that in a .kpz file"),
-        _file(shared, "model.tflite", "that as LiteRT, float32"),
-        _file(shared, "int8.tflite", "that as LiteRT, 8 bits"),
-        _file(rounded, "int8.tflite", "pruned as LiteRT, 8 bits"),
-    ]
-    for name, path in (("shared", small / "snap_train.pkl"), ("pruned", args.pruned)):
-        for coder, size in packed(weights_of(path)).items():
-            rows.append(_row(f"{coder} of the {name} weights", size, None, None))
+    """Makes or reads the run, and measures every stage."""
+    folder = args.runs / "smallest"
+    report = run(["--recipe", "smallest", *words_of(args, args.dense)], folder)
+    rows = [measured("dense", args.dense, args)]
+    rows += [measured(name, folder / file, args) for name, file in STAGES.items()]
+    rows += [_file(report, name, title) for title, name in FILES.items()]
+    for name in ("pruned", "those trained"):
+        data = b"".join(w.tobytes() for w in weights_of(folder / STAGES[name]))
+        rows += [_row(f"{coder}, {name}", size, None, None) for coder, size in packed(data).items()]
     return rows
 
 
 def main() -> None:
-    """argv → runs → table and JSON."""
+    """argv → run → table and JSON."""
     parser = parser_of("benchmarks.fewest_bytes", __doc__, "ResNet-56")
-    parser.add_argument("--dense", required=True)
-    parser.add_argument("--pruned", required=True, help="snapshot of the same network with fewer channels")
-    parser.add_argument("--epochs", type=int, default=2, help="of training shared weights")
+    parser.add_argument("--dense", required=True, help="snapshot")
     args = parser.parse_args()
     start_tensorflow()
     rows = rows_of(args)
     titles = ("", "bytes", "times smaller", "hold-out %", "test %", "ms, batch of 128")
     print_table(args.arch, titles, [_cells(row, rows[0]) for row in rows])
-    save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "epochs": args.epochs, "rows": rows})
+    save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "rows": rows})
 
 
 def _cells(row: dict, dense: dict) -> tuple[str, ...]:

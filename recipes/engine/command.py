@@ -102,7 +102,8 @@ def _together(
 
 def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     """`asked`: for help, which has the weights of all losses and therefore imports them."""
-    steps = ", ".join(dict.fromkeys(name_of(table) for table in tables_of(recipe.steps)))
+    steps = [name_of(table) for table in tables_of(recipe.steps) if not table.get("skip")]
+    steps = ", ".join(dict.fromkeys(steps))
     parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}. Other recipes: {FLAG} list")
     add_options(parser, RunOptions, recipe.options, taken=recipe.flags)
     for name, flag in recipe.flags.items():

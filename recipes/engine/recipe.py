@@ -236,14 +236,17 @@ def listing() -> str:
     for name in published_recipes():
         file = find_recipe(name)
         command = f"--recipe {name} {file.command}".strip()
-        parts.append(_paragraph(name, file.about, command, epochs(file.steps), file.published))
+        trained = [step for step in file.steps if "--trained_param" not in command or step["kind"] != "dense"]
+        parts.append(_paragraph(name, file.about, command, epochs(trained), file.published))
     return "\n\n".join(parts)
 
 
 def epochs(steps: Any) -> int:
-    """Epochs of all trainings of a recipe."""
+    """Epochs of all trainings of a recipe that are not left out."""
     total = 0
     for table in steps:
+        if table.get("skip"):
+            continue
         if table["kind"] == "repeat":
             total += table["times"] * epochs(table["steps"])
         total += table.get("epochs", 0)
@@ -253,9 +256,9 @@ def epochs(steps: Any) -> int:
 def _paragraph(name: str, about: str, command: str, work: int | None, published: str) -> str:
     lines = [f"{name}: {about}", f"  python train_cifar.py {command}"]
     if work:
-        lines.append(
-            f"  {work} epochs; of ResNet-56 on CIFAR-10 {work * MINUTES / 60:.0f} h on two CPU cores"
-        )
+        minutes = work * MINUTES
+        long = f"{minutes / 60:.0f} h" if minutes > 90 else f"{minutes:.0f} min"
+        lines.append(f"  {work} epochs; of ResNet-56 on CIFAR-10 {long} on two CPU cores")
     if published:
         lines.append(f"  published: {published}")
     return "\n".join(lines)

@@ -27,7 +27,14 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "kesi_tiny": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
     "hap_quant": ("share.linear=false share.keep_bytes=0.1 train.epochs=1", None),
     "int8": ("int8.tolerance=0 int8.epochs=1", None),
-    "fewest_bytes": ("rounds.times=1 recover.epochs=1 train.epochs=1 int8.tolerance=0 int8.epochs=1", None),
+    "fewest_bytes": (
+        "rounds.times=1 train.epochs=1 finish.epochs=1 tune.epochs=1 int8.tolerance=0 int8.epochs=1",
+        None,
+    ),
+    "smallest": (
+        "search_ekg.target=0.8 rounds.times=1 train.epochs=1 finish.epochs=1 tune.epochs=1 int8.tolerance=1",
+        None,
+    ),
     "kesi": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
     "kesi_small_rate": ("train.epochs=3 rounds.times=1", (14, 25, 44)),
     "kesi_steps": ("train.epochs=1 rounds.times=1 distil.epochs=1 distil.batch_size=32", (14, 25, 44)),
@@ -67,7 +74,7 @@ OF_RESNET_56 = {  # parameters and MACs that Li et al. 2017 publish as percentag
 # Run by `make test-slow`: steps, switches and choices by name are those of other runs, the numbers differ.
 SLOW = {"annealing", "baseline_cinic", "baseline_hap", "baseline_rethinking", "baseline_wrn", "int8", "kesi"}
 SLOW |= {"kesi_small_rate", "kesi_steps", "kesi_weights", "lottery_admm", *OF_RESNET_56}
-SLOW |= {"agp", "autocompress", "backward", "lottery_nni", "netadapt"}
+SLOW |= {"smallest", "agp", "autocompress", "backward", "lottery_nni", "netadapt"}
 OWN = """
 about = "mine"
 [[steps]]
@@ -318,7 +325,7 @@ def test_the_files_of_the_fewest_bytes_are_what_they_say(ran):
             assert len(pairs) == len(np.unique(other)) and (0.0, 0.0) in pairs
         finest = mine.numpy().astype(np.float64) * 2.0**40
         assert (finest == np.round(finest)).all()
-    before, after = (arrays(folder, name) for name in ("prune_weights-1", "train"))
+    before, after = (arrays(folder, name) for name in ("prune_weights-1", "tune"))
     for name, array in before.items():  # through training, sharing and training
         if array.ndim == 4:
             assert (after[name][array == 0] == 0).all() and (array == 0).mean() > 0.1

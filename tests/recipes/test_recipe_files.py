@@ -76,6 +76,7 @@ def test_the_papers_lengths():
     """KESI: 300 epochs, five rounds of 40 and 40 of distillation; SFP 200 and 200."""
     assert epochs(find_recipe("kesi").steps) == 300 + 5 * 40 + 40
     assert epochs(find_recipe("sfp").steps) == 400
+    assert epochs(find_recipe("smallest").steps) == 300 + 1 + 5 + 4 + 3  # EKG's fine-tuning is left out
 
 
 def test_settings_may_be_given_in_parts():
