@@ -105,6 +105,8 @@ COMPETITORS: dict[str, Callable[[], Callable]] = {
     "ours, the same in widths as they come": lambda: ours(keep=0.45, pad=False),
     "ours, two views + bank of 5": lambda: ours(teachers=5),
     "ours, --compile": lambda: ours(compile_=True),
+    "ours, oneDNN where TensorFlow chooses it": ours,
+    "stock Keras layers, oneDNN where TensorFlow chooses it": stock_keras,
 }
 
 
@@ -113,7 +115,7 @@ COMPETITORS: dict[str, Callable[[], Callable]] = {
 
 def work(name: str) -> None:
     """The worker: builds, warms up, then runs as many steps as a line says and prints the median time."""
-    if name != "PyTorch, channels_last":
+    if name != "PyTorch, channels_last" and "oneDNN" not in name:
         start_tensorflow()
     step = COMPETITORS[name]()
     for _ in range(3):

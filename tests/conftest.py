@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from secateur import dataloader
+from secateur.runs.start import prefer_onednn
 from tests.helpers.forked import Programs
 
+prefer_onednn()  # as the commands do that tests compare with
 REPO = Path(__file__).resolve().parents[1]
 PUBLISHED = "published"  # the published commands have been run, and tests look at what they left
 COSTLY = (PUBLISHED, "stripes")  # session's fixtures that take seconds: made in one worker only
