@@ -169,7 +169,7 @@ def share_by_rate(
 
 
 def _best(kernels: list[Kernel], fits: Callable[[Shared], bool], wrong: float) -> Shared | None:
-    """The sharing that fits just so, written; None where no price leads to one.
+    """The sharing that fits just so, written; None, with kernels as they were, where no price leads to one.
 
     A price times `wrong` fits less. From a price that leaves a usual kernel about 16 values it goes up or
     down until one price fits and one does not, then halves the interval between their logarithms.
@@ -188,6 +188,8 @@ def _best(kernels: list[Kernel], fits: Callable[[Shared], bool], wrong: float) -
             price = math.sqrt(good * bad)
         else:
             price *= wrong if good else 1 / wrong
+    for kernel in kernels:
+        kernel.variable.assign(kernel.values.array)
     if found:
         found.write()
     return found

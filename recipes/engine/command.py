@@ -7,13 +7,15 @@ recipe's flag that is out of range, by the step whose key it sets.
 from __future__ import annotations
 
 import argparse
+import inspect
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.flags import Flag, name_of, tables_of, together, translate
-from secateur.recipes.engine.options import METAVARS, Parser, add_options, joined, with_default
+from secateur.recipes.engine.options import METAVARS, Parser, add_options, described, joined, with_default
 from secateur.recipes.engine.recipe import (
     RecipeFile,
     find_recipe,
@@ -24,15 +26,16 @@ from secateur.recipes.engine.recipe import (
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 
-FLAG = "--recipe"
+FLAG, KEYS = "--recipe", "--keys"
 OF_NETS = ("arch", "head", "stem", "shortcut", "dropout")  # options that a model of one's own has no use for
 USUAL, TIMED_RECIPE = "ekg", "auto"  # without --recipe, and without it but with --minutes
 SNAPSHOTS = (".pkl", ".safetensors", ".pth", ".th")
+WIDTH = 110  # of what `--keys` prints
 LOSSES = "{losses}"  # in a flag's help: all losses with their published weights
 
 
 def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | None:
-    """Command line → the options of a run; None once `--recipe list` has been answered.
+    """Command line → the options of a run; None once `--recipe list` or `--keys` has been answered.
 
     Raises `UsageError` for what cannot be understood, with the nearest valid name.
     """
@@ -41,6 +44,9 @@ def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | N
         print(listing())
         return None
     recipe = _recipe(name)
+    if KEYS in words:
+        print(_keys(recipe))
+        return None
     if words and not words[0].startswith("-"):
         words = ["--model", *words]
     words = joined(translate(words, recipe.published_flags))
@@ -104,7 +110,8 @@ def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     """`asked`: for help, which has the weights of all losses and therefore imports them."""
     steps = [name_of(table) for table in tables_of(recipe.steps) if not table.get("skip")]
     steps = ", ".join(dict.fromkeys(steps))
-    parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}. Other recipes: {FLAG} list")
+    more = f"{KEYS} prints what --set can change in them. Other recipes: {FLAG} list"
+    parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}; {more}")
     add_options(parser, RunOptions, recipe.options, taken=recipe.flags)
     for name, flag in recipe.flags.items():
         text = flag.help.replace(LOSSES, _losses()) if asked and LOSSES in flag.help else flag.help
@@ -113,6 +120,23 @@ def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
         except argparse.ArgumentError as error:
             raise UsageError(f"Two flags of one name ({error}). Received: flags.{name}") from None
     return parser
+
+
+def _keys(recipe: RecipeFile) -> str:
+    """For each step its keys, what stands in them, and what may: `STEP.KEY=VALUE` as `--set` takes it."""
+    from secateur.recipes.engine.step import make_step
+
+    lines = []
+    for table in tables_of(recipe.steps):
+        own = make_step(table)
+        lines += ["", f"{own.label}: {inspect.getdoc(type(own)).splitlines()[0]}"]
+        for key, words in described(type(own)).items():
+            if key not in ("name", "steps"):
+                value = getattr(own, key)
+                stands = "not set" if value is None else written(value)
+                line = f"  {own.label}.{key}={stands}  {words}"
+                lines.append(textwrap.fill(line, WIDTH, subsequent_indent=" " * 6))
+    return "\n".join(lines[1:])
 
 
 def _losses() -> str:
@@ -142,7 +166,7 @@ def _hinted(error: UsageError, recipe: RecipeFile) -> UsageError:
     text = str(error)
     if recipe.flags or not text.startswith("unrecognized arguments"):
         return error
-    return UsageError(f"{text.splitlines()[0]}\n--set STEP.KEY=VALUE changes a step; --help names the steps")
+    return UsageError(f"{text.splitlines()[0]}\n--set STEP.KEY=VALUE changes a step; --keys prints them")
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

@@ -144,6 +144,15 @@ def add_options(
         _add_flag(parser, name, schemas[name], default, name in taken)
 
 
+def described(kind: type[Options]) -> dict[str, str]:
+    """Field → its words for `--help`, and which values it may have."""
+    words = {}
+    for name, schema in kind.model_json_schema()["properties"].items():
+        may_be = ", ".join(_choices(schema)) or " and ".join(_bounds(schema))
+        words[name] = f"{schema['description']}; {may_be}" if may_be else schema["description"]
+    return words
+
+
 def command_line() -> str:
     """The command that this process was started with, as one would type it."""
     program, *words = sys.argv
@@ -236,10 +245,13 @@ def _choices(schema: Schema) -> list[str]:
 
 def _range(schema: Schema) -> str:
     """at least 0 and below 1"""
+    finite = ["finite"] if any(part.get("type") == "number" for part in _parts(schema)) else []
+    return " and ".join([*finite, *_bounds(schema)])
+
+
+def _bounds(schema: Schema) -> list[str]:
     parts = list(_parts(schema))
-    finite = ["finite"] if any(part.get("type") == "number" for part in parts) else []
-    bounds = [f"{BOUNDS[key]} {part[key]}" for part in parts for key in BOUNDS if key in part]
-    return " and ".join([*finite, *dict.fromkeys(bounds)])
+    return [*dict.fromkeys(f"{BOUNDS[key]} {part[key]}" for part in parts for key in BOUNDS if key in part)]
 
 
 def _type(schema: Schema) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from tqdm import tqdm
 
 from secateur.coding.sharing.by_rate import share_by_rate
 from secateur.coding.sharing.kernels import KINDS, MOST_BITS
 from secateur.coding.sharing.share import Shared, share
+from secateur.dataloader import Images
 from secateur.dataloader.splits import equidistant
 from secateur.op_utils import make_forward
 from secateur.recipes.engine.config import RunOptions
@@ -22,6 +24,7 @@ from secateur.recipes.training.scoring import score
 from secateur.runs import UsageError
 
 MEASURED = 2000  # holdout images behind a choice by rate: ResNet-56 is shown them once for each kernel
+AT_ONCE = 2**24  # numbers of outputs in memory: of maps fewer images are shown
 
 
 @step("share")
@@ -86,18 +89,23 @@ class Share(NetworkStep):
 
     def by_rate(self, context: RunContext, model: keras.Model) -> Shared:
         """Within the budget, by outputs and loss on the holdout, or on some of it at equal distances."""
-        held = context.splits.holdout
-        held = held.take(equidistant(len(held), MEASURED))
         forward = make_forward(model, context.inputs, compile_=context.config.compile)
-        size = context.config.val_batch_size
+        size, held = context.config.val_batch_size, context.splits.holdout
 
-        def outputs() -> list:
-            return keras.tree.flatten(forward(held.images, size))
+        def some(count: int) -> Images:
+            return held.take(equidistant(len(held), count))
+
+        def outputs_of(images: Images) -> list[np.ndarray]:
+            return keras.tree.flatten(forward(images.images, size))
+
+        numbers = sum(output[0].size for output in outputs_of(some(1)))
+        seen, scored = some(max(1, min(MEASURED, AT_ONCE // numbers))), some(MEASURED)
 
         def loss() -> float:
-            return score(forward, held, size, context.subject.task).loss
+            return score(forward, scored, size, context.subject.task).loss
 
         each = partial(tqdm, desc=self.label, unit="kernel")
+        outputs = partial(outputs_of, seen)
         shared = share_by_rate(model, outputs, self.keep_bytes, self.max_loss, loss, self.layers, each)
         print(shared, flush=True)
         return shared

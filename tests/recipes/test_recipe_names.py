@@ -1,14 +1,16 @@
 """`--recipe`: which system runs, with whose words for its options. Nothing is trained here."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 
 from secateur.distillation import build, get_loss, list_losses
 from secateur.recipes.engine.command import choose
-from secateur.recipes.engine.flags import translate
+from secateur.recipes.engine.flags import tables_of, translate
 from secateur.recipes.engine.program import Program, check, program_of, warn_of_batches
 from secateur.recipes.engine.recipe import find_recipe, published_recipes
+from secateur.recipes.engine.step import make_step
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.training.learning import losses_of
 from secateur.runs.errors import UsageError
@@ -180,3 +182,18 @@ def test_a_step_with_batches_of_its_own_is_named(words, said, capsys):
 def test_batches_that_nobody_asked_for_are_no_news(recipe, capsys):
     warn_of_batches(program_of(choose(["--recipe", recipe])))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", published_recipes())
+def test_keys_are_those_that_set_takes(name, capsys):
+    """Every line is a setting as `--set` reads it, and sets what stands there already."""
+    assert choose(["--recipe", name, "--keys"]) is None
+    found = re.findall(r"^  (\w+\.\w+)=(.*?)  \S", capsys.readouterr().out, re.MULTILINE)
+    settings = [f"{key}={value}" for key, value in found if value != "not set" and "..." not in value]
+    file = find_recipe(name)
+    steps = [make_step(table) for table in tables_of(file.steps)]
+    assert {key.partition(".")[0] for key, _ in found} == {step.label for step in steps}
+    changed = [make_step(table) for table in tables_of(file.changed(settings))]
+    assert [step.model_dump(exclude={"steps"}) for step in changed] == [
+        step.model_dump(exclude={"steps"}) for step in steps
+    ]
