@@ -70,7 +70,7 @@ class Data:
         self._mean, self._std = (torch.tensor(self.arrays[name]).float() for name in ("mean", "std"))
 
     def read(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
-        return ((torch.as_tensor(images).float() - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
+        return ((torch.as_tensor(images).float() - self._mean) / self._std).permute(0, 3, 1, 2)
 
     def batches(self, split: str, size: int = 256):
         images, labels = self.arrays[f"{split}_images"], self.arrays[f"{split}_labels"]
@@ -122,8 +122,11 @@ def reestimate(net: nn.Module, data: Data, images: int = 5120) -> None:
         norm.momentum = 0.1
 
 
-def search(net: nn.Module, data: Data, macs: float, divisor: int, folder: Path) -> nn.Module:
-    """The network that FastNAS leaves; the hold-out is its score."""
+def search(net: nn.Module, data: Data, keep_macs: float, divisor: int, folder: Path) -> nn.Module:
+    """The network that FastNAS leaves of so many operations; the hold-out is its score.
+
+    A budget of "flops" counts two for a multiply-accumulate since some release: the ratio says the same in all.
+    """
     ratios = {"channels_ratio": tuple(0.05 * i for i in range(1, 21)), "channel_divisor": divisor}
     features = {"features_ratio": ratios["channels_ratio"], "feature_divisor": divisor}
     rules = {"nn.Conv2d": {"*": {**ratios, "kernel_size": ()}}, "nn.BatchNorm2d": {"*": features}}
@@ -135,7 +138,7 @@ def search(net: nn.Module, data: Data, macs: float, divisor: int, folder: Path) 
         "checkpoint": str(folder / "search.pth"),
     }
     example = torch.zeros(1, 3, 32, 32)
-    return prune.prune(net, [("fastnas", rules)], {"flops": macs}, example, config)[0]
+    return prune.prune(net, [("fastnas", rules)], {"flops": f"{100 * keep_macs}%"}, example, config)[0]
 
 
 def fine_tune(net: nn.Module, data: Data, epochs: int, one_cycle: bool, rate: float, seed: int) -> None:
@@ -200,10 +203,13 @@ def main() -> None:
     net.load_state_dict(load_file(args.weights))
     found = {"dense_test": accuracy(net, data, "test"), "dense_macs": macs_of(net)}
     start = time.perf_counter()
-    net = search(net, data, args.macs, args.divisor, args.out.parent)
+    net = search(net, data, args.macs / found["dense_macs"], args.divisor, args.out.parent)
     found |= {"search_seconds": time.perf_counter() - start, "macs": macs_of(net)}
+    if not 0.8 * args.macs < found["macs"] <= args.macs:
+        raise SystemExit(f"FastNAS missed the budget. Received: {found['macs']} MACs of {args.macs:.0f}")
     reestimate(net, data)
     found |= {"pruned_test": accuracy(net, data, "test")}
+    net = net.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     start = time.perf_counter()
     fine_tune(net, data, args.epochs, args.one_cycle, args.rate, args.seed)
     found |= {"train_seconds": time.perf_counter() - start, "test_accuracy": accuracy(net, data, "test")}
