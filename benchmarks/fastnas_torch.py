@@ -125,7 +125,7 @@ def reestimate(net: nn.Module, data: Data, images: int = 5120) -> None:
 def search(net: nn.Module, data: Data, keep_macs: float, divisor: int, folder: Path) -> nn.Module:
     """The network that FastNAS leaves of so many operations; the hold-out is its score.
 
-    A budget of "flops" counts two for a multiply-accumulate since some release: the ratio says the same in all.
+    Its "flops" count two for a multiply-accumulate; a ratio needs no convention.
     """
     ratios = {"channels_ratio": tuple(0.05 * i for i in range(1, 21)), "channel_divisor": divisor}
     features = {"features_ratio": ratios["channels_ratio"], "feature_divisor": divisor}
