@@ -120,6 +120,8 @@ def _change_of(row: Report, first: Report, column: Column) -> str:
 
 def _plain(value: Any) -> str:
     """A value of a table whose types are mixed."""
+    if value is None:
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 

@@ -55,7 +55,7 @@ COMMANDS = {
         interrupted="interrupted: nothing was saved; start it again",
     ),
     "encode": Command(
-        "writes a model in the fewest bytes, every bit of its weights kept",
+        "writes a model in the fewest bytes",
         f"{COMMANDS_OF}.options:EncodeOptions",
         f"{COMMANDS_OF}.coding:encode",
     ),

@@ -10,7 +10,6 @@ import hashlib
 import json
 import lzma
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,6 @@ INDEX = "index"
 MAX_INDEX = 2**24  # of JSON, which grows when it is parsed
 MAX_ARRAYS = 2**31
 LZMA = ({"id": lzma.FILTER_LZMA1, "preset": 9, "dict_size": 2**19},)
-LZMA_START = b"]"  # its first byte with these filters; that of zlib, which packed an index before, is "x"
 MAX_MEMORY = 2**22  # of unpacking
 
 Each = Callable[[Iterable], Iterable]  # passes on what it is given, and may show progress
@@ -80,17 +78,16 @@ def read_index(found: Container) -> Index:
 
 
 def packed(index: bytes) -> bytes:
-    """An index as the file keeps it: a third smaller by LZMA than by zlib."""
+    """An index as the file keeps it, a third smaller than zlib makes it."""
     return lzma.compress(index, lzma.FORMAT_ALONE, filters=LZMA)
 
 
 def _unpacked(data: bytes, size: int) -> bytes:
     """Never more than `size` bytes, whatever the data would become."""
-    known = data.startswith(LZMA_START)
-    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, MAX_MEMORY) if known else zlib.decompressobj()
+    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, MAX_MEMORY)
     try:
         text = stream.decompress(data, size + 1)
-    except (lzma.LZMAError, zlib.error):
+    except lzma.LZMAError:
         raise Refused("its index cannot be unpacked") from None
     if len(text) != size or not stream.eof or stream.unused_data:
         raise Refused("its index has another size than it states")

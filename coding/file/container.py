@@ -23,7 +23,7 @@ from secateur.runs import files
 from secateur.runs.errors import SnapshotError
 from secateur.runs.stubs import Refused
 
-FORMAT = "kpz/1"
+FORMAT = "kpz/2"
 MAGIC = b"\x89KPZ\r\n\x1a\n"
 OTHERS = {b"PK\x03\x04": "a .keras file or another archive", b"\x80": "a pickle, as snapshots are"}
 START = len(MAGIC) + 4 + 32

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,20 +12,21 @@ from secateur.coding.file import container
 from secateur.coding.file.array_file import Summary, encode_arrays, equal
 from secateur.coding.file.array_reader import Each, read_arrays, read_index
 from secateur.coding.file.reader import field
-from secateur.coding.sharing import share as sharing
 from secateur.coding.sharing.kernels import Bits
+from secateur.coding.sharing.rounding import round_numbers
+from secateur.coding.sharing.share import share
 from secateur.nets import keras_json
 from secateur.runs.errors import SnapshotError
 
 GRAPH, FACTS = "keras", "facts"
-Share = Callable[[keras.Model, Any], object]  # gives the weights of a model few distinct values, in place
 
 
 def encode(
     model: keras.Model,
     path: str | os.PathLike,
     bits: Bits | None = None,
-    share: Share = sharing.share,
+    layers: str = "conv",
+    vector_bits: int | None = None,
     facts: dict | None = None,
     each: Each = iter,
 ) -> Summary:
@@ -38,7 +37,9 @@ def encode(
         path: the file; what is there is replaced.
         bits: weights are shared first, at most 2**bits values in a kernel, or as a table says (see `Bits`);
             None keeps them as they are.
-        share: how.
+        layers: whose weights: "conv", "dense" or "all".
+        vector_bits: biases, vectors of normalisations and shared values are rounded then, see
+            `coding.sharing.rounding.round_numbers`; None keeps them.
         facts: JSON to keep with the model: its plan, accuracy …; `inspect` shows it.
         each: wraps the weights while they are coded, to show progress.
 
@@ -49,8 +50,8 @@ def encode(
     """
     config = keras_json.config_of(model)
     weights = [np.asarray(v.numpy()) for v in model.weights]
-    if bits is not None:
-        weights = _shared(config, weights, bits, share)
+    if bits is not None or vector_bits is not None:
+        weights = _fewer(config, weights, bits, layers, vector_bits)
     names = keras_json.weight_names(model)
 
     def check(temp: Path) -> None:
@@ -78,8 +79,13 @@ def decode(path: str | os.PathLike, each: Each = iter) -> keras.Model:
         return keras_json.build(config, [array for _, array in each(read_arrays(found, index))])
 
 
-def _shared(config: dict, weights: list[np.ndarray], bits: Bits, share: Share) -> list[np.ndarray]:
-    """Weights after sharing, which works on a model of its own."""
+def _fewer(
+    config: dict, weights: list[np.ndarray], bits: Bits | None, layers: str, vector_bits: int | None
+) -> list[np.ndarray]:
+    """Weights after sharing and rounding, which work on a model of their own."""
     model = keras_json.build(config, weights)
-    share(model, bits)
+    if bits is not None:
+        share(model, bits, layers)
+    if vector_bits is not None:
+        round_numbers(model, vector_bits)
     return [np.asarray(v.numpy()) for v in model.weights]

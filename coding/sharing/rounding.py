@@ -10,7 +10,7 @@ from secateur.nets.folding import averages_nothing, scale_and_shift
 from secateur.nets.graph import trace
 from secateur.runs.errors import UsageError
 
-MOVING = ("moving_mean", "moving_variance")
+VECTORS = ("bias", "gamma", "beta")
 
 
 def round_numbers(model: keras.Model, bits: int) -> None:
@@ -21,27 +21,35 @@ def round_numbers(model: keras.Model, bits: int) -> None:
         bits: 2 … 24. Each array has a step of its own, the least whose multiples need so many bits with
             their sign.
 
-    BatchNorm's averages go into γ and β, and 0 and 1 stay of them: inference computes what it did, but for
-    the rounding. Kernels whose weights are mostly different stay. Raises `UsageError` for other bits.
+    Weights that Keras calls so, and kernels most of whose weights that are not 0 are equal to others. The
+    averages of BatchNorms with γ and β go into these, and 0 and 1 stay of them: inference computes what it
+    did, but for the rounding. Raises `UsageError` for other bits.
     """
     if not 2 <= bits <= 24:
         raise UsageError(f"Bits of rounded numbers are 2 to 24. Received: {bits}")
     _take_averages(model)
-    kernels = {id(variable) for *_, variable in kernels_of(model, "all")}
-    for variable in model.weights:
+    kernels = {id(variable): variable for *_, variable in kernels_of(model, "all")}
+    for variable in kernels.values():
         value = np.asarray(variable.numpy())
-        whole = id(variable) in kernels and 2 * len(np.unique(value)) > value.size
-        if value.dtype.kind == "f" and variable.name not in MOVING and not whole:
+        if 2 * len(np.unique(value[value != 0])) <= np.count_nonzero(value):
             variable.assign(on_grid(value, bits))
+    for variable in model.weights:
+        if id(variable) not in kernels and variable.name in VECTORS:
+            variable.assign(on_grid(np.asarray(variable.numpy()), bits))
 
 
 def on_grid(value: np.ndarray, bits: int) -> np.ndarray:
-    """The nearest multiples of the least power of two that needs `bits`, with the sign, for the largest."""
+    """The nearest multiples of the least power of two that needs `bits`, with the sign, for the largest.
+
+    Values of which one is not finite, or would not be, stay as they are.
+    """
     largest = float(np.abs(value).max(initial=0))
     if largest == 0 or not np.isfinite(largest):
         return value
     step = 2.0 ** np.ceil(np.log2(largest / (2 ** (bits - 1) - 1)))
-    return (np.round(value.astype(np.float64) / step) * step + 0.0).astype(value.dtype)  # + 0: no −0
+    with np.errstate(over="ignore"):
+        found = (np.round(value.astype(np.float64) / step) * step + 0.0).astype(value.dtype)  # + 0: no −0
+    return found if np.isfinite(found).all() else value
 
 
 def _take_averages(model: keras.Model) -> None:

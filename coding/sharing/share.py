@@ -149,7 +149,7 @@ def join(codebook: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def stored_bytes(codebook: np.ndarray, labels: np.ndarray) -> float:
-    """The entropy of the labels, zeros included, and that of the codebook: what a coder comes near to."""
+    """The entropy of the labels, zeros included, and four bytes a value: what a coder comes near to."""
     counts = np.unique(labels, return_counts=True)[1]
     entropy = -(counts * np.log2(counts / labels.size)).sum()
     return float(entropy / 8 + VALUE_BYTES * len(codebook))

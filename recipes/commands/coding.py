@@ -41,32 +41,20 @@ def encode(options: EncodeOptions) -> None:
         _encode_chosen(options)
         return
     model, facts = _plain(options.file)
-    if options.bits:
-        coding.share(model, options.bits, options.layers)
-    if options.vector_bits:
-        from secateur.coding.sharing.rounding import round_numbers  # TensorFlow, which `inspect` goes without
-
-        round_numbers(model, options.vector_bits)
-    done = coding.encode(model, options.output, facts=facts, each=partial(_bar, title="encode"))
+    how = {"bits": options.bits, "layers": options.layers, "vector_bits": options.vector_bits}
+    done = coding.encode(model, options.output, **how, facts=facts, each=partial(_bar, title="encode"))
     print(f"{options.output}: {done}")
     print(f"decoded, and every bit compared; SHA-256 {done.sha256}")
 
 
 def _encode_chosen(options: EncodeOptions) -> None:
     """With values that images choose: the steps `share` and `encode` of a run."""
-    if Path(options.file).suffix not in MODELS:
-        raise UsageError(
-            f"Images choose values for a .keras or .h5 file. Received: file={options.file}\n"
-            "for a snapshot: python "
-            "train_cifar.py --recipe fewest_bytes --trained_param SNAPSHOT.pkl --set share.keep_bytes=0.1"
-        )
     from secateur.recipes.commands.running import ran
-    from secateur.recipes.engine.subject import load_model
 
     share = {"kind": "share", "shown": True, "layers": options.layers}
-    share |= {"keep_bytes": options.keep_bytes, "max_loss": options.max_loss}
+    share |= {"keep_bytes": options.keep_bytes or 0.0, "max_loss": options.max_loss or 0.0}
     steps = [share, {"kind": "encode", "vector_bits": options.vector_bits}]
-    with ran(options, "encode", options.file, load_model(options.file), steps) as (folder, _):
+    with ran(options, "encode", options.file, _plain(options.file)[0], steps) as (folder, _):
         make_atomic(options.output, lambda temp: shutil.copyfile(folder / "encode.kpz", temp))
     print(f"{options.output}: decoded, and every bit compared; SHA-256 {sha256(options.output)}")
 

@@ -82,7 +82,7 @@ class PruneOptions(PlanOptions, TuningOptions, DeviceOptions, TypeOptions):
 
 
 class EncodeOptions(OwnOptions):
-    """A Keras model or a snapshot in the fewest bytes: every bit of its weights is kept."""
+    """A Keras model or a snapshot in the fewest bytes; without an option every bit of its weights is kept."""
 
     file: FilePath = option(
         ..., "a .keras or .h5 file, or a snapshot; it comes first and needs no flag", first="FILE"

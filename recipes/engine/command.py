@@ -44,9 +44,6 @@ def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | N
         print(listing())
         return None
     recipe = _recipe(name)
-    if KEYS in words:
-        print(_keys(recipe))
-        return None
     if words and not words[0].startswith("-"):
         words = ["--model", *words]
     words = joined(translate(words, recipe.published_flags))
@@ -55,7 +52,12 @@ def choose(words: Sequence[str], prog: str = "train_cifar.py") -> RunOptions | N
     except UsageError as error:
         raise _hinted(error, recipe) from None
     chosen = {flag: given.pop(flag) for flag in recipe.flags if flag in given}
-    return _together(recipe, name, chosen, given)
+    asked = given.pop("keys", False)
+    options = _together(recipe, name, chosen, given)
+    if asked:
+        print(_keys(recipe.changed(options.set)))
+        return None
+    return options
 
 
 def of_landscape(words: Sequence[str], prog: str) -> RunOptions | None:
@@ -110,8 +112,11 @@ def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     """`asked`: for help, which has the weights of all losses and therefore imports them."""
     steps = [name_of(table) for table in tables_of(recipe.steps) if not table.get("skip")]
     steps = ", ".join(dict.fromkeys(steps))
-    more = f"{KEYS} prints what --set can change in them. Other recipes: {FLAG} list"
-    parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}; {more}")
+    more = f"Other recipes: {FLAG} list"
+    parser = Parser(prog, description=f"{recipe.about}. Steps: {steps}. {more}")
+    parser.add_argument(
+        KEYS, action="store_true", help="print the keys of all steps, and what --set may change"
+    )
     add_options(parser, RunOptions, recipe.options, taken=recipe.flags)
     for name, flag in recipe.flags.items():
         text = flag.help.replace(LOSSES, _losses()) if asked and LOSSES in flag.help else flag.help
@@ -122,13 +127,19 @@ def _parser(prog: str, recipe: RecipeFile, asked: bool) -> Parser:
     return parser
 
 
-def _keys(recipe: RecipeFile) -> str:
+def _keys(steps: Sequence[Mapping[str, Any]]) -> str:
     """For each step its keys, what stands in them, and what may: `STEP.KEY=VALUE` as `--set` takes it."""
+    from secateur.runs.start import start_tensorflow
+
+    start_tensorflow()  # silently, before the steps bring it
     from secateur.recipes.engine.step import make_step
 
     lines = []
-    for table in tables_of(recipe.steps):
+    for table in tables_of(steps):
         own = make_step(table)
+        if own.skip:
+            lines += ["", f"{own.label}: left out, --set {own.label}.skip=false"]
+            continue
         lines += ["", f"{own.label}: {inspect.getdoc(type(own)).splitlines()[0]}"]
         for key, words in described(type(own)).items():
             if key not in ("name", "steps"):

@@ -43,6 +43,11 @@ class Flag(_Entry):
         word = str(value).lower() if isinstance(value, bool) else value
         return dict(_flat(self.values[word]))
 
+    @property
+    def targets(self) -> set[str]:
+        """OPTION or STEP.KEY that it may set."""
+        return {*self.sets, *(target for one in self.values.values() for target, _ in _flat(one))}
+
     def standing(self, steps: Tables, options: Mapping[str, Any]) -> Any:
         """What it has been set to, where a recipe has these steps and options; None for something else."""
         if not self.values:

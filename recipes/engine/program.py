@@ -161,13 +161,20 @@ def check_order(steps: Sequence[Step]) -> None:
                 f"{before.label} before {after.label}\nput it behind the other steps"
             )
     banks: list[str] = []
+    searched = False
     for step in steps:
         if step.needs_bank and not (banks and banks[-1] in step.asks_bank):
             raise UsageError(
                 f"It needs a step bank before it, with teachers = {' or '.join(step.asks_bank)}. "
                 f"Received: {step.label} behind {f'one of {banks[-1]}' if banks else 'none'}"
             )
+        if step.needs_bank and banks[-1] == "interim" and not searched:
+            raise UsageError(
+                "A bank of interim networks needs a search by EKG before it. "
+                f"Received: {step.label} behind none\n--set bank.teachers=dense lets the first network teach"
+            )
         banks += [step.teachers] if step.kind == "bank" else []
+        searched |= step.kind == "search_ekg" and step.criterion == "ekg"
 
 
 def _is_used(step: Step, later: Sequence[Step]) -> bool:

@@ -149,6 +149,16 @@ def _derived(table: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
         key: {**getattr(base, key), **own.get(key, {})} for key in ("options", "flags", "published_flags")
     }
     steps = [*base.changed(table.get("set", [])), *own.get("steps", [])]
+    idle = {name_of(one) for one in tables_of(steps) if one.get("skip")}
+    for name in base.flags.keys() - own.get("flags", {}).keys():
+        if idle & {target.partition(".")[0] for target in base.flags[name].targets}:
+            del merged["flags"][name]  # it would set keys of a step that is left out
+    words = merged["published_flags"]
+    merged["published_flags"] = {
+        word: flag
+        for word, flag in words.items()
+        if word in own.get("published_flags", {}) or flag.flag is None or flag.flag in merged["flags"]
+    }
     return {**own, **merged, "steps": steps}
 
 

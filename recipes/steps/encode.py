@@ -1,4 +1,4 @@
-"""The network in the fewest bytes, every bit of its weights kept: a `.kpz` file."""
+"""The network in the fewest bytes: a `.kpz` file that is decoded to just what was written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from secateur import coding
-from secateur.coding.sharing.rounding import round_numbers
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
@@ -38,9 +37,7 @@ class Encode(Step):
             if context.subject.original is None:  # of one's own model the file has the graph already
                 facts["spec"] = snapshot.spec
             model = context.subject.finished(context.load(state.network))
-            if self.vector_bits:
-                round_numbers(model, self.vector_bits)
-            done = coding.encode(model, path, facts=facts)
+            done = coding.encode(model, path, vector_bits=self.vector_bits, facts=facts)
             print(f"{state.name}: {done}", flush=True)
             return {"weights": done.arrays, "bytes": done.file}
 

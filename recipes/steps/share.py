@@ -24,47 +24,51 @@ from secateur.recipes.training.scoring import score
 from secateur.runs import UsageError
 
 MEASURED = 2000  # holdout images behind a choice by rate: ResNet-56 is shown them once for each kernel
+USUAL_BITS = 5
 AT_ONCE = 2**24  # numbers of outputs in memory: of maps fewer images are shown
 
 
 @step("share")
 class Share(NetworkStep):
-    """Gives each kernel at most 2^bits values beside 0 (Han et al. 2016; HAP); later trainings keep them.
+    """Gives each kernel few values (Han et al. 2016; HAP), which later trainings keep equal.
 
-    With a budget the rate of their code decides how many, and which weights become 0, kernel by kernel.
+    At most 2^bits beside 0; with a budget the rate of their code decides how many, and which weights become
+    0, kernel by kernel.
     """
 
     bits: int | dict = option(
-        5, f"1 to {MOST_BITS}; or a table from conv, dense, layers or patterns of layers to bits"
+        0,
+        f"1 to {MOST_BITS}; or a table from conv, dense, layers or patterns of layers to bits (default: "
+        f"{USUAL_BITS} where no budget decides)",
     )
     layers: Literal[KINDS] = option("conv", "whose kernels; all of both")
     linear: bool = option(
         False, "HAP's clustering, from values at equal distances, instead of the optimal one"
     )
-    keep_bytes: float | None = option(
-        None,
-        "values by rate: ratio of these kernels' float32 bytes that is to stay, estimated",
-        gt=0,
+    keep_bytes: float = option(
+        0.0,
+        "values by rate: ratio of these kernels' float32 bytes that is to stay, estimated; 0: no such budget",
+        ge=0,
         lt=1,
     )
-    max_loss: float | None = option(
-        None,
-        "values by rate: what sharing may add to the holdout's loss before the training",
-        gt=0,
+    max_loss: float = option(
+        0.0,
+        "values by rate: what sharing may add to the holdout's loss before the training; 0: no such budget",
+        ge=0,
     )
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        own = self.bits.values() if isinstance(self.bits, dict) else [self.bits]
+        own = self.bits.values() if isinstance(self.bits, dict) else [self.bits] if self.bits else []
         if wrong := [n for n in own if not (type(n) is int and 1 <= n <= MOST_BITS)]:
             raise UsageError(f"Bits are 1 to {MOST_BITS}. Received: {self.label}.bits={wrong[0]}")
-        if (isinstance(self.bits, dict) or self.linear) and (self.keep_bytes or self.max_loss):
-            given = f"linear={self.linear}" if self.linear else f"bits={self.bits}"
-            raise UsageError(f"A budget chooses the values of all kernels. Received: {self.label}.{given}")
-        if self.keep_bytes and self.max_loss:
+        given = [name for name in ("keep_bytes", "max_loss") if getattr(self, name)]
+        others = [name for name in ("bits", "linear") if getattr(self, name)]
+        if len(given) > 1 or (given and others):
+            values = ", ".join(f"{self.label}.{name}={getattr(self, name)}" for name in (*given, *others))
             raise UsageError(
-                f"Give {self.label}.keep_bytes or {self.label}.max_loss. "
-                f"Received: {self.keep_bytes} and {self.max_loss}"
+                "One budget alone chooses the values of all kernels. "
+                f"Received: {values}\n--set {self.label}.{given[0]}=0 takes the budget away"
             )
 
     def needs_labels(self, config: RunOptions) -> bool:
@@ -80,12 +84,12 @@ class Share(NetworkStep):
             if self.keep_bytes or self.max_loss:
                 shared = self.by_rate(context, model)
             else:
-                shared = share(model, self.bits, self.layers, self.linear)
+                shared = share(model, self.bits or USUAL_BITS, self.layers, self.linear)
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"kernels": shared.facts()}
 
         path = context.step(state.name, self.result(state), make)
-        return state.after(path, self.shown, shared={"bits": self.bits, "layers": self.layers})
+        return state.after(path, self.shown, shared={"bits": self.bits or USUAL_BITS, "layers": self.layers})
 
     def by_rate(self, context: RunContext, model: keras.Model) -> Shared:
         """Within the budget, by outputs and loss on the holdout, or on some of it at equal distances."""
@@ -104,8 +108,9 @@ class Share(NetworkStep):
         def loss() -> float:
             return score(forward, scored, size, context.subject.task).loss
 
+        budget = {"keep_bytes": self.keep_bytes} if self.keep_bytes else {"max_loss": self.max_loss}
         each = partial(tqdm, desc=self.label, unit="kernel")
         outputs = partial(outputs_of, seen)
-        shared = share_by_rate(model, outputs, self.keep_bytes, self.max_loss, loss, self.layers, each)
+        shared = share_by_rate(model, outputs, **budget, loss=loss, layers=self.layers, each=each)
         print(shared, flush=True)
         return shared

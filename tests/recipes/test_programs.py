@@ -25,7 +25,7 @@ RUNS: dict[str, tuple[str, tuple[int, int, int] | None]] = {
     "baseline_hap": ("dense.epochs=1", None),
     "baseline_cinic": ("dense.epochs=1", None),
     "kesi_tiny": ("train.epochs=1 rounds.times=2 distil.epochs=1", (12, 20, 30)),
-    "hap_quant": ("share.linear=false share.keep_bytes=0.1 train.epochs=1", None),
+    "hap_quant": ("share.linear=false share.bits=0 share.keep_bytes=0.1 train.epochs=1", None),
     "int8": ("int8.tolerance=0 int8.epochs=1", None),
     "fewest_bytes": (
         "rounds.times=1 train.epochs=1 finish.epochs=1 tune.epochs=1 int8.tolerance=0 int8.epochs=1",

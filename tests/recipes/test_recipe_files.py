@@ -130,7 +130,10 @@ def test_a_setting_that_names_nothing_is_answered(short, settings, words):
         ({"kind": "share", "bits": 17}, "share.bits=17"),
         ({"kind": "share", "bits": {"conv": 5, "dense": 0}}, "share.bits=0"),
         ({"kind": "share", "layers": "convs"}, "Did you mean 'conv'"),
-        ({"kind": "share", "keep_bytes": 0.1, "max_loss": 0.1}, "Give share.keep_bytes or"),
+        (
+            {"kind": "share", "keep_bytes": 0.1, "max_loss": 0.1},
+            "share.keep_bytes=0.1, share.max_loss=0.1",
+        ),
         ({"kind": "repeat", "steps": [{"kind": "prun"}]}, "Did you mean 'prune'"),
         ({"kind": "train", "distill": "kd+kd"}, "Each loss once; train.betas"),
         ({"kind": "train", "schedule": "step_decay"}, "step_decay needs points"),
@@ -235,7 +238,7 @@ def test_a_network_that_was_written_does_not_change_behind_its_file():
 
 def test_a_budget_excludes_a_table_of_bits_and_the_clustering_for_one():
     for own in ({"bits": {"conv": 4}}, {"linear": True}):
-        with pytest.raises(UsageError, match="A budget chooses the values"):
+        with pytest.raises(UsageError, match="One budget alone chooses the values"):
             make_step({"kind": "share", "keep_bytes": 0.1} | own)
 
 

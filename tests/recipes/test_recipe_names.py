@@ -188,12 +188,39 @@ def test_batches_that_nobody_asked_for_are_no_news(recipe, capsys):
 def test_keys_are_those_that_set_takes(name, capsys):
     """Every line is a setting as `--set` reads it, and sets what stands there already."""
     assert choose(["--recipe", name, "--keys"]) is None
-    found = re.findall(r"^  (\w+\.\w+)=(.*?)  \S", capsys.readouterr().out, re.MULTILINE)
+    shown = capsys.readouterr().out
+    found = re.findall(r"^  (\w+\.\w+)=(.*?)  \S", shown, re.MULTILINE)
     settings = [f"{key}={value}" for key, value in found if value != "not set" and "..." not in value]
     file = find_recipe(name)
     steps = [make_step(table) for table in tables_of(file.steps)]
-    assert {key.partition(".")[0] for key, _ in found} == {step.label for step in steps}
+    assert {key.partition(".")[0] for key, _ in found} == {step.label for step in steps if not step.skip}
+    assert all(
+        f"{step.label}: left out, --set {step.label}.skip=false" in shown for step in steps if step.skip
+    )
     changed = [make_step(table) for table in tables_of(file.changed(settings))]
     assert [step.model_dump(exclude={"steps"}) for step in changed] == [
         step.model_dump(exclude={"steps"}) for step in steps
     ]
+
+
+def test_keys_show_what_flags_and_set_have_changed(capsys):
+    assert (
+        choose(["--recipe", "smallest", "--target_rate", "0.3", "--set", "share.keep_bytes=0.02", "--keys"])
+        is None
+    )
+    shown = capsys.readouterr().out
+    assert "  search_ekg.target=0.3  " in shown and "  share.keep_bytes=0.02  " in shown
+    with pytest.raises(UsageError, match="no step 'shar'|Did you mean 'share'"):
+        choose(["--recipe", "smallest", "--set", "shar.keep_bytes=0.02", "--keys"])
+
+
+@pytest.mark.parametrize("words", ["--no-Knowledge", "--train_epoch 9", "--criterion l1"])
+def test_flags_of_steps_that_a_recipe_leaves_out_are_none_of_its(words):
+    with pytest.raises(UsageError, match="unrecognized arguments"):
+        choose(["--recipe", "smallest", *words.split()])
+
+
+def test_a_bank_of_interim_networks_needs_a_search():
+    options = choose(["--recipe", "smallest", "--set", "search_ekg.criterion=l1"])
+    with pytest.raises(UsageError, match="needs a search by EKG"):
+        program_of(options)

@@ -113,21 +113,13 @@ def test_models_of_users_are_bit_exact(make, tmp_path):
 # --- sharing ----------------------------------------------------------------------------------------------
 
 
-def rounded(model: keras.Model, bits: int) -> None:
-    """A way to share weights: the nearest of 2**bits values."""
-    for variable in model.weights:
-        if len(variable.shape) == 4:
-            values = np.linspace(-1, 1, 2**bits, dtype=np.float32)
-            variable.assign(values[np.abs(variable.numpy()[..., None] - values).argmin(-1)])
-
-
 def test_bits_share_weights_of_the_file_and_leave_the_model_alone(tmp_path):
     model = compact(shaken(nets.build("ResNet-20")))
     before = [v.numpy() for v in model.weights]
     plain = coding.encode(model, tmp_path / "plain.kpz").file
-    small = coding.encode(model, tmp_path / "small.kpz", bits=4, share=rounded).file
+    small = coding.encode(model, tmp_path / "small.kpz", bits=4).file
     assert all(equal(a, v.numpy()) for a, v in zip(before, model.weights, strict=True))
-    rounded(model, 4)
+    coding.share(model, 4)
     assert same_bits(model, coding.decode(tmp_path / "small.kpz"))
     rows = {layer.name: layer for layer in coding.inspect(tmp_path / "small.kpz").layers}
     assert rows["conv"].distinct <= 16 and rows["conv"].entropy <= 4

@@ -79,3 +79,25 @@ def test_the_file_gets_smaller_and_kernels_that_do_not_share_stay(tmp_path):
 def test_bits_that_do_not_exist(bits):
     with pytest.raises(UsageError, match=f"2 to 24. Received: {bits}"):
         round_numbers(normalised(), bits)
+
+
+def test_only_vectors_and_shared_kernels_move():
+    """Not a Normalization's averages, an Embedding's table, or a pruned kernel of different weights."""
+    keras.utils.set_random_seed(0)
+    numbers, words = keras.Input((3,)), keras.Input((2,), dtype="int32")
+    scaled = keras.layers.Normalization(mean=[0, 0, 0], variance=[4e4, 1, 0.0025])(numbers)
+    table = keras.layers.Flatten()(keras.layers.Embedding(5, 4, name="table")(words))
+    y = keras.layers.Dense(8, name="head")(keras.layers.Concatenate()([scaled, table]))
+    model = keras.Model([numbers, words], y)
+    kernel = model.get_layer("head").kernel
+    kernel.assign(np.where(np.random.default_rng(0).random(kernel.shape) < 0.6, 0, kernel))
+    before = [weight.numpy() for weight in model.weights]
+    round_numbers(model, 4)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)  # the bias is 0
+
+
+def test_numbers_at_the_end_of_their_range_stay():
+    for value in ([3.4e38, 1.0], [65504.0, 1.0], [np.inf, 1.0]):
+        array = np.array(value, np.float16 if value[0] == 65504 else np.float32)
+        assert on_grid(array, 8) is array
