@@ -72,7 +72,8 @@ def _file(report: dict, name: str, title: str) -> dict:
 def rows_of(args: argparse.Namespace) -> list[dict]:
     """Makes or reads the run, and measures every stage."""
     folder = args.runs / "smallest"
-    report = run(["--recipe", "smallest", *words_of(args, args.dense)], folder)
+    settings = ["--set", *args.set] if args.set else []
+    report = run(["--recipe", "smallest", *words_of(args, args.dense), *settings], folder)
     rows = [measured("dense", args.dense, args)]
     rows += [measured(name, folder / file, args) for name, file in STAGES.items()]
     rows += [_file(report, name, title) for title, name in FILES.items()]
@@ -86,12 +87,15 @@ def main() -> None:
     """argv → run → table and JSON."""
     parser = parser_of("benchmarks.fewest_bytes", __doc__, "ResNet-56")
     parser.add_argument("--dense", required=True, help="snapshot")
+    parser.add_argument(
+        "--set", nargs="+", default=[], help="settings of the recipe, such as finish.epochs=2"
+    )
     args = parser.parse_args()
     start_tensorflow()
     rows = rows_of(args)
     titles = ("", "bytes", "times smaller", "hold-out %", "test %", "ms, batch of 128")
     print_table(args.arch, titles, [_cells(row, rows[0]) for row in rows])
-    save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "rows": rows})
+    save("fewest_bytes", {"arch": args.arch, "dataset": args.dataset, "set": args.set, "rows": rows})
 
 
 def _cells(row: dict, dense: dict) -> tuple[str, ...]:
