@@ -101,9 +101,20 @@ class Shared:
             now = np.asarray(kernel.variable.numpy()).ravel()[firsts[clusters != ZERO]]
             kernel.variable.assign(join(now, kernel.labels))
 
+    @property
+    def emptied(self) -> list[str]:
+        """Names of the kernels of which nothing but zeros is left."""
+        return [one.name for one in self.kernels if one.distinct > 1 and (one.labels == ZERO).all()]
+
     def __str__(self) -> str:
-        titles = ("kernel", "bits", "weights", "zeros", "distinct", "values", "error", "bytes")
-        return table(titles, [[_cell(row[title]) for title in titles] for row in self.facts()])
+        titles = ("kernel", "weights", "zeros", "values before", "now", "squared error", "bytes")
+        keys = ("kernel", "weights", "zeros", "distinct", "values", "error", "bytes")
+        facts = self.facts()
+        rows = [[_cell(row[key]) for key in keys] for row in facts]
+        sums = ["all", *("",) * 6]
+        for column in (1, 2, 6):
+            sums[column] = _cell(sum(row[keys[column]] for row in facts))
+        return table(titles, [*rows, sums])
 
 
 def share(model: Any, bits: Bits = 5, layers: str = "conv", linear: bool = False) -> Shared:
@@ -168,4 +179,6 @@ def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bo
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}"

@@ -113,6 +113,11 @@ class EncodeOptions(OwnOptions):
         given = [name for name in ("bits", "keep_bytes", "max_loss") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"Give one of them. Received: --{' and --'.join(given)}")
+        if "layers" in self.model_fields_set and not given:
+            raise UsageError(
+                "Whose kernels share? Give --bits, --keep_bytes or --max_loss. "
+                f"Received: layers={self.layers}"
+            )
         if self.chooses and not self.data:
             raise UsageError(f"--{given[0]} {NO_IMAGES}")
         if self.data and not self.chooses:

@@ -21,7 +21,7 @@ from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import NetworkStep, State, step
 from secateur.recipes.training.scoring import score
-from secateur.runs import UsageError
+from secateur.runs import UsageError, warn
 
 MEASURED = 2000  # holdout images behind a choice by rate: ResNet-56 is shown them once for each kernel
 USUAL_BITS = 5
@@ -85,6 +85,8 @@ class Share(NetworkStep):
                 shared = self.by_rate(context, model)
             else:
                 shared = share(model, self.bits or USUAL_BITS, self.layers, self.linear)
+            if shared.emptied:
+                warn(f"nothing but zeros is left of {', '.join(shared.emptied)}: a larger budget keeps them")
             facts["holdout_after"] = context.accuracy(model, context.splits.holdout)
             return context.save(path, model, state.plan) | facts | {"kernels": shared.facts()}
 

@@ -59,6 +59,7 @@ BAD = {
     "decode text.keras -o text.keras": 2,
     "encode --bits 5 text.keras -o net.kpz": 2,
     "encode text.keras -o net.kpz --layers dens": 2,
+    "encode text.keras -o net.kpz --layers all": 2,
     "int8 net.kpz -o net.tflite --data images": 4,
     "int8 text.keras -o net.kpz --data images": 2,
     "int8 text.keras -o net.tflite --data images": 4,

@@ -71,6 +71,15 @@ def test_a_higher_price_never_takes_more_bytes():
     assert sizes[-1] == 0 and (found[-1][1] == ZERO).all()
 
 
+def test_kernels_that_become_empty_are_named():
+    model, inputs = plain_net(), images(8)
+    shared = share_by_rate(model, lambda: [model(inputs).numpy()], keep_bytes=1e-4)
+    assert set(shared.emptied) >= {"stem/kernel", "inner/kernel", "outer/kernel"} - {
+        kernel.name for kernel in shared.kernels if len(kernel.codebook)
+    }
+    assert shared.emptied and not tied(plain_net()).emptied
+
+
 def test_a_network_within_a_ratio_of_its_bytes():
     model, inputs = plain_net(), images(32)
     size = sum(4 * kernel.values.array.size for kernel in weighed(model, lambda: [model(inputs).numpy()]))

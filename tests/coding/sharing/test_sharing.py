@@ -148,9 +148,12 @@ def test_fastening_ends_a_drift_of_last_bits():
 
 
 def test_a_table_for_people():
-    lines = str(share(plain_net(), 3)).splitlines()
-    assert lines[0].split() == ["kernel", "bits", "weights", "zeros", "distinct", "values", "error", "bytes"]
-    assert lines[1].split()[:6] == ["stem/kernel", "3", "162", "0", "162", "8"]
+    shared = share(plain_net(), 3)
+    lines = str(shared).splitlines()
+    assert lines[0].split() == "kernel weights zeros values before now squared error bytes".split()
+    assert lines[1].split()[:5] == ["stem/kernel", "162", "0", "162", "8"]
+    size, count = (sum(row[key] for row in shared.facts()) for key in ("bytes", "weights"))
+    assert lines[-1].split() == ["all", f"{count:,}", "0", f"{size:.4g}" if size < 1000 else f"{size:,.0f}"]
 
 
 @pytest.mark.parametrize(("bits", "layers", "words"), [
