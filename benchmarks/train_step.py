@@ -96,17 +96,23 @@ def pytorch() -> Callable[[], object]:
     return make_step(batch(), MEAN, STD, RATE, MOMENTUM, DECAY)
 
 
+PYTORCH = "PyTorch, channels_last"
+BY_ITSELF = (
+    "ours, oneDNN where TensorFlow chooses it",
+    "stock Keras layers, oneDNN where TensorFlow chooses it",
+)
+"""TensorFlow as it starts without us."""
 COMPETITORS: dict[str, Callable[[], Callable]] = {
     OURS: ours,
-    "PyTorch, channels_last": pytorch,
+    PYTORCH: pytorch,
     "plain TensorFlow": plain_tensorflow,
     "stock Keras layers": stock_keras,
     "ours, narrow (45 % of the operations)": lambda: ours(keep=0.45),
     "ours, the same in widths as they come": lambda: ours(keep=0.45, pad=False),
     "ours, two views + bank of 5": lambda: ours(teachers=5),
     "ours, --compile": lambda: ours(compile_=True),
-    "ours, oneDNN where TensorFlow chooses it": ours,
-    "stock Keras layers, oneDNN where TensorFlow chooses it": stock_keras,
+    BY_ITSELF[0]: ours,
+    BY_ITSELF[1]: stock_keras,
 }
 
 
@@ -115,7 +121,7 @@ COMPETITORS: dict[str, Callable[[], Callable]] = {
 
 def work(name: str) -> None:
     """The worker: builds, warms up, then runs as many steps as a line says and prints the median time."""
-    if name != "PyTorch, channels_last" and "oneDNN" not in name:
+    if name != PYTORCH and name not in BY_ITSELF:
         start_tensorflow()
     step = COMPETITORS[name]()
     for _ in range(3):
@@ -125,9 +131,9 @@ def work(name: str) -> None:
 
 def available(names: list[str]) -> list[str]:
     """Leaves PyTorch out, and says so, where it is not installed."""
-    if importlib.util.find_spec("torch") is None and "PyTorch, channels_last" in names:
+    if importlib.util.find_spec("torch") is None and PYTORCH in names:
         print("PyTorch is not installed: its row is left out (pip install torch)")
-        return [name for name in names if not name.startswith("PyTorch")]
+        return [name for name in names if name != PYTORCH]
     return names
 
 

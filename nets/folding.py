@@ -31,7 +31,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     for call in graph.calls:
         if call.kind != "BatchNormalization" or call.name in gone | fresh.keys():
             continue
-        if not averages_nothing(call):
+        if not normalises_by_batch(call):
             call.layer.trainable = False
             if len(call.shapes[0]) == 4 and _last_axis(call):
                 fresh[call.name] = _depthwise(call.layer)
@@ -56,7 +56,7 @@ def _pairs(graph: Graph) -> Iterator[tuple[Call, Call]]:
             continue
         norm = after[0]
         if norm and norm.kind == "BatchNormalization" and uses[norm.name] == 1 and _last_axis(norm):
-            if not averages_nothing(norm):
+            if not normalises_by_batch(norm):
                 yield call, norm
 
 
@@ -72,7 +72,7 @@ def _linear(layer: Any) -> bool:
     return getattr(layer, "data_format", "channels_last") == "channels_last"
 
 
-def averages_nothing(norm: Call) -> bool:
+def normalises_by_batch(norm: Call) -> bool:
     """Whether it was called with `training=True`: then it has no averages of its own to fold."""
     return norm.training is True or norm.argument(1, "training") is True
 

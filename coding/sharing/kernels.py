@@ -13,6 +13,8 @@ from secateur.runs.suggest import nearest, require
 
 KINDS = ("conv", "dense", "all")
 MOST_BITS = 16
+VECTOR_BITS = range(2, 25)
+"""Of rounded numbers, see `coding.sharing.rounding`."""
 
 Bits = int | Mapping[str, int]
 """Of all kernels; or a table from "conv", "dense", layers, patterns of them ("stage4_*") or kernels to bits.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from secateur.coding.sharing.kernels import kernels_of
-from secateur.nets.folding import averages_nothing, scale_and_shift
+from secateur.coding.sharing.kernels import VECTOR_BITS, kernels_of
+from secateur.nets.folding import normalises_by_batch, scale_and_shift
 from secateur.nets.graph import trace
 from secateur.runs.errors import UsageError
 
@@ -25,8 +25,10 @@ def round_numbers(model: keras.Model, bits: int) -> None:
     averages of BatchNorms with γ and β go into these, and 0 and 1 stay of them: inference computes what it
     did, but for the rounding. Raises `UsageError` for other bits.
     """
-    if not 2 <= bits <= 24:
-        raise UsageError(f"Bits of rounded numbers are 2 to 24. Received: {bits}")
+    if bits not in VECTOR_BITS:
+        raise UsageError(
+            f"Bits of rounded numbers are {VECTOR_BITS[0]} to {VECTOR_BITS[-1]}. Received: {bits}"
+        )
     _take_averages(model)
     kernels = {id(variable): variable for *_, variable in kernels_of(model, "all")}
     for variable in kernels.values():
@@ -54,7 +56,7 @@ def on_grid(value: np.ndarray, bits: int) -> np.ndarray:
 
 def _take_averages(model: keras.Model) -> None:
     calls = [call for call in trace(model).calls if call.kind == "BatchNormalization"]
-    kept = {call.name for call in calls if averages_nothing(call)}
+    kept = {call.name for call in calls if normalises_by_batch(call)}
     for layer in {call.name: call.layer for call in calls if call.name not in kept}.values():
         if layer.scale and layer.center:
             scale, shift = scale_and_shift(layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from secateur.coding.sharing.kernels import KINDS
+from secateur.coding.sharing.kernels import KINDS, VECTOR_BITS
 from secateur.recipes.engine.config import DeviceOptions, OwnOptions, TypeOptions
 from secateur.recipes.engine.cutting import PlanOptions
 from secateur.recipes.engine.options import FilePath, Options, option
@@ -104,7 +104,10 @@ class EncodeOptions(OwnOptions):
     )
     layers: Literal[KINDS] = option("conv", "whose kernels share weights; all of both")
     vector_bits: int | None = option(
-        None, "round biases, vectors of normalisations and shared values to so many bits", ge=2, le=24
+        None,
+        "round biases, vectors of normalisations and shared values to so many bits",
+        ge=VECTOR_BITS[0],
+        le=VECTOR_BITS[-1],
     )
 
     def model_post_init(self, context: Any, /) -> None:

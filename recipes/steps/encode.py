@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from secateur import coding
+from secateur.coding.sharing.kernels import VECTOR_BITS
 from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
@@ -21,7 +22,10 @@ class Encode(Step):
     writes: ClassVar[bool] = True
 
     vector_bits: int | None = option(
-        None, "round biases, vectors of normalisations and shared values to so many bits", ge=2, le=24
+        None,
+        "round biases, vectors of normalisations and shared values to so many bits",
+        ge=VECTOR_BITS[0],
+        le=VECTOR_BITS[-1],
     )
 
     def needs_labels(self, config: RunOptions) -> bool:
