@@ -8,6 +8,7 @@ import lzma
 import os
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,11 +89,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def save(name: str, results: Mapping) -> Path:
-    """Writes benchmarks/results/<name>.json with the machine, the date and the command; prints where."""
+    """Writes benchmarks/results/<name>.json with command, commit, date and machine; prints where."""
     start_tensorflow()
     from secateur.recipes.engine.report import machine as machine_facts
 
-    about = {"command": command(), "date": today(), "machine": machine_facts(), "busy": busy()}
+    about = {"command": command(), "commit": commit(), "date": today()}
+    about |= {"machine": machine_facts(), "busy": busy()}
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     write_json(path, {**about, **results})
@@ -130,6 +132,15 @@ def busy() -> float:
 def today() -> str:
     """Date and time, UTC."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def commit() -> str:
+    """The commit of this checkout, with "-dirty" behind it where tracked files differ; "" without git."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def command() -> str:

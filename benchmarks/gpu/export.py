@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -25,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.common import command, named_paths
+from benchmarks.common import command, commit, named_paths
 from benchmarks.gpu.images import write_mosaics
 from secateur import dataloader
 from secateur.distillation import choose_teachers, for_lesson, lesson_objective, write_bank
@@ -423,14 +422,9 @@ class Export:
         self.values["labels"] = labels
         write_atomic(self.out / "values.npz", lambda file: np.savez_compressed(file, **self.values))
         write_mosaics(self.out / "images", images)
-        about = {"commit": _commit(), "command": command(), "tensorflow": tf.__version__}
+        about = {"commit": commit(), "command": command(), "tensorflow": tf.__version__}
         known = {"networks": self.networks, "programs": self.programs, "teachers": self.teachers}
         write_json(self.out / "runs.json", {**about, **known, "runs": rows})
-
-
-def _commit() -> str:
-    words = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def listed(path: Path) -> list[dict]:
