@@ -90,7 +90,7 @@ def main() -> None:
     shown = {(r["name"], f"{r['rate']:g}"): percent(r["holdout_accuracy"]) for r in rows}
     print_table("hold-out %, by rate", ("", *RATES), [(n, *(shown[n, rate] for rate in RATES)) for n in ROWS])
     facts = {name: getattr(args, name) for name in ("arch", "dataset", "train_images")}
-    save("teaching", {**facts, "gradients": parts, "rows": rows})
+    save(f"teaching_{slug(args.arch)}", {**facts, "gradients": parts, "rows": rows})
 
 
 def networks(args, folder: Path) -> tuple[keras.Model, keras.Model, list]:
