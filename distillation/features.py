@@ -198,12 +198,10 @@ class _Features:
 
 
 def _graph_of(model: keras.Model, kind: str) -> Graph:
-    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
-    if not inputs or not outputs or (len(outputs) > 1 and kind != "own"):
+    outputs = getattr(model, "outputs", None) or []
+    if len(outputs) > 1 and kind != "own":
         raise UsageError(
-            f"Features are read off functional models with one output. Received: "
-            f"{type(model).__name__} {model.name!r} with {len(inputs)} and {len(outputs)}\n"
-            "Build it with keras.Model(images, logits)"
+            f"Features are read off models with one output. Received: {model.name!r} with {len(outputs)}"
         )
     return trace(model)
 

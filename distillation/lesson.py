@@ -18,7 +18,7 @@ from secateur.distillation.tasks import (
     kind_of_logits,
     label_loss,
     label_metric,
-    plain_classes,
+    name_of,
     task_for,
 )
 from secateur.distillation.teachers import Live, Teacher, check_inputs, checked
@@ -65,8 +65,7 @@ class Lesson(keras.Model):
         self.terms = [(loss, float(weight)) for loss, weight in losses if not moves_kernels(loss)]
         moving = [(loss, float(weight)) for loss, weight in losses if moves_kernels(loss)]
         self.label_weight, self.student = label_weight, student
-        of_labels = "cross_entropy" if plain_classes(self.task) else self.task.loss_spec.name
-        self.term_names = (of_labels, *_apart([_name(loss) for loss, _ in self.terms]))
+        self.term_names = (name_of(self.task), *_apart([_name(loss) for loss, _ in self.terms]))
         # Nothing reads this: Keras tracks, and so trains and saves, what stands in an attribute or a list of
         # its own, but not what stands in the tuples of `terms`.
         self.own = [loss for loss, _ in losses if isinstance(loss, keras.layers.Layer)]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from secateur.distillation.basics import accuracy, cross_entropy
 from secateur.distillation.loss import Loss
-from secateur.nets.losses import CROSS_ENTROPY, LossSpec
+from secateur.nets.losses import CROSS_ENTROPY, LossSpec, compiled_losses
 from secateur.nets.task import Task
 from secateur.runs.errors import UsageError
 
@@ -19,15 +19,21 @@ from secateur.runs.errors import UsageError
 def task_for(student: keras.Model, task: Task | None) -> Task:
     """The task of logits; without one that of the student's outputs: classes, or a class for each position.
 
-    Raises `UsageError` where that cannot be known.
+    Where outputs alone do not say it, the loss does that the student is compiled with. Raises `UsageError`
+    where that cannot be known.
     """
     if task is not None:
         return task if task.kind in ("numbers", "own") else task.bare  # of those `view` leaves the ends
     count = len(getattr(student, "outputs", None) or [])
     found = Task.of_outputs(student) if count == 1 else None
     if count > 1 or (found and found.kind == "classes" and found.units == 1):
+        if compiled_losses(student) is not None:
+            return task_for(student, Task.of(student))
         what = "one output for two classes" if count == 1 else f"{count} outputs"
-        raise UsageError(f"A student of {what} needs task=Task.of(student, loss). Received: task=None")
+        raise UsageError(
+            f"What does a student of {what} learn? Received: task=None\n"
+            "compile the student with its loss first, or give task=secateur.nets.task.Task.of(student, loss)"
+        )
     if found and found.kind == "classes":
         return replace(found.bare, sigmoid=False)  # `view` refuses a sigmoid for each class
     return found.bare if found else Task("classes", False, 0, LossSpec("categorical", CROSS_ENTROPY))
@@ -41,6 +47,11 @@ def kind_of_logits(task: Task) -> str:
 def plain_classes(task: Task) -> bool:
     """Whether the label loss is the cross-entropy of integers, and the metric the accuracy."""
     return kind_of_logits(task) == "classes" and not (task.loss_spec.function or task.measure)
+
+
+def name_of(task: Task) -> str:
+    """What the loss on labels is called."""
+    return "cross_entropy" if plain_classes(task) else task.loss_spec.name
 
 
 def label_loss(task: Task, labels: Any, logits: Any) -> tf.Tensor:

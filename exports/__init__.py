@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from secateur.runs.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from secateur.exports.checked import check_replaceable as check_replaceable
     from secateur.exports.checked import export as export
     from secateur.exports.checked import require as require
     from secateur.exports.formats import FORMATS as FORMATS

@@ -13,7 +13,7 @@ import keras
 from secateur.exports.formats import FORMATS
 from secateur.exports.parity import TOLERANCE, Parity, compare
 from secateur.exports.signature import fixed_batch, outputs, sample_inputs
-from secateur.runs.errors import SnapshotError, UsageError, disk_errors, warn
+from secateur.runs.errors import RunFolderError, SnapshotError, UsageError, disk_errors, warn
 from secateur.runs.files import make_atomic, temporary
 
 SAMPLES = 4
@@ -35,19 +35,33 @@ def export(model: keras.Model, path: str | os.PathLike, name: str) -> Parity:
 
     Args:
         model: functional or Sequential model.
-        path: file, or for savedmodel a folder; what is there is replaced.
+        path: file, or for savedmodel a folder; a file or SavedModel that is there is replaced.
         name: "keras", "savedmodel", "litert" or "onnx".
 
     Raises:
         UsageError: unknown format, missing package, an operation that the format lacks.
         SnapshotError: the outputs differ by more than the tolerance; nothing is left behind.
-        RunFolderError: the disk is full, or the folder is missing or cannot be written.
+        RunFolderError: the disk is full, the folder is missing or cannot be written, or `path` is a folder of
+            something else.
     """
     require([name])
+    check_replaceable(path, name)
     found: list[Parity] = []
     replace = make_folder if FORMATS[name].folder else make_atomic
     replace(path, lambda temp: found.append(_written(model, temp, name, path)))
     return found[0]
+
+
+def check_replaceable(path: str | os.PathLike, name: str) -> None:
+    """Raises `RunFolderError` for a folder where an export goes, unless a SavedModel replaces another."""
+    if not os.path.isdir(path):
+        return
+    inside = os.listdir(path)
+    if not FORMATS[name].folder or (inside and "saved_model.pb" not in inside):
+        raise RunFolderError(
+            f"This folder holds something else and is not replaced. Received: path={path}\n"
+            "choose another place, or move the folder"
+        )
 
 
 def _written(model: keras.Model, temp: Path, name: str, path: str | os.PathLike) -> Parity:

@@ -36,10 +36,12 @@ def freeze(model: keras.Model, batch_size: int | None) -> Any:
 
 def frozen_runner(model: keras.Model, batch_size: int) -> Runner:
     """f(one array (batch, …) per input) → outputs, computed by TensorFlow."""
-    frozen = freeze(model, batch_size)
-    run = in_batches(
-        lambda *inputs: [x.numpy() for x in frozen(*map(tf.convert_to_tensor, inputs))], fixed_batch(model)
-    )
+    frozen, types = freeze(model, batch_size), [tensor.dtype for tensor in model.inputs]
+
+    def compute(*inputs: Any) -> list[Any]:
+        return [x.numpy() for x in frozen(*map(tf.cast, inputs, types))]
+
+    run = in_batches(compute, fixed_batch(model))
     return lambda *inputs: alone(run(*inputs))
 
 

@@ -128,7 +128,7 @@ def _whole(values: np.ndarray, about: dict) -> np.ndarray:
     """Real numbers as a tensor with a scale keeps them."""
     scale, zero = about["quantization"]
     if not scale:
-        return values
+        return values.astype(about["dtype"], copy=False)  # of whole numbers, such as words
     limits = np.iinfo(about["dtype"])
     return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(about["dtype"])
 

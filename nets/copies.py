@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from secateur.nets.graph import Call, Graph, rebuilt
+from secateur.nets.graph import Graph, rebuilt
 from secateur.nets.kernels import FILTERS, named_variables
 from secateur.runs.errors import UsageError
 
@@ -36,20 +36,21 @@ def flat_names(graph: Graph) -> dict[str, str]:
 def with_layers(model: keras.Model, graph: Graph, layers: Mapping[str, Any]) -> keras.Model:
     """The graph once more, with other layers by the paths of the old ones."""
 
-    def run(call: Call, values: list[Any]) -> list[Any]:
-        layer = layers[call.name]
-        return [layer.output] if call.kind == "InputLayer" else call.run(values, layer)
-
-    return rebuilt(model, graph, run)
+    return rebuilt(model, graph, lambda call, values: call.run(values, layers[call.name]))
 
 
 def with_same_weights(model: keras.Model, graph: Graph, layers: Mapping[str, Any]) -> keras.Model:
     """`with_layers`, where the other layers have the weights of the old ones."""
     made = with_layers(model, graph, layers)
+    hand_on_weights(graph, layers)
+    return made
+
+
+def hand_on_weights(graph: Graph, layers: Mapping[str, Any]) -> None:
+    """Gives every layer, by the path of the old one, that one's weights."""
     for path, layer in graph.layers.items():
         if getattr(layer, "variables", ()):
             give_weights(layers[path], {name: v.numpy() for name, v in named_variables(layer).items()})
-    return made
 
 
 def give_weights(layer: Any, arrays: Mapping[str, np.ndarray]) -> None:

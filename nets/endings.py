@@ -8,9 +8,8 @@ from typing import Any
 
 import keras
 
-from secateur.nets.copies import config_of, copied, flat_names, give_weights, remade
+from secateur.nets.copies import config_of, copied, flat_names, hand_on_weights, remade
 from secateur.nets.graph import Call, Graph, rebuilt, trace
-from secateur.nets.kernels import named_variables
 from secateur.runs.errors import UsageError
 
 SHARES = {"softmax": "softmax", "softmax_v2": "softmax", "sigmoid": "sigmoid"}
@@ -74,13 +73,16 @@ def logits_of(model: keras.Model) -> keras.Model:
     for end in ends:
         _check_unread(model, graph, end)
     paths = {end.call.name: end for end in ends}
-    layers = {path: _copy(graph, path, paths.get(path)) for path in graph.layers}
+    names = flat_names(graph)
+    layers = {path: _copy(layer, names[path], paths.get(path)) for path, layer in graph.layers.items()}
 
     def run(call: Call, values: list[Any]) -> Sequence[Any]:
         skipped = call.name in paths and paths[call.name].alone
-        return values[:1] if skipped else _run(call, values, layers[call.name])
+        return values[:1] if skipped else call.run(values, layers[call.name])
 
-    return _filled(rebuilt(model, graph, run), graph, layers)
+    made = rebuilt(model, graph, run)
+    hand_on_weights(graph, layers)
+    return made
 
 
 def with_ending(model: keras.Model, original: keras.Model) -> keras.Model:
@@ -99,7 +101,7 @@ def with_ending(model: keras.Model, original: keras.Model) -> keras.Model:
         return model
     if len(ends) != len(graph.outputs):
         raise _foreign(model, original, f"{len(graph.outputs)} outputs instead of {len(ends)}")
-    names = flat_names(theirs)
+    names, own = flat_names(theirs), flat_names(graph)
     added = {_place(model, original, graph, i, end): end for i, end in enumerate(ends) if end}
     activated = {
         call.name: added[tensor]
@@ -107,15 +109,19 @@ def with_ending(model: keras.Model, original: keras.Model) -> keras.Model:
         for tensor in call.outputs
         if tensor in added and not added[tensor].alone
     }
-    layers = {path: _copy(graph, path, activated.get(path), bare=False) for path in graph.layers}
+    layers = {
+        path: _copy(layer, own[path], activated.get(path), bare=False) for path, layer in graph.layers.items()
+    }
     ends_alone = {t: copied(e.call.layer, names[e.call.name]) for t, e in added.items() if e.alone}
 
     def run(call: Call, values: list[Any]) -> Sequence[Any]:
-        made = _run(call, values, layers[call.name])
+        made = call.run(values, layers[call.name])
         pairs = zip(call.outputs, made, strict=True)
         return [ends_alone[t](value) if t in ends_alone else value for t, value in pairs]
 
-    return _filled(rebuilt(model, graph, run), graph, layers)
+    made = rebuilt(model, graph, run)
+    hand_on_weights(graph, layers)
+    return made
 
 
 def _shares(call: Call) -> str:
@@ -150,30 +156,18 @@ def _check_unread(model: keras.Model, graph: Graph, end: Ending) -> None:
         )
 
 
-def _copy(graph: Graph, path: str, end: Ending | None, bare: bool = True) -> Any:
+def _copy(layer: Any, name: str, end: Ending | None, bare: bool = True) -> Any:
     """A fresh layer; one that is an end has the ending's activation, or none."""
-    layer, name = graph.layers[path], flat_names(graph)[path]
     if end is None or end.alone:
         return copied(layer, name)
     activation = "linear" if bare else config_of(end.call.layer)["activation"]
     config = config_of(layer)
     if "activation" not in config:
         raise UsageError(
-            f"Layer {path!r} cannot be had without its {end.activation}: its get_config needs 'activation'. "
+            f"Layer {name!r} cannot be had without its {end.activation}: its get_config needs 'activation'. "
             f"Received: {type(layer).__name__}"
         )
     return remade(layer, type(layer), config | {"activation": activation, "name": name})
-
-
-def _run(call: Call, values: list[Any], layer: Any) -> list[Any]:
-    return [layer.output] if call.kind == "InputLayer" else call.run(values, layer)
-
-
-def _filled(model: keras.Model, graph: Graph, layers: dict[str, Any]) -> keras.Model:
-    for path, layer in graph.layers.items():
-        if getattr(layer, "variables", ()):
-            give_weights(layers[path], {n: v.numpy() for n, v in named_variables(layer).items()})
-    return model
 
 
 def _place(model: keras.Model, original: keras.Model, graph: Graph, output: int, end: Ending) -> int:

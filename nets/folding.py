@@ -41,7 +41,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
             return values
         if call.kind == "BatchNormalization" and call.name in fresh:  # a call may record a mask, too
             return [fresh[call.name](values[0])]
-        return [call.layer.output] if call.kind == "InputLayer" else call.run(values, fresh.get(call.name))
+        return call.run(values, fresh.get(call.name))
 
     return rebuilt(model, graph, run)
 

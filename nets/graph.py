@@ -98,6 +98,8 @@ class Call:
         had said it. `free` forgets both: the new model's own mode decides.
         """
         layer = layer or self.layer
+        if self.kind == "InputLayer":
+            return [layer.output]
         args, kwargs = self.node.arguments.fill_in(dict(zip(self.keys, values, strict=True)))
         mode = self.training if training is None and not free else training
         if free:
@@ -170,6 +172,8 @@ def trace(model: keras.Model) -> Graph:
     Raises `UsageError` for a model without a graph (subclassed or unbuilt).
     """
     graph = graph_of(model)
+    if not isinstance(model, keras.Operation):
+        raise UsageError(f"This is no Keras model. Received: {type(model).__name__} {str(model)[:60]!r}")
     if graph is None:
         subclassed = isinstance(model, keras.Model) and not isinstance(model, keras.Sequential)
         remedy = "\nsecateur.functional(model, input_shape) makes a model with one" if subclassed else ""
@@ -371,7 +375,8 @@ def _inside(node: Any, training: bool | None) -> tuple[Inside | None, str]:
     if (model := graph_of(node.operation)) is not None:
         return at_sizes(node, _graph_inside(model), _read_by(model, node)), ""
     kind = kind_of(type(node.operation))
-    if type(node.operation).__module__.partition(".")[0] in OWN or any(known(kind) for known in KNOWN):
+    own = type(node.operation).__module__.partition(".")[0] in OWN or any(known(kind) for known in KNOWN)
+    if own and kind != "Lambda":
         return None, ""
     found = unfold(node, training)
     return (None, found) if isinstance(found, str) else (found, "")

@@ -35,15 +35,22 @@ EXACT = {
     ("keras", "Sequential"),
     ("keras.src.models.functional", "Functional"),
     ("keras.src.models.sequential", "Sequential"),
-    ("keras.src.ops.core", "Cast"),
-    ("keras.src.ops.core", "StopGradient"),
-    ("keras.src.ops.core", "Unstack"),
+    (None, "__ellipsis__"),
     (None, "__keras_tensor__"),
     (None, "__slice__"),
 }
+CORE = (
+    "Cast", "ConvertToTensor", "SaturateCast", "Scatter", "ScatterUpdate", "Slice", "SliceUpdate",
+    "StopGradient", "Unstack",
+)  # fmt: skip
+"""Operations that take no function, unlike their neighbours."""
+EXACT |= {("keras.src.ops.core", name) for name in CORE}
 CONSTANT = ("__numpy__", "__tensor__")  # as the mask of attention in windows
 NUMBERS = {"bool", "int8", "int16", "int32", "int64", "uint8", "float16", "bfloat16", "float32", "float64"}
-OPERATIONS = tuple(f"keras.src.ops.{room}" for room in ("numpy", "nn", "math", "image", "linalg"))
+OPERATIONS = (
+    "keras.src.activations.activations",
+    *(f"keras.src.ops.{room}" for room in ("numpy", "nn", "math", "image", "linalg", "einops")),
+)
 """x + y, keras.ops.relu(x), … between layers."""
 RUNNING_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 CONSTANTS = 2**20  # bytes that a graph may spread beside its weights

@@ -87,10 +87,11 @@ def _of(layer: Any) -> Iterator[Kernel]:
 def named_variables(layer: Any) -> dict[str, Any]:
     """Variables by name; several of one name, as in a layer of layers, are numbered from the second on.
 
+    An operation of `keras.ops` has none.
     Keras numbers variables without a name through the whole process: here each is called "variable".
     """
     named: dict = {}
-    for variable in layer.variables:
+    for variable in getattr(layer, "variables", ()):
         own = re.sub(r"^variable(_\d+)?$", "variable", variable.name)
         taken = sum(name.partition("#")[0] == own for name in named)
         named[f"{own}#{taken}" if taken else own] = variable

@@ -13,6 +13,13 @@ from secateur.nets.nodes import graph_of
 KERAS_OWN = ("_layers", "_tracker", "_metrics", "_trainable_variables", "_non_trainable_variables")
 
 
+class WeightTensor(keras.KerasTensor):
+    """A symbolic tensor for a weight, which takes `weight[None]` as a weight does."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__((None,) if key is None else key)
+
+
 def with_symbolic_weights(layer: Any) -> tuple[Any, dict[int, tuple[str, Any]]]:
     """The layer with symbolic tensors for its own weights, and id of such a tensor → (attribute, variable).
 
@@ -27,7 +34,7 @@ def with_symbolic_weights(layer: Any) -> tuple[Any, dict[int, tuple[str, Any]]]:
             if id(value) not in known:
                 half = layer.autocast and keras.backend.is_float_dtype(value.dtype)
                 dtype = layer.compute_dtype if half else value.dtype
-                known[id(value)] = keras.KerasTensor(value.shape, dtype)
+                known[id(value)] = WeightTensor(value.shape, dtype)
             weights[id(known[id(value)])] = (name, value)
             return known[id(value)]
         if isinstance(value, keras.Model) and graph_of(value) is not None:
@@ -58,7 +65,7 @@ def _symbolic(args: tuple, kwargs: dict, weights: dict[int, tuple[str, Any]]) ->
     def of(x: Any) -> Any:
         if not keras.ops.is_tensor(x) and not isinstance(x, np.ndarray):
             return x
-        tensor = keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+        tensor = WeightTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
         weights[id(tensor)] = ("", x)
         return tensor
 

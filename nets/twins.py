@@ -34,8 +34,6 @@ def training_twin(model: keras.Model, thaw: bool = True) -> keras.Model:
 
     def run(call: Call, values: list[Any]) -> list[Any]:
         layer = layers[call.name]
-        if call.kind == "InputLayer":
-            return [layer.output]
         if type(layer) is not type(call.layer):  # the fused one takes no mask
             return [layer(*values)]
         return call.run(values, layer, free=thaw and call.argument(-1, "training") in FREE)

@@ -20,7 +20,7 @@ from secateur.nets.nodes import graph_of, in_order, node_of
 from secateur.nets.recognised import as_dropout, as_norm
 from secateur.nets.stand_ins import KERAS_OWN, with_symbolic_weights
 from secateur.nets.weighted import WeightsRefused, weighted
-from secateur.runs.errors import first_line
+from secateur.runs.errors import reason_of_keras
 
 BATCHES = (7919, 7907)  # primes: a multiple of one is a multiple of the number of images
 WINDOWS = (1, 576)  # that the images are times these: a call on windows divides by their number
@@ -86,9 +86,7 @@ def at_sizes(node: Any, inside: Inside, given: list[Any]) -> Inside:
 
 def unrun(error: Exception) -> str:
     """Why a call does not run on symbolic tensors, without what Keras puts around the reason."""
-    text = re.sub(r"\x1b\[\d*m|^Exception encountered[^\n]*\n", "", str(error))
-    text = re.sub(r"(?s)^\s*Could not automatically infer.*?Error encountered:", "", text)
-    return f"its call does not run on symbolic tensors ({first_line(text)})"
+    return f"its call does not run on symbolic tensors ({reason_of_keras(error)})"
 
 
 def _inside(node: Any, training: bool | None) -> Inside | str:

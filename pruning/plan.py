@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import index
 
@@ -10,9 +10,6 @@ import numpy as np
 
 from secateur.runs.errors import UsageError
 
-NESTED = (
-    "\nmake the first plan for compact(model): layers of nested models have other names behind the first cut"
-)
 FAST_WIDTH = 8  # convolutions compute as many channels at once; 15 take longer than 16
 
 
@@ -20,6 +17,22 @@ def renamed(group: str, names: Mapping[str, str]) -> str:
     """The name of a group where layers have other names: "mha:heads" is a part of "mha"."""
     layer, colon, part = group.partition(":")
     return names.get(group) or names.get(layer, layer) + colon + part
+
+
+def _other_names(groups: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """Group → its name among the `wanted` ones, where layers are nested in one network alone."""
+    found = {}
+    for name in set(groups).difference(wanted):
+        same = [other for other in wanted if other not in groups and _differ_in_path(name, other)]
+        if len(same) == 1:
+            found[name] = same[0]
+    return found
+
+
+def _differ_in_path(one: str, other: str) -> bool:
+    """Whether one name is what `flat_names` makes of the other."""
+    long, short = (one, other) if "/" in one else (other, one)
+    return short in (long.rpartition("/")[2], long.replace("/", "_"))
 
 
 @dataclass(frozen=True)
@@ -58,16 +71,23 @@ class Plan:
         keep = {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
         return cls(keep, {name: len(mask) for name, mask in masks.items()})
 
-    def check(self, groups: Iterable) -> None:
-        """Raises `UsageError` unless this plan is for these groups (`find_groups` of the model)."""
+    def check(self, groups: Iterable) -> Plan:
+        """This plan by the names of these groups (`find_groups` of a model).
+
+        Layers of nested models are called by their paths, and have names of their own in what `mask` and
+        `compact` make: a plan fits both. Raises `UsageError` for a plan of another network.
+        """
         wanted = {group.name: group.size for group in groups}
-        for name in [*wanted, *self.sizes]:
-            here, there = wanted.get(name, "no"), self.sizes.get(name, "no")
+        names = _other_names(self.sizes, wanted)
+        found = self.renamed(names) if names else self
+        for name in [*wanted, *found.sizes]:
+            here, there = wanted.get(name, "no"), found.sizes.get(name, "no")
             if here != there:
                 raise UsageError(
                     f"This plan is for another network; make it from this model. Received: {there} channels "
                     f"in group {name!r}, where the model has {here}"
                 )
+        return found
 
     def __str__(self) -> str:
         """A line for each group: its width before and after."""
@@ -114,17 +134,16 @@ class Plan:
 
         Pruning round by round ends in one plan, which `within` takes apart again. Groups that `inner` lacks
         stay as they are: where one of two groups of a normalisation is left, the smaller network has nothing
-        to remove there. Layers of nested models lose the path in their names with the first cut: such a model
-        starts as `compact(model)`. Raises `UsageError` for groups and widths that this plan does not leave.
+        to remove there. Raises `UsageError` for groups and widths that this plan does not leave.
         """
         left = self.widths()
+        inner = inner.renamed(_other_names(inner.sizes, left))
         wrong = next((name for name, size in inner.sizes.items() if left.get(name) != size), None)
         if wrong is not None:
-            nested = any("/" in group for group in left)
             raise UsageError(
                 "The second plan is for another network than the first one leaves. Received: "
                 f"{inner.sizes[wrong]} channels in group {wrong!r}, of which it leaves "
-                f"{left.get(wrong, 'none')}{NESTED if nested else ''}"
+                f"{left.get(wrong, 'none')}"
             )
         kept = {name: tuple(self.keep[name][i] for i in again) for name, again in inner.keep.items()}
         return Plan({**self.keep, **kept}, self.sizes)

@@ -90,6 +90,7 @@ def make_plan(
     check_prunable(analysis, model.name)
     if within is not None:
         refuse_measured(target)
+        within = within.check(analysis.groups)
         criterion = scores_within(model, within, criterion, analysis, data=data, **scoring)
     if isinstance(criterion, str):
         criterion = score_groups(model, criterion, analysis=analysis, data=data, **scoring)

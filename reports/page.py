@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ from secateur.reports.words import (
     marked,
     ratio,
     summary,
+    timed_apart,
 )
 from secateur.runs.text import number
 
@@ -75,7 +74,7 @@ def run_page(report: Report) -> str:
         costs=costs,
         columns=[c for c in COLUMNS if c.key not in unasked and any(c.key in row for row in rows)],
         file_columns=FILE_COLUMNS,
-        unlike=_timed_apart(rows),
+        unlike=timed_apart(rows),
         losses=_losses(report) if learning else [],
         kept_teachers=[str(number) for number, stays in kept if stays],
         phases={row["phase"]: [r for r in epochs if r["phase"] == row["phase"]] for row in epochs},
@@ -165,21 +164,11 @@ _TEMPLATES.filters |= {
 # --- data of tables -----------------------------------------------------------------------------------------
 
 
-def _timed_apart(rows: Sequence[Report]) -> list[tuple[str, str, str, float, float]]:
-    """Networks of one architecture whose times differ by more than a tenth: names, program, both times."""
-    return [
-        (a["name"], b["name"], program, a[key], b[key])
-        for a, b in itertools.combinations(rows, 2)
-        if (a["params"], a["macs"]) == (b["params"], b["macs"])
-        for key, program in (("ms_litert", "LiteRT"), ("ms_frozen", "TensorFlow"))
-        if None not in (a.get(key), b.get(key)) and max(a[key], b[key]) > 1.1 * min(a[key], b[key])
-    ]
-
-
 def _losses(report: Report) -> list[tuple]:
     """The cross-entropy, then each loss; one that moves filters is no part of the sum and has no mean."""
     learning, epochs = report["learning"], report.get("epochs") or [{}]
-    entropy = {"name": "cross_entropy", "weight": learning["label_weight"], "options": {}}
+    labels = learning.get("labels", "cross_entropy")
+    entropy = {"name": labels, "weight": learning["label_weight"], "options": {}}
     rows = []
     for loss in (entropy, *learning["losses"]):
         mean = epochs[-1].get(UNWEIGHTED + loss["name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -95,13 +96,14 @@ def joined(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-CHOSEN = {"tried": "the plan and whether its training is kept", "rounded": "the better of two int8 files"}
-
-
 def held_out(report: Report) -> str:
     """Of which images accuracies are where there are no test images, and what those have chosen."""
-    chosen = joined([what for key, what in CHOSEN.items() if report.get(key)])
-    which = f", which chose {chosen}" if chosen else ""
+    if all(row.get("holdout_accuracy") is None for row in report.get("rows") or [{}]):
+        return "There are no accuracies: the images have no labels that the model learns."
+    chosen = ["the plan and whether its training is kept"] if report.get("tried") else []
+    if any("trained" in fact for fact in (report.get("rounded") or {}).values()):
+        chosen.append("the better of two int8 files")
+    which = f", which chose {joined(chosen)}" if chosen else ""
     return f"There are no test images: accuracies are of images held out of the training{which}."
 
 
@@ -110,6 +112,18 @@ def left_out(report: Report) -> str:
     found = report.get("skipped") or {}
     parts = joined([f"{count} of {part}" for part, count in found.items()])
     return f"Image files that could not be read were left out: {parts}." if found else ""
+
+
+def timed_apart(rows: Sequence[Report]) -> list[str]:
+    """A sentence for each two networks of one architecture whose times differ by more than a tenth."""
+    return [
+        f"{a['name']} and {b['name']} are the same architecture, yet {program} took {a[key]:.3g} and "
+        f"{b[key]:.3g} ms: take no difference of that size for a gain or a loss."
+        for a, b in itertools.combinations(rows, 2)
+        if (a["params"], a["macs"]) == (b["params"], b["macs"])
+        for key, program in (("ms_litert", "LiteRT"), ("ms_frozen", "TensorFlow"))
+        if None not in (a.get(key), b.get(key)) and max(a[key], b[key]) > 1.1 * min(a[key], b[key])
+    ]
 
 
 # --- what became of a network, in one sentence --------------------------------------------------------------
@@ -216,7 +230,8 @@ def learning_text(learning: Report) -> str:
 
 def objective_text(learning: Report) -> str:
     """cross-entropy ×1 + kd ×0.9 (T 4, T²) + hap ×700 (3 teacher blocks)."""
-    parts = [f"cross-entropy ×{learning['label_weight']:g}"]
+    labels = learning.get("labels", "cross_entropy").replace("cross_entropy", "cross-entropy")
+    parts = [f"{labels} ×{learning['label_weight']:g}"]
     parts += [_term(loss, learning) for loss in learning["losses"] if not loss["moves_kernels"]]
     moves = [_term(loss, learning) for loss in learning["losses"] if loss["moves_kernels"]]
     return " + ".join(parts) + "".join(f"; filters moved by {text}" for text in moves)

@@ -114,6 +114,14 @@ def first_line(error: BaseException | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:240]
 
 
+def reason_of_keras(error: BaseException) -> str:
+    """The first line of what a layer's call raises, without Keras' own words around it and its bold type."""
+    text = re.sub(r"\x1b\[\d*m|^Exception encountered[^\n]*\n", "", str(error))
+    return first_line(
+        re.sub(r"(?s)^\s*Could not automatically infer.*?Error encountered:", "", text) or error
+    )
+
+
 def disk_error(error: OSError, path: object = None) -> RunFolderError | None:
     """Return what the user should read about a failed write, or None when `error` is of another kind."""
     place = path or error.filename or "output"

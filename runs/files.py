@@ -141,8 +141,8 @@ def read_json(path: str | os.PathLike) -> Any:
         ) from None
 
 
-def append_jsonl(path: str | os.PathLike, row: dict, sync: bool = False) -> None:
-    """Append one JSON object as a line. With `sync` it has reached the disk on return.
+def append_jsonl(path: str | os.PathLike, row: dict) -> None:
+    """Append one JSON object as a line.
 
     A line that a killed process left unfinished is closed first, so that it cannot swallow this one.
     """
@@ -151,8 +151,6 @@ def append_jsonl(path: str | os.PathLike, row: dict, sync: bool = False) -> None
         file.seek(max(size - 1, 0))
         start = b"" if file.read(1) in (b"", b"\n") else b"\n"
         _write_all(file, start + to_json(row).encode() + b"\n")
-        if sync:
-            to_disk(file.fileno())
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:
@@ -188,9 +186,11 @@ def read_jsonl(
 
 
 def check_place(path: str | os.PathLike, suffix: str, name: str) -> None:
-    """Raises `UsageError` for a file of another ending, `RunFolderError` in a folder that takes none."""
+    """Raises `UsageError` for a file of another ending, `RunFolderError` for a place that takes none."""
     if Path(path).suffix != suffix:
         raise UsageError(f"The file needs the ending {suffix}. Received: {name}={path}")
+    if os.path.isdir(path):
+        raise RunFolderError(f"This is a folder; choose another file. Received: {name}={path}")
     if os.path.islink(os.path.realpath(path)):
         raise RunFolderError(f"This symbolic link leads to itself. Received: {name}={path}")
     folder = Path(path).absolute().parent
@@ -198,3 +198,9 @@ def check_place(path: str | os.PathLike, suffix: str, name: str) -> None:
         raise RunFolderError(
             f"There is no such folder, or nothing may be written there. Received: {name}={path}"
         )
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long
+        raise RunFolderError(f"No file can be there ({error.strerror}). Received: {name}={path}") from error

@@ -16,7 +16,7 @@ def deep(nodes: int) -> Iterator[None]:
     Python allows 1000 frames, which a ResNet of 350 layers exceeds.
     """
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, before + FRAMES * nodes))
+    sys.setrecursionlimit(before + FRAMES * nodes)
     try:
         yield
     finally:

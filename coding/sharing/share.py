@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.coding.entropy.symbols import entropy
 from secateur.coding.sharing.kernels import Bits, chosen, kernels_of
 from secateur.coding.sharing.kmeans import cluster
 from secateur.runs.errors import UsageError
@@ -162,8 +163,7 @@ def join(codebook: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def stored_bytes(codebook: np.ndarray, labels: np.ndarray) -> float:
     """The entropy of the labels, zeros included, and four bytes a value: what a coder comes near to."""
     counts = np.unique(labels, return_counts=True)[1]
-    entropy = -(counts * np.log2(counts / labels.size)).sum()
-    return float(entropy / 8 + VALUE_BYTES * len(codebook))
+    return entropy(counts) / 8 + VALUE_BYTES * len(codebook)
 
 
 def _shared(model: Any, bits: Bits, layers: str, linear: bool = False, exact: bool = False) -> Shared:

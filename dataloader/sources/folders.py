@@ -25,6 +25,8 @@ LARGEST = 224
 """Side of the images of a folder whose first image is larger."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
+HIDDEN = "."
+"""How names begin that notebooks (.ipynb_checkpoints) and systems (._photo.jpg) leave beside images."""
 _TESTS = ("test", "val", "valid", "validation")
 
 
@@ -107,7 +109,7 @@ def classes_layout(label: str, root: Path, part: str, tests: tuple[str, ...] = _
 
 def _flat(root: Path) -> Listing | None:
     """The images of a folder without sub-folders; None where there are none."""
-    inside = list(root.iterdir())
+    inside = [path for path in root.iterdir() if not path.name.startswith(HIDDEN)]
     files = sorted(path for path in inside if path.suffix.lower() in _SUFFIXES)
     if not files or any(path.is_dir() for path in inside):
         return None
@@ -159,13 +161,20 @@ def _root(label: str, data_path: str | None) -> Path:
 
 
 def _classes(label: str, folder: Path) -> list[str]:
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    inside = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(p.name for p in inside if p.is_dir() and not p.name.startswith(HIDDEN))
     if len(found) < 2:
         raise DataError(
             f"{label} needs a sub-folder of images for each class. "
             f"Received: {len(found)} sub-folders in {folder}"
         )
     return found
+
+
+def _images(folder: Path) -> list[Path]:
+    """Those in a folder, at any depth, but for what is hidden."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    return [path for path in found if f"/{HIDDEN}" not in f"/{path.relative_to(folder).as_posix()}"]
 
 
 def _under(label: str, folder: Path, classes: list[str] | None) -> Listing:
@@ -176,7 +185,7 @@ def _under(label: str, folder: Path, classes: list[str] | None) -> Listing:
         raise DataError(
             f"{label} has classes in {folder.name} that are not in train. Received: {unknown[:5]}"
         )
-    files = [sorted(p for p in (folder / c).rglob("*") if p.suffix.lower() in _SUFFIXES) for c in classes]
+    files = [_images(folder / name) for name in classes]
     if empty := [name for name, inside in zip(classes, files, strict=True) if not inside]:
         raise DataError(f"{label} has no image in {folder} of the classes {empty[:5]}")
     labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in files])

@@ -139,7 +139,8 @@ def _decoded(label: str, builder, split: str, fit: Fit) -> tuple[np.ndarray, np.
     for part in _with_progress(_chunks(builder, split, fit), total, f"{label} {split}"):
         stop = done + len(part[1])
         images[done:stop], labels[done:stop] = part[:2]
-        ids, done = [*ids, part[2]], stop
+        ids.append(part[2])
+        done = stop
     return images[:done], labels[:done], np.concatenate(ids)
 
 

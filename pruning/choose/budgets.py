@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from secateur.pruning.choose.ranking import Ranking, Widths
 from secateur.pruning.choose.rules import Rule
 from secateur.runs.errors import UsageError
+from secateur.runs.text import few
 
 Cost = Callable[[Mapping[str, int]], float]  # of group → width
 
@@ -41,10 +42,9 @@ def paid_by_few(widths: Widths, ranking: Ranking, budget: Budget) -> str | None:
     thin = [f"{name} {widths[name]} of {sizes[name]}" for name in free if THIN * widths[name] < sizes[name]]
     if whole <= 0.5 or not thin:
         return None
-    more = f" and {len(thin) - SHOWN} more" if len(thin) > SHOWN else ""
     return (
         f"{budget.name}: {whole:.0%} of the budget goes to layers that stay whole; these groups pay for it: "
-        f"{', '.join(thin[:SHOWN])}{more}. A larger budget keeps them"
+        f"{few(thin, SHOWN)}. A larger budget keeps them"
     )
 
 

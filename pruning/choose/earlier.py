@@ -50,7 +50,6 @@ def scores_within(
 
     Raises `UsageError` for a plan of another network.
     """
-    within.check(analysis.groups)
     if isinstance(criterion, str):
         small = narrow(model, within)
         if compiled_losses(model) is not None:

@@ -26,7 +26,8 @@ class Limits:
         round_to: widths are multiples of this where a group is large enough.
         min_channels: that every group keeps, if it has as many.
         max_drop: largest share of its channels that a group may lose, in (0, 1].
-        ignore: layers, by name or pattern ("stage4_*"), whose channels all stay.
+        ignore: layers, by name or pattern ("stage4_*"), whose channels all stay; a nested model's name is all
+            layers in it.
     """
 
     round_to: int = 1
@@ -74,7 +75,15 @@ class Limits:
 
 
 def _matching(pattern: str, layers: list[str]) -> list[str]:
-    found = [p for p in layers if pattern in (p, p.rpartition("/")[2]) or fnmatch.fnmatchcase(p, pattern)]
+    """Paths of layers of that name, of those in a nested model of that name, or that fit a pattern."""
+    inside = f"/{pattern}/"
+    found = [
+        path
+        for path in layers
+        if pattern in (path, path.rpartition("/")[2])
+        or inside in f"/{path}"
+        or fnmatch.fnmatchcase(path, pattern)
+    ]
     if not found:
         raise UsageError(f"No layer to ignore. Received: ignore={pattern!r}. {nearest(pattern, layers, 8)}")
     return found
@@ -155,8 +164,9 @@ def structures(analysis: Analysis) -> list[list[str]]:
 
 
 def names(values: Iterable[str] | str) -> tuple[str, ...]:
-    """One name or several, as a tuple."""
-    return (values,) if isinstance(values, str) else tuple(values)
+    """One name or several, as a tuple; layers have names."""
+    several = [values] if isinstance(values, str) or hasattr(values, "name") else values
+    return tuple(getattr(value, "name", value) for value in several)
 
 
 def _kinds_of(group: ChannelGroup, kinds: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

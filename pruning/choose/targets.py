@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Target:
 
     def __post_init__(self) -> None:
         name, value = self.name, self.value
+        if name != "budget" and not isinstance(value, numbers.Real):
+            raise UsageError(f"{name} must be a number. Received: {name}={value!r}")
         if name == "max_ms" and not value > 0:
             raise UsageError(f"max_ms must be above 0. Received: max_ms={value}")
         if name.startswith("keep") and not (0 < value < 1 or (name == "keep" and value == 1)):

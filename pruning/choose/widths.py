@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import keras
 import numpy as np
 
-from secateur.pruning.choose.ranking import Limits, Ranking, Widths
+from secateur.pruning.choose.ranking import Limits, Ranking
 from secateur.pruning.groups.analysis import Analysis, analyse
 from secateur.pruning.plan import Plan
 from secateur.pruning.score.scores import Scoring, score_groups
@@ -51,8 +51,8 @@ def plan_of_widths(
     return ranking.plan({**ranking.sizes, **widths})
 
 
-def check_widths(analysis: Analysis, widths: Mapping[str, int]) -> Widths:
-    """The widths, if they are of groups of this network. Raises `UsageError` for others."""
+def check_widths(analysis: Analysis, widths: Mapping[str, int]) -> None:
+    """Raises `UsageError` for widths that are none of groups of this network."""
     sizes = {group.name: group.size for group in analysis.groups}
     for name, width in widths.items():
         if name not in sizes:
@@ -62,4 +62,3 @@ def check_widths(analysis: Analysis, widths: Mapping[str, int]) -> Widths:
                 f"Group {name!r} has {sizes[name]} channels, of which between 1 and all can stay. "
                 f"Received: width={width}"
             )
-    return dict(widths)

@@ -85,7 +85,7 @@ def slimming(model: keras.Model, strength: float, trained: keras.Model | None = 
     `strength` ≥ 0 is 1e-4 for VGG-19, 1e-5 for ResNet-164 and DenseNet-40; NNI's Slim has 1e-4. Raises
     `UsageError` for a negative one and for a model without trainable scales.
     """
-    if strength < 0:
+    if not strength >= 0:
         raise UsageError(f"A penalty is at least 0. Received: strength={strength}")
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
     scales = [layer.gamma for layer in layers if getattr(layer, "gamma", None) is not None]

@@ -40,8 +40,7 @@ class Holder:
 
     def hold_to(self, plan: Plan) -> None:
         """Takes another plan of the same network, and sets what it removes to zero."""
-        plan.check(self.analysis.groups)
-        self.plan = plan
+        self.plan = plan = plan.check(self.analysis.groups)
         places = [place for place in _places(self.analysis, plan) if place[0].trainable]
         moved = [variable for variable, _ in places]
         if list(map(id, moved)) != list(map(id, self._moved)):

@@ -26,7 +26,7 @@ def soften(model: keras.Model, plan: Plan) -> None:
     """
     analysis = analyse(model)
     analysis.graph.check_in_place()
-    plan.check(analysis.groups)
+    plan = plan.check(analysis.groups)
     makers = [dataclasses.replace(group, members=_makers(group)) for group in analysis.groups]
     for layer, kept in kept_positions(makers, plan.masks()).items():
         variables = named_variables(analysis.graph.layers[layer])

@@ -50,7 +50,8 @@ def complexity(model: keras.Model, convention: str = "mac", plan: Plan | None = 
 
     Raises `UsageError` for an unknown convention, an open size, a plan of another network.
     """
-    return Counter(model, convention, analysis_for(model, plan)).count(plan)
+    analysis, plan = analysis_for(model, plan)
+    return Counter(model, convention, analysis).count(plan)
 
 
 def unsized(analysis: Analysis) -> Call | None:
@@ -115,8 +116,7 @@ class Counter:
 
     def count(self, plan: Plan | None = None) -> Complexity:
         """Totals and rows for a plan; None keeps everything."""
-        plan = plan or Plan.full(self._groups)
-        plan.check(self._groups)
+        plan = plan.check(self._groups) if plan else Plan.full(self._groups)
         return self.under(plan.masks())
 
     def under(self, masks: Mapping[str, np.ndarray]) -> Complexity:

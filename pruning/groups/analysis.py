@@ -168,18 +168,18 @@ def find_groups(model: keras.Model, channel_statistics: bool = False) -> list[Ch
     return analyse(model, channel_statistics).groups
 
 
-def analysis_for(model: keras.Model, plan: Plan | None) -> Analysis:
-    """`analyse`, with channel_statistics where the plan needs them.
+def analysis_for(model: keras.Model, plan: Plan | None) -> tuple[Analysis, Plan]:
+    """`analyse`, with channel_statistics where the plan needs them; and the plan by the model's names.
 
-    Raises `UsageError` for a plan of another network.
+    None is the plan that keeps everything. Raises `UsageError` for a plan of another network.
     """
     analysis = analyse(model)
-    if plan and plan.sizes.keys() != {group.name for group in analysis.groups}:
+    if plan is None:
+        return analysis, Plan.full(analysis.groups)
+    if len(plan.sizes) != len(analysis.groups):
         other = analyse(model, channel_statistics=True)
-        analysis = other if plan.sizes.keys() == {group.name for group in other.groups} else analysis
-    if plan:
-        plan.check(analysis.groups)
-    return analysis
+        analysis = other if len(plan.sizes) == len(other.groups) else analysis
+    return analysis, plan.check(analysis.groups)
 
 
 def analyse(model: keras.Model, channel_statistics: bool = False) -> Analysis:

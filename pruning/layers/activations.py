@@ -12,7 +12,8 @@ FUNCTIONS = (
     "hard_swish", "sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh",
     "tanh_shrink", "softplus", "softsign", "squareplus", "sparse_plus", "soft_shrink", "hard_shrink",
     "threshold", "clip", "exponential", "exp", "exp2", "expm1", "log1p", "square", "sqrt", "erf", "abs",
-    "absolute", "sin", "cos", "sinh", "cosh", "arctan", "sign", "floor", "ceil", "round", "trunc",
+    "absolute", "nan_to_num", "sin", "cos", "sinh", "cosh", "arctan", "sign", "floor", "ceil", "round",
+    "trunc",
 )  # fmt: skip
 """Non-linear functions of `keras.activations` and `keras.ops` of one number; all are finite at 0."""
 LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)

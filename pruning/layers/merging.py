@@ -12,6 +12,10 @@ from secateur.pruning.layers.registry import layer_class
 
 CONSTANT = "a constant that belongs to channels cannot be cut"
 SUMS = ("Subtract", "Multiply", "Average", "Maximum", "Minimum")
+COMPARISONS = (
+    "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "LogicalNot", "LogicalAnd",
+    "LogicalOr", "Isfinite", "Isnan",
+)  # fmt: skip
 
 
 def merge(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
@@ -96,9 +100,23 @@ def _scaled_sum(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.
     return [labels[0]]
 
 
+def _glu(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """A gated linear unit: one half of the channels times the sigmoid of the other."""
+    axis = call.layer.axis % len(call.shapes[0]) - 1
+    if axis < 0:
+        return "it splits the batch"
+    if labels[0].shape[axis] == 1:
+        return [labels[0]]
+    first, second = np.split(labels[0], 2, axis)
+    state.unite(first, second)
+    return [first]
+
+
 layer_class("Add", label=merge, run=running.add)
 layer_class(*SUMS, "ops.Add", *(f"ops.{name}" for name in SUMS if name != "Average"), label=merge)
+layer_class(*(f"ops.{name}" for name in COMPARISONS), "ops.Where", label=merge)
 layer_class("ops.Divide", "ops.TrueDivide", label=_divide)
 layer_class("ops.Power", label=_power)
+layer_class("ops.Glu", label=_glu)
 layer_class("Concatenate", "ops.Concatenate", label=_concatenate)
 layer_class("CustomScaleLayer", label=_scaled_sum)  # of keras.applications' InceptionResNetV2: x + scale · y

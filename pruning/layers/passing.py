@@ -41,6 +41,11 @@ def _elementwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
     return [labels[0]]
 
 
+def _lambda(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
+    """Of a function that does not run on symbolic tensors, as those of TensorFlow: tried on numbers."""
+    return labels[:1] if mixes(call.layer) is None else f"its function is not understood: {call.whole}"
+
+
 def _resize_noise(config: dict, call: Call, cut: Cut) -> dict:
     """One draw for several positions, or for each of those that are left."""
     shape = config.get("noise_shape")
@@ -143,6 +148,7 @@ layer_class("LeakyReLU", "ELU", label=_elementwise, activation=True)
 layer_class("ReLU", label=_elementwise, activation=True, cost=costs.relu, run=running.relu)
 layer_class("ops.ReLU", label=_elementwise, activation=True, run=running.relu)  # `activations.relu(tensor)`
 layer_class("PReLU", label=_prelu, activation=True, cost=costs.prelu)
+layer_class("Lambda", label=_lambda, activation=True)
 layer_class(*LINEAR, label=_elementwise)
 layer_class("Dropout", "AlphaDropout", label=_elementwise, resize=_resize_noise)
 layer_class(*SPATIAL, label=_spatial)

@@ -83,8 +83,13 @@ _over_channels = making({"kernel": 0}, KERNEL)
 
 def _dense(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     """Over another axis than that of the channels, as tokens in a mixer, it does the same to each of them."""
-    over_others = len(labels) == 1 and labels[0].ndim > 1 and labels[0].shape[-1] == 1 < labels[0].size
-    return closed(call) or (labels if over_others else _over_channels(state, call, labels))
+    if reason := closed(call):
+        return reason
+    if len(labels) == 1 and labels[0].ndim > 1 and labels[0].shape[-1] == 1 < labels[0].size:
+        why = f"{call.name}: what it makes lies along another axis than the channels"
+        state.whole[call.name] = (call.shapes[0][-1], why)
+        return labels
+    return _over_channels(state, call, labels)
 
 
 @_weighted

@@ -6,7 +6,6 @@ Where a plan can cut an axis, the call's shapes say None.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
@@ -18,7 +17,7 @@ import tensorflow as tf
 from secateur.nets.graph import Call
 from secateur.nets.kernels import named_variables
 from secateur.pruning.layers.registry import find
-from secateur.runs.errors import UsageError, first_line
+from secateur.runs.errors import UsageError, reason_of_keras
 
 Weights = Mapping[str, tf.Tensor]
 READ = {
@@ -34,10 +33,9 @@ def run(call: Call, w: Weights, *xs: tf.Tensor) -> list[tf.Tensor]:
     try:
         return keras.tree.flatten((own_rule(call) or layer_itself)(call, w, *xs))
     except BROKEN as error:
-        text = re.sub(r"^Exception encountered.*\n|\x1b\[\d*m", "", str(error))  # by Keras, in bold type
         raise UsageError(
             f"The search cannot run layer {call.name!r} of class {call.kind} at any width; its call must "
-            f"take sizes from its weights and keras.ops.shape. Received: {first_line(text)}"
+            f"take sizes from its weights and keras.ops.shape. Received: {reason_of_keras(error)}"
         ) from error
 
 

@@ -5,7 +5,6 @@ Where positions go is seen by running the layer itself on labels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from secateur.pruning.layers import costs, running
 from secateur.pruning.layers.labels import Labels, channel_axis, compressed, expanded, on_one_axis
 from secateur.pruning.layers.registry import Cut, layer_class
 from secateur.pruning.layers.silence import silent
-from secateur.runs.errors import first_line
+from secateur.runs.errors import reason_of_keras
 
 BATCH = "it moves the batch axis"
 SINGLE = "it picks single channels"
@@ -116,7 +115,7 @@ def _checked(
 
 
 def _said(error: Exception) -> str:
-    return f"it cannot be followed: {first_line(re.sub(r'^Exception encountered.*', '', str(error)).strip())}"
+    return f"it cannot be followed: {reason_of_keras(error)}"
 
 
 # --- in a network that is cut: other sizes, other indices ---------------------------------------------------

@@ -22,13 +22,16 @@ def signs(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
 
 def squared_gradients(scalar: Scalar, weights: Sequence[Any], rows: Iterable[Row]) -> list[np.ndarray]:
     """Mean over rows of (∂ scalar / ∂ weight)², one array for each weight, in its shape."""
-    gradients = tf.function(lambda *row: _gradients(scalar, weights, *row), autograph=False)
-    sums, count = [0.0] * len(weights), 0
+
+    @tf.function(autograph=False)
+    def added(sums: list[tf.Tensor], *row: Any) -> list[tf.Tensor]:
+        slopes = _gradients(scalar, weights, *row)
+        return [total + tf.square(slope) for total, slope in zip(sums, slopes, strict=True)]
+
+    sums, count = [tf.zeros_like(weight) for weight in weights], 0
     for row in rows:
-        count += 1
-        for i, slope in enumerate(gradients(*row)):
-            sums[i] = sums[i] + np.square(slope.numpy())
-    return [total / np.float32(count) for total in sums]
+        sums, count = added(sums, *row), count + 1
+    return [total.numpy() / np.float32(count) for total in sums]
 
 
 def hessian_diagonal(

@@ -52,8 +52,7 @@ class PlanScorer:
 
     def __call__(self, plan: Plan) -> float:
         """Accuracy in [0, 1], or what the metric says. Raises `UsageError` for a plan of another network."""
-        plan.check(self._analysis.groups)
-        masks = plan.masks()
+        masks = plan.check(self._analysis.groups).masks()
         if self._prepared:
             masks = self._prepared.under(masks)
         outputs = self._gated(self._images, masks)

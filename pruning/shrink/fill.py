@@ -25,7 +25,7 @@ def fill(model: keras.Model, plan: Plan, small: keras.Model) -> None:
 
     Raises `UsageError` for a plan of another network.
     """
-    analysis = analysis_for(model, plan)
+    analysis, plan = analysis_for(model, plan)
     analysis.graph.check_in_place()
     weights, layers = weights_of(small), analysis.graph.layers
     kept = kept_positions(analysis.groups, plan.masks(), weights.keys())

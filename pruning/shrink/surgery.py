@@ -34,8 +34,7 @@ def mask(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = Fal
     Training the copy keeps dead channels dead where their layers have masks, as ours do; in layers of stock
     Keras it revives them. Raises `UsageError` for a plan of another network or a model without a graph.
     """
-    analysis = analysis_for(model, plan)
-    plan = plan or Plan.full(analysis.groups)
+    analysis, plan = analysis_for(model, plan)
     _check(analysis, plan)
     weights = apply(weights_of(model), analysis.groups, plan.masks(), zero, preserve_norm)
     names, masked = flat_names(analysis.graph), {m.layer for g in analysis.groups for m in g.members}
@@ -91,7 +90,6 @@ def compact(model: keras.Model, plan: Plan | None = None, preserve_norm: bool = 
 
 
 def _check(analysis: Analysis, plan: Plan) -> None:
-    plan.check(analysis.groups)
     masks = plan.masks()
     for group in analysis.groups:
         if layer := group.emptied(masks[group.name]):
@@ -104,12 +102,12 @@ def _check(analysis: Analysis, plan: Plan) -> None:
 def _shrink(
     model: keras.Model, plan: Plan | None, preserve_norm: bool, stock: bool, alive: Plan | None = None
 ) -> keras.Model:
-    analysis = analysis_for(model, plan)
-    for given in (plan, alive):
-        if given:
-            _check(analysis, given)
-    masks, weights = (plan or Plan.full(analysis.groups)).masks(), weights_of(model)
+    analysis, plan = analysis_for(model, plan)
+    _check(analysis, plan)
+    masks, weights = plan.masks(), weights_of(model)
     if alive:
+        alive = alive.check(analysis.groups)
+        _check(analysis, alive)
         weights = apply(weights, analysis.groups, alive.masks(), zero, preserve_norm)
     weights = apply(weights, analysis.groups, masks, cut, preserve_norm and not alive)
     pads = channel_paddings(analysis, masks)

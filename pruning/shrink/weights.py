@@ -42,7 +42,7 @@ def zero(array: np.ndarray, axes: Mapping[int, np.ndarray], preserve_norm: bool 
     for axis, alive in axes.items():
         shape = [1] * array.ndim
         shape[axis] = -1
-        result = result * alive.reshape(shape).astype(array.dtype)
+        result = np.where(alive.reshape(shape), result, array.dtype.type(0))  # no product: ∞ · 0 is no number
     return _rescale(array, result) if preserve_norm else result
 
 

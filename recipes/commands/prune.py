@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from secateur.exports import FORMATS, Parity, compare, export, require
+from secateur.exports import FORMATS, Parity, check_replaceable, compare, export, require
 from secateur.exports.signature import outputs, sample_inputs
 from secateur.exports.timing import Setup
 from secateur.pruning import Plan, compact, mask
@@ -34,7 +34,7 @@ from secateur.recipes.engine.subject import load_model
 from secateur.recipes.engine.timing import setup_for
 from secateur.recipes.steps.planning import Evidence, choose_plan
 from secateur.reports.words import percent
-from secateur.runs import RunFolderError, SnapshotError, UsageError, warn, write_json
+from secateur.runs import SnapshotError, UsageError, warn, write_json
 from secateur.runs.files import check_place, write_atomic
 
 SAME = 1e-4  # of an output's largest number: masked and compact model in float32
@@ -154,8 +154,8 @@ def check_sizes(options: PruneOptions, model: keras.Model, analysis: Analysis) -
 def check_places(options: PruneOptions) -> None:
     """Before any work: raises `SnapshotError` for a missing model, `RunFolderError` for a bad place.
 
-    That is a folder that takes no file, or a file that would take the place of one that is read, or of
-    another one that is written.
+    `UsageError` is for a file that would take the place of one that is read, or of another one that is
+    written.
     """
     if not os.path.isfile(options.model):
         raise SnapshotError(f"There is no such file. Received: model={options.model}")
@@ -164,6 +164,8 @@ def check_places(options: PruneOptions) -> None:
     for name, path in written.items():
         if path is not None:
             check_place(path, SUFFIXES[name], name)
+    for name in options.export if output else ():
+        check_replaceable(Path(output).with_suffix(FORMATS[name].suffix), name)
     if options.report:
         written["numbers of the report"] = str(Path(options.report).with_suffix(".json"))
     taken = {os.path.realpath(options.model): "This is the model itself"}
@@ -173,5 +175,5 @@ def check_places(options: PruneOptions) -> None:
         if (path := written.get(name)) is None:
             continue
         if place := taken.get(os.path.realpath(path)):
-            raise RunFolderError(f"{place}; choose another file. Received: {name}={path}")
+            raise UsageError(f"{place}; choose another file. Received: {name}={path}")
         taken[os.path.realpath(path)] = f"This file takes the {name}"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import keras
 
+from secateur.nets.copies import flat_names
+from secateur.nets.graph import trace
 from secateur.pruning import Plan
 from secateur.recipes.commands.options import TuningOptions
 from secateur.recipes.engine.config import OwnOptions, RunOptions
@@ -74,5 +76,5 @@ def compact_of(folder: Path) -> keras.Model:
 
 def plan_of(folder: Path, step: str, original: keras.Model) -> Plan:
     """The channels that a step has left, in the names of the model's own layers."""
-    names = {flat: path for path, flat in Subject(original).flat_names.items()}
+    names = {flat: path for path, flat in flat_names(trace(original)).items()}
     return Plan.from_json(load_snapshot(folder / f"snap_{step}.pkl").plan).renamed(names)

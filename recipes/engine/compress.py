@@ -228,7 +228,7 @@ def _check_classes(subject: Subject, names: Sequence[str], folder: Any) -> None:
             f"train={folder}, loss={subject.loss_name}\n"
             "give (images, labels), or loss='categorical_crossentropy'"
         )
-    subject.check_classes(len(names), str(folder))
+    subject.check_classes(len(names), str(folder), names)
 
 
 def _judged(subject: Subject, labels: Any) -> Subject:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import os
 import re
 import shlex
 import sys
@@ -121,9 +122,9 @@ def parse_into(kind: type[Kind], words: Sequence[str], prog: str) -> Kind:
     add_options(parser, kind, {})
     words = joined(words)
     for name in firsts:
-        if words and not words[0].startswith("-"):
-            words = [f"--{name}", *words]
-        elif not {f"--{name}", "-h", "--help"} & set(words):
+        if words and (not words[0].startswith("-") or os.path.exists(words[0])):
+            words = [f"--{name}={words[0]}", *words[1:]]
+        elif not {f"--{name}", "-h", "--help"} & {word.partition("=")[0] for word in words}:
             raise UsageError(f"Which {name}? It comes first: {prog} {firsts[name]} --flag value …")
     return kind(**vars(parser.parse_args(words)))
 

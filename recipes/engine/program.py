@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ def program_of(options: RunOptions, recipe: RecipeFile | None = None) -> Program
     except UsageError as error:
         raise in_flags(error, recipe.flags) from None
     check_order([step for step in steps if not step.idle])
-    if options.minutes and not any(getattr(step, "time_share", None) for step in steps):
+    if options.minutes and not any(getattr(step, "time_share", None) for step in _each(steps)):
         raise UsageError(
             "--minutes needs a recipe whose trainings have a time_share, as auto's have. "
             f"Received: minutes={options.minutes:g}, recipe={options.recipe}"
@@ -162,7 +162,7 @@ def check_order(steps: Sequence[Step]) -> None:
             )
     banks: list[str] = []
     searched = False
-    for step in steps:
+    for step in _each(steps):
         if step.needs_bank and not (banks and banks[-1] in step.asks_bank):
             raise UsageError(
                 f"It needs a step bank before it, with teachers = {' or '.join(step.asks_bank)}. "
@@ -175,6 +175,12 @@ def check_order(steps: Sequence[Step]) -> None:
             )
         banks += [step.teachers] if step.kind == "bank" else []
         searched |= step.kind == "search_ekg" and step.criterion == "ekg"
+
+
+def _each(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps, and in place of a loop its own."""
+    for step in steps:
+        yield from getattr(step, "made", [step])
 
 
 def _is_used(step: Step, later: Sequence[Step]) -> bool:

@@ -135,7 +135,7 @@ def _misread(name: str, right: Mapping, better: Sequence[str], classes: int, cou
     remedy = (
         f"better: {', '.join(f'--pixels {one} {100 * right[one]:.1f} %' for one in best)}; --force goes on"
         if better
-        else "are its classes in the order of the folders? --force goes on; secateur train has --from_scratch"
+        else "are its classes in the order of the labels? --force goes on; secateur train has --from_scratch"
     )
     return (
         f"The model gets {100 * right[name]:.1f} % of {count} training images right, guessing "

@@ -26,7 +26,7 @@ from secateur.recipes.engine.options import command_line
 from secateur.recipes.engine.step import State
 from secateur.recipes.training.scoring import Score, ensemble_accuracy, mean_of, pieces_of
 from secateur.reports.page import COLUMNS, FILE_COLUMNS, run_page
-from secateur.reports.words import held_out, left_out, ratio
+from secateur.reports.words import held_out, left_out, ratio, timed_apart
 from secateur.runs import load_snapshot, read_json, sha256, warn, write_json
 from secateur.runs.seal import sealed
 from secateur.runs.text import number, table
@@ -299,6 +299,8 @@ def print_table(report: dict) -> None:
         print(f"\n{tried_table(tried, metric)}")
     print(f"\n{report['system']} · {report['config']['arch']} · {report['config']['dataset']}")
     print(_table("network", report["rows"], PRINTED, metric))
+    for sentence in timed_apart(report["rows"])[:1]:  # the page has all of them
+        print(sentence)
     if not report["test_reads"]:
         print(held_out(report))
     if skipped := left_out(report):

@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,9 @@ from secateur.dataloader.pipelines import Pipeline
 from secateur.dataloader.registry import find_dataset
 from secateur.dataloader.sources import folders
 from secateur.dataloader.views import as_read, evaluation_view
-from secateur.nets.copies import flat_names
 from secateur.nets.endings import logits_of, with_ending
 from secateur.nets.functional import functional
-from secateur.nets.graph import has_graph, trace
+from secateur.nets.graph import has_graph
 from secateur.nets.losses import CROSS_ENTROPY, Loss
 from secateur.nets.snapshots import GRAPH, check_finite_model
 from secateur.nets.task import Task
@@ -40,6 +39,7 @@ from secateur.runs import Snapshot, SnapshotError, UsageError, warn
 from secateur.runs.errors import first_line
 from secateur.runs.hdf5 import check_heaps
 from secateur.runs.stubs import Refused
+from secateur.runs.text import few
 
 Shape = tuple[int, int, int]
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
@@ -177,24 +177,20 @@ class Subject:
         return [] if self.original is None else [tuple(tensor.shape[1:]) for tensor in self.original.inputs]
 
     @property
-    def flat_names(self) -> Mapping[str, str]:
-        """Path of a layer of one's own model → its name in the network that is worked on."""
-        return {} if self.original is None else flat_names(trace(self.original))
-
-    @property
     def classifies(self) -> bool:
         """Whether the classes of a data set can be labels of its outputs."""
         return self.original is None or (self.task is not None and self.task.kind == "classes")
 
-    def check_classes(self, classes: int, data: str) -> None:
-        """Raises `UsageError` where the outputs are not the classes of the data set."""
+    def check_classes(self, classes: int, data: str, names: Sequence[str] = ()) -> None:
+        """Raises `UsageError` where the outputs are not the classes of the data set, or of its `names`."""
         if self.original is None or not self.classifies:
             return
         if not self.gives(classes):
             shapes = [tuple(tensor.shape[1:]) for tensor in self.original.outputs]
+            known = f" ({few(tuple(names))})" if names else ""
             raise UsageError(
-                f"The model has outputs {shapes}, the data {classes} classes: give the data that it was "
-                f"trained on. Received: data={data}"
+                f"The model has outputs {shapes}, the data {classes} classes{known}: give the data that it "
+                f"was trained on. Received: data={data}"
             )
 
     def gives(self, classes: int) -> bool:

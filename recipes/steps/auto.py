@@ -50,6 +50,13 @@ class Auto(Narrowing):
     time_for_plans: float = option(0.25, "share of the minutes before the report", gt=0, lt=1)
     max_drop: float = option(0.9, "largest ratio of its channels that a group loses", gt=0, le=1)
 
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        for criterion in self.criteria:
+            get_criterion(criterion)
+        if not (self.criteria and self.allocations) and not self.searches:
+            raise UsageError(f"Give {self.label}.criteria or {self.label}.searches. Received: none")
+
     def check(self, start: Start) -> None:
         """The budget must be within reach."""
         given = {"keep_macs": start.config.keep_macs, "keep_ms": self.keep_ms, "keep_bytes": self.keep_bytes}

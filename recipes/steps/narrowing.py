@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -28,9 +28,12 @@ class Cutting(CutOptions, NetworkStep):
     reestimate: bool = option(True, "estimate BN's averages again, which belong to the wider network")
     padded: bool = option(False, "estimate them in the widths that train, multiples of 8, as EKG does")
 
+    own_criteria: ClassVar[tuple[str, ...]] = ()  # that are none of `pruning.score`
+
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        get_criterion(self.criterion)
+        if self.criterion not in self.own_criteria:
+            get_criterion(self.criterion)
 
     def planned(self, context: RunContext, state: State, model: keras.Model) -> tuple[Plan, dict]:
         """What stays of `model`, the network as it is; and what was measured for it, for the manifest."""

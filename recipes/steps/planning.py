@@ -31,14 +31,12 @@ class Evidence:
         curves: (images, labels) that sensitivity is measured on.
         metric: of the curves; None is the accuracy.
         batch_size: images that are run at a time for them.
-        names: of layers in a plan from a file → in the model.
     """
 
     scoring: Mapping[str, Any] = field(default_factory=dict)
     curves: Callable[[], tuple[Any, Any]] | None = None
     metric: Metric | None = None
     batch_size: int = 256
-    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_plan(
@@ -49,7 +47,7 @@ def choose_plan(
     `target` is a budget of `options` of what `model` has now. Raises what `read_plan` and `make_plan` may.
     """
     analysis = analyse(model, options.channel_statistics)
-    plan = read_plan(options.plan, analysis, known.names) if target[0] == "plan" else None
+    plan = read_plan(options.plan, analysis) if target[0] == "plan" else None
     if plan and not options.curved:
         return plan, None
     how = {"reduce": options.reduce, "normalise": options.normalise, **known.scoring}
@@ -72,14 +70,14 @@ def choose_plan(
     return make_plan(model, scores, **dict([target]), fill=options.fill, **how), curves
 
 
-def read_plan(path: str, analysis: Analysis, names: Mapping[str, str] | None = None) -> Plan:
-    """A plan that `--save_plan` wrote, or one in the same form; `names` are as in `Plan.renamed`.
+def read_plan(path: str, analysis: Analysis) -> Plan:
+    """A plan that `--save_plan` wrote, or one in the same form, by the names of the model.
 
     Raises `SnapshotError` for a file that is missing or holds no plan, and `UsageError` for a plan of another
     network.
     """
     try:
-        plan = Plan.from_json(read_json(path)).renamed(names or {})
+        plan = Plan.from_json(read_json(path))
     except UsageError as error:
         raise SnapshotError(f"{path} holds no plan. {error}") from error
     except FileNotFoundError as error:
@@ -88,8 +86,7 @@ def read_plan(path: str, analysis: Analysis, names: Mapping[str, str] | None = N
         raise SnapshotError(
             f"This plan cannot be read ({first_line(error)}). Received: plan={path}"
         ) from error
-    plan.check(analysis.groups)
-    return plan
+    return plan.check(analysis.groups)
 
 
 def sensitivity_table(found: Sensitivity) -> str:

@@ -52,7 +52,6 @@ class Prune(PlanOptions, Cutting):
             lambda: context.shown(context.splits.search),
             context.subject.task and context.subject.task.score,
             context.config.val_batch_size,
-            context.subject.flat_names,
         )
         with contextlib.closing(setup_for(self.backend, self.threads, self.ms_batch)) as setup:
             name, value = self._target(context, state, model, setup)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from secateur.pruning import Plan, backward, cluster_plan, plan_of_widths
@@ -22,10 +20,6 @@ class PruneBackward(Narrowing):
 
     criterion: str = option("l1", "which channels stay; clustering keeps one filter of each cluster")
     keep: float = option(0.7, "ratio of the channels of the group that stay", gt=0, lt=1)
-
-    def model_post_init(self, context: Any, /) -> None:
-        if self.criterion != CLUSTERING:
-            super().model_post_init(context)
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         groups = backward(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import option
 from secateur.recipes.engine.step import Start, State, Step, make_step, step
@@ -46,6 +47,13 @@ class Repeat(Step):
     @property
     def needs_bank(self) -> bool:
         return any(one.needs_bank for one in self.made)
+
+    def needs_labels(self, config: RunOptions) -> bool:
+        return any(one.needs_labels(config) for one in self.made)
+
+    def check_options(self, config: RunOptions) -> None:
+        for one in self.made:
+            one.check_options(config)
 
     def check(self, start: Start) -> None:
         for one in self.made:

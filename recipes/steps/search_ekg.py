@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -31,6 +31,8 @@ class SearchEkg(Narrowing):
     With another criterion than EKG's it prunes all groups by one ratio to the same target.
     """
 
+    own_criteria: ClassVar[tuple[str, ...]] = ("ekg",)
+
     criterion: Literal[CRITERIA] = option("ekg", "how to choose channels: ekg searches")
     preserve_norm: bool = option(True, "what stays of a kernel gets the norm of the whole")
     padded: bool = option(True, "estimate BN's averages in the widths that train, multiples of 8")
@@ -42,8 +44,7 @@ class SearchEkg(Narrowing):
     seed: int = option(1, "of the criterion random", ge=0, lt=2**31)
 
     def model_post_init(self, context: Any, /) -> None:
-        if self.criterion != "ekg":
-            super().model_post_init(context)
+        super().model_post_init(context)
         self.settings()
 
     def settings(self, keep_macs: float | None = None) -> SearchSettings:

@@ -168,17 +168,24 @@ def _betas_of(options: LearningOptions, teachers: int, label: str) -> list[float
 
 
 def learning_of(
-    options: LearningOptions, losses: Sequence[tuple[Loss, float]], teachers: Sequence[Mapping[str, str]]
+    options: LearningOptions,
+    losses: Sequence[tuple[Loss, float]],
+    teachers: Sequence[Mapping[str, str]],
+    labels: str = "cross_entropy",
+    numbers: bool = False,
 ) -> dict[str, Any]:
     """The objective as it is minimised, after all defaults (`options` are settled); plain types.
 
-    Returns `label_weight`, `losses` (name, weight, moves_kernels, options), `teachers` (see `described`) and
-    `filter` (by, mean, temperature; None without one).
+    `labels` is the loss on labels; of `numbers` kd is the squared difference, which has no options.
+
+    Returns `labels`, `label_weight`, `losses` (name, weight, moves_kernels, options), `teachers` (see
+    `described`) and `filter` (by, mean, temperature; None without one).
     """
     chosen = {"by": options.filter, "mean": options.filter_mean, "temperature": options.temperature}
     return {
+        "labels": labels,
         "label_weight": options.label_weight,
-        "losses": [_loss(loss, weight) for loss, weight in losses],
+        "losses": [_loss(loss, weight) | ({"options": {}} if numbers else {}) for loss, weight in losses],
         "teachers": list(teachers),
         "filter": chosen if options.filter != "none" else None,
     }

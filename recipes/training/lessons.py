@@ -20,7 +20,7 @@ from secateur.distillation import (
     get_loss,
     kept_teachers,
 )
-from secateur.distillation.tasks import kind_of_logits
+from secateur.distillation.tasks import kind_of_logits, name_of, task_for
 from secateur.op_utils import make_forward
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.step import State
@@ -59,7 +59,9 @@ def taught(
     if options.teacher != "files":  # of this run: their folder goes without saying
         who = [one | {"file": Path(one["file"]).name} for one in who]
     losses = losses_of(options, answers.logits.shape[-1] if answers else len(paths), state.name)
-    facts = learning_of(options, losses, who) | {"stored": answers is not None}
+    task = task_for(student, context.subject.task)
+    facts = learning_of(options, losses, who, name_of(task), task.kind == "numbers")
+    facts |= {"stored": answers is not None}
     if options.teacher == "files":
         facts |= {"student": {"arch": context.config.arch, "start": state.start}}
     print(f"{state.name}: {learning_text(facts)}", flush=True)

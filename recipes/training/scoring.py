@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import softmax
 
 from secateur.dataloader import Images, parts_of
 from secateur.dataloader.batches import piece_edges
@@ -97,10 +98,5 @@ def ensemble_accuracy(members: Sequence[Any], labels: Any, task: Task | None = N
     if task and (task.kind not in ("classes", "maps") or task.two):
         mean = keras.tree.map_structure(lambda *outputs: np.mean(outputs, 0), *members)
         return task.score(parts_of(labels), mean)
-    total = sum(_softmax(logits) for logits in members)
+    total = sum(softmax(logits, -1) for logits in members)
     return float(np.mean(total.argmax(-1) == labels))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)

@@ -272,6 +272,17 @@ def test_it_compiles_under_xla():
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+def test_a_compiled_student_says_what_its_outputs_mean():
+    x = keras.Input((8, 8, 3))
+    student, teacher = (
+        keras.Model(x, keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(x))) for _ in range(2)
+    )
+    with pytest.raises(UsageError, match="compile the student"):
+        Distiller(student, teacher, ["kd"])
+    student.compile(loss="binary_crossentropy")
+    assert Distiller(student, teacher, ["kd"]).lesson.task.two
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="'kd'"):
         Distiller(classifier(1), classifier(2), ["kdd"])

@@ -154,6 +154,16 @@ def test_a_file_in_the_place_of_a_folder_leaves_no_rest(tmp_path):
     assert (tmp_path / "net").is_dir() and os.listdir(tmp_path) == ["net"]
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    for name in ("savedmodel", "litert"):
+        folder = tmp_path / f"net{FORMATS[name].suffix}"
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("precious")
+        with pytest.raises(RunFolderError, match="is not replaced. Received: path="):
+            export(words(), folder, name)
+        assert (folder / "thesis.txt").read_text() == "precious"
+
+
 def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path):
     path = tmp_path / "net.keras"
     path.write_bytes(b"what was there")
@@ -190,6 +200,16 @@ def test_a_type_of_numbers_that_litert_lacks_is_named():
     x = keras.Input((4,), dtype="bfloat16")
     with pytest.raises(UsageError, match="that LiteRT lacks. Received: .*bfloat16"):
         to_litert(keras.Model(x, keras.layers.Dense(2, dtype="bfloat16")(x)))
+
+
+def test_runners_take_whole_numbers_as_floats_too():
+    words = keras.Input((5,), dtype="int32")
+    model = keras.Model(
+        words, keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Embedding(9, 4)(words)))
+    )
+    given = np.arange(10, dtype=np.int32).reshape(2, 5) % 9
+    for run in (frozen_runner(model, 2), litert_runner(to_litert(model), 2)):
+        assert compare([run(given)], [run(given.astype(np.float32))]).exact
 
 
 @pytest.mark.parametrize("count", [1, 3])

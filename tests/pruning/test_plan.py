@@ -77,8 +77,14 @@ def test_a_second_plan_must_be_for_what_the_first_one_leaves():
     with pytest.raises(UsageError, match="1 channels in group 'c', of which it leaves none"):
         PLAN.then(Plan({"c": (0,)}, {"c": 1}))
     assert PLAN.then(Plan({"a": (1,)}, {"a": 2})) == PLAN.replace("a", [2])
-    with pytest.raises(UsageError, match=r"make the first plan for compact\(model\)"):
-        Plan({"inner/a": (0,)}, {"inner/a": 2}).then(Plan({"a": (0,)}, {"a": 1}))
+
+
+def test_a_plan_knows_nested_layers_by_both_of_their_names():
+    nested = Plan({"one/a": (0, 2), "two/a": (1,), "b": (0,)}, {"one/a": 3, "two/a": 2, "b": 1})
+    inner = Plan({"one_a": (1,), "two_a": (0,), "b": (0,)}, {"one_a": 2, "two_a": 1, "b": 1})
+    assert nested.then(inner) == nested.replace("one/a", [2])
+    with pytest.raises(UsageError, match="'a', of which it leaves none"):
+        nested.then(Plan({"a": (0,)}, {"a": 1}))  # of which of the two?
 
 
 @pytest.mark.parametrize("kept", [(), (2, 0), (1, 1), (-1, 2), (0, 4)])

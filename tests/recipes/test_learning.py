@@ -5,7 +5,7 @@ import pytest
 from secateur.distillation import build
 from secateur.recipes.engine.command import choose
 from secateur.recipes.engine.program import program_of
-from secateur.recipes.training.learning import learning_of, losses_of
+from secateur.recipes.training.learning import LearningOptions, learning_of, losses_of
 from secateur.reports.words import learning_text, objective_text
 
 
@@ -56,6 +56,12 @@ def test_several_teachers_and_their_filter_are_named(described):
 def test_kernels_that_a_loss_moves_are_no_part_of_the_sum(described):
     text = objective_text(described("--distill kd+fad --betas 300"))
     assert text.startswith("cross-entropy ×1 + kd ×0.9 (T 4, T²); filters moved by fad ×300 (")
+
+
+def test_the_loss_on_labels_and_numbers_have_their_names():
+    loss = [(build("kd", temperature=5.0), 1.0)]
+    found = learning_of(LearningOptions(teacher="dense"), loss, [], "mean_squared_error", numbers=True)
+    assert objective_text(found) == "mean_squared_error ×1 + kd ×1"
 
 
 def test_labels_alone(described):

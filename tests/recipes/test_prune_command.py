@@ -18,7 +18,7 @@ from secateur.exports import litert_runner
 from secateur.exports.parity import compare
 from secateur.pruning import complexity
 from secateur.recipes.steps import train
-from secateur.runs import EXIT_CODES, DataError, RunFolderError, SecateurError, UsageError, sha256
+from secateur.runs import EXIT_CODES, DataError, SecateurError, UsageError, sha256
 
 parse = partial(program.parse, "prune")
 
@@ -167,22 +167,28 @@ def test_images_without_labels_mend_a_model_and_train_none(secateur, stripes, tm
         secateur("prune", stripes / "stripes.keras", *options, "--criterion", "taylor")
 
 
-def test_the_model_is_there_when_an_export_fails(secateur, stripes, tmp_path):
-    (tmp_path / "small.tflite").mkdir()  # no file can take its place
-    options = ["--keep", 0.5, "-o", "small.keras", "--export", "litert"]
-    with pytest.raises(RunFolderError, match="small.tflite"):
-        secateur("prune", stripes / "stripes.keras", *options)
-    assert keras.models.load_model(tmp_path / "small.keras").name == "stripes"
-
-
-@pytest.mark.parametrize("data", [False, True])
-def test_a_model_that_litert_cannot_run_is_pruned_without_milliseconds(secateur, stripes, tmp_path, data):
+@pytest.fixture
+def slogdet(tmp_path):
+    """A model file that LiteRT cannot run."""
     x = keras.Input((4, 4, 3))
     y = keras.layers.Conv2D(8, 3, padding="same", name="wide")(x)
     y = keras.layers.Reshape((4, 4))(keras.layers.Conv2D(1, 1)(y))
     y = keras.layers.Reshape((1,))(keras.ops.slogdet(y)[1])
-    keras.Model(x, y).save(tmp_path / "slogdet.keras")
-    options = ["slogdet.keras", "--keep", 0.5, "-o", "small.keras", "--report", "r.html"]
+    keras.Model(x, y, name="slogdet").save(path := tmp_path / "slogdet.keras")
+    return path
+
+
+def test_the_model_is_there_when_an_export_fails(secateur, slogdet, tmp_path):
+    with pytest.raises(UsageError, match="LiteRT"):
+        secateur("prune", slogdet, "--keep", 0.5, "-o", "small.keras", "--export", "litert")
+    assert keras.models.load_model(tmp_path / "small.keras").name == "slogdet"
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_model_that_litert_cannot_run_is_pruned_without_milliseconds(
+    secateur, stripes, slogdet, tmp_path, data
+):
+    options = [slogdet, "--keep", 0.5, "-o", "small.keras", "--report", "r.html"]
     out = secateur("prune", *options, *(["--data", stripes / "images", "--force"] * data))
     assert re.search(r"^milliseconds +– +– +–$", out, re.M)
     report = json.loads((tmp_path / "r.json").read_text())
@@ -267,6 +273,8 @@ def bad(tmp_path_factory):
     with zipfile.ZipFile(folder / "zip.keras", "w") as file:
         file.writestr("readme.txt", "nothing")
     (folder / "folder.keras").mkdir()
+    (folder / "taken.savedmodel").mkdir()
+    (folder / "taken.savedmodel" / "thesis.txt").touch()
     foreign = Subclassed()
     foreign(np.zeros((1, 3)))
     foreign.save(folder / "subclassed.keras")
@@ -302,6 +310,9 @@ def bad(tmp_path_factory):
         ("stripes", "--keep 0.5 --data tfds:mnits", 3, "Did you mean tfds:mnist?"),
         ("stripes", "--keep 0.5 -o nowhere/small.keras", 5, "no such folder"),
         ("stripes", "--keep 0.5 -o small.h5", 2, "needs the ending .keras"),
+        ("stripes", "--keep 0.5 -o {bad}/folder.keras", 5, "This is a folder"),
+        ("stripes", "--keep 0.5 -o {bad}/taken.keras --export savedmodel", 5, "taken.savedmodel"),
+        ("stripes", "--keep 0.5 --report a.html --save_plan a.json", 2, "takes the numbers of the report"),
     ],
 )
 def test_bad_input_is_one_or_two_lines_and_a_code(

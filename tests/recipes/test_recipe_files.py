@@ -134,6 +134,8 @@ def test_a_setting_that_names_nothing_is_answered(short, settings, words):
             {"kind": "share", "keep_bytes": 0.1, "max_loss": 0.1},
             "share.keep_bytes=0.1, share.max_loss=0.1",
         ),
+        ({"kind": "auto", "criteria": ["l3"]}, "Did you mean 'l2'"),
+        ({"kind": "auto", "criteria": [], "searches": []}, "Give auto.criteria or auto.searches"),
         ({"kind": "repeat", "steps": [{"kind": "prun"}]}, "Did you mean 'prune'"),
         ({"kind": "train", "distill": "kd+kd"}, "Each loss once; train.betas"),
         ({"kind": "train", "schedule": "step_decay"}, "step_decay needs points"),
@@ -268,9 +270,22 @@ def test_a_flag_of_another_recipe_is_answered_with_how_steps_are_changed():
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--recipe lottery_nni --keep_macs 0.5", "Received: keep_macs=0.5"),
+        ("--recipe agp --set train.teacher=files", "--teacher"),
+    ],
+)
+def test_steps_in_a_loop_are_checked_as_others_are(words, message):
+    with pytest.raises(UsageError, match=message):
+        program_of(choose(words.split()))
+
+
+@pytest.mark.parametrize("step", ["search_ekg", "fine_tune"])
+@pytest.mark.parametrize(
     ("file", "message"),
     [("config.json", "ends in .pkl"), ("../x.pkl", "ends in .pkl"), ("snap_baseline.pkl", "of two steps")],
 )
-def test_a_step_writes_a_snapshot_that_no_other_file_of_the_run_is(file, message):
+def test_a_step_writes_a_snapshot_that_no_other_file_of_the_run_is(step, file, message):
     with pytest.raises(UsageError, match=message):
-        program_of(choose(["--set", f"fine_tune.file={file}"]))
+        program_of(choose(["--set", f"{step}.file={file}"]))

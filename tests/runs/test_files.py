@@ -181,6 +181,13 @@ def test_a_link_to_itself_is_no_place_for_a_file(tmp_path):
         check_place(tmp_path / "loop.keras", ".keras", "output")
 
 
+@pytest.mark.parametrize("name, said", [("folder.keras", "a folder"), (300 * "a" + ".keras", "too long")])
+def test_a_place_that_no_file_can_take_is_named_before_the_work(name, said, tmp_path):
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(RunFolderError, match=f"{said}.* Received: output="):
+        check_place(tmp_path / name, ".keras", "output")
+
+
 def test_a_file_that_waits_for_a_writer_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "plan.json")
     with pytest.raises(RunFolderError, match="not a regular file"):
@@ -209,7 +216,7 @@ def test_a_line_cut_by_a_kill_costs_only_itself(rows, data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "cut.jsonl"
     path.unlink(missing_ok=True)
     for row in rows:
-        append_jsonl(path, row, sync=True)
+        append_jsonl(path, row)
     assert read_jsonl(path) == rows
     whole = path.read_bytes()
     size = data.draw(st.integers(0, len(whole) - 1))

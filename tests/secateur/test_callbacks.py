@@ -15,9 +15,10 @@ from secateur.pruning.constrain.holding import Holder, left_of
 from secateur.pruning.groups.analysis import analyse
 from secateur.runs import UsageError
 from tests.helpers.fitting import ENTROPY, data, gap, gated
-from tests.helpers.toys import plain_net, small_resnet
+from tests.helpers.toys import plain_net, randomised, small_resnet
 
 pytestmark = pytest.mark.runs
+L, ops = keras.layers, keras.ops
 EXACT = 1e-5
 OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(0.01),
@@ -79,6 +80,31 @@ def test_our_own_layers_may_be_held_too():
     model = compiled(mask(small_resnet("A"), plan))
     fit(model, HoldPruned(plan))
     assert gap(model, plan) < EXACT
+
+
+def test_a_plan_of_a_nested_model_is_one_of_its_masked_copy():
+    inside = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(8, 3, name="c"), L.ReLU()], name="inside")
+    images = keras.Input((8, 8, 3))
+    pooled = L.GlobalAveragePooling2D()(L.Conv2D(6, 3, name="last")(inside(images)))
+    model = randomised(keras.Model(images, L.Dense(4, name="logits")(pooled)))
+    plan = make_plan(model, keep=0.5)
+    assert plan.sizes.keys() == {"inside/c", "last"}
+    masked = compiled(mask(model, plan))
+    fit(masked, HoldPruned(plan))
+    assert gap(masked, plan) < EXACT
+    assert make_plan(masked, keep=0.25, within=plan).widths() == {"c": 2, "last": 2}
+
+
+def test_channels_that_operations_read_go_little_by_little():
+    images = keras.Input((8, 8, 3))
+    tokens = L.Dense(12, name="tokens")(L.Reshape((64, 3))(images))
+    q, k, v = (L.Dense(12, name=name)(tokens) for name in "qkv")
+    attended = ops.matmul(ops.softmax(ops.matmul(q, ops.swapaxes(k, -1, -2)), -1), v)
+    scaled = attended / (1 + ops.norm(attended, axis=-1, keepdims=True))
+    model = compiled(randomised(keras.Model(images, L.Dense(4)(L.GlobalAveragePooling1D()(scaled)))))
+    gradual = GradualPruning(keep_macs=0.5, begin=0, end=1)
+    fit(model, gradual, epochs=2)
+    assert gap(model, gradual.plan) < EXACT
 
 
 def test_weights_that_another_callback_writes_are_held():

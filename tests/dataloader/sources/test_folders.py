@@ -122,6 +122,18 @@ def test_what_cannot_be_used_is_named(tmp_path, damage, message):
         _ = dataloader.load("folder", str(tmp_path)).test
 
 
+def test_what_is_hidden_is_no_class_and_no_image(tmp_path):
+    """Folders of notebooks, and what macOS leaves beside files."""
+    fill(tmp_path, 12)
+    before = dataloader.load("folder", str(tmp_path))
+    for hidden in (tmp_path / ".ipynb_checkpoints", tmp_path / "bee" / ".thumbnails"):
+        write(hidden / "0.png", 1)
+    (tmp_path / "bee" / "._000.png").write_bytes(b"of the Finder")
+    after = dataloader.load("folder", str(tmp_path))
+    assert after.facts.class_names == before.facts.class_names
+    assert len(after.train) + len(after.holdout) == len(before.train) + len(before.holdout)
+
+
 def spoil(folder: Path, count: int = 0) -> list[Path]:
     """A file of each kind that is no image, first in its class, and so many empty ones behind them."""
     names = ("0fifo.png", "0folder.png", "0link.png", "0loop.png", "0text.jpg", "0cut.png", "0empty.gif")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from secateur.pruning import Plan, compact, complexity, find_groups, make_plan, mask, summary
 from secateur.pruning.groups.analysis import analyse
@@ -36,6 +37,11 @@ MOVES = {
     "sum": lambda x: ops.sum(x, -1, keepdims=True), "normalize": lambda x: ops.normalize(x, -1),
     "divided by a norm": lambda x: x / (1 + ops.norm(x, axis=-1, keepdims=True)),
     "a Dense over pixels": lambda x: L.Permute((2, 1))(L.Dense(5)(L.Permute((2, 1))(L.Reshape((16, 8))(x)))),
+    "a choice": lambda x: ops.where(x > 0, x, 0.1 * x),
+    "a comparison": lambda x: x * ops.cast(x >= 0.5, x.dtype),
+    "a gated linear unit": lambda x: keras.activations.glu(L.Concatenate()([x, x])),
+    "numbers for what is none": ops.nan_to_num, "a Lambda": L.Lambda(lambda x: x * ops.sigmoid(x)),
+    "a Lambda of TensorFlow": L.Lambda(lambda x: tf.nn.leaky_relu(x)),
     "a function of one's own": lambda x: L.Activation(lambda z: z * ops.tanh(ops.softplus(z)))(x),
 }  # fmt: skip
 
@@ -61,6 +67,10 @@ STAYS = {
         "batch",
     ),
     "reflected channels": (lambda x: ops.pad(x, [[0, 0]] * 3 + [[1, 1]], mode="reflect"), "fills channels"),
+    "a Lambda that turns channels": (
+        L.Lambda(lambda x: tf.reverse(x, [-1])),
+        "its function is not understood",
+    ),
     "other repeats for each": (lambda x: ops.repeat(x, [1, 2] * 4, axis=-1), "repeats each differently"),
 }
 
@@ -89,6 +99,16 @@ def test_what_is_picked_has_other_numbers_in_the_small_network(pick, kept, left)
     picking = small.operations[2]
     assert left in repr(picking._inbound_nodes[0].arguments.args)
     np.testing.assert_allclose(*made(model, plan), atol=1e-5)
+
+
+def test_a_dense_layer_over_tokens_is_listed():
+    """The MLP over positions of a mixer: its widths are no channels."""
+    tokens = keras.Input((16, 24))
+    mixed = L.Dense(16, name="back")(L.Dense(32, "gelu", name="over")(L.Permute((2, 1))(L.Dense(24)(tokens))))
+    model = keras.Model(tokens, L.Dense(3, name="last")(L.GlobalAveragePooling1D()(L.Permute((2, 1))(mixed))))
+    rows = {row.layers: (row.channels, row.reason) for row in analyse(model).untouched}
+    reason = "what it makes lies along another axis than the channels"
+    assert rows[("over",)] == (32, f"over: {reason}") and rows[("back",)] == (16, f"back: {reason}")
 
 
 def test_a_slice_is_a_split():
