@@ -34,7 +34,6 @@ ROWS = {
     "KD + HAP": ["kd+hap"],
 }
 """Row → words behind `--distill`."""
-RATES = ("0.05", "0.01", "0.002")
 PARTS = {"KD": ("kd", 0.9), "AT": ("at", 1000.0), "SP": ("sp", 3000.0), "HAP": ("hap", 700.0)}
 BATCH, BATCHES = 128, 4
 
@@ -68,6 +67,8 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="snapshot; its copy is pruned and trained")
     parser.add_argument("--train_images", type=int, default=12800, help="of the one epoch")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--rates", nargs="+", default=["0.05", "0.01", "0.002"])
     args = parser.parse_args()
     words = ["--recipe", "hap", "--arch", args.arch, "--teacher", args.teacher, "--dataset", args.dataset]
     words += ["--data_path", args.data_path] if args.data_path else []
@@ -79,16 +80,17 @@ def main() -> None:
 
     seeds = range(1, args.seeds + 1)
     rows = []
-    for name in ROWS:
-        for rate in RATES:
+    for name in args.rows:
+        for rate in args.rates:
             reports = [report(name, rate, seed) for seed in seeds]
             seconds = [one["seconds"]["fine_tune"] for one in reports]
             rows.append({"rate": float(rate), **row(name, reports, seconds)})
-    parts = pulls(*networks(args, args.runs / f"labels-{RATES[0]}-1"))
+    parts = pulls(*networks(args, args.runs / f"{slug(args.rows[0])}-{args.rates[0]}-1"))
     cells = [(p["part"], *(f"{p[key]:.4g}" for key in ("weight", "gradient", "cosine"))) for p in parts]
     print_table("gradients before the training", ("", "weight", "length", "cosine with labels"), cells)
     shown = {(r["name"], f"{r['rate']:g}"): percent(r["holdout_accuracy"]) for r in rows}
-    print_table("hold-out %, by rate", ("", *RATES), [(n, *(shown[n, rate] for rate in RATES)) for n in ROWS])
+    cells = [(name, *(shown[name, f"{float(rate):g}"] for rate in args.rates)) for name in args.rows]
+    print_table("hold-out %, by rate", ("", *args.rates), cells)
     facts = {name: getattr(args, name) for name in ("arch", "dataset", "train_images")}
     save(f"teaching_{slug(args.arch)}", {**facts, "gradients": parts, "rows": rows})
 
