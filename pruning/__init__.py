@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from secateur.pruning.choose.clustering import clustered as clustered
     from secateur.pruning.choose.coupling import coupled_plan as coupled_plan
     from secateur.pruning.choose.ladders import find_ladder as find_ladder
-    from secateur.pruning.choose.order import backward as backward
     from secateur.pruning.choose.published import published_widths as published_widths
+    from secateur.pruning.choose.selection import backward as backward
     from secateur.pruning.choose.selection import cluster_plan as cluster_plan
     from secateur.pruning.choose.selection import fpgm_mix as fpgm_mix
     from secateur.pruning.choose.selection import fpgm_plan as fpgm_plan

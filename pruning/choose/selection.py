@@ -1,4 +1,7 @@
-"""Plans by rules that choose a set of filters at once, where no score for each of them says who stays."""
+"""Plans by rules that choose a set of filters at once, where no score for each of them says who stays.
+
+And in which order groups are visited where they are pruned one after another.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,19 @@ from secateur.pruning.score.registry import get_criterion
 from secateur.runs.errors import UsageError
 
 Choice = Callable[[np.ndarray], np.ndarray]  # filters (n, weights) → indexes of those that stay
+
+
+def backward(model: keras.Model) -> list[ChannelGroup]:
+    """Groups from the end of the network to its beginning, each where its last producer stands.
+
+    A residual stream is visited with the last layer that adds to it, as a walk over the convolutions from
+    the last to the first meets it. The groups of one layer: the later one first. For iterative pruning from
+    the back.
+    """
+    analysis = analyse(model)
+    place = {call.name: i for i, call in enumerate(analysis.calls)}
+    last = {g.name: max(place[layer] for layer in g.layers("producer")) for g in analysis.groups}
+    return sorted(analysis.groups, key=lambda group: last[group.name])[::-1]
 
 
 def cluster_plan(

@@ -22,12 +22,18 @@ def describe(group: ChannelGroup, convention: str = "mac") -> str:
     return f"{head}. One costs {macs} MACs and {params} parameters.\n{rows}"
 
 
-def summary(model: keras.Model, convention: str = "mac", channel_statistics: bool = False) -> str:
+def summary(
+    model: keras.Model,
+    convention: str = "mac",
+    channel_statistics: bool = False,
+    analysis: Analysis | None = None,
+) -> str:
     """All groups of a model, one a row, what is left whole, and what else to know.
 
-    `channel_statistics` is as in `find_groups`, errors are those of `describe`.
+    `channel_statistics` is as in `find_groups`, `analysis` what has been found out of the model already;
+    errors are those of `describe`.
     """
-    analysis = analyse(model, channel_statistics)
+    analysis = analysis or analyse(model, channel_statistics)
     cost = costs(analysis, convention)
     rows = [
         (

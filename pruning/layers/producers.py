@@ -12,7 +12,14 @@ from secateur.nets.graph import Call
 from secateur.pruning.layers import convolving, costs
 from secateur.pruning.layers.activations import mixes
 from secateur.pruning.layers.labels import Labels, channel_vector
-from secateur.pruning.layers.registry import Cut, Label, last_and_others, layer_class, plain_twin
+from secateur.pruning.layers.registry import (
+    Cut,
+    Label,
+    last_and_others,
+    layer_class,
+    plain_twin,
+    staying,
+)
 
 QUANTISED = "it is quantised or has LoRA weights"
 
@@ -152,6 +159,7 @@ dense = {
     "run": convolving.dense,
 }  # fmt: skip
 
+layer_class("InputLayer", label=staying("it is an input of the model"))
 layer_class("Conv1D", "Conv2D", "Conv3D", **conv)
 layer_class("MaskedConv2D", **conv, plain=plain_twin(keras.layers.Conv2D))
 layer_class("DepthwiseConv1D", "DepthwiseConv2D", **depthwise)

@@ -14,10 +14,9 @@ from secateur.nets.graph import Call, kind_of
 from secateur.pruning.conventions import Convention
 from secateur.pruning.layers import running
 from secateur.pruning.layers.activations import mixes
-from secateur.pruning.layers.fixed import staying
 from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.producers import closed, read_channels
-from secateur.pruning.layers.registry import Cut, Place, layer_class
+from secateur.pruning.layers.registry import Cut, Place, layer_class, staying
 
 GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 STATES = {"LSTM": 2, "GRU": 1, "SimpleRNN": 1}

@@ -11,11 +11,10 @@ import numpy as np
 from secateur.nets.graph import Call, kind_of
 from secateur.nets.kernels import FILTERS, named_variables
 from secateur.pruning.layers.costs import Cost, as_they_are, by_axes
-from secateur.pruning.layers.fixed import staying
 from secateur.pruning.layers.labels import Labels
 from secateur.pruning.layers.passing import passing
 from secateur.pruning.layers.producers import making
-from secateur.pruning.layers.registry import LAYERS, Label, Plain, layer_class
+from secateur.pruning.layers.registry import LAYERS, Label, Plain, layer_class, staying
 from secateur.runs.errors import UsageError
 from secateur.runs.suggest import nearest
 

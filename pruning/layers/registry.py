@@ -113,6 +113,11 @@ def find(kind: str) -> LayerClass | None:
 KNOWN.append(find)  # a class that is taught here is not unfolded
 
 
+def staying(reason: str) -> Label:
+    """The label rule of a layer around which all channels stay."""
+    return lambda state, call, labels: reason
+
+
 def layer_class(*names: str, origin: Any = None, **known: Any) -> None:
     """Registers classes that are alike; operations are called "ops.Add". Takes what `LayerClass` does."""
     for name in names:

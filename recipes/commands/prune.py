@@ -61,14 +61,15 @@ def run(options: PruneOptions) -> None:
     analysis = analyse(model, options.channel_statistics)
     check_prunable(analysis, model.name)
     check_sizes(options, model, analysis)
-    print(summary(model, options.convention, options.channel_statistics), end="\n\n")
+    print(summary(model, options.convention, analysis=analysis), end="\n\n")
     with contextlib.closing(setup_for(options.backend, options.threads, options.ms_batch)) as setup:
-        done = _on_images(options, model) if options.data else _by_weights(options, model, setup)
+        done = _on_images(options, model) if options.data else _by_weights(options, model, analysis, setup)
         _show_and_write(options, model, done, setup)
 
 
-def _by_weights(options: PruneOptions, model: keras.Model, setup: Setup) -> Pruned:
-    plan, _ = choose_plan(model, options, options.target, setup, Evidence({"seed": options.seed}))
+def _by_weights(options: PruneOptions, model: keras.Model, analysis: Analysis, setup: Setup) -> Pruned:
+    known = Evidence({"seed": options.seed}, analysis=analysis)
+    plan, _ = choose_plan(model, options, options.target, setup, known)
     return Pruned(plan, compact(model, plan, options.preserve_norm))
 
 
@@ -100,7 +101,7 @@ def _show_and_write(options: PruneOptions, model: keras.Model, done: Pruned, set
     print(costs_table(costs, options.convention), end="\n\n")
     parities = {}
     if not options.dry_run:
-        parities = {"masked model": compare_masked(model, done.plan, options.preserve_norm)}
+        parities = {"masked model": compare_masked(options, model, done)}
         parities |= write(options, done.small)
     if done.int8:
         path = Path(options.output)
@@ -111,10 +112,11 @@ def _show_and_write(options: PruneOptions, model: keras.Model, done: Pruned, set
         write_report(options, model, done.plan, done.report, costs, parities, setup)
 
 
-def compare_masked(model: keras.Model, plan: Plan, preserve_norm: bool) -> Parity:
-    """How far the smaller model is from the model with its channels zeroed; warns above `SAME`."""
-    inputs = sample_inputs(model, SAMPLES)
-    same = compare(*(outputs(make(model, plan, preserve_norm), inputs) for make in (mask, compact)))
+def compare_masked(options: PruneOptions, model: keras.Model, done: Pruned) -> Parity:
+    """How far the smaller model, untrained, is from the one with its channels zeroed; warns above `SAME`."""
+    inputs, how = sample_inputs(model, SAMPLES), (model, done.plan, options.preserve_norm)
+    small = compact(*how) if done.report else done.small
+    same = compare(outputs(mask(*how), inputs), outputs(small, inputs))
     print(f"masked and compact model: {same}")
     if not same.relative <= SAME:
         warn(f"the compact model should equal the masked one. Received: a difference of {same.relative:.1e}")

@@ -31,12 +31,14 @@ class Evidence:
         curves: (images, labels) that sensitivity is measured on.
         metric: of the curves; None is the accuracy.
         batch_size: images that are run at a time for them.
+        analysis: of the model.
     """
 
     scoring: Mapping[str, Any] = field(default_factory=dict)
     curves: Callable[[], tuple[Any, Any]] | None = None
     metric: Metric | None = None
     batch_size: int = 256
+    analysis: Analysis | None = None
 
 
 def choose_plan(
@@ -46,7 +48,7 @@ def choose_plan(
 
     `target` is a budget of `options` of what `model` has now. Raises what `read_plan` and `make_plan` may.
     """
-    analysis = analyse(model, options.channel_statistics)
+    analysis = known.analysis or analyse(model, options.channel_statistics)
     plan = read_plan(options.plan, analysis) if target[0] == "plan" else None
     if plan and not options.curved:
         return plan, None

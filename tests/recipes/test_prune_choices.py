@@ -30,7 +30,7 @@ from secateur.recipes.engine.step import State
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.steps.planning import Evidence, choose_plan, read_plan
 from secateur.recipes.steps.prune import Prune
-from secateur.runs import RunFolderError, UsageError, save_snapshot
+from secateur.runs import UsageError, save_snapshot
 from secateur.runs.errors import SecateurError
 
 parse = partial(program.parse, "prune")
@@ -143,7 +143,7 @@ def test_no_file_takes_the_place_of_one_that_is_read_or_of_another(tmp_path, mon
     for name in ("m.keras", "r.json"):
         (tmp_path / name).write_text("precious")
         (tmp_path / f"link{name[1:]}").symlink_to(name)
-    with pytest.raises(RunFolderError, match=said):
+    with pytest.raises(UsageError, match=said):
         check_places(parse(["m.keras", *words.split(), *(["--dry_run"] * ("-o" not in words))]))
 
 
