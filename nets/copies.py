@@ -25,11 +25,13 @@ def flat_names(graph: Graph) -> dict[str, str]:
     short = {path: path.rpartition("/")[2] for path in paths}
     uses = Counter(short.values())
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for path in sorted(paths, key=lambda path: "/" in path):  # what is not nested keeps its name first
         name = short[path] if "/" not in path or uses[short[path]] == 1 else path.replace("/", "_")
-        while name in names.values():
+        while name in taken:
             name += "_"
         names[path] = name
+        taken.add(name)
     return names
 
 

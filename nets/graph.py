@@ -6,8 +6,9 @@ layers and raw operations only.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,8 +137,8 @@ class Graph:
         calls = [replace(call, name=call.name.removeprefix(prefix)) for call in self.calls]
         return replace(self, calls=calls)
 
-    @property
-    def layers(self) -> dict[str, Any]:
+    @functools.cached_property
+    def layers(self) -> Mapping[str, Any]:
         """Name → layer or operation, each once."""
         return {call.name: call.layer for call in self.calls}
 
