@@ -33,9 +33,8 @@ def reestimate_batch_norm(
 ) -> bool:
     """Replaces the moving averages of BN by the mean over the batches of `images`, in place.
 
-    Returns whether there were any that move.
-
-    In the scope of a strategy the devices of this process take these batches in turn.
+    Returns whether there were any that move. In the scope of a strategy the devices of this process take the
+    batches in turn.
 
     Slicing channels leaves averages behind that belong to the wide net; one forward pass estimates them
     again. Layers whose averages do not move (frozen, or with momentum 1) keep them. A remainder of a batch is

@@ -168,7 +168,7 @@ def load(
 
 
 def _check_labels(name: str, entry: Dataset, labels: np.ndarray) -> None:
-    """A class without a single image would not be noticed by the split."""
+    """Raises `DataError` for a class without a single image, which the split would not notice."""
     found = np.unique(labels)
     if len(found) != entry.num_classes:
         raise DataError(f"{name} has {entry.num_classes} classes. Received: images of {len(found)} classes")

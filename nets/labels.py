@@ -119,6 +119,6 @@ def _check_integers(task: Task, labels: np.ndarray) -> None:
 
 
 def _remedy(labels: np.ndarray) -> str:
-    """Real numbers are no classes; integers may count from 1."""
+    """Behind a message of labels that are no classes; real numbers have a loss of their own."""
     real = labels.dtype.kind == "f" and (labels != np.round(labels)).any()
     return "; for real numbers give loss='mse'" if real else ""

@@ -140,7 +140,6 @@ _TEMPLATES.filters |= {
         for name in (
             "duration",
             "percent",
-            "si",
             "joined",
             "held_out",
             "left_out",

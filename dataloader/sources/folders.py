@@ -116,14 +116,14 @@ def _flat(root: Path) -> Listing | None:
     return files, np.zeros(len(files), np.int32), [""]
 
 
-def has_tests(data_path: str | None, tests: tuple[str, ...] = _TESTS) -> bool:
+def has_tests(data_path: str | None) -> bool:
     """Whether a folder of `classes_layout` has a test part."""
-    return tests_beside(Path(data_path or "").expanduser(), tests) is not None
+    return tests_beside(Path(data_path or "").expanduser()) is not None
 
 
-def tests_beside(root: Path | None, tests: tuple[str, ...] = _TESTS) -> Path | None:
+def tests_beside(root: Path | None) -> Path | None:
     """The test part of a folder of `classes_layout`, if there is one."""
-    return _tests_of(root, tests) if root and (root / "train").is_dir() else None
+    return _tests_of(root, _TESTS) if root and (root / "train").is_dir() else None
 
 
 def _tests_of(root: Path, tests: tuple[str, ...]) -> Path | None:

@@ -73,7 +73,7 @@ class Analysis:
         return rows[group][alive]
 
     def axis(self, tensor: int) -> int:
-        """Of the channels of a tensor, without batch; the last one where it has none."""
+        """The axis of a tensor's channels, not counting the batch; the last one where it has none."""
         return channel_axis(self.labels[tensor])
 
     def counted(self, call: Call) -> tuple[Call, Axes]:

@@ -336,7 +336,8 @@ def _dot(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray
     over = [v.size > 1 and v.shape[a] == v.size for v, a in zip(labels, axes, strict=True)]
     rest = [v.squeeze(a) for v, a in zip(summed, axes, strict=True)]
     if any(over):
-        if call.layer.normalize or not any(silent(state, t) for t in call.inputs):
+        enough = all if call.layer.normalize else any  # each is divided by its own norm
+        if not enough(silent(state, t) for t in call.inputs):
             return "it adds up channels"
         state.unite(*(v.reshape(-1) for v in labels))
         rest = [state.fresh(1).reshape([1] * v.ndim) for v in rest]

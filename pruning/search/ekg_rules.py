@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 
-def trimmed_otsu(values: np.ndarray, trim: float = 0.2) -> float:
-    """Otsu's threshold after ⌈trim·n⌉ values are dropped at each end: the middle of the gap that splits best.
+def trimmed_otsu(values: np.ndarray) -> float:
+    """Otsu's threshold after ⌈0.2·n⌉ values are dropped at each end: the middle of the gap that splits best.
 
     Fewer than three values in the middle cannot be split; then the largest value is returned.
     """
-    drop = int(np.ceil(trim * len(values)))
+    drop = int(np.ceil(0.2 * len(values)))
     middle = np.sort(values)[drop : len(values) - drop]
     n = len(middle)
     if n < 3:

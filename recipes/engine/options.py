@@ -48,8 +48,8 @@ def option(default: Any, help_: str, **more: Any) -> Any:
         default: its value without the flag; `...` where there is none.
         help_: a few words.
         more: `ge`, `gt`, `le`, `lt` and others of `pydantic.Field`; for the command line `alias` (another
-            name of the flag), `short` (such as "-o"), `first` (what usage
-            lines call a value that stands before all flags) and argparse's `action`.
+            name of the flag), `short` (such as "-o"), `first` (what usage lines call a value that stands
+            before all flags) and argparse's `action`.
     """
     extra = {key: more.pop(key) for key in OF_FLAGS & more.keys()}
     return Field(default, description=help_, json_schema_extra=extra or None, **more)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from secateur.dataloader import Images, balanced_order, batches, epoch_order, parts_of
 from secateur.op_utils import Adjust, Objective, Preprocess, Trainer, Workers, make_forward
 from secateur.recipes.engine.context import RunContext
-from secateur.recipes.training.resident import fit_device, on_device
+from secateur.recipes.training.resident import fits_device, on_device
 from secateur.recipes.training.scoring import score
 from secateur.recipes.training.timed import Round, TimedTraining, curves_of, mean_metrics
 from secateur.runs import RunFolderError, TrainingError, warn
@@ -96,7 +96,7 @@ def fit(
     is more than that. Raises `TrainingError`, which names phase, epoch and remedy, when loss or weights stop
     being finite, and --nan, `IN_A_ROW` and `REWINDS` do not let it go on.
     """
-    if fit_device(spec.images, context.config.compile):
+    if fits_device(spec.images, context.config.compile):
         images, preprocess = on_device(spec.images, spec.preprocess, context.strategy)
         spec = replace(spec, images=images, preprocess=preprocess)
     while True:

@@ -15,7 +15,7 @@ MOST_BYTES = 2**31
 """Of images that are kept there: CIFAR has 154 MB, Tiny-ImageNet 1.2 GB, small GPUs 8 GB."""
 
 
-def fit_device(images: Images, compile_: bool | None) -> bool:
+def fits_device(images: Images, compile_: bool | None) -> bool:
     """Whether they are to be kept on the device: on an accelerator, whose XLA gathers from any type."""
     held = getattr(images.images, "nbytes", None)  # what is `Stored` is in no memory
     return accelerated() and use_xla(compile_) and held is not None and held <= MOST_BYTES

@@ -126,7 +126,7 @@ def test_on_an_accelerator_a_batch_is_sent_as_positions(tmp_path, digits, monkey
     here, _ = train(tmp_path / "here", digits, epochs=1)
     assert {batch.shape for batch in sent} == {(100, 32, 32, 3)}
     sent.clear()
-    monkeypatch.setattr(loop, "fit_device", lambda *args: True)
+    monkeypatch.setattr(loop, "fits_device", lambda *args: True)
     there, _ = train(tmp_path / "there", digits, epochs=1)
     assert {batch.shape for batch in sent} == {(100,)}
     for one, other in zip(here.get_weights(), there.get_weights(), strict=True):
@@ -134,14 +134,14 @@ def test_on_an_accelerator_a_batch_is_sent_as_positions(tmp_path, digits, monkey
 
 
 def test_what_is_kept_on_a_device(digits, monkeypatch):
-    assert not resident.fit_device(digits.warmup, True)
+    assert not resident.fits_device(digits.warmup, True)
     monkeypatch.setattr(resident, "accelerated", lambda: True)
-    assert resident.fit_device(digits.warmup, True) and not resident.fit_device(digits.warmup, False)
-    assert not resident.fit_device(
+    assert resident.fits_device(digits.warmup, True) and not resident.fits_device(digits.warmup, False)
+    assert not resident.fits_device(
         dataclasses.replace(digits.warmup, images=Stored.of_files([], (1, 1, 3))), True
     )
     monkeypatch.setattr(resident, "MOST_BYTES", digits.warmup.images.nbytes - 1)
-    assert not resident.fit_device(digits.warmup, True)
+    assert not resident.fits_device(digits.warmup, True)
 
 
 def test_it_goes_on_within_an_epoch_with_the_same_bits(tmp_path, digits, monkeypatch):

@@ -34,6 +34,7 @@ MOVES = {
     "unstack": lambda x: sum(ops.unstack(ops.reshape(x, (-1, 4, 2, 2, 8)), axis=2)),
     "softmax over pixels": lambda x: L.Activation("softmax")(L.Permute((2, 1))(L.Reshape((16, 8))(x))),
     "Dot over pixels": lambda x: L.Dot(1)([L.Reshape((16, 8))(x), L.Reshape((16, 1))(L.Conv2D(1, 1)(x))]),
+    "a cosine": lambda x: L.Dot(-1, normalize=True)([L.Reshape((16, 8))(x), L.Reshape((16, 8))(x)]),
     "sum": lambda x: ops.sum(x, -1, keepdims=True), "normalize": lambda x: ops.normalize(x, -1),
     "divided by a norm": lambda x: x / (1 + ops.norm(x, axis=-1, keepdims=True)),
     "a Dense over pixels": lambda x: L.Permute((2, 1))(L.Dense(5)(L.Permute((2, 1))(L.Reshape((16, 8))(x)))),
