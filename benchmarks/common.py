@@ -136,7 +136,8 @@ def today() -> str:
 
 def commit() -> str:
     """The commit of this checkout, with "-dirty" behind it where tracked files differ; "" without git."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty"]
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*"]
+    words += ["--abbrev=40", "--dirty"]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:

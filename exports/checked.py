@@ -17,6 +17,7 @@ from secateur.runs.errors import RunFolderError, SnapshotError, UsageError, disk
 from secateur.runs.files import make_atomic, temporary
 
 SAMPLES = 4
+SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
 def require(names: Iterable[str]) -> None:
@@ -56,8 +57,9 @@ def check_replaceable(path: str | os.PathLike, name: str) -> None:
     """Raises `RunFolderError` for a folder where an export goes, unless a SavedModel replaces another."""
     if not os.path.isdir(path):
         return
-    inside = os.listdir(path)
-    if not FORMATS[name].folder or (inside and "saved_model.pb" not in inside):
+    with disk_errors(path):
+        inside = os.listdir(path)
+    if not FORMATS[name].folder or not SAVED_MODEL.issuperset(inside):
         raise RunFolderError(
             f"This folder holds something else and is not replaced. Received: path={path}\n"
             "choose another place, or move the folder"

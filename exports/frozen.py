@@ -39,7 +39,7 @@ def frozen_runner(model: keras.Model, batch_size: int) -> Runner:
     frozen, types = freeze(model, batch_size), [tensor.dtype for tensor in model.inputs]
 
     def compute(*inputs: Any) -> list[Any]:
-        return [x.numpy() for x in frozen(*map(tf.cast, inputs, types))]
+        return [x.numpy() for x in frozen(*(tf.cast(x, t) for x, t in zip(inputs, types, strict=True)))]
 
     run = in_batches(compute, fixed_batch(model))
     return lambda *inputs: alone(run(*inputs))

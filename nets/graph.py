@@ -172,14 +172,13 @@ def trace(model: keras.Model) -> Graph:
 
     Raises `UsageError` for a model without a graph (subclassed or unbuilt).
     """
-    graph = graph_of(model)
     if not isinstance(model, keras.Operation):
         raise UsageError(f"This is no Keras model. Received: {type(model).__name__} {str(model)[:60]!r}")
-    if graph is None:
+    if (graph := graph_of(model)) is None:
         subclassed = isinstance(model, keras.Model) and not isinstance(model, keras.Sequential)
         remedy = "\nsecateur.functional(model, input_shape) makes a model with one" if subclassed else ""
         raise UsageError(
-            f"{getattr(model, 'name', model)!r} has no graph. Build it with the functional or Sequential API "
+            f"{model.name!r} has no graph. Build it with the functional or Sequential API "
             f"and known input shapes. Received: {type(model).__name__}{remedy}"
         )
     walk = _Walk()

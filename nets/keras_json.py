@@ -49,7 +49,7 @@ CONSTANT = ("__numpy__", "__tensor__")  # as the mask of attention in windows
 NUMBERS = {"bool", "int8", "int16", "int32", "int64", "uint8", "float16", "bfloat16", "float32", "float64"}
 OPERATIONS = (
     "keras.src.activations.activations",
-    *(f"keras.src.ops.{room}" for room in ("numpy", "nn", "math", "image", "linalg", "einops")),
+    *(f"keras.src.ops.{room}" for room in ("numpy", "nn", "math", "image", "linalg")),
 )
 """x + y, keras.ops.relu(x), … between layers."""
 RUNNING_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}

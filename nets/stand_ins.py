@@ -14,7 +14,7 @@ KERAS_OWN = ("_layers", "_tracker", "_metrics", "_trainable_variables", "_non_tr
 
 
 class WeightTensor(keras.KerasTensor):
-    """A symbolic tensor for a weight, which takes `weight[None]` as a weight does."""
+    """A symbolic tensor for a weight or a constant, which takes `weight[None]` as these do."""
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__((None,) if key is None else key)

@@ -93,6 +93,8 @@ def _inside(node: Any, training: bool | None) -> Inside | str:
     layer = node.operation
     if layer.activity_regularizer is not None:
         return "it has an activity regulariser"
+    if isinstance(layer, keras.layers.Lambda) and _has_state(layer.function):
+        return "its function has weights, which no layer holds"
     if not isinstance(norm := _tried(_norm, node), str):
         return norm
     mode = mode_of(node) if training is None else training
@@ -106,6 +108,16 @@ def _inside(node: Any, training: bool | None) -> Inside | str:
     if not isinstance(dropped, str):
         return dropped
     return found if isinstance(found, str) else dropped
+
+
+def _has_state(function: Callable) -> bool:
+    """Whether a function uses layers or variables of elsewhere, or cannot be looked into."""
+    try:
+        used = inspect.getclosurevars(function)
+    except TypeError:
+        return True
+    values = keras.tree.flatten([*used.nonlocals.values(), *used.globals.values()])
+    return any(isinstance(value, (keras.Layer, keras.Variable)) for value in values)
 
 
 def _tried(function: Callable[..., Inside | str], *args: Any) -> Inside | str:

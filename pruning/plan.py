@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import index
@@ -21,12 +22,14 @@ def renamed(group: str, names: Mapping[str, str]) -> str:
 
 def _other_names(groups: Collection[str], wanted: Collection[str]) -> dict[str, str]:
     """Group → its name among the `wanted` ones, where layers are nested in one network alone."""
-    found = {}
-    for name in set(groups).difference(wanted):
-        same = [other for other in wanted if other not in groups and _differ_in_path(name, other)]
-        if len(same) == 1:
-            found[name] = same[0]
-    return found
+    free = [other for other in wanted if other not in groups]
+    same = {
+        name: [other for other in free if _differ_in_path(name, other)]
+        for name in groups
+        if name not in wanted
+    }
+    uses = Counter(other for others in same.values() for other in others)
+    return {name: one[0] for name, one in same.items() if len(one) == 1 and uses[one[0]] == 1}
 
 
 def _differ_in_path(one: str, other: str) -> bool:

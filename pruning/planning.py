@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -41,7 +41,7 @@ def make_plan(
     keep: float | None = None, keep_macs: float | None = None, keep_params: float | None = None,
     keep_bytes: float | None = None, keep_ms: float | None = None, max_ms: float | None = None,
     budget: Budget | None = None, allocation: str | Sensitivity | None = None, fill: bool = True,
-    round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: str | Iterable[str] = (),
+    round_to: int = 1, min_channels: int = 1, max_drop: float = 1.0, ignore: Any = (),
     convention: str = "mac", setup: Setup | None = None, cache: str | os.PathLike | None = None,
     data: Any = None, within: Plan | None = None, channel_statistics: bool = False,
     analysis: Analysis | None = None, **scoring: Unpack[Scoring],

@@ -164,12 +164,12 @@ _TEMPLATES.filters |= {
 
 
 def _losses(report: Report) -> list[tuple]:
-    """The cross-entropy, then each loss; one that moves filters is no part of the sum and has no mean."""
+    """The loss on labels, then each other; one that moves filters is no part of the sum and has no mean."""
     learning, epochs = report["learning"], report.get("epochs") or [{}]
-    labels = learning.get("labels", "cross_entropy")
-    entropy = {"name": labels, "weight": learning["label_weight"], "options": {}}
+    name = learning.get("labels", "cross_entropy")
+    of_labels = {"name": name, "weight": learning["label_weight"], "options": {}}
     rows = []
-    for loss in (entropy, *learning["losses"]):
+    for loss in (of_labels, *learning["losses"]):
         mean = epochs[-1].get(UNWEIGHTED + loss["name"])
         weighted = None if mean is None else mean * loss["weight"]
         moves = "moves filters" if loss.get("moves_kernels") else ""

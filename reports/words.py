@@ -117,8 +117,8 @@ def left_out(report: Report) -> str:
 def timed_apart(rows: Sequence[Report]) -> list[str]:
     """A sentence for each two networks of one architecture whose times differ by more than a tenth."""
     return [
-        f"{a['name']} and {b['name']} are the same architecture, yet {program} took {a[key]:.3g} and "
-        f"{b[key]:.3g} ms: take no difference of that size for a gain or a loss."
+        f"{a['name']} and {b['name']} are the same architecture, yet {program} took {a[key]:.2f} and "
+        f"{b[key]:.2f} ms: take no difference of that size for a gain or a loss."
         for a, b in itertools.combinations(rows, 2)
         if (a["params"], a["macs"]) == (b["params"], b["macs"])
         for key, program in (("ms_litert", "LiteRT"), ("ms_frozen", "TensorFlow"))

@@ -26,8 +26,8 @@ class Limits:
         round_to: widths are multiples of this where a group is large enough.
         min_channels: that every group keeps, if it has as many.
         max_drop: largest share of its channels that a group may lose, in (0, 1].
-        ignore: layers, by name or pattern ("stage4_*"), whose channels all stay; a nested model's name is all
-            layers in it.
+        ignore: layers, themselves or by name or pattern ("stage4_*"), whose channels all stay; a nested
+            model's name is all layers in it.
     """
 
     round_to: int = 1
@@ -163,8 +163,8 @@ def structures(analysis: Analysis) -> list[list[str]]:
     return list(sets.values())
 
 
-def names(values: Iterable[str] | str) -> tuple[str, ...]:
-    """One name or several, as a tuple; layers have names."""
+def names(values: Iterable | object) -> tuple[str, ...]:
+    """The names of one or several layers, given by name or as they are."""
     several = [values] if isinstance(values, str) or hasattr(values, "name") else values
     return tuple(getattr(value, "name", value) for value in several)
 

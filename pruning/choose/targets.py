@@ -35,7 +35,7 @@ class Target:
 
     def __post_init__(self) -> None:
         name, value = self.name, self.value
-        if name != "budget" and not isinstance(value, numbers.Real):
+        if name != "budget" and not (isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()):
             raise UsageError(f"{name} must be a number. Received: {name}={value!r}")
         if name == "max_ms" and not value > 0:
             raise UsageError(f"max_ms must be above 0. Received: max_ms={value}")

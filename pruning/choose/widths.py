@@ -52,7 +52,7 @@ def plan_of_widths(
 
 
 def check_widths(analysis: Analysis, widths: Mapping[str, int]) -> None:
-    """Raises `UsageError` for widths that are none of groups of this network."""
+    """Raises `UsageError` for an unknown group, and for a width outside of 1 to its size."""
     sizes = {group.name: group.size for group in analysis.groups}
     for name, width in widths.items():
         if name not in sizes:

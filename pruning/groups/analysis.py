@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from secateur.pruning.layers.labels import Labels, channel_axis, channel_vector,
 from secateur.pruning.layers.layout import channels_last, own_axis
 from secateur.pruning.layers.registry import Place
 from secateur.pruning.plan import Plan
+from secateur.runs.errors import UsageError
 
 PRODUCTS = ("ops.Matmul", "ops.Einsum", "ops.DotProductAttention")  # which have heads beside widths
 Plane = tuple[np.ndarray, dict[int, np.ndarray]]  # slots and labels of one run of the rules
@@ -176,10 +178,13 @@ def analysis_for(model: keras.Model, plan: Plan | None) -> tuple[Analysis, Plan]
     analysis = analyse(model)
     if plan is None:
         return analysis, Plan.full(analysis.groups)
-    if len(plan.sizes) != len(analysis.groups):
+    try:
+        return analysis, plan.check(analysis.groups)
+    except UsageError as error:
         other = analyse(model, channel_statistics=True)
-        analysis = other if len(plan.sizes) == len(other.groups) else analysis
-    return analysis, plan.check(analysis.groups)
+        with contextlib.suppress(UsageError):
+            return other, plan.check(other.groups)
+        raise error
 
 
 def analyse(model: keras.Model, channel_statistics: bool = False) -> Analysis:

@@ -43,7 +43,8 @@ def _elementwise(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np
 
 def _lambda(state: Labels, call: Call, labels: list[np.ndarray]) -> list[np.ndarray] | str:
     """Of a function that does not run on symbolic tensors, as those of TensorFlow: tried on numbers."""
-    return labels[:1] if mixes(call.layer) is None else f"its function is not understood: {call.whole}"
+    alone = len(call.inputs) == len(call.outputs) == 1
+    return labels if alone and mixes(call.layer) is None else f"its function is not understood: {call.whole}"
 
 
 def _resize_noise(config: dict, call: Call, cut: Cut) -> dict:

@@ -94,7 +94,7 @@ def warn_of_batches(program: Program) -> None:
     size, chosen = options.batch_size, [word.partition("=")[0] for word in options.set]
     if "batch_size" not in options.model_fields_set or size == program.recipe.options.get("batch_size"):
         return
-    trainings = [one for step in program.steps for one in step.made if one.trains(options)]
+    trainings = [one for one in _each(program.steps) if one.trains(options)]
     own = {one.label: one.batch_size for one in trainings if one.batch_size not in (None, size)}
     if own := {label: count for label, count in own.items() if f"{label}.batch_size" not in chosen}:
         have = ", ".join(f"{label} {count}" for label, count in own.items())
@@ -180,7 +180,7 @@ def check_order(steps: Sequence[Step]) -> None:
 def _each(steps: Sequence[Step]) -> Iterator[Step]:
     """The steps, and in place of a loop its own."""
     for step in steps:
-        yield from getattr(step, "made", [step])
+        yield from step.made
 
 
 def _is_used(step: Step, later: Sequence[Step]) -> bool:

@@ -181,8 +181,11 @@ class Subject:
         """Whether the classes of a data set can be labels of its outputs."""
         return self.original is None or (self.task is not None and self.task.kind == "classes")
 
-    def check_classes(self, classes: int, data: str, names: Sequence[str] = ()) -> None:
-        """Raises `UsageError` where the outputs are not the classes of the data set, or of its `names`."""
+    def check_classes(self, classes: int, data: Any, names: Sequence[str] = ()) -> None:
+        """Raises `UsageError` where the outputs are not so many classes; `data` and `names` are for its text.
+
+        `data` is a folder, or options that name one or a data set.
+        """
         if self.original is None or not self.classifies:
             return
         if not self.gives(classes):
@@ -190,7 +193,7 @@ class Subject:
             known = f" ({few(tuple(names))})" if names else ""
             raise UsageError(
                 f"The model has outputs {shapes}, the data {classes} classes{known}: give the data that it "
-                f"was trained on. Received: data={data}"
+                f"was trained on. Received: data={_source(data)}"
             )
 
     def gives(self, classes: int) -> bool:
@@ -345,6 +348,13 @@ def _check_sizes(path: str) -> None:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
+
+
+def _source(data: Any) -> str:
+    """A folder, or the name of a data set, whose `data_path` is a folder of many."""
+    if isinstance(data, str):
+        return data
+    return data.data_path if data.dataset == folders.NAME else data.dataset
 
 
 def _fitted(images: tf.Tensor, shape: Shape) -> tf.Tensor:

@@ -54,8 +54,6 @@ class Auto(Narrowing):
         super().model_post_init(context)
         for criterion in self.criteria:
             get_criterion(criterion)
-        if not (self.criteria and self.allocations) and not self.searches:
-            raise UsageError(f"Give {self.label}.criteria or {self.label}.searches. Received: none")
 
     def check(self, start: Start) -> None:
         """The budget must be within reach."""
@@ -63,6 +61,13 @@ class Auto(Narrowing):
         if len(several := [f"{name}={ratio:g}" for name, ratio in given.items() if ratio]) > 1:
             raise UsageError(f"Give one budget. Received: {', '.join(several)}")
         name, keep = self.budget(start.config)
+        at_once = self.criteria and (self.allocations or self.keep_ms)
+        if not at_once and not {*self.searches} & {*KNOWN[name]}:
+            raise UsageError(
+                f"No plan can be tried. Received: criteria={self.criteria}, allocations={self.allocations}, "
+                f"searches={self.searches}\ngive criteria with allocations, or searches; {name} knows "
+                f"{', '.join(KNOWN[name])}"
+            )
         if name == "keep_macs":
             check_reachable(start.network(), SearchSettings(target=keep, convention="mac"))
         elif name == "keep_bytes":

@@ -44,10 +44,6 @@ class Repeat(Step):
     def asks_bank(self) -> tuple[str, ...]:
         return tuple(kind for one in self.made for kind in one.asks_bank)
 
-    @property
-    def needs_bank(self) -> bool:
-        return any(one.needs_bank for one in self.made)
-
     def needs_labels(self, config: RunOptions) -> bool:
         return any(one.needs_labels(config) for one in self.made)
 

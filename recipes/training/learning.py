@@ -185,7 +185,10 @@ def learning_of(
     return {
         "labels": labels,
         "label_weight": options.label_weight,
-        "losses": [_loss(loss, weight) | ({"options": {}} if numbers else {}) for loss, weight in losses],
+        "losses": [
+            _loss(loss, weight) | ({"options": {}} if numbers and loss.key == "kd" else {})
+            for loss, weight in losses
+        ],
         "teachers": list(teachers),
         "filter": chosen if options.filter != "none" else None,
     }

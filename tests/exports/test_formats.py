@@ -158,6 +158,7 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path):
     for name in ("savedmodel", "litert"):
         folder = tmp_path / f"net{FORMATS[name].suffix}"
         folder.mkdir()
+        (folder / "saved_model.pb").touch()
         (folder / "thesis.txt").write_text("precious")
         with pytest.raises(RunFolderError, match="is not replaced. Received: path="):
             export(words(), folder, name)

@@ -14,12 +14,14 @@ L, ops = keras.layers, keras.ops
 IMAGES = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
 STORED = {
     "an ellipsis": lambda x: x[..., 1:4],
-    "a bare ellipsis": lambda x: x[..., None][..., 0],
+    "a new axis behind an ellipsis": lambda x: x[..., None][..., 0],
     "an activation": lambda x: keras.activations.relu(x, negative_slope=0.1),
     "a slice": lambda x: ops.slice(x, (0, 1, 1, 0), (2, 3, 3, 4)),
     "an update of a slice": lambda x: ops.slice_update(x, (0, 0, 0, 0), ops.zeros((1, 1, 1, 1))),
     "a tensor of a tensor": lambda x: ops.convert_to_tensor(x),
-    "another type": lambda x: ops.saturate_cast(x, "float32"),
+    "another type": lambda x: ops.saturate_cast(x, "int32"),
+    "numbers put in": lambda x: ops.scatter_update(x, [[0, 0, 0, 0]], [9.0]),
+    "numbers in a field of zeros": lambda x: ops.scatter([[0], [1]], x[:, 0, 0], (2, 4)),
 }
 
 

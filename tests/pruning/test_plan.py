@@ -85,6 +85,8 @@ def test_a_plan_knows_nested_layers_by_both_of_their_names():
     assert nested.then(inner) == nested.replace("one/a", [2])
     with pytest.raises(UsageError, match="'a', of which it leaves none"):
         nested.then(Plan({"a": (0,)}, {"a": 1}))  # of which of the two?
+    with pytest.raises(UsageError, match="which it leaves none"):  # nor can two be one
+        Plan({"a": (0, 1)}, {"a": 2}).then(Plan({"one/a": (0,), "two/a": (1,)}, {"one/a": 2, "two/a": 2}))
 
 
 @pytest.mark.parametrize("kept", [(), (2, 0), (1, 1), (-1, 2), (0, 4)])

@@ -59,9 +59,9 @@ def test_kernels_that_a_loss_moves_are_no_part_of_the_sum(described):
 
 
 def test_the_loss_on_labels_and_numbers_have_their_names():
-    loss = [(build("kd", temperature=5.0), 1.0)]
-    found = learning_of(LearningOptions(teacher="dense"), loss, [], "mean_squared_error", numbers=True)
-    assert objective_text(found) == "mean_squared_error ×1 + kd ×1"
+    losses = [(build("kd", temperature=5.0), 1.0), (build("hap", teacher_blocks=3), 7.0)]
+    found = learning_of(LearningOptions(teacher="dense"), losses, [], "mean_squared_error", numbers=True)
+    assert objective_text(found) == "mean_squared_error ×1 + kd ×1 + hap ×7 (3 teacher blocks)"
 
 
 def test_labels_alone(described):

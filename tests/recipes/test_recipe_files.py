@@ -135,7 +135,6 @@ def test_a_setting_that_names_nothing_is_answered(short, settings, words):
             "share.keep_bytes=0.1, share.max_loss=0.1",
         ),
         ({"kind": "auto", "criteria": ["l3"]}, "Did you mean 'l2'"),
-        ({"kind": "auto", "criteria": [], "searches": []}, "Give auto.criteria or auto.searches"),
         ({"kind": "repeat", "steps": [{"kind": "prun"}]}, "Did you mean 'prune'"),
         ({"kind": "train", "distill": "kd+kd"}, "Each loss once; train.betas"),
         ({"kind": "train", "schedule": "step_decay"}, "step_decay needs points"),

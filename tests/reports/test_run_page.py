@@ -123,7 +123,7 @@ def test_sections_of_missing_parts_are_left_out(whole):
 
 def test_twins_that_were_timed_apart_are_called_noise(whole):
     """The slimmed and the fine-tuned network are one architecture: only noise tells their times apart."""
-    assert "25.9 and 51.6 ms" in Page(whole).text
+    assert "25.90 and 51.60 ms" in Page(whole).text
     report = full()
     report["rows"][2] |= {"ms_litert": 26.0, "ms_frozen": 39.0}
     assert "same architecture" not in Page(run_page(report)).text

@@ -76,6 +76,31 @@ STAYS = {
 }
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda v: tf.concat(v, -1),
+        lambda v: tf.concat(v, 1),
+        lambda v: v[0] + tf.reverse(v[1], [-1]) if isinstance(v, list) else v,
+    ],
+)
+def test_a_function_of_several_tensors_is_not_tried_on_one(function):
+    images = keras.Input((4, 4, 3))
+    both = L.Lambda(function)([L.Conv2D(8, 1, name="a")(images), L.Conv2D(8, 1, name="b")(images)])
+    model = keras.Model(images, L.Conv2D(2, 1, name="last")(both))
+    assert find_groups(model) == []
+
+
+def test_a_lambda_with_weights_from_elsewhere_stays():
+    own, dense = keras.Variable(np.ones(8)), L.Dense(8)
+    dense.build((None, 8))
+    for function in (lambda x: x * own, lambda x: dense(x)):
+        model = net(L.Lambda(function))
+        calls = len(dense._inbound_nodes)
+        (row,) = (row for row in analyse(model).untouched if "first" in row.layers)
+        assert "has weights, which no layer holds" in row.reason and len(dense._inbound_nodes) == calls
+
+
 @pytest.mark.parametrize("name", STAYS)
 def test_channels_in_front_of_it_stay(name):
     tail, reason = STAYS[name]
