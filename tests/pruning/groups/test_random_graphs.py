@@ -58,6 +58,7 @@ def check(net: tuple, seed: int, folder=None) -> None:
 
 WHOLE = {  # the steps behind which channels must stay, and why
     ("dense", 3): "softmax", ("broadcast", 3): "is broadcast", ("permuted", 3): "reduces over channels",
+    **{("mixer", n): "along another axis" for n in (1, 2, 3)},
 }  # fmt: skip
 OF_TOKENS = ("attention", "attended", "tokens", "mixer", "self_attention")
 
