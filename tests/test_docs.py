@@ -339,6 +339,20 @@ def test_what_was_tried_is_that_of_its_json() -> None:
         assert (tries, survived) == (f"{total['tries']:,}", f"{total['survived']:,}{native}")
 
 
+@pytest.mark.parametrize("depth", [20, 56])
+def test_the_study_of_teaching_is_that_of_its_json(depth: int) -> None:
+    found = result(f"teaching_resnet_{depth}")
+    section = (
+        text("docs/distillation.md")
+        .partition("### Why KD can hold a network back")[2]
+        .partition("## In Python")[0]
+    )
+    lengths = " | ".join(f"{part['gradient']:#.3g}" for part in found["gradients"][1:])
+    assert f"| ResNet-{depth}: length | " in section and lengths in section
+    assert all(f"{part['cosine']:.2f}" in section for part in found["gradients"][1:])
+    assert all(f"{100 * row['holdout_accuracy']['mean']:.1f}" in section for row in found["rows"])
+
+
 def test_the_study_of_landscapes_is_that_of_its_json() -> None:
     found, page = result("landscape"), text("docs/recipes.md")
     drawn = [row for row in found["rows"] if row["name"].startswith("random")]
