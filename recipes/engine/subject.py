@@ -300,10 +300,15 @@ def load_model(path: str) -> keras.Model:
     except UNREADABLE as error:
         unknown = re.search(r"Could not locate \w+ '[^']+'", str(error))
         large = "its weights do not fit in memory" if isinstance(error, OUT_OF_MEMORY) else ""
+        code = "a Lambda runs code" if "Lambda" in str(error) else ""
         hint = (
-            "\ngive --import FILE.py with its layers, and secateur.register_layer for each" if unknown else ""
+            "\ngive --import FILE.py with its layers, and secateur.register_layer for each"
+            if unknown
+            else "\nsave secateur.functional(model) where it was made: keras.ops stand there for Lambdas"
+            if code
+            else ""
         )
-        reason = unknown[0] if unknown else large or first_line(error)
+        reason = unknown[0] if unknown else large or code or first_line(error)
         raise SnapshotError(
             f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
         ) from error

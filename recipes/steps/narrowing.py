@@ -162,13 +162,19 @@ def _stages(facts: Mapping[str, Any], moved: bool) -> str:
     return ", ".join(f"{name} {percent(facts[key])}" for key, name in names.items() if key in facts)
 
 
+def final_widths(context: RunContext, state: State) -> dict[str, tuple[int, int]]:
+    """Group → channels of the dense network, and how many --keep_macs leaves in the end; {} without it."""
+    if (keep_macs := context.config.keep_macs) is None:
+        return {}
+    plan = make_plan(context.load(state.dense), "random", keep_macs=keep_macs, fill=False, seed=0)
+    return {name: (plan.sizes[name], width) for name, width in plan.widths().items()}
+
+
 def final_sparsity(context: RunContext, state: State, own: float) -> float:
     """The ratio of the channels of each group that go in the end: a step's own, or what --keep_macs needs."""
-    if (keep_macs := context.config.keep_macs) is None:
+    if not (widths := final_widths(context, state)):
         return own
-    dense = context.load(state.dense)
-    plan = make_plan(dense, "random", keep_macs=keep_macs, fill=False, seed=0)
-    least = min(len(kept) / plan.sizes[name] for name, kept in plan.keep.items())
+    least = min(width / size for size, width in widths.values())
     return 1 - least + 1e-9  # no group keeps more than in that plan, for all that is rounded
 
 

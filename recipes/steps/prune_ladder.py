@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import keras
@@ -15,7 +16,7 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.narrowing import Narrowing, final_sparsity
+from secateur.recipes.steps.narrowing import Narrowing, final_sparsity, final_widths
 from secateur.runs import UsageError
 
 GROUP = "group"
@@ -37,27 +38,32 @@ class PruneLadder(Narrowing):
         """NNI's couplings have a sparsity of weights and no budget."""
         if config.keep_macs and self.coupling != GROUP:
             raise UsageError(
-                f"With {self.label}.coupling={self.coupling!r} the sparsity is that of weights. Received: "
-                f"keep_macs={config.keep_macs}\ngive --set {self.label}.coupling=group, or .sparsity=0.4"
+                f"A ratio of the weights goes here ({self.label}.coupling={self.coupling!r}), none of the "
+                f"operations. Received: keep_macs={config.keep_macs}\ngive --set {self.label}.coupling=group "
+                f"with it, or in its place --set {self.label}.sparsity=0.4, which goes in the end"
             )
 
     def plan(self, context: RunContext, state: State, model: keras.Model) -> Plan:
         sparsity = final_sparsity(context, state, self.sparsity)
         goal = find_ladder(self.ladder)(sparsity, state.turns)[state.turn - 1]
         if self.coupling == GROUP:
-            return plan_of_widths(model, _widths(state, model, goal), self.criterion, **self.scoring(context))
+            least = {name: width for name, (_, width) in final_widths(context, state).items()}
+            widths = _widths(state, model, goal, least)
+            return plan_of_widths(model, widths, self.criterion, **self.scoring(context))
         dense, now = (_sizes(net) for net in (context.load(state.dense), model))
         keep = {layer: 1 - relative(goal, 1 - size / dense[layer]) for layer, size in now.items()}
         return coupled_plan(model, self.criterion, keep=keep, coupling=self.coupling, **self.scoring(context))
 
 
-def _widths(state: State, model: keras.Model, goal: float) -> dict[str, int]:
-    """n − floor(goal · n) of the n channels that each group had at first, or what is left if that is less."""
+def _widths(state: State, model: keras.Model, goal: float, least: Mapping[str, int]) -> dict[str, int]:
+    """n − floor(goal · n) of the n channels that each group had at first, or what is left if that is less.
+
+    Not fewer than the `least` widths, where a budget has some.
+    """
     now = {group.name: group.size for group in find_groups(model)}
     before = state.plan.sizes if state.plan else now
-    return {
-        name: min(size, before[name] - removed(before[name], goal, "floor")) for name, size in now.items()
-    }
+    wanted = {name: n - removed(n, goal, "floor") for name, n in before.items()}
+    return {name: min(size, max(wanted[name], least.get(name, 1))) for name, size in now.items()}
 
 
 def _sizes(model: keras.Model) -> dict[str, int]:

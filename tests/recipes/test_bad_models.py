@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import secateur
 from secateur import coding, nets
 from secateur.pruning import compact
 from secateur.recipes.engine.compress import compress
@@ -186,3 +187,15 @@ def test_the_state_of_its_optimizer_is_not_missed(model, tmp_path, recwarn):
     model.save(tmp_path / "tuned.keras")
     assert load_model(str(tmp_path / "tuned.keras")).optimizer
     assert not [str(one.message) for one in recwarn if "optimizer" in str(one.message)]
+
+
+def test_a_lambda_in_a_file_is_answered_with_how_to_do_without(tmp_path):
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.Lambda(lambda t: keras.ops.tanh(t) * 1.5)(keras.layers.Conv2D(4, 3)(x))
+    model = keras.Model(x, keras.layers.GlobalAveragePooling2D()(y))
+    model.save(tmp_path / "lambda.keras")
+    with pytest.raises(SnapshotError, match=r"a Lambda runs code.*\nsave secateur.functional\(model\)"):
+        load_model(str(tmp_path / "lambda.keras"))
+    secateur.functional(model).save(tmp_path / "plain.keras")
+    batch = np.ones((1, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(load_model(str(tmp_path / "plain.keras"))(batch), model(batch))

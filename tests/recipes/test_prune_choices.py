@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ from secateur.recipes.engine.step import State
 from secateur.recipes.engine.subject import Subject
 from secateur.recipes.steps.planning import Evidence, choose_plan, read_plan
 from secateur.recipes.steps.prune import Prune
+from secateur.recipes.steps.prune_ladder import _widths as ladder_widths
 from secateur.runs import UsageError, save_snapshot
 from secateur.runs.errors import SecateurError
 
@@ -230,3 +232,14 @@ def test_channels_that_a_mean_over_channels_reads_go_where_that_is_said():
     plan, _ = choose_plan(model, options, options.target, None, Evidence())
     assert plan.widths() == {"conv": 2}
     assert plan == make_plan(model, keep=0.5, channel_statistics=True)
+
+
+def test_a_ladder_ends_at_the_widths_of_its_budget_however_few_channels_a_group_has():
+    """One ratio for all would take the whole of a small group's rounding from every other."""
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 1, name="small")(images)
+    x = keras.layers.Conv2D(64, 1, name="large")(x)
+    model = keras.Model(images, keras.layers.Conv2D(2, 1, name="last")(x))
+    least = {"small": 1, "large": 45}
+    for goal, widths in ((0.1, {"small": 2, "large": 58}), (0.5 + 1e-9, least)):
+        assert ladder_widths(SimpleNamespace(plan=None), model, goal, least) == widths
