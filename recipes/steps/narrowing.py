@@ -162,19 +162,21 @@ def _stages(facts: Mapping[str, Any], moved: bool) -> str:
     return ", ".join(f"{name} {percent(facts[key])}" for key, name in names.items() if key in facts)
 
 
-def final_widths(context: RunContext, state: State) -> dict[str, tuple[int, int]]:
-    """Group → channels of the dense network, and how many --keep_macs leaves in the end; {} without it."""
+def final_plan(context: RunContext, state: State, fill: bool) -> Plan | None:
+    """Of the widths that --keep_macs leaves in the end, one share of all groups; None without it.
+
+    `fill` widens single groups as far as the budget has room.
+    """
     if (keep_macs := context.config.keep_macs) is None:
-        return {}
-    plan = make_plan(context.load(state.dense), "random", keep_macs=keep_macs, fill=False, seed=0)
-    return {name: (plan.sizes[name], width) for name, width in plan.widths().items()}
+        return None
+    return make_plan(context.load(state.dense), "random", keep_macs=keep_macs, fill=fill, seed=0)
 
 
 def final_sparsity(context: RunContext, state: State, own: float) -> float:
     """The ratio of the channels of each group that go in the end: a step's own, or what --keep_macs needs."""
-    if not (widths := final_widths(context, state)):
+    if (plan := final_plan(context, state, fill=False)) is None:
         return own
-    least = min(width / size for size, width in widths.values())
+    least = min(width / plan.sizes[name] for name, width in plan.widths().items())
     return 1 - least + 1e-9  # no group keeps more than in that plan, for all that is rounded
 
 

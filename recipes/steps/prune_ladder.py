@@ -16,7 +16,7 @@ from secateur.recipes.engine.config import RunOptions
 from secateur.recipes.engine.context import RunContext
 from secateur.recipes.engine.options import NameIn, option
 from secateur.recipes.engine.step import State, step
-from secateur.recipes.steps.narrowing import Narrowing, final_sparsity, final_widths
+from secateur.recipes.steps.narrowing import Narrowing, final_plan, final_sparsity
 from secateur.runs import UsageError
 
 GROUP = "group"
@@ -47,8 +47,8 @@ class PruneLadder(Narrowing):
         sparsity = final_sparsity(context, state, self.sparsity)
         goal = find_ladder(self.ladder)(sparsity, state.turns)[state.turn - 1]
         if self.coupling == GROUP:
-            least = {name: width for name, (_, width) in final_widths(context, state).items()}
-            widths = _widths(state, model, goal, least)
+            end = final_plan(context, state, fill=True)
+            widths = _widths(state, model, goal, end.widths() if end else {})
             return plan_of_widths(model, widths, self.criterion, **self.scoring(context))
         dense, now = (_sizes(net) for net in (context.load(state.dense), model))
         keep = {layer: 1 - relative(goal, 1 - size / dense[layer]) for layer, size in now.items()}
