@@ -97,3 +97,11 @@ def test_no_command_takes_a_variable_without_value_for_a_place(name):
             words += [f"--{flag}", ""]
         with pytest.raises(UsageError, match=f"--{flag} must name a file or a folder. Received: {flag}="):
             parse(name, words)
+
+
+def test_the_first_word_may_be_a_flag_and_its_file_may_begin_with_a_minus(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x.keras").touch()
+    rest = ["--keep", "0.5", "-o", "s.keras"]
+    assert parse("prune", ["--model=m.keras", *rest]).model == "m.keras"
+    assert parse("prune", ["-x.keras", *rest]).model == "-x.keras"

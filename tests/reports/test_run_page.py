@@ -88,6 +88,16 @@ def test_what_was_done_without_labels_or_time_is_said():
     assert "int8: outputs for the hold-out images are on average 1.23 % of their range away" in seen
 
 
+def test_held_out_images_have_chosen_between_int8_files_where_there_were_two():
+    report = full() | {"test_reads": 0, "rounded": {"int8": {"float32": 0.9, "rounded": 0.89}}}
+    words = "the better of two int8 files"
+    assert words not in Page(run_page(report)).text
+    report["rounded"] = {"int8": {"float32": 0.9, "rounded": 0.8, "trained": 0.89}}
+    assert words in Page(run_page(report)).text
+    report["rows"] = [row | {"holdout_accuracy": None} for row in report["rows"]]
+    assert "no labels that the model learns" in Page(run_page(report)).text
+
+
 def test_what_was_not_finite_is_said_and_an_epoch_without_a_loss_is_a_gap():
     report = full() | {"not_finite": {"baseline": {"skipped": 4}, "fine_tune": {"rewinds": 2}}}
     report["epochs"][1] |= {"loss": None, "accuracy": None, "skipped": 4}

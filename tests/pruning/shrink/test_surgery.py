@@ -26,6 +26,15 @@ MANY = [pytest.param("A", 66, marks=pytest.mark.slow), pytest.param("A'", 67, ma
 MANY += [pytest.param("B", 67, marks=pytest.mark.slow)]
 
 
+def test_what_is_not_finite_becomes_zero_too():
+    model = toys.plain_net()
+    layer = model.get_layer("stem")
+    layer.kernel.assign(np.full(layer.kernel.shape, np.inf))
+    plan = Plan.full(find_groups(model)).replace("stem", [0])
+    kernel = mask(model, plan).get_layer("stem").kernel.numpy()
+    assert np.isinf(kernel[..., 0]).all() and not kernel[..., 1:].any()
+
+
 @pytest.mark.parametrize(("shortcut", "plans"), [*SOME, *MANY])
 def test_masked_equals_compact_equals_narrow_on_random_plans(shortcut, plans):
     rng = np.random.default_rng(plans)
