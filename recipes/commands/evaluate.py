@@ -74,7 +74,8 @@ class _Read:
                 f"loss={config.loss or known.get('loss', 'unknown')}\n"
                 "--loss categorical_crossentropy takes one output for classes"
             )
-        subject.check_classes(splits.facts.num_classes, config, splits.facts.class_names or ())
+        names = splits.facts.class_names or ()
+        subject.check_classes(splits.facts.num_classes, config.data or config.dataset, names)
         view = subject.shown(view, splits.facts.shape)
         return cls(path, subject.bare(model), subject, splits, view)
 

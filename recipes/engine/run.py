@@ -85,7 +85,8 @@ def run(options: RunOptions, recipe: RecipeFile | None = None, subject: Subject 
         if not subject.classifies:
             splits = splits.unlabelled()
         if splits.facts.labelled:
-            subject.check_classes(splits.facts.num_classes, options, splits.facts.class_names or ())
+            names = splits.facts.class_names or ()
+            subject.check_classes(splits.facts.num_classes, options.data or options.dataset, names)
         splits = resolve_pixels(subject, splits, options, stated)
         report = _carry_out(program, subject, splits, strategy)
     if recipe is None and not Workers(strategy).follows:

@@ -181,10 +181,10 @@ class Subject:
         """Whether the classes of a data set can be labels of its outputs."""
         return self.original is None or (self.task is not None and self.task.kind == "classes")
 
-    def check_classes(self, classes: int, data: Any, names: Sequence[str] = ()) -> None:
-        """Raises `UsageError` where the outputs are not so many classes; `data` and `names` are for its text.
+    def check_classes(self, classes: int, data: str, names: Sequence[str] = ()) -> None:
+        """Raises `UsageError` where the outputs are not so many classes.
 
-        `data` is a folder, or options that name one or a data set.
+        It says `data`, a folder or the name of a data set, and the `names` of the classes.
         """
         if self.original is None or not self.classifies:
             return
@@ -193,7 +193,7 @@ class Subject:
             known = f" ({few(tuple(names))})" if names else ""
             raise UsageError(
                 f"The model has outputs {shapes}, the data {classes} classes{known}: give the data that it "
-                f"was trained on. Received: data={_source(data)}"
+                f"was trained on. Received: data={data}"
             )
 
     def gives(self, classes: int) -> bool:
@@ -298,22 +298,24 @@ def load_model(path: str) -> keras.Model:
             f"This Keras file is damaged ({error}). Received: model={path}\ncopy or save it again"
         ) from error
     except UNREADABLE as error:
-        unknown = re.search(r"Could not locate \w+ '[^']+'", str(error))
-        large = "its weights do not fit in memory" if isinstance(error, OUT_OF_MEMORY) else ""
-        code = "a Lambda runs code" if "Lambda" in str(error) else ""
-        hint = (
-            "\ngive --import FILE.py with its layers, and secateur.register_layer for each"
-            if unknown
-            else "\nsave secateur.functional(model) where it was made: keras.ops stand there for Lambdas"
-            if code
-            else ""
-        )
-        reason = unknown[0] if unknown else large or code or first_line(error)
+        reason, remedy = _unread(error)
         raise SnapshotError(
-            f"Keras cannot read this model ({reason}). Received: model={path}{hint}"
+            f"Keras cannot read this model ({reason}). Received: model={path}{remedy}"
         ) from error
     check_finite_model(model, path)
     return model if has_graph(model) else functional(model)
+
+
+def _unread(error: Exception) -> tuple[str, str]:
+    """Why Keras cannot read a file, and behind a line break what to do, where that is known."""
+    if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
+        return unknown[0], "\ngive --import FILE.py with its layers, and secateur.register_layer for each"
+    if isinstance(error, OUT_OF_MEMORY):
+        return "its weights do not fit in memory", ""
+    if "`Lambda`" in str(error):
+        remedy = "\nsave secateur.functional(model) where it was made: keras.ops stand there for Lambdas"
+        return "a Lambda runs code", remedy
+    return first_line(error), ""
 
 
 def _read(path: str) -> keras.Model:
@@ -353,13 +355,6 @@ def _check_sizes(path: str) -> None:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-
-
-def _source(data: Any) -> str:
-    """A folder, or the name of a data set, whose `data_path` is a folder of many."""
-    if isinstance(data, str):
-        return data
-    return data.data_path if data.dataset == folders.NAME else data.dataset
 
 
 def _fitted(images: tf.Tensor, shape: Shape) -> tf.Tensor:
