@@ -100,7 +100,11 @@ def test_a_folder_that_cannot_be_used_is_named(stripes, model, tmp_path):
 def test_classes_of_a_folder_must_be_those_of_the_model(stripes):
     """A model of three learned two without a word, and one of numbers the numbers of the classes."""
     for units, loss, said in (
-        (3, "sparse_categorical_crossentropy", r"outputs \[\(3,\)\], the data 2 classes: .*data=.*images"),
+        (
+            3,
+            "sparse_categorical_crossentropy",
+            r"outputs \[\(3,\)\], the data 2 classes \(lying, upright\): .*data=.*images",
+        ),
         (1, "mse", "classes as labels.*\n?.*loss=mean_squared_error\ngive .images, labels"),
         (2, "binary_crossentropy", "classes as labels.*loss=binary_crossentropy"),
     ):

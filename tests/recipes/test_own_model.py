@@ -260,7 +260,7 @@ def test_what_does_not_go_together_is_said_in_two_lines(mine, tmp_path, more, sa
 
 def test_a_model_of_which_nothing_goes_is_told_so_by_every_door():
     x = keras.Input((8, 8, 3))
-    y = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    y = layers.Dense(3, name="dense")(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(x, y, name="thin")
     data = np.zeros((60, 8, 8, 3), "float32"), np.arange(60) % 3
     for recipe in ("ekg", "netadapt", "pfec_a"):
